@@ -1,0 +1,202 @@
+# Holdfast. `make help` lists the targets. Everything that is built goes to build/.
+#
+# One non-recursive makefile. Each folder of the house is one archive; archives are linked in the order of the house, so an
+# arrow that points up doesn't link. VARIANT is release, asan (address and undefined behaviour) or tsan (threads).
+
+.DEFAULT_GOAL := all
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+.SUFFIXES:
+
+VARIANT ?= release
+PREFIX ?= /usr
+O := build/$(VARIANT)
+BIN := $(if $(filter release,$(VARIANT)),build/bin,$(O)/bin)
+GEN := build/gen
+
+VERSION := 0.1.0
+CC_release := gcc
+CC_asan := gcc
+CC_tsan := clang
+CC := $(CC_$(VARIANT))
+FLAGS_release := -O2 -g
+FLAGS_asan := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+FLAGS_tsan := -O1 -g -fsanitize=thread -fno-omit-frame-pointer
+WARNINGS := -Wall -Wextra -Wconversion -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wno-unknown-warning-option -Werror
+CPPFLAGS := -D_GNU_SOURCE -DHOLDFAST_VERSION='"$(VERSION)"' -I. -I$(GEN)
+CFLAGS := -std=c17 $(FLAGS_$(VARIANT)) $(WARNINGS) -fPIC -fno-strict-aliasing -fno-common
+LDFLAGS := $(FLAGS_$(VARIANT)) -pthread
+
+# ---- The house: folder -> archive --------------------------------------------------------------------------------
+sources = $(sort $(wildcard $(1)/*.c))
+objects = $(patsubst %.c,$(O)/%.o,$(1))
+
+PROTO_FILES := $(wildcard proto/*.proto)
+PROTO_C := $(patsubst %.proto,$(GEN)/%.pb-c.c,$(PROTO_FILES))
+
+LIB_base := $(call sources,node/base)
+LIB_env := $(call sources,node/env)
+LIB_envos := $(call sources,node/env/os)
+LIB_raft := $(call sources,raft)
+LIB_storage := $(call sources,storage)
+LIB_proto := $(call sources,proto)
+LIB_tls := $(call sources,proto/tls)
+LIB_client := $(call sources,proto/client)
+LIB_server := $(filter-out node/server/main.c,$(call sources,node/server))
+LIB_ctl := $(filter-out node/ctl/main.c,$(call sources,node/ctl))
+LIB_sim := $(filter-out tests/sim/main.c,$(call sources,tests/sim))
+LIB_support := $(call sources,tests/unit/support)
+LIBS_ALL := support sim ctl server client tls proto storage raft envos env base
+EXTRA_OBJECTS_proto := $(patsubst $(GEN)/%.c,$(O)/gen/%.o,$(PROTO_C))
+
+archive = $(O)/libholdfast-$(1).a
+define ARCHIVE_RULE
+$(call archive,$(1)): $$(call objects,$$(LIB_$(1))) $$(EXTRA_OBJECTS_$(1))
+	@rm -f $$@ && mkdir -p $$(@D) && ar rcsD $$@ $$^
+OBJECTS += $$(call objects,$$(LIB_$(1))) $$(EXTRA_OBJECTS_$(1))
+endef
+$(foreach lib,$(LIBS_ALL),$(eval $(call ARCHIVE_RULE,$(lib))))
+
+link = $(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group
+LIBS_SERVER := $(foreach lib,server tls proto storage raft envos env base,$(call archive,$(lib)))
+LIBS_CLIENT := $(foreach lib,client tls proto envos env base,$(call archive,$(lib)))
+LD_SERVER := -luring -luv -lssl -lcrypto -lprotobuf-c -linih -ljansson -lsystemd -llz4 -lzstd -lm
+LD_CLIENT := -luring -luv -lssl -lcrypto -lprotobuf-c -linih -ljansson -lm
+
+# ---- Programs ----------------------------------------------------------------------------------------------------
+PROGRAMS := $(if $(wildcard node/server/main.c),$(BIN)/holdfastd) $(if $(wildcard node/ctl/main.c),$(BIN)/holdfastctl)
+LIBRARIES := $(if $(LIB_client),$(BIN)/../lib/libholdfast.a $(BIN)/../lib/libholdfast.so.0)
+
+all: $(PROGRAMS) $(LIBRARIES) ## build the daemon, the command line and the client library
+
+$(BIN)/holdfastd: $(O)/node/server/main.o $(LIBS_SERVER)
+	@mkdir -p $(@D)
+	$(link) $(LD_SERVER)
+
+$(BIN)/holdfastctl: $(O)/node/ctl/main.o $(call archive,ctl) $(LIBS_CLIENT)
+	@mkdir -p $(@D)
+	$(link) $(LD_CLIENT)
+
+# The client library stands alone: its archive holds all that it needs of the folders below it.
+CLIENT_OBJECTS := $(call objects,$(LIB_client) $(LIB_tls) $(LIB_proto) $(LIB_envos) $(LIB_env) $(LIB_base)) $(EXTRA_OBJECTS_proto)
+$(BIN)/../lib/libholdfast.a: $(CLIENT_OBJECTS)
+	@mkdir -p $(@D)
+	@rm -f $@ && ar rcsD $@ $^
+$(BIN)/../lib/libholdfast.so.0: $(CLIENT_OBJECTS) proto/client/libholdfast.map
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) -shared -Wl,-soname,libholdfast.so.0 -Wl,--version-script=proto/client/libholdfast.map -o $@ \
+	    $(filter %.o,$^) $(LD_CLIENT)
+	@ln -sf libholdfast.so.0 $(@D)/libholdfast.so
+
+$(BIN)/holdfast-sim: $(O)/tests/sim/main.o $(foreach lib,sim server client proto storage raft env base,$(call archive,$(lib)))
+	@mkdir -p $(@D)
+	$(link) $(LD_SERVER)
+
+# ---- Tests -------------------------------------------------------------------------------------------------------
+UNIT_SOURCES := $(wildcard tests/unit/test_*.c)
+UNIT_TESTS := $(patsubst tests/unit/%.c,$(O)/tests/%,$(UNIT_SOURCES))
+OBJECTS += $(call objects,$(UNIT_SOURCES)) $(O)/tests/sim/main.o $(O)/node/server/main.o $(O)/node/ctl/main.o
+
+$(UNIT_TESTS): $(O)/tests/%: $(O)/tests/unit/%.o $(foreach lib,$(LIBS_ALL),$(call archive,$(lib)))
+	@mkdir -p $(@D)
+	$(link) -lcmocka $(LD_SERVER)
+
+unit-tests: $(UNIT_TESTS)
+
+test: ## every test of the short set, packages included; T=name runs those whose name contains it
+	@$(MAKE) --no-print-directory deps deps-test
+	@tests/run short "$(T)"
+
+test-long: ## the long set: more rounds, more seeds
+	@$(MAKE) --no-print-directory deps deps-test
+	@tests/run long "$(T)"
+
+check: ## unit tests only, without looking for packages
+	@tests/run unit "$(T)"
+
+asan: ## unit tests under AddressSanitizer and UndefinedBehaviorSanitizer
+	@tests/run asan "$(T)"
+
+tsan: ## threaded tests under ThreadSanitizer
+	@tests/run tsan "$(T)"
+
+SEEDS ?= 200
+FIRST ?= 1
+sim: $(BIN)/holdfast-sim ## simulate: SEEDS=200 [FIRST=1], or SEED=n
+	@$(BIN)/holdfast-sim $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --first $(FIRST)) $(SIMFLAGS)
+
+# ---- Objects -----------------------------------------------------------------------------------------------------
+$(O)/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+
+# Generated code isn't ours to warn about.
+$(O)/gen/%.o: $(GEN)/%.c
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(filter-out $(WARNINGS),$(CFLAGS)) -MMD -MP -c -o $@ $<
+
+$(GEN)/%.pb-c.c $(GEN)/%.pb-c.h &: %.proto
+	@mkdir -p $(@D)
+	protoc-c --c_out=$(GEN) $<
+
+# Generated headers before the first compile that may include them.
+$(OBJECTS): | $(PROTO_C)
+.SECONDARY:
+
+-include $(OBJECTS:.o=.d)
+
+# ---- Packages ----------------------------------------------------------------------------------------------------
+deps: ## install what building and running needs
+	@deploy/install-packages build
+
+deps-test: ## install what the tests need
+	@deploy/install-packages test
+
+deps-bench: ## install the peers that benchmarks compare with
+	@deploy/install-packages bench
+
+# ---- Local cluster -----------------------------------------------------------------------------------------------
+cluster: ## install what is missing, build, start three nodes on loopback
+	@$(MAKE) --no-print-directory deps
+	@$(MAKE) --no-print-directory -j2 all
+	@deploy/local-cluster up
+
+cluster-stop: ## stop the local cluster, keep its data
+	@deploy/local-cluster down
+
+cluster-wipe: ## stop the local cluster and delete its data
+	@deploy/local-cluster wipe
+
+deploy-test: ## three booted systemd containers, installed and run as an operator would
+	@$(MAKE) --no-print-directory deps deps-test
+	@$(MAKE) --no-print-directory -j2 all
+	@tests/run program tests/deploy/test_deploy.sh
+
+bench-cluster: ## our cluster and etcd in alternation (needs deps-bench)
+	@$(MAKE) --no-print-directory deps deps-bench
+	@$(MAKE) --no-print-directory -j2 all
+	@tests/bench/bench-cluster
+
+chaos: ## kills, pauses and faults on real processes, with a history that is checked
+	@$(MAKE) --no-print-directory -j2 all
+	@tests/chaos/chaos $(CHAOSFLAGS)
+
+install: all ## install to DESTDIR with PREFIX
+	@deploy/install "$(DESTDIR)" "$(PREFIX)" "$(VERSION)"
+
+# ---- Housekeeping ------------------------------------------------------------------------------------------------
+C_FILES = $(shell git ls-files '*.c' '*.h')
+format: ## clang-format everything in place
+	@clang-format -i $(C_FILES)
+
+tidy: ## clang-format, clang-tidy, dependency arrows, forbidden calls, sizes
+	@tests/lint/tidy
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+clean: ## delete build/, but not the local cluster's data
+	@find build -mindepth 1 -maxdepth 1 ! -name cluster -exec rm -rf {} + 2>/dev/null || true
+
+.PHONY: all unit-tests test test-long check asan tsan sim deps deps-test deps-bench cluster cluster-stop cluster-wipe \
+    deploy-test bench-cluster chaos install format tidy help clean

@@ -1,0 +1,42 @@
+/*
+ * The part of a loop that every implementation shares: mailbox, deferred tasks, timer heap (node/env/mailbox.c,
+ * task.c, timer.c). An implementation embeds `struct env_loop` first and calls env__loop_* from its turn.
+ */
+#ifndef HOLDFAST_ENV_LOOP_INTERNAL_H
+#define HOLDFAST_ENV_LOOP_INTERNAL_H
+
+#include "node/env/env.h"
+
+/* Multi-producer, single-consumer: a lock-free stack that the consumer takes whole and reverses. One of the three
+ * structures that cross threads. */
+struct env_mailbox {
+    _Atomic(struct env_message *) head;
+    _Atomic uint32_t counted;
+    uint32_t count_max;
+};
+
+struct env_loop {
+    struct env *env;
+    struct env_mailbox mailbox;
+    struct list tasks[ENV_STAGE_COUNT];
+    struct env_timer **timers; /* heap, slot 0 unused */
+    uint32_t timer_count;
+    uint32_t timer_capacity;
+    uint64_t timer_sequence;
+    uint64_t now_us;
+};
+
+void env__loop_init(struct env_loop *loop, struct env *env, uint32_t mailbox_count_max);
+void env__loop_deinit(struct env_loop *loop);
+/* Takes and runs all messages that are waiting now; returns how many. */
+uint32_t env__loop_run_messages(struct env_loop *loop);
+/* True if a message is waiting. */
+bool env__loop_has_messages(struct env_loop *loop);
+/* Runs timers with deadline <= now_us. */
+void env__loop_run_timers(struct env_loop *loop);
+/* UINT64_MAX if none is armed. */
+uint64_t env__loop_next_deadline_us(const struct env_loop *loop);
+/* Stage PROCESS until empty, then FLUSH until empty; again while FLUSH deferred PROCESS. */
+void env__loop_run_tasks(struct env_loop *loop);
+
+#endif

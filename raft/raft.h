@@ -1,0 +1,275 @@
+/*
+ * Raft as a pure function: events in, updates out. No files, sockets, clocks, threads, logging or errno.
+ *
+ *     struct raft_update update;
+ *     status = raft_step(raft, &event, &update);
+ *     ... carry out the update: append to the log, save term and vote, send messages, apply up to commit ...
+ *
+ * Sources: Ongaro and Ousterhout, "In Search of an Understandable Consensus Algorithm" (2014), Figure 2; Ongaro's
+ * thesis, chapters 4 (membership), 6.4 (ReadIndex), 9.6 (pre-vote), 6.2 (check-quorum), 10.2.1 (leader writes in parallel).
+ *
+ * The core knows entries by (index, term, kind, size), never by payload: the caller keeps the bytes in the write-ahead
+ * log and binds messages to them. Memory per entry is a few bytes (sizes by entry, terms by run).
+ *
+ * What depends on the disk. Nothing leaves that depends on a term, vote or entry that isn't durable yet: the core holds
+ * vote requests, vote replies, append replies and heartbeat replies back itself and emits them from the RAFT_EVENT_SYNCED
+ * step that makes them true. So every message of an update may go at once. The leader sends appends without waiting for
+ * its own disk, and counts itself only up to its synced index. Pre-vote depends on nothing durable.
+ *
+ * Legal order: raft_new, raft_load_entry for each entry of the log in order, raft_start, then any number of raft_step,
+ * then raft_free. Owner: one thread (the consensus thread).
+ *
+ * Invariants, checked after every step: commit <= last; synced <= last; commit never decreases; term never
+ * decreases; at most one vote per term; log terms don't decrease with the index.
+ */
+#ifndef HOLDFAST_RAFT_H
+#define HOLDFAST_RAFT_H
+
+#include "node/base/alloc.h"
+#include "node/base/limits.h"
+#include "node/base/status.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct raft;
+
+enum { RAFT_NO_NODE = 0 }; /* node ids start at 1 */
+
+/* ---- Membership ----------------------------------------------------------------------------------------------- */
+
+enum raft_member_role {
+    RAFT_VOTER,
+    RAFT_LEARNER
+};
+
+struct raft_member {
+    uint64_t id;
+    enum raft_member_role role; /* in the incoming (or only) set */
+    bool in_outgoing;           /* voter of the outgoing set of a joint configuration */
+};
+
+/* The set of nodes, plain or joint. Plain data; copied freely. */
+struct raft_config {
+    bool joint;
+    uint32_t member_count;
+    struct raft_member members[LIMIT_MEMBERS];
+};
+
+/* ---- Entries -------------------------------------------------------------------------------------------------- */
+
+/* Record kinds that the core looks at or makes. Others pass through untouched. The numbers are the log's format. */
+enum raft_entry_kind {
+    RAFT_ENTRY_NOOP = 1,   /* a new leader's first entry; empty payload */
+    RAFT_ENTRY_CONFIG = 2, /* a membership change; reserved until changes come */
+    RAFT_ENTRY_DATA = 3    /* a write batch */
+};
+
+struct raft_entry {
+    uint64_t index;
+    uint64_t term;
+    uint32_t size_bytes; /* what it takes in a message: record header and payload */
+    uint8_t kind;
+};
+
+/* ---- Messages ------------------------------------------------------------------------------------------------- */
+
+enum raft_message_type {
+    RAFT_PREVOTE = 1,
+    RAFT_PREVOTE_REPLY,
+    RAFT_VOTE,
+    RAFT_VOTE_REPLY,
+    RAFT_APPEND,
+    RAFT_APPEND_REPLY,
+    RAFT_HEARTBEAT,
+    RAFT_HEARTBEAT_REPLY,
+    RAFT_MESSAGE_TYPE_COUNT
+};
+
+/* One message, both directions. Fields that a type doesn't name are 0.
+ *
+ *   PREVOTE, VOTE        index, log_term: the candidate's last entry. A PREVOTE carries the term it would campaign in.
+ *   *VOTE_REPLY          reject. A granted PREVOTE_REPLY carries the term that was asked for, else the replier's term.
+ *   APPEND               index, log_term: the entry before the first; commit; entry_count entries from index + 1 on.
+ *   APPEND_REPLY         reject false: index = match, at most min(index + entry_count of the request, synced).
+ *                        reject true: index = the refused previous index; hint_index, hint_term: where to try next.
+ *   HEARTBEAT            commit <= match of that peer; round: the ReadIndex round that a reply confirms; floor: the newest
+ *                        index that every member holds, as the leader knows it.
+ *   HEARTBEAT_REPLY      round copied; index = the follower's synced index that matches, if known, else 0.
+ */
+struct raft_message {
+    enum raft_message_type type;
+    bool reject;
+    uint64_t from;
+    uint64_t to;
+    uint64_t term;
+    uint64_t index;
+    uint64_t log_term;
+    uint64_t commit;
+    uint64_t hint_index;
+    uint64_t hint_term;
+    uint64_t round;
+    uint64_t floor;
+    uint32_t entry_count;
+    const struct raft_entry *entries; /* APPEND, received: entry_count of them, contiguous from index + 1; borrowed. Sent: NULL,
+                                         the caller fills in the records index + 1 .. index + entry_count from its log */
+};
+
+/* ---- Events --------------------------------------------------------------------------------------------------- */
+
+enum raft_event_type {
+    RAFT_EVENT_TICK,        /* time passed: call at the update's deadline */
+    RAFT_EVENT_MESSAGE,     /* from another node; the caller checked that `from` is who it says */
+    RAFT_EVENT_PROPOSE,     /* leader: append these entries */
+    RAFT_EVENT_SYNCED,      /* a group is durable */
+    RAFT_EVENT_READ,        /* leader: a linearizable read waits */
+    RAFT_EVENT_UNREACHABLE, /* the connection to a peer broke, or a message to it was dropped on our side */
+    RAFT_EVENT_TRIMMED      /* the log was deleted up to an index, which was committed and flushed */
+};
+
+struct raft_event {
+    enum raft_event_type type;
+    uint64_t now_us; /* monotonic; never less than in the event before */
+    union {
+        const struct raft_message *message; /* MESSAGE */
+        struct {
+            /* kind and size_bytes are the caller's; index and term are filled in by the step on STATUS_OK. */
+            struct raft_entry *entries;
+            uint32_t entry_count; /* at least 1 */
+        } propose;
+        struct {
+            /* What the group's header saved, and its newest record. A record counts only if (index, term) is still in
+             * the log; all entries before it are durable then too. last_index 0: the group had no records. */
+            uint64_t term;
+            uint64_t vote;
+            uint64_t last_index;
+            uint64_t last_term;
+        } synced;
+        uint64_t peer;          /* UNREACHABLE */
+        uint64_t trimmed_index; /* TRIMMED: the newest entry that is gone */
+    } u;
+};
+
+/* ---- Updates -------------------------------------------------------------------------------------------------- */
+
+enum raft_append_source {
+    RAFT_APPEND_NONE,
+    RAFT_APPEND_NOOP,     /* one NOOP record that a new leader starts its term with */
+    RAFT_APPEND_PROPOSAL, /* the entries of the PROPOSE event */
+    RAFT_APPEND_MESSAGE   /* the entries of the APPEND message, without the first `skip` */
+};
+
+/* What to do now. Borrowed from the raft until the next step. */
+struct raft_update {
+    /* Save in the next group: this term and vote. */
+    bool save_state;
+    uint64_t term;
+    uint64_t vote; /* RAFT_NO_NODE if none */
+
+    /* Append to the log, in this order. If append.first_index <= the old last index, the log is cut there first. */
+    struct {
+        enum raft_append_source source;
+        uint32_t skip;
+        uint32_t count;
+        uint64_t first_index;
+        uint64_t term; /* of a NOOP or proposal */
+    } append;
+
+    /* Send, in this order. */
+    const struct raft_message *messages;
+    uint32_t message_count;
+
+    /* All up to here is committed: apply it. Never decreases. */
+    uint64_t commit_index;
+
+    /* READ event: the round that will answer this read. Rounds up to ready_round are answered: they may be served from
+     * state that has applied up to ready_index. reads_failed: all waiting rounds are lost, ask the new leader. */
+    uint64_t read_round;
+    uint64_t ready_round;
+    uint64_t ready_index;
+    bool reads_failed;
+
+    /* When to call TICK if nothing else comes. */
+    uint64_t deadline_us;
+};
+
+/* ---- Life ----------------------------------------------------------------------------------------------------- */
+
+struct raft_options {
+    struct alloc *alloc;
+    uint64_t id;
+    uint64_t random_seed;
+    uint64_t election_timeout_us;   /* at least; the actual one is drawn from [t, 2t) */
+    uint64_t heartbeat_interval_us; /* well below the election timeout */
+    uint32_t append_bytes_max;      /* entries of one APPEND, unless a single one is larger */
+    uint32_t inflight_appends_max;  /* APPENDs to one peer without a reply */
+    uint64_t inflight_bytes_max;    /* their bytes, unless a single one is larger */
+    uint64_t uncommitted_bytes_max; /* PROPOSE answers STATUS_BUSY beyond this */
+};
+
+/* What recovery found. */
+struct raft_saved {
+    uint64_t term;
+    uint64_t vote;
+    uint64_t commit;         /* highest known committed; >= log_start_index */
+    uint64_t log_start_index; /* newest entry that isn't in the log any more (the frontier, or 0) */
+    uint64_t log_start_term;
+    struct raft_config config; /* effective at the end of the log */
+};
+
+/* The defaults of everything but alloc, id and random_seed. */
+void raft_options_init(struct raft_options *options);
+MUST_USE enum status raft_new(const struct raft_options *options, const struct raft_saved *saved, struct raft **ret_raft);
+/* The next entry of the recovered log; all of these are durable. STATUS_CORRUPT if it doesn't follow. */
+MUST_USE enum status raft_load_entry(struct raft *raft, const struct raft_entry *entry);
+/* Becomes a follower; fills the first update (deadline). */
+MUST_USE enum status raft_start(struct raft *raft, uint64_t now_us, struct raft_update *ret_update);
+void raft_free(struct raft *raft);
+
+/*
+ * One event. Returns, with a valid update in every case:
+ *   STATUS_OK
+ *   STATUS_NOT_LEADER   PROPOSE, READ: nothing was taken; see raft_leader
+ *   STATUS_BUSY         PROPOSE: the uncommitted tail is full; nothing was taken
+ *   STATUS_INVALID      MESSAGE: malformed (from outside the configuration, contradictory fields); ignored
+ *   STATUS_NO_MEMORY    the node can't go on; nothing was changed that a message or update depends on
+ */
+MUST_USE enum status raft_step(struct raft *raft, const struct raft_event *event, struct raft_update *ret_update);
+
+/* ---- State, for status pages, invariants and the log's floor -------------------------------------------------------- */
+
+enum raft_role { RAFT_FOLLOWER, RAFT_PRECANDIDATE, RAFT_CANDIDATE, RAFT_LEADER };
+
+const char *raft_role_name(enum raft_role role);
+enum raft_role raft_role(const struct raft *raft);
+uint64_t raft_id(const struct raft *raft);
+uint64_t raft_term(const struct raft *raft);
+uint64_t raft_vote(const struct raft *raft);
+/* The leader of this term as far as known, else RAFT_NO_NODE. */
+uint64_t raft_leader(const struct raft *raft);
+uint64_t raft_commit_index(const struct raft *raft);
+uint64_t raft_synced_index(const struct raft *raft);
+uint64_t raft_last_index(const struct raft *raft);
+/* First index that is still in the log (log_start_index + 1 when empty). */
+uint64_t raft_first_index(const struct raft *raft);
+/* 0 when the index is outside [first - 1, last]. */
+uint64_t raft_term_at(const struct raft *raft, uint64_t index);
+/* Newest index that every member is known to hold durably: the hard pin on log deletion. A leader computes it from the
+ * match indexes (its own synced index included), a follower repeats the highest floor that a heartbeat told it. Never
+ * decreases while the node runs; 0 after a start until it is known. */
+uint64_t raft_floor_index(const struct raft *raft);
+const struct raft_config *raft_membership(const struct raft *raft);
+
+struct raft_peer_info {
+    uint64_t id;
+    uint64_t match_index;
+    uint64_t next_index;
+    uint64_t last_heard_us; /* 0: never in this term */
+    uint32_t inflight_appends;
+    bool probing;
+};
+
+/* Leader only: STATUS_NOT_FOUND for others and unknown peers. */
+MUST_USE enum status raft_peer(const struct raft *raft, uint64_t id, struct raft_peer_info *ret_info);
+
+#endif
