@@ -1,7 +1,7 @@
 # Holdfast. `make help` lists the targets. Everything that is built goes to build/.
 #
 # One non-recursive makefile. Each folder of the house is one archive; archives are linked in the order of the house, so an
-# arrow that points up doesn't link. VARIANT is release, asan (address and undefined behaviour) or tsan (threads).
+# arrow that points up doesn't link. VARIANT is release, asan (address and undefined behaviour), tsan (threads) or fuzz.
 
 .DEFAULT_GOAL := all
 SHELL := /bin/bash
@@ -18,9 +18,11 @@ VERSION := 0.1.0
 CC_release := gcc
 CC_asan := gcc
 CC_tsan := clang
+CC_fuzz := clang
 CC := $(CC_$(VARIANT))
 FLAGS_release := -O2 -g
 FLAGS_asan := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+FLAGS_fuzz := -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 FLAGS_tsan := -O1 -g -fsanitize=thread -fno-omit-frame-pointer
 WARNINGS := -Wall -Wextra -Wconversion -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wno-unknown-warning-option -Werror
 CPPFLAGS := -D_GNU_SOURCE -DHOLDFAST_VERSION='"$(VERSION)"' -I. -I$(GEN)
@@ -102,6 +104,18 @@ $(UNIT_TESTS): $(O)/tests/%: $(O)/tests/unit/%.o $(foreach lib,$(LIBS_ALL),$(cal
 	$(link) -lcmocka $(LD_SERVER)
 
 unit-tests: $(UNIT_TESTS)
+
+FUZZERS := $(patsubst tests/fuzz/%.c,$(O)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
+OBJECTS += $(call objects,$(wildcard tests/fuzz/fuzz_*.c))
+$(FUZZERS): $(O)/fuzz/%: $(O)/tests/fuzz/%.o $(foreach lib,$(LIBS_ALL),$(call archive,$(lib)))
+	@mkdir -p $(@D)
+	$(link) -fsanitize=fuzzer $(LD_SERVER)
+
+fuzzers: $(FUZZERS)
+
+SECONDS_EACH ?= 60
+fuzz: ## every fuzzer for SECONDS_EACH=60
+	@tests/fuzz/fuzz $(SECONDS_EACH)
 
 test: ## every test of the short set, packages included; T=name runs those whose name contains it
 	@$(MAKE) --no-print-directory deps deps-test
@@ -198,5 +212,6 @@ help: ## this list
 clean: ## delete build/, but not the local cluster's data
 	@find build -mindepth 1 -maxdepth 1 ! -name cluster -exec rm -rf {} + 2>/dev/null || true
 
-.PHONY: all unit-tests test test-long check asan tsan sim deps deps-test deps-bench cluster cluster-stop cluster-wipe \
+
+.PHONY: all unit-tests fuzzers fuzz test test-long check asan tsan sim deps deps-test deps-bench cluster cluster-stop cluster-wipe \
     deploy-test bench-cluster chaos install format tidy help clean

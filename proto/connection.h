@@ -4,10 +4,10 @@
  *   opening --opened--> open --finish--> draining --closed--> (gone)
  *        \-------------- close, error, end of stream ---------/
  *
- * Input is parsed in place: frames are delivered one by one, borrowed, from the connection's buffer. While paused no frame is
- * delivered and, once the buffer holds one whole frame, nothing more is read: the other side feels it.
- * Output goes to the stream, which coalesces all frames of a turn into one send.
- * A malformed frame ends the connection: `closed` with STATUS_CORRUPT, STATUS_TOO_LARGE or STATUS_UNSUPPORTED.
+ * Input is parsed in place: frames are delivered one by one, borrowed, from the connection's buffer. While paused no
+ * frame is delivered and, once the buffer holds one whole frame, nothing more is read: the other side feels it. Output
+ * goes to the stream, which coalesces all frames of a turn into one send. A malformed frame ends the connection:
+ * `closed` with STATUS_CORRUPT, STATUS_TOO_LARGE or STATUS_UNSUPPORTED.
  *
  * Owner: the loop of its stream.
  */
@@ -44,8 +44,9 @@ struct connection_limits {
     uint32_t raw_bytes_max;
 };
 
-/* Before the stream exists. Borrows handler until closed. */
-MUST_USE enum status connection_new(struct alloc *alloc, const struct connection_limits *limits,
+/* Before the stream exists. loop: the one of the stream to come; memory is its env's. Borrows handler until closed.
+ * STATUS_NO_MEMORY only. */
+MUST_USE enum status connection_new(struct env_loop *loop, const struct connection_limits *limits,
                                     struct connection_handler *handler, struct connection **ret_connection);
 /* Never attached: frees it. */
 void connection_free_unattached(struct connection *connection);
@@ -71,7 +72,8 @@ void connection_finish(struct connection *connection);
 /* At once. closed follows. */
 void connection_close(struct connection *connection);
 
-/* Unpacks with all memory from the arena, whose budget bounds it. NULL: malformed or over budget. Nothing needs freeing. */
+/* Unpacks with all memory from the arena, whose budget bounds it. NULL: malformed or over budget. Nothing needs
+ * freeing. */
 ProtobufCMessage *wire_unpack(struct arena *arena, const ProtobufCMessageDescriptor *descriptor, struct slice message);
 
 #endif

@@ -48,19 +48,21 @@ enum frame_type {
 enum wire_code {
     WIRE_OK = 0,
     WIRE_NOT_FOUND = 1,
-    WIRE_INVALID = 2,      /* malformed request */
+    WIRE_INVALID = 2, /* malformed request */
     WIRE_TOO_LARGE = 3,
     WIRE_BUSY = 4,
     WIRE_TIMEOUT = 5,
     WIRE_NOT_LEADER = 6,
     WIRE_UNAVAILABLE = 7,
-    WIRE_DENIED = 8,       /* the identity has no role that permits this */
+    WIRE_DENIED = 8, /* the identity has no role that permits this */
     WIRE_UNSUPPORTED = 9,
     WIRE_NO_SPACE = 10,
     WIRE_CORRUPT = 11,
     WIRE_INTERNAL = 12,
     WIRE_COMPACTED = 13,
-    WIRE_UNKNOWN = 14,     /* outcome unknown */
+    WIRE_UNKNOWN = 14,   /* outcome unknown */
+    WIRE_CONDITION = 15, /* a condition of the request does not hold */
+    WIRE_EXISTS = 16,
     WIRE_NO_CERTIFICATE = 32,
     WIRE_CERTIFICATE_UNKNOWN = 33, /* its thumbprint is on no list */
     WIRE_CERTIFICATE_EXPIRED = 34,
@@ -76,12 +78,13 @@ struct frame_header {
     uint32_t raw_len;
 };
 
+/* Complete both ways. A code that this version doesn't know gives STATUS_UNSUPPORTED, every refusal STATUS_DENIED. */
 enum wire_code wire_code_of(enum status status);
 enum status status_of_wire(uint32_t code);
 
 void frame_header_encode(uint8_t out[FRAME_HEADER_BYTES], const struct frame_header *header);
-/* in: FRAME_HEADER_BYTES bytes. STATUS_CORRUPT (magic, flags), STATUS_UNSUPPORTED (version), STATUS_TOO_LARGE (a length beyond its
- * limit); err names what it saw. Unknown types pass: the receiver answers UNSUPPORTED. */
+/* in: FRAME_HEADER_BYTES bytes. STATUS_CORRUPT (magic, flags), STATUS_UNSUPPORTED (version), STATUS_TOO_LARGE (a length
+ * beyond its limit); err names what it saw. Unknown types pass: the receiver answers UNSUPPORTED. */
 MUST_USE enum status frame_header_decode(const uint8_t *in, uint32_t message_len_max, uint32_t raw_len_max,
                                          struct frame_header *ret_header, struct error *err);
 

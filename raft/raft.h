@@ -6,15 +6,16 @@
  *     ... carry out the update: append to the log, save term and vote, send messages, apply up to commit ...
  *
  * Sources: Ongaro and Ousterhout, "In Search of an Understandable Consensus Algorithm" (2014), Figure 2; Ongaro's
- * thesis, chapters 4 (membership), 6.4 (ReadIndex), 9.6 (pre-vote), 6.2 (check-quorum), 10.2.1 (leader writes in parallel).
+ * thesis, chapters 4 (membership), 6.4 (ReadIndex), 9.6 (pre-vote), 6.2 (check-quorum), 10.2.1 (leader writes in
+ * parallel).
  *
  * The core knows entries by (index, term, kind, size), never by payload: the caller keeps the bytes in the write-ahead
  * log and binds messages to them. Memory per entry is a few bytes (sizes by entry, terms by run).
  *
  * What depends on the disk. Nothing leaves that depends on a term, vote or entry that isn't durable yet: the core holds
- * vote requests, vote replies, append replies and heartbeat replies back itself and emits them from the RAFT_EVENT_SYNCED
- * step that makes them true. So every message of an update may go at once. The leader sends appends without waiting for
- * its own disk, and counts itself only up to its synced index. Pre-vote depends on nothing durable.
+ * vote requests, vote replies, append replies and heartbeat replies back itself and emits them from the
+ * RAFT_EVENT_SYNCED step that makes them true. So every message of an update may go at once. The leader sends appends
+ * without waiting for its own disk, and counts itself only up to its synced index. Pre-vote depends on nothing durable.
  *
  * Legal order: raft_new, raft_load_entry for each entry of the log in order, raft_start, then any number of raft_step,
  * then raft_free. Owner: one thread (the consensus thread).
@@ -38,10 +39,7 @@ enum { RAFT_NO_NODE = 0 }; /* node ids start at 1 */
 
 /* ---- Membership ----------------------------------------------------------------------------------------------- */
 
-enum raft_member_role {
-    RAFT_VOTER,
-    RAFT_LEARNER
-};
+enum raft_member_role { RAFT_VOTER, RAFT_LEARNER };
 
 struct raft_member {
     uint64_t id;
@@ -64,6 +62,8 @@ enum raft_entry_kind {
     RAFT_ENTRY_CONFIG = 2, /* a membership change; reserved until changes come */
     RAFT_ENTRY_DATA = 3    /* a write batch */
 };
+
+enum { RAFT_NOOP_BYTES = 32 }; /* size of a NOOP in a message: a record header, no payload */
 
 struct raft_entry {
     uint64_t index;
@@ -93,9 +93,9 @@ enum raft_message_type {
  *   APPEND               index, log_term: the entry before the first; commit; entry_count entries from index + 1 on.
  *   APPEND_REPLY         reject false: index = match, at most min(index + entry_count of the request, synced).
  *                        reject true: index = the refused previous index; hint_index, hint_term: where to try next.
- *   HEARTBEAT            commit <= match of that peer; round: the ReadIndex round that a reply confirms; floor: the newest
- *                        index that every member holds, as the leader knows it.
- *   HEARTBEAT_REPLY      round copied; index = the follower's synced index that matches, if known, else 0.
+ *   HEARTBEAT            commit <= match of that peer; round: the ReadIndex round that a reply confirms; floor: the
+ * newest index that every member holds, as the leader knows it. HEARTBEAT_REPLY      round copied; index = the
+ * follower's synced index that matches, if known, else 0.
  */
 struct raft_message {
     enum raft_message_type type;
@@ -111,8 +111,9 @@ struct raft_message {
     uint64_t round;
     uint64_t floor;
     uint32_t entry_count;
-    const struct raft_entry *entries; /* APPEND, received: entry_count of them, contiguous from index + 1; borrowed. Sent: NULL,
-                                         the caller fills in the records index + 1 .. index + entry_count from its log */
+    const struct raft_entry
+        *entries; /* APPEND, received: entry_count of them, contiguous from index + 1; borrowed. Sent: NULL,
+                     the caller fills in the records index + 1 .. index + entry_count from its log */
 };
 
 /* ---- Events --------------------------------------------------------------------------------------------------- */
@@ -211,7 +212,7 @@ struct raft_options {
 struct raft_saved {
     uint64_t term;
     uint64_t vote;
-    uint64_t commit;         /* highest known committed; >= log_start_index */
+    uint64_t commit;          /* highest known committed; >= log_start_index */
     uint64_t log_start_index; /* newest entry that isn't in the log any more (the frontier, or 0) */
     uint64_t log_start_term;
     struct raft_config config; /* effective at the end of the log */
@@ -219,10 +220,12 @@ struct raft_saved {
 
 /* The defaults of everything but alloc, id and random_seed. */
 void raft_options_init(struct raft_options *options);
-MUST_USE enum status raft_new(const struct raft_options *options, const struct raft_saved *saved, struct raft **ret_raft);
+/* STATUS_INVALID: an option or the configuration makes no sense. STATUS_CORRUPT: what was saved contradicts itself. */
+MUST_USE enum status raft_new(const struct raft_options *options, const struct raft_saved *saved,
+                              struct raft **ret_raft);
 /* The next entry of the recovered log; all of these are durable. STATUS_CORRUPT if it doesn't follow. */
 MUST_USE enum status raft_load_entry(struct raft *raft, const struct raft_entry *entry);
-/* Becomes a follower; fills the first update (deadline). */
+/* Becomes a follower; fills the first update (deadline). STATUS_CORRUPT: the log ends before what is committed. */
 MUST_USE enum status raft_start(struct raft *raft, uint64_t now_us, struct raft_update *ret_update);
 void raft_free(struct raft *raft);
 
@@ -236,7 +239,8 @@ void raft_free(struct raft *raft);
  */
 MUST_USE enum status raft_step(struct raft *raft, const struct raft_event *event, struct raft_update *ret_update);
 
-/* ---- State, for status pages, invariants and the log's floor -------------------------------------------------------- */
+/* ---- State, for status pages, invariants and the log's floor --------------------------------------------------------
+ */
 
 enum raft_role { RAFT_FOLLOWER, RAFT_PRECANDIDATE, RAFT_CANDIDATE, RAFT_LEADER };
 

@@ -4,7 +4,8 @@
  *   batch     = version u8 (1), flags u8 (0), operation count varint, operation...
  *   operation = kind u8, key length varint, key, and for a put: value length varint, value
  *
- * Operations apply in order; their position is the ordinal. Written straight into the log's group memory: the size comes first.
+ * Operations apply in order; their position is the ordinal. Written straight into the log's group memory: the size
+ * comes first.
  */
 #ifndef HOLDFAST_STORAGE_BATCH_H
 #define HOLDFAST_STORAGE_BATCH_H
@@ -38,8 +39,8 @@ struct batch_reader {
 
 /* Checks the head. STATUS_CORRUPT, STATUS_UNSUPPORTED. An empty slice is a batch of no operations. */
 MUST_USE enum status batch_open(struct slice batch, struct batch_reader *ret_reader);
-/* The next operation, borrowed from the batch; STATUS_NOT_FOUND after the last, STATUS_CORRUPT on anything malformed, limits and
- * trailing bytes included. */
+/* The next operation, borrowed from the batch; STATUS_NOT_FOUND after the last, STATUS_CORRUPT on anything malformed,
+ * limits and trailing bytes included. */
 MUST_USE enum status batch_next(struct batch_reader *reader, struct batch_operation *ret_operation);
 /* Walks it all: STATUS_OK or the first error. */
 MUST_USE enum status batch_check(struct slice batch);

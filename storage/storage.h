@@ -1,23 +1,23 @@
 /*
  * The engine: an LSM store of versioned keys, fed by a log that somebody else owns.
  *
- * Versions sort by (key ascending, revision descending, ordinal descending); revision is the Raft index of the entry that
- * wrote them. Writes arrive as whole committed entries (storage_apply), in order, and become visible atomically with the applied
- * index. Reads take a view: memtables plus a version (a set of SST files), reference counted, at any revision from the
- * horizon up to the one applied when it was taken.
+ * Versions sort by (key ascending, revision descending, ordinal descending); revision is the Raft index of the entry
+ * that wrote them. Writes arrive as whole committed entries (storage_apply), in order, and become visible atomically
+ * with the applied index. Reads take a view: memtables plus a version (a set of SST files), reference counted, at any
+ * revision from the horizon up to the one applied when it was taken.
  *
  *   apply -> memtable --(full)--> immutable memtable --(worker)--> SST in L0 --(worker)--> L1
  *                                                        \-> manifest edit with the frontier
  *
- * There is no log in here: what a crash takes from the memtable is replayed from the WAL behind storage_frontier. One thing is
- * therefore vital: a manifest edit never claims more than the log holds durably (storage_set_durable).
+ * There is no log in here: what a crash takes from the memtable is replayed from the WAL behind storage_frontier. One
+ * thing is therefore vital: a manifest edit never claims more than the log holds durably (storage_set_durable).
  *
- * Threads. The owner loop (consensus) calls everything unless it says otherwise; views and reads on them are for any thread, the
- * blocking ones only for workers. The memtable has one writer and lock-free readers; the version pointer is swapped by the
- * owner. These two, with the mailbox, are all that crosses threads.
+ * Threads. The owner loop (consensus) calls everything unless it says otherwise; views and reads on them are for any
+ * thread, the blocking ones only for workers. The memtable has one writer and lock-free readers; the version pointer is
+ * swapped by the owner. These two, with the mailbox, are all that crosses threads.
  *
- * Legal order: storage_open (a worker), storage_apply for replayed entries (same worker), storage_start (the owner loop), then
- * the rest; storage_close.
+ * Legal order: storage_open (a worker), storage_apply for replayed entries (same worker), storage_start (the owner
+ * loop), then the rest; storage_close.
  */
 #ifndef HOLDFAST_STORAGE_H
 #define HOLDFAST_STORAGE_H
@@ -38,7 +38,7 @@ struct storage_frontier {
     uint64_t index;
     uint64_t term;
     uint64_t cluster_time_ms;
-    uint64_t horizon;       /* oldest revision that can still be read */
+    uint64_t horizon; /* oldest revision that can still be read */
     uint32_t feature_level;
     uint64_t session_epoch; /* session table that goes with it */
     uint8_t digest[STORAGE_DIGEST_BYTES];
@@ -49,20 +49,20 @@ struct storage_frontier {
 struct storage_options {
     struct env *env;
     struct env_loop *loop;
-    const char *dir;                 /* made if it isn't there */
+    const char *dir; /* made if it isn't there */
     uint8_t cluster_id[STORAGE_CLUSTER_ID_BYTES];
-    uint64_t node_id;                /* both are in the manifest; another's is refused */
-    uint64_t memtable_bytes;         /* switch and flush at this size */
+    uint64_t node_id;                 /* both are in the manifest; another's is refused */
+    uint64_t memtable_bytes;          /* switch and flush at this size */
     uint32_t immutable_memtables_max; /* beyond it storage_can_apply says no until a flush ends; at least 1 */
-    uint32_t block_bytes;            /* of an SST, before padding; 4096 */
-    uint64_t sst_bytes;              /* target size of an L1 file */
-    uint32_t l0_files_merge;         /* merge L0 into L1 at this many files */
-    uint64_t manifest_bytes_max;     /* rotate the manifest beyond this */
+    uint32_t block_bytes;             /* of an SST, before padding; 4096 */
+    uint64_t sst_bytes;               /* target size of an L1 file */
+    uint32_t l0_files_merge;          /* merge L0 into L1 at this many files */
+    uint64_t manifest_bytes_max;      /* rotate the manifest beyond this */
 
     /* Callbacks, on the loop, never from inside a storage_* call. */
     void *context;
-    /* The memtable is being switched at (index, term) of the last applied entry: fill in the rest of its frontier. This one runs
-     * inside storage_apply. */
+    /* The memtable is being switched at (index, term) of the last applied entry: fill in the rest of its frontier. This
+     * one runs inside storage_apply. */
     void (*fill_frontier)(void *context, struct storage_frontier *frontier);
     /* A manifest with this frontier is durable. */
     void (*flushed)(void *context, const struct storage_frontier *frontier);
@@ -76,13 +76,14 @@ struct storage_options {
 
 void storage_options_init(struct storage_options *options);
 
-/* Opens or creates. Blocks. Removes files that no manifest names. STATUS_INVALID: another cluster's or node's; STATUS_UNSUPPORTED:
- * format version; STATUS_CORRUPT, STATUS_IO: err names file and offset. */
-MUST_USE enum status storage_open(const struct storage_options *options, struct storage **ret_storage, struct error *err);
+/* Opens or creates. Blocks. Removes files that no manifest names. STATUS_INVALID: another cluster's or node's;
+ * STATUS_UNSUPPORTED: format version; STATUS_CORRUPT, STATUS_IO: err names file and offset. */
+MUST_USE enum status storage_open(const struct storage_options *options, struct storage **ret_storage,
+                                  struct error *err);
 /* On the loop: flushing and merging may begin. */
 void storage_start(struct storage *storage);
-/* No callbacks from now on; jobs under way finish first, then closed runs and the storage is gone. All views must have been
- * released. What is only in the memtable is left to the log. */
+/* No callbacks from now on; jobs under way finish first, then closed runs and the storage is gone. All views must have
+ * been released. What is only in the memtable is left to the log. */
 void storage_close(struct storage *storage, void (*closed)(void *context), void *context);
 
 /* The manifest's. After storage_open, replay starts behind its index. */
@@ -96,9 +97,10 @@ uint64_t storage_applied_term(const struct storage *storage);
 /* False: wait for the can_apply callback. */
 bool storage_can_apply(const struct storage *storage);
 
-/* Applies entry `index` = applied + 1: batch is a checked write batch (batch.h) or empty for entries without data. All its
- * operations and the applied index become visible together. STATUS_CORRUPT (malformed batch: nothing applied), STATUS_NO_MEMORY
- * (nothing applied). Before storage_start the size of the memtable is not bounded by a flush: the replay is, by the log. */
+/* Applies entry `index` = applied + 1: batch is a checked write batch (batch.h) or empty for entries without data. All
+ * its operations and the applied index become visible together. STATUS_CORRUPT (malformed batch: nothing applied),
+ * STATUS_NO_MEMORY (nothing applied). Before storage_start the size of the memtable is not bounded by a flush: the
+ * replay is, by the log. */
 MUST_USE enum status storage_apply(struct storage *storage, uint64_t index, uint64_t term, struct slice batch,
                                    struct error *err);
 
@@ -125,21 +127,25 @@ enum storage_lookup {
     STORAGE_NEEDS_DISK /* can't be told from memory: ask storage_get on a worker */
 };
 
-/* The newest version of key at or below revision, from memory only: never blocks. The value is borrowed from the view. */
+/* The newest version of key at or below revision, from memory only: never blocks. The value is borrowed from the view.
+ */
 enum storage_lookup storage_get_memory(struct storage_view *view, struct slice key, uint64_t revision,
                                        struct slice *ret_value, uint64_t *ret_revision);
-/* The same with disk reads: workers only. STATUS_NOT_FOUND if absent or deleted; STATUS_CORRUPT, STATUS_IO. The value is appended to
- * `value`. */
+/* The same with disk reads: workers only. STATUS_NOT_FOUND if absent or deleted; STATUS_CORRUPT, STATUS_IO. The value
+ * is appended to `value`. */
 MUST_USE enum status storage_get(struct storage_view *view, struct slice key, uint64_t revision, struct buf *value,
                                  uint64_t *ret_revision, struct error *err);
-/* True if the view has no SST that a scan over [lower, upper) would need: then iterating doesn't block. upper.len 0: no end. */
+/* True if the view has no SST that a scan over [lower, upper) would need: then iterating doesn't block. upper.len 0: no
+ * end. */
 bool storage_view_in_memory(struct storage_view *view, struct slice lower, struct slice upper);
 
 /* ---- Iterators: forward, over one view at one revision; workers only unless storage_view_in_memory ------------ */
 
-/* Live keys in [lower, upper) (upper.len 0: no end), each once, newest version <= revision. Borrows the view and the bounds. */
+/* Live keys in [lower, upper) (upper.len 0: no end), each once, newest version <= revision. Borrows the view and the
+ * bounds. */
 MUST_USE enum status storage_iterator_new(struct storage_view *view, uint64_t revision, struct slice lower,
-                                          struct slice upper, struct storage_iterator **ret_iterator, struct error *err);
+                                          struct slice upper, struct storage_iterator **ret_iterator,
+                                          struct error *err);
 void storage_iterator_free(struct storage_iterator *iterator);
 /* Moves to the first key; then onwards. STATUS_NOT_FOUND at the end; errors are final. */
 MUST_USE enum status storage_iterator_next(struct storage_iterator *iterator, struct error *err);
@@ -149,15 +155,15 @@ struct slice storage_iterator_value(const struct storage_iterator *iterator);
 uint64_t storage_iterator_revision(const struct storage_iterator *iterator);
 
 struct storage_stats {
-    uint64_t memtable_bytes;      /* active one */
+    uint64_t memtable_bytes; /* active one */
     uint64_t immutable_memtables;
     uint64_t flushes;
     uint64_t merges;
     uint64_t flushed_index;
-    uint64_t files[2];            /* per level */
+    uint64_t files[2]; /* per level */
     uint64_t bytes[2];
-    uint64_t written_bytes;       /* SSTs and manifests */
-    uint64_t views;               /* held now */
+    uint64_t written_bytes; /* SSTs and manifests */
+    uint64_t views;         /* held now */
 };
 
 void storage_get_stats(const struct storage *storage, struct storage_stats *ret_stats); /* owner loop */

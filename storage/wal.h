@@ -3,13 +3,14 @@
  * replication. FORMAT.md says every byte.
  *
  *   records  [length kind index term checksum | payload]   the same bytes on every node
- *   group    [header | records | padding to 4 KiB]         one write, one sync; the header is local (term, vote, commit, ...)
- *   segment  [header block | group | group | ... | zeroes] a file of fixed size, zero-filled ahead of need by a worker
+ *   group    [header | records | padding to 4 KiB]         one write, one sync; the header is local (term, vote,
+ * commit, ...) segment  [header block | group | group | ... | zeroes] a file of fixed size, zero-filled ahead of need
+ * by a worker
  *
- * Flow. wal_append puts records into the forming group, in memory that later is exactly what the disk gets and what followers
- * are sent: payloads are copied once. At the end of the turn (ENV_STAGE_FLUSH), if no group is in flight and records or a
- * new term or vote wait, the group is sealed with the newest state and written with one O_DIRECT|RWF_DSYNC write.
- * Then `synced` runs, and what gathered meanwhile forms the next group. One group is in flight at a time.
+ * Flow. wal_append puts records into the forming group, in memory that later is exactly what the disk gets and what
+ * followers are sent: payloads are copied once. At the end of the turn (ENV_STAGE_FLUSH), if no group is in flight and
+ * records or a new term or vote wait, the group is sealed with the newest state and written with one O_DIRECT|RWF_DSYNC
+ * write. Then `synced` runs, and what gathered meanwhile forms the next group. One group is in flight at a time.
  *
  * Failure. A failed group write is final (DESIGN rule 7): `failed` runs once, the log refuses all further work with
  * STATUS_FAILED, and the process is to step down and exit.
@@ -17,11 +18,11 @@
  * Groups stay in memory (the tail cache) at least until wal_set_applied passes them; beyond that up to cache_bytes_max.
  * Older records are read back with wal_read.
  *
- * Legal order: wal_open (a worker), wal_replay as often as needed (a worker), wal_start (the loop), then the rest on the
- * loop, then wal_close. Owner: the consensus loop.
+ * Legal order: wal_open (a worker), wal_replay as often as needed (a worker), wal_start (the loop), then the rest on
+ * the loop, then wal_close. Owner: the consensus loop.
  *
- * Invariants: synced <= last; group sequences and generations only grow; a synced block is never overwritten; records of one
- * term-run have contiguous indexes; a record with index <= last cuts the log there (logical truncation).
+ * Invariants: synced <= last; group sequences and generations only grow; a synced block is never overwritten; records
+ * of one term-run have contiguous indexes; a record with index <= last cuts the log there (logical truncation).
  */
 #ifndef HOLDFAST_STORAGE_WAL_H
 #define HOLDFAST_STORAGE_WAL_H
@@ -46,8 +47,8 @@ struct wal_record {
     struct slice bytes;   /* header and payload, as on disk and wire; borrowed */
 };
 
-/* Takes one record off the front of a cursor after checking length, checksum and limits. STATUS_CORRUPT otherwise; the cursor
- * moves only on success. This is the only decoder of records, for disk and wire alike. */
+/* Takes one record off the front of a cursor after checking length, checksum and limits. STATUS_CORRUPT otherwise; the
+ * cursor moves only on success. This is the only decoder of records, for disk and wire alike. */
 MUST_USE enum status wal_record_decode(struct slice *cursor, struct wal_record *ret_record, struct error *err);
 /* Writes a header for a payload that stands right behind it (WAL_RECORD_HEADER_BYTES + payload_len bytes at out). */
 void wal_record_seal(uint8_t *out, uint8_t kind, uint64_t index, uint64_t term, size_t payload_len);
@@ -66,15 +67,15 @@ struct wal_synced {
 struct wal_options {
     struct env *env;
     struct env_loop *loop;
-    const char *dir;               /* made if it isn't there */
+    const char *dir; /* made if it isn't there */
     uint8_t cluster_id[WAL_CLUSTER_ID_BYTES];
-    uint64_t node_id;              /* both are in every segment header; a segment of another is refused */
-    uint64_t segment_bytes;        /* multiple of 4096; at least four of the largest entries, checked by wal_open */
+    uint64_t node_id;                 /* both are in every segment header; a segment of another is refused */
+    uint64_t segment_bytes;           /* multiple of 4096; at least four of the largest entries, checked by wal_open */
     uint32_t entry_payload_bytes_max; /* LIMIT_ENTRY_PAYLOAD_BYTES, smaller in simulations */
-    uint32_t group_bytes_max;      /* LIMIT_GROUP_BYTES */
-    uint32_t prepared_segments;    /* kept ready ahead of need; at least 1 */
-    uint64_t cache_bytes_max;      /* of the tail cache, beyond what is not applied */
-    uint32_t mark_delay_us;        /* idle time after which an empty mark group is written (DESIGN rule 13); 0: never */
+    uint32_t group_bytes_max;         /* LIMIT_GROUP_BYTES */
+    uint32_t prepared_segments;       /* kept ready ahead of need; at least 1 */
+    uint64_t cache_bytes_max;         /* of the tail cache, beyond what is not applied */
+    uint32_t mark_delay_us; /* idle time after which an empty mark group is written (DESIGN rule 13); 0: never */
 
     /* Callbacks, on the loop, never from inside a wal_* call. */
     void *context;
@@ -107,24 +108,22 @@ struct wal_recovered {
     uint64_t start_term;  /* term of first_index - 1 if known (from the frontier or a record), else 0 */
     uint64_t last_index;  /* newest record, at least frontier.index */
     uint64_t bytes_read;
-    uint64_t torn_bytes;  /* cut off the end of the last group: never acknowledged */
+    uint64_t torn_bytes; /* cut off the end of the last group: never acknowledged */
     struct wal_fault fault;
     struct slice membership; /* newest that a first group repeated; empty for a new store. Owned by the wal */
 };
 
 /*
- * Reads and checks the whole log, syncs the retained tail, starts a new segment (DESIGN rule 12), so that on return all that
- * was recovered is durable. Blocks: workers and start-up only.
+ * Reads and checks the whole log, syncs the retained tail, starts a new segment (DESIGN rule 12), so that on return all
+ * that was recovered is durable. Blocks: workers and start-up only.
  *
- * STATUS_OK          *ret_wal is owned by the caller. ret_recovered->fault tells of corruption in the middle: the caller decides
- *                    (until healing exists: refuse to serve and say where).
- * STATUS_INVALID     a segment belongs to another cluster or node, or an option is wrong
- * STATUS_UNSUPPORTED format version
- * STATUS_CORRUPT     not even the order of segments can be established
- * STATUS_IO, ...     err names the file
+ * STATUS_OK          *ret_wal is owned by the caller. ret_recovered->fault tells of corruption in the middle: the
+ * caller decides (until healing exists: refuse to serve and say where). STATUS_INVALID     a segment belongs to another
+ * cluster or node, or an option is wrong STATUS_UNSUPPORTED format version STATUS_CORRUPT     not even the order of
+ * segments can be established STATUS_IO, ...     err names the file
  */
-MUST_USE enum status wal_open(const struct wal_options *options, const struct wal_frontier *frontier, struct wal **ret_wal,
-                              struct wal_recovered *ret_recovered, struct error *err);
+MUST_USE enum status wal_open(const struct wal_options *options, const struct wal_frontier *frontier,
+                              struct wal **ret_wal, struct wal_recovered *ret_recovered, struct error *err);
 
 /* Calls back for each record first..last (truncated ones left out) in order. Blocks. Stops when `each` fails. */
 MUST_USE enum status wal_replay(struct wal *wal, uint64_t first_index, uint64_t last_index,
@@ -134,14 +133,19 @@ MUST_USE enum status wal_replay(struct wal *wal, uint64_t first_index, uint64_t 
 /* On the loop, before anything else there: arms the mark timer and the preparation of segments. */
 MUST_USE enum status wal_start(struct wal *wal, struct error *err);
 
-/* Gives everything up: no callbacks from now on. A group in flight and worker jobs finish first, then closed runs (on the loop)
- * and the wal is gone. Also right after wal_open. */
+/* Gives everything up: no callbacks from now on. A group in flight and worker jobs finish first, then closed runs (on
+ * the loop) and the wal is gone. Also right after wal_open. */
 void wal_close(struct wal *wal, void (*closed)(void *context), void *context);
 
 /* ---- Appending (on the loop) ---------------------------------------------------------------------------------- */
 
-/* A record made here: reserves payload_len bytes behind a header and returns where the payload goes; wal_append_end seals it.
- * Nothing else may be called in between. index <= last cuts the log there; index > last + 1 is a CHECK.
+/* Makes sure that the next appends of `record_count` records with `record_bytes` in all (headers included), made in
+ * this turn, succeed: STATUS_NO_SPACE, STATUS_NO_MEMORY, STATUS_FAILED otherwise. Consensus asks before it lets raft
+ * take the entries. */
+MUST_USE enum status wal_reserve(struct wal *wal, size_t record_bytes, uint32_t record_count);
+
+/* A record made here: reserves payload_len bytes behind a header and returns where the payload goes; wal_append_end
+ * seals it. Nothing else may be called in between. index <= last cuts the log there; index > last + 1 is a CHECK.
  * STATUS_NO_SPACE, STATUS_TOO_LARGE, STATUS_NO_MEMORY, STATUS_FAILED: nothing changed. */
 MUST_USE enum status wal_append_begin(struct wal *wal, uint64_t index, uint64_t term, uint8_t kind, size_t payload_len,
                                       uint8_t **ret_payload);
@@ -151,7 +155,8 @@ MUST_USE enum status wal_append(struct wal *wal, const struct wal_record *record
 
 /* Term and vote for all groups from now on; a change is written even without records. Term never decreases. */
 void wal_set_state(struct wal *wal, uint64_t term, uint64_t vote);
-/* The effective membership, opaque bytes up to LIMIT_MEMBERSHIP_BYTES: copied; repeated in each segment's first group. */
+/* The effective membership, opaque bytes up to LIMIT_MEMBERSHIP_BYTES: copied; repeated in each segment's first group.
+ */
 MUST_USE enum status wal_set_membership(struct wal *wal, struct slice membership);
 /* Carried by the next group, never a reason to write one. At most last_index. */
 void wal_set_commit(struct wal *wal, uint64_t commit_index);
@@ -166,16 +171,16 @@ uint64_t wal_synced_index(const struct wal *wal);
 /* ---- Reading (on the loop) ------------------------------------------------------------------------------------ */
 
 /* Cached records first_index .. (at most count_max, at most bytes_max unless the first alone is larger), as up to
- * part_count_max slices of whole contiguous records. Returns how many records the parts hold; 0 if first_index isn't cached.
- * The slices live until the next wal_* call or the end of the turn. */
+ * part_count_max slices of whole contiguous records. Returns how many records the parts hold; 0 if first_index isn't
+ * cached. The slices live until the next wal_* call or the end of the turn. */
 uint32_t wal_cached(struct wal *wal, uint64_t first_index, uint32_t count_max, size_t bytes_max, struct slice *parts,
                     size_t part_count_max, size_t *ret_part_count);
 
 /* One cached record; STATUS_NOT_FOUND if it isn't (any more) in memory. Lives as wal_cached's. */
 MUST_USE enum status wal_cached_record(struct wal *wal, uint64_t index, struct wal_record *ret_record);
 
-/* Reads records back, from cache or disk. Fill in the first part, keep the struct until done ran (on the loop, never from inside
- * wal_read), then wal_read_release. */
+/* Reads records back, from cache or disk. Fill in the first part, keep the struct until done ran (on the loop, never
+ * from inside wal_read), then wal_read_release. */
 struct wal_read {
     uint64_t first_index;
     uint32_t count_max;
@@ -200,12 +205,12 @@ void wal_read_release(struct wal_read *read);
 
 /* Records up to here are applied: the cache may drop them beyond its budget. */
 void wal_set_applied(struct wal *wal, uint64_t applied_index);
-/* Segments whose last index <= min(flushed_index, pin_index) may go, oldest first, by a worker; at least the last one stays
- * (DESIGN rule 11). The caller read committed before flushed. */
+/* Segments whose last index <= min(flushed_index, pin_index) may go, oldest first, by a worker; at least the last one
+ * stays (DESIGN rule 11). The caller read committed before flushed. */
 void wal_set_floor(struct wal *wal, uint64_t flushed_index, uint64_t pin_index);
 
 struct wal_stats {
-    uint64_t groups;             /* completed, marks included */
+    uint64_t groups; /* completed, marks included */
     uint64_t marks;
     uint64_t records;
     uint64_t record_bytes;
@@ -213,12 +218,12 @@ struct wal_stats {
     uint64_t written_bytes;
     uint64_t sync_us_total;
     uint64_t sync_us_max;
-    uint64_t last_progress_us;   /* env time of the last completion; for the watchdog */
-    uint64_t inflight_since_us;  /* 0: none in flight */
-    uint64_t segments;           /* files now, prepared ones included */
+    uint64_t last_progress_us;  /* env time of the last completion; for the watchdog */
+    uint64_t inflight_since_us; /* 0: none in flight */
+    uint64_t segments;          /* files now, prepared ones included */
     uint64_t segments_deleted;
     uint64_t cache_bytes;
-    uint64_t cache_misses;       /* wal_read that went to disk */
+    uint64_t cache_misses; /* wal_read that went to disk */
 };
 
 void wal_get_stats(const struct wal *wal, struct wal_stats *ret_stats);

@@ -83,6 +83,4 @@ void buf_consume(struct buf *buf, size_t len) {
     }
 }
 
-void buf_clear(struct buf *buf) {
-    buf->len = 0;
-}
+void buf_clear(struct buf *buf) { buf->len = 0; }

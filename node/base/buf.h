@@ -31,8 +31,6 @@ void buf_consume(struct buf *buf, size_t len);
 /* Forgets the bytes, keeps the memory. */
 void buf_clear(struct buf *buf);
 
-static inline struct slice buf_slice(const struct buf *buf) {
-    return slice_of(buf->data, buf->len);
-}
+static inline struct slice buf_slice(const struct buf *buf) { return slice_of(buf->data, buf->len); }
 
 #endif

@@ -10,11 +10,11 @@
 /* Prints file, line and condition to stderr and aborts. */
 _Noreturn void check_failed(const char *file, int line, const char *condition);
 
-#define CHECK(condition)                                                                                     \
-    do {                                                                                                     \
-        if (__builtin_expect(!(condition), 0)) {                                                             \
-            check_failed(__FILE__, __LINE__, #condition);                                                    \
-        }                                                                                                    \
+#define CHECK(condition)                                                                                               \
+    do {                                                                                                               \
+        if (__builtin_expect(!(condition), 0)) {                                                                       \
+            check_failed(__FILE__, __LINE__, #condition);                                                              \
+        }                                                                                                              \
     } while (0)
 
 /* The struct that embeds `member` at `pointer`. */

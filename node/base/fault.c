@@ -29,15 +29,13 @@ static const struct {
     enum fault_kind kind;
     bool takes_argument;
 } kind_names[] = {
-    {"delay", FAULT_KIND_DELAY, true}, {"error", FAULT_KIND_ERROR, true}, {"exit", FAULT_KIND_EXIT, true},
+    {"delay", FAULT_KIND_DELAY, true}, {"error", FAULT_KIND_ERROR, true},  {"exit", FAULT_KIND_EXIT, true},
     {"hang", FAULT_KIND_HANG, false},  {"short", FAULT_KIND_SHORT, false},
 };
 
 #define COUNT_OF(array) (sizeof(array) / sizeof((array)[0]))
 
-void fault_init(struct fault_set *set) {
-    memset(set, 0, sizeof *set);
-}
+void fault_init(struct fault_set *set) { memset(set, 0, sizeof *set); }
 
 struct fault_info fault_describe(enum fault_hook hook) {
     CHECK(hook < FAULT_HOOK_COUNT);

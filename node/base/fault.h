@@ -20,20 +20,20 @@
 #include <stdint.h>
 
 /* name, enumerator suffix, what it does */
-#define FAULT_TABLE(X)                                                                                       \
-    X("apply", APPLY, "before committed entries are applied to the memtable")                                \
-    X("flush.sync", FLUSH_SYNC, "sync of a new SST")                                                         \
-    X("flush.write", FLUSH_WRITE, "each block written to a new SST")                                         \
-    X("manifest.rename", MANIFEST_RENAME, "the switch of CURRENT to a new manifest")                         \
-    X("manifest.sync", MANIFEST_SYNC, "sync of the manifest")                                                \
-    X("manifest.write", MANIFEST_WRITE, "append to the manifest")                                            \
-    X("raft.append.receive", RAFT_APPEND_RECEIVE, "an AppendEntries that arrived; error drops it")           \
-    X("raft.append.send", RAFT_APPEND_SEND, "an AppendEntries about to leave; error drops it")               \
-    X("raft.vote.receive", RAFT_VOTE_RECEIVE, "a vote request or reply that arrived; error drops it")        \
-    X("raft.vote.send", RAFT_VOTE_SEND, "a vote request or reply about to leave; error drops it")            \
-    X("sst.read", SST_READ, "read of one SST block")                                                         \
-    X("wal.read", WAL_READ, "read of log records for a follower or for apply")                               \
-    X("wal.segment.prepare", WAL_SEGMENT_PREPARE, "zero-filling of the next log segment")                    \
+#define FAULT_TABLE(X)                                                                                                 \
+    X("apply", APPLY, "before committed entries are applied to the memtable")                                          \
+    X("flush.sync", FLUSH_SYNC, "sync of a new SST")                                                                   \
+    X("flush.write", FLUSH_WRITE, "each block written to a new SST")                                                   \
+    X("manifest.rename", MANIFEST_RENAME, "the switch of CURRENT to a new manifest")                                   \
+    X("manifest.sync", MANIFEST_SYNC, "sync of the manifest")                                                          \
+    X("manifest.write", MANIFEST_WRITE, "append to the manifest")                                                      \
+    X("raft.append.receive", RAFT_APPEND_RECEIVE, "an AppendEntries that arrived; error drops it")                     \
+    X("raft.append.send", RAFT_APPEND_SEND, "an AppendEntries about to leave; error drops it")                         \
+    X("raft.vote.receive", RAFT_VOTE_RECEIVE, "a vote request or reply that arrived; error drops it")                  \
+    X("raft.vote.send", RAFT_VOTE_SEND, "a vote request or reply about to leave; error drops it")                      \
+    X("sst.read", SST_READ, "read of one SST block")                                                                   \
+    X("wal.read", WAL_READ, "read of log records for a follower or for apply")                                         \
+    X("wal.segment.prepare", WAL_SEGMENT_PREPARE, "zero-filling of the next log segment")                              \
     X("wal.write", WAL_WRITE, "the write and sync of one log group")
 
 enum fault_hook {
@@ -44,7 +44,14 @@ enum fault_hook {
     FAULT_NONE = FAULT_HOOK_COUNT /* "no hook here" */
 };
 
-enum fault_kind { FAULT_KIND_OFF, FAULT_KIND_ERROR, FAULT_KIND_DELAY, FAULT_KIND_HANG, FAULT_KIND_SHORT, FAULT_KIND_EXIT };
+enum fault_kind {
+    FAULT_KIND_OFF,
+    FAULT_KIND_ERROR,
+    FAULT_KIND_DELAY,
+    FAULT_KIND_HANG,
+    FAULT_KIND_SHORT,
+    FAULT_KIND_EXIT
+};
 
 struct fault_action {
     enum fault_kind kind;

@@ -19,9 +19,7 @@ static inline void list_init(struct list *head) {
     head->prev = head;
 }
 
-static inline bool list_is_empty(const struct list *head) {
-    return head->next == head;
-}
+static inline bool list_is_empty(const struct list *head) { return head->next == head; }
 
 static inline void list_push_back(struct list *head, struct list *node) {
     node->prev = head->prev;
@@ -30,9 +28,7 @@ static inline void list_push_back(struct list *head, struct list *node) {
     head->prev = node;
 }
 
-static inline void list_push_front(struct list *head, struct list *node) {
-    list_push_back(head->next, node);
-}
+static inline void list_push_front(struct list *head, struct list *node) { list_push_back(head->next, node); }
 
 /* Takes the node out and leaves it as an empty ring, so that a second removal does no harm. */
 static inline void list_remove(struct list *node) {
@@ -64,8 +60,8 @@ static inline void list_splice_back(struct list *to, struct list *from) {
 }
 
 /* Safe against removal of the current node. */
-#define LIST_FOREACH(node, head)                                                                             \
-    for (struct list *node = (head)->next, *node##_next = node->next; node != (head);                        \
+#define LIST_FOREACH(node, head)                                                                                       \
+    for (struct list *node = (head)->next, *node##_next = node->next; node != (head);                                  \
          node = node##_next, node##_next = node->next)
 
 #define LIST_ENTRY(node, type, member) CONTAINER_OF(node, type, member)

@@ -10,9 +10,7 @@ static uint64_t splitmix(uint64_t *state) {
     return mixed ^ (mixed >> 31);
 }
 
-static uint64_t rotate_left(uint64_t value, int bits) {
-    return (value << bits) | (value >> (64 - bits));
-}
+static uint64_t rotate_left(uint64_t value, int bits) { return (value << bits) | (value >> (64 - bits)); }
 
 void random_seed(struct random *random, uint64_t seed) {
     for (int i = 0; i < 4; i++) {

@@ -16,13 +16,9 @@ struct slice {
 
 #define SLICE_EMPTY ((struct slice){NULL, 0})
 
-static inline struct slice slice_of(const void *data, size_t len) {
-    return (struct slice){(const uint8_t *)data, len};
-}
+static inline struct slice slice_of(const void *data, size_t len) { return (struct slice){(const uint8_t *)data, len}; }
 
-static inline struct slice slice_of_string(const char *text) {
-    return slice_of(text, strlen(text));
-}
+static inline struct slice slice_of_string(const char *text) { return slice_of(text, strlen(text)); }
 
 /* memcmp order; a proper prefix sorts first. */
 static inline int slice_compare(struct slice a, struct slice b) {

@@ -74,8 +74,7 @@ enum status error_set_sys(struct error *err, int sys, const char *format, ...) {
         va_end(args);
         size_t used = strlen(err->message);
         char reason[96];
-        (void)snprintf(err->message + used, sizeof err->message - used, ": %s",
-                       strerror_r(sys, reason, sizeof reason));
+        (void)snprintf(err->message + used, sizeof err->message - used, ": %s", strerror_r(sys, reason, sizeof reason));
     }
     return code;
 }

@@ -10,30 +10,30 @@
 
 enum status {
     STATUS_OK = 0,
-    STATUS_NOT_FOUND,    /* no such key, file or object */
-    STATUS_EXISTS,       /* it is there already */
-    STATUS_CORRUPT,      /* bytes from disk or wire that fail their checks */
-    STATUS_IO,           /* a system call failed; error.sys has the errno */
-    STATUS_NO_SPACE,     /* disk or quota full */
-    STATUS_NO_MEMORY,    /* an allocation or a memory budget failed */
-    STATUS_INVALID,      /* a caller's argument or a configuration value is wrong */
-    STATUS_TOO_LARGE,    /* beyond a limit of node/base/limits.h */
-    STATUS_BUSY,         /* a bounded queue is full: try again later */
-    STATUS_TIMEOUT,      /* the deadline passed */
-    STATUS_CLOSED,       /* the other side or the object is gone */
-    STATUS_CANCELLED,    /* given up by its owner */
-    STATUS_NOT_LEADER,   /* ask another node */
-    STATUS_UNAVAILABLE,  /* no leader, no quorum, or not ready yet */
-    STATUS_DENIED,       /* identity or role does not permit it */
-    STATUS_UNSUPPORTED,  /* unknown version, kind or feature */
-    STATUS_CONDITION,    /* a condition of the request does not hold */
-    STATUS_UNKNOWN,      /* the outcome is not known: it may or may not have happened */
-    STATUS_COMPACTED,    /* the revision is below the horizon */
-    STATUS_FAILED,       /* stopped for good: the object refuses all further work */
+    STATUS_NOT_FOUND,   /* no such key, file or object */
+    STATUS_EXISTS,      /* it is there already */
+    STATUS_CORRUPT,     /* bytes from disk or wire that fail their checks */
+    STATUS_IO,          /* a system call failed; error.sys has the errno */
+    STATUS_NO_SPACE,    /* disk or quota full */
+    STATUS_NO_MEMORY,   /* an allocation or a memory budget failed */
+    STATUS_INVALID,     /* a caller's argument or a configuration value is wrong */
+    STATUS_TOO_LARGE,   /* beyond a limit of node/base/limits.h */
+    STATUS_BUSY,        /* a bounded queue is full: try again later */
+    STATUS_TIMEOUT,     /* the deadline passed */
+    STATUS_CLOSED,      /* the other side or the object is gone */
+    STATUS_CANCELLED,   /* given up by its owner */
+    STATUS_NOT_LEADER,  /* ask another node */
+    STATUS_UNAVAILABLE, /* no leader, no quorum, or not ready yet */
+    STATUS_DENIED,      /* identity or role does not permit it */
+    STATUS_UNSUPPORTED, /* unknown version, kind or feature */
+    STATUS_CONDITION,   /* a condition of the request does not hold */
+    STATUS_UNKNOWN,     /* the outcome is not known: it may or may not have happened */
+    STATUS_COMPACTED,   /* the revision is below the horizon */
+    STATUS_FAILED,      /* stopped for good: the object refuses all further work */
     STATUS_COUNT
 };
 
-#define MUST_USE __attribute__((warn_unused_result))
+#define MUST_USE                                  __attribute__((warn_unused_result))
 #define PRINTF_LIKE(format_index, first_argument) __attribute__((format(printf, format_index, first_argument)))
 
 enum { ERROR_MESSAGE_BYTES_MAX = 256 };

@@ -33,7 +33,9 @@ void env_loop_free(struct env_loop *loop) {
     }
 }
 
-struct env *env_loop_env(struct env_loop *loop) { return loop->env; }
+struct env *env_loop_env(struct env_loop *loop) {
+    return loop->env;
+}
 uint64_t env_now_us(struct env_loop *loop) { return loop->now_us; }
 bool env_on_loop(struct env_loop *loop) { return loop->env->ops->on_loop(loop); }
 
@@ -45,9 +47,7 @@ void env_work_submit(struct env *env, enum env_work_class work_class, struct env
 
 void env_sleep_us(struct env *env, uint64_t us) { env->ops->sleep_us(env, us); }
 
-enum status env_event_new(struct env *env, struct env_event **ret_event) {
-    return env->ops->event_new(env, ret_event);
-}
+enum status env_event_new(struct env *env, struct env_event **ret_event) { return env->ops->event_new(env, ret_event); }
 
 /* An event knows its env: the first member of every implementation. */
 static struct env *event_env(struct env_event *event) { return *(struct env **)(void *)event; }
@@ -64,8 +64,7 @@ enum status env_event_wait(struct env_event *event, uint64_t timeout_us) {
     return event_env(event)->ops->event_wait(event, timeout_us);
 }
 
-enum status env_open(struct env *env, const char *path, unsigned flags, struct env_file **ret_file,
-                     struct error *err) {
+enum status env_open(struct env *env, const char *path, unsigned flags, struct env_file **ret_file, struct error *err) {
     CHECK((flags & (ENV_OPEN_READ | ENV_OPEN_WRITE)) != 0);
     return env->ops->open(env, path, flags, ret_file, err);
 }

@@ -12,11 +12,11 @@
  * (3) run deferred tasks of stage PROCESS, then of stage FLUSH, until both are empty; (4) hand file submissions to the
  * kernel in one go. So whoever defers sees everything that was ready before he acts: that is what forms groups.
  *
- * Blocking. Functions under "Blocking files" may block. They may be called only from a worker job, or from a thread that
- * is not running a loop (start-up, tools). The production env asserts it.
+ * Blocking. Functions under "Blocking files" may block. They may be called only from a worker job, or from a thread
+ * that is not running a loop (start-up, tools). The production env asserts it.
  *
- * Memory. Everything is allocated from env->alloc. Objects that callers embed (env_timer, env_task, env_message, env_work,
- * env_io) must stay where they are until their callback ran or they were cancelled.
+ * Memory. Everything is allocated from env->alloc. Objects that callers embed (env_timer, env_task, env_message,
+ * env_work, env_io) must stay where they are until their callback ran or they were cancelled.
  */
 #ifndef HOLDFAST_ENV_H
 #define HOLDFAST_ENV_H
@@ -43,8 +43,8 @@ struct env_event;
 /* The base of every implementation; a node has one. Immutable after start-up, so any thread may read it. */
 struct env {
     const struct env_ops *ops;
-    struct alloc *alloc;       /* thread-safe */
-    struct fault_set *faults;  /* may be NULL */
+    struct alloc *alloc;      /* thread-safe */
+    struct fault_set *faults; /* may be NULL */
 };
 
 /* ---- Time and randomness (any thread) ------------------------------------------------------------------------- */
@@ -110,7 +110,8 @@ struct env_task {
 };
 
 void env_task_init(struct env_task *task, void (*run)(struct env_task *task));
-/* Once per turn however often asked. A task may defer itself: it runs again in the same turn. */
+/* Queued once however often asked, in the stage asked for first. A task may defer itself: it runs again in the same
+ * turn. */
 void env_defer(struct env_loop *loop, enum env_stage stage, struct env_task *task);
 void env_task_cancel(struct env_task *task);
 
@@ -125,7 +126,8 @@ struct env_timer {
 };
 
 void env_timer_init(struct env_timer *timer, struct env_loop *loop, void (*run)(struct env_timer *timer));
-/* One shot, at or after the deadline (env_now_us time). Arming again moves it. STATUS_NO_MEMORY only. */
+/* One shot, at or after the deadline (env_now_us time; one in the past counts as now). Arming again moves it and can't
+ * fail; else STATUS_NO_MEMORY only. */
 MUST_USE enum status env_timer_arm(struct env_timer *timer, uint64_t deadline_us);
 void env_timer_cancel(struct env_timer *timer);
 bool env_timer_is_armed(const struct env_timer *timer);
@@ -166,11 +168,11 @@ MUST_USE enum status env_event_wait(struct env_event *event, uint64_t timeout_us
 enum env_open_flags {
     ENV_OPEN_READ = 1,
     ENV_OPEN_WRITE = 2,
-    ENV_OPEN_CREATE = 4,   /* make it if it isn't there; mode 0640 */
+    ENV_OPEN_CREATE = 4,    /* make it if it isn't there; mode 0640 */
     ENV_OPEN_EXCLUSIVE = 8, /* with CREATE: STATUS_EXISTS if it is */
     ENV_OPEN_TRUNCATE = 16,
-    ENV_OPEN_DIRECT = 32   /* O_DIRECT; buffers, offsets and lengths are multiples of ENV_BLOCK_BYTES. Falls back to
-                              buffered where the file system refuses it */
+    ENV_OPEN_DIRECT = 32 /* O_DIRECT; buffers, offsets and lengths are multiples of ENV_BLOCK_BYTES. Falls back to
+                            buffered where the file system refuses it */
 };
 
 enum { ENV_BLOCK_BYTES = 4096 };
@@ -208,8 +210,8 @@ MUST_USE enum status env_lock_file(struct env *env, const char *path, struct env
 /* Bytes that we may still write below path, and the size of the whole. */
 MUST_USE enum status env_disk_space(struct env *env, const char *path, uint64_t *ret_free_bytes,
                                     uint64_t *ret_total_bytes, struct error *err);
-/* For blocking code at a fault hook: sleeps, hangs, exits, or returns the armed error. STATUS_OK nearly always. A hook of
- * kind short is reported as STATUS_IO. */
+/* For blocking code at a fault hook: sleeps, hangs, exits, or returns the armed error. STATUS_OK nearly always. A hook
+ * of kind short is reported as STATUS_IO. */
 MUST_USE enum status env_fault_point(struct env *env, enum fault_hook hook, struct error *err);
 
 /* ---- Asynchronous files: owner thread ------------------------------------------------------------------------- */
@@ -236,12 +238,16 @@ struct env_io {
     /* The env's: */
     struct env_loop *loop;
     struct list link;
-    size_t progress;
+    size_t progress; /* bytes done so far */
+    size_t limit;    /* bytes to transfer: len, or less where a fault hook cuts it short */
+    bool cut;        /* limit is such a cut: the end is STATUS_IO */
     struct env_timer timer;
+    struct env_work work; /* where a thread does it */
 };
 
-/* Starts at the end of this turn. Completions may come in any order. It can't be cancelled: memory and file must stay
- * until done runs. A failed write or sync is final: its outcome is unknown. */
+/* Starts at the end of this turn. len > 0 but for a sync. Completions may come in any order. It can't be cancelled:
+ * memory and file must stay until done runs, which is never inside env_io_submit. A failed write or sync is final: its
+ * outcome is unknown. */
 void env_io_submit(struct env_loop *loop, struct env_io *io);
 
 /* ---- Streams: owner thread ------------------------------------------------------------------------------------ */
@@ -249,19 +255,19 @@ void env_io_submit(struct env_loop *loop, struct env_io *io);
 enum { ENV_THUMBPRINT_BYTES = 32 };
 
 enum env_certificate_state {
-    ENV_CERTIFICATE_NONE,          /* the peer showed none */
-    ENV_CERTIFICATE_VALID,         /* signed by our CA and within its dates */
-    ENV_CERTIFICATE_UNTRUSTED,     /* not signed by our CA */
+    ENV_CERTIFICATE_NONE,      /* the peer showed none */
+    ENV_CERTIFICATE_VALID,     /* signed by our CA and within its dates */
+    ENV_CERTIFICATE_UNTRUSTED, /* not signed by our CA */
     ENV_CERTIFICATE_EXPIRED,
     ENV_CERTIFICATE_NOT_YET_VALID
 };
 
 /* Who is at the other end. Known from `opened` on. */
 struct env_peer {
-    char address[LIMIT_ADDRESS_BYTES];         /* "127.0.0.1:41234" */
+    char address[LIMIT_ADDRESS_BYTES]; /* "127.0.0.1:41234" */
     enum env_certificate_state certificate;
-    uint8_t thumbprint[ENV_THUMBPRINT_BYTES];  /* SHA-256 of the certificate; zero when NONE */
-    char subject[LIMIT_NAME_BYTES];            /* common name, for messages only */
+    uint8_t thumbprint[ENV_THUMBPRINT_BYTES]; /* SHA-256 of the certificate; zero when NONE */
+    char subject[LIMIT_NAME_BYTES];           /* common name, for messages only */
 };
 
 /* What the owner of a stream supplies. None of them is called from inside an env_stream_* call. */
@@ -274,8 +280,8 @@ struct env_stream_handler {
     void (*received)(struct env_stream_handler *handler, size_t len);
     /* The output queue fell below the low watermark after having been above the high one. */
     void (*drained)(struct env_stream_handler *handler);
-    /* Last call, exactly once, also after env_stream_close; err->code is STATUS_OK for an orderly end by the peer or by us.
-     * The stream is gone afterwards. */
+    /* Last call, exactly once, also after env_stream_close; err->code is STATUS_OK for an orderly end by the peer or by
+     * us. The stream is gone afterwards. */
     void (*closed)(struct env_stream_handler *handler, const struct error *err);
 };
 
@@ -290,8 +296,9 @@ struct env_transport {
 };
 
 struct env_transport_ops {
-    /* address is "host:port". accepted runs on the loop for each connection; it returns the handler for the new stream, or
-     * NULL to refuse it. context is handed back. The listener's actual address is in env_listener_address (port 0 picks). */
+    /* address is "host:port". accepted runs on the loop for each connection; it returns the handler for the new stream,
+     * or NULL to refuse it. context is handed back. The listener's actual address is in env_listener_address (port 0
+     * picks). */
     enum status (*listen)(struct env_transport *transport, struct env_loop *loop, const char *address,
                           struct env_stream_handler *(*accepted)(void *context, struct env_stream *stream),
                           void *context, struct env_listener **ret_listener, struct error *err);
@@ -327,10 +334,9 @@ MUST_USE enum status env_listen(struct env_transport *transport, struct env_loop
                                 struct env_stream_handler *(*accepted)(void *context, struct env_stream *stream),
                                 void *context, struct env_listener **ret_listener, struct error *err);
 MUST_USE enum status env_connect(struct env_transport *transport, struct env_loop *loop, const char *address,
-                                 struct env_stream_handler *handler, struct env_stream **ret_stream,
-                                 struct error *err);
-/* Copies the parts into the stream's output; they leave in this turn's FLUSH stage, coalesced. Bounded by the owner, who
- * watches env_stream_queued_bytes. STATUS_CLOSED, STATUS_NO_MEMORY: nothing was taken. */
+                                 struct env_stream_handler *handler, struct env_stream **ret_stream, struct error *err);
+/* Copies the parts into the stream's output; they leave in this turn's FLUSH stage, coalesced. Bounded by the owner,
+ * who watches env_stream_queued_bytes. STATUS_CLOSED, STATUS_NO_MEMORY: nothing was taken. */
 MUST_USE enum status env_stream_write(struct env_stream *stream, const struct slice *parts, size_t part_count);
 /* Bytes accepted and not yet with the kernel. */
 size_t env_stream_queued_bytes(const struct env_stream *stream);
@@ -392,6 +398,8 @@ struct env_ops {
     enum status (*lock_file)(struct env *env, const char *path, struct env_file **ret, struct error *err);
     enum status (*disk_space)(struct env *env, const char *path, uint64_t *ret_free_bytes, uint64_t *ret_total_bytes,
                               struct error *err);
+    /* Starts io: its hook was consulted already. Transfers limit - progress bytes from progress on, then
+     * env__io_finish (env_loop_internal.h), never from inside. */
     void (*io_submit)(struct env_loop *loop, struct env_io *io);
 };
 

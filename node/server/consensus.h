@@ -1,0 +1,118 @@
+/*
+ * The consensus actor: binds raft to the log, the peers and the engine.
+ *
+ *   proposals --(log idle)--> raft PROPOSE --> wal_append + AppendEntries --> SYNCED / replies --> commit --> apply -->
+ * done reads ----> raft READ (ReadIndex round) --> ready index --> applied? --> done
+ *
+ * Owner: the consensus loop. Client front ends on any loop hand in requests (embedded in their own structs) and get
+ * `done` back on their loop. Everything that is handed in gets exactly one `done`, never from inside the call.
+ *
+ * Outcomes of a write (hazard 51): STATUS_OK: applied at `revision` on a quorum's synced log. `unknown` false with
+ * another status: surely not done and never will be. `unknown` true: it may or may not be done.
+ */
+#ifndef HOLDFAST_SERVER_CONSENSUS_H
+#define HOLDFAST_SERVER_CONSENSUS_H
+
+#include "node/base/log.h"
+#include "node/env/env.h"
+#include "node/server/config.h"
+#include "raft/raft.h"
+#include "storage/batch.h"
+#include "storage/storage.h"
+#include "storage/wal.h"
+
+struct consensus;
+
+/* ---- Writes (any thread) --------------------------------------------------------------------------------------- */
+
+struct consensus_proposal {
+    /* The caller's, unchanged until done: */
+    struct env_loop *loop;                    /* done runs here */
+    const struct batch_operation *operations; /* within the limits; borrowed */
+    uint32_t operation_count;
+    uint64_t deadline_us; /* env clock; then done comes with STATUS_TIMEOUT, unknown if it was already in the log */
+    void (*done)(struct consensus_proposal *proposal);
+    /* Results: */
+    enum status status; /* OK, NOT_LEADER, UNAVAILABLE, BUSY, TIMEOUT, NO_SPACE, TOO_LARGE, FAILED */
+    bool unknown;
+    uint64_t revision;
+    /* The consensus actor's: */
+    struct consensus *consensus;
+    struct env_message message;
+    struct list link;
+    uint64_t index;
+    uint64_t term;
+    size_t payload_bytes;
+};
+
+void consensus_propose(struct consensus *consensus, struct consensus_proposal *proposal);
+
+/* ---- Reads (any thread) ---------------------------------------------------------------------------------------- */
+
+struct consensus_read {
+    /* The caller's: */
+    struct env_loop *loop;
+    bool local;        /* don't ask: what is applied here */
+    uint64_t at_least; /* and at least this revision applied here */
+    uint64_t deadline_us;
+    void (*done)(struct consensus_read *read);
+    /* Results: STATUS_OK: a view acquired from now on shows the state that the read may see. NOT_LEADER, UNAVAILABLE,
+     * BUSY, TIMEOUT. */
+    enum status status;
+    /* The consensus actor's: */
+    struct consensus *consensus;
+    struct env_message message;
+    struct list link;
+    uint64_t round;
+    uint64_t wait_index;
+};
+
+void consensus_read(struct consensus *consensus, struct consensus_read *read);
+
+/* ---- Status (any thread) --------------------------------------------------------------------------------------- */
+
+struct consensus_member_status {
+    uint64_t id;
+    bool voter;
+    uint64_t match_index;  /* leader only */
+    uint64_t heard_ms_ago; /* leader only; UINT64_MAX: never */
+};
+
+struct consensus_status {
+    enum raft_role role;
+    uint64_t term;
+    uint64_t leader_id;
+    uint64_t first_index;
+    uint64_t last_index;
+    uint64_t synced_index;
+    uint64_t commit_index;
+    uint64_t applied_index;
+    uint64_t flushed_index;
+    uint64_t elections_started;
+    uint64_t proposals_waiting;
+    struct wal_stats wal;
+    struct storage_stats storage;
+    uint32_t member_count;
+    struct consensus_member_status members[LIMIT_MEMBERS];
+    char problem[ERROR_MESSAGE_BYTES_MAX]; /* empty when healthy */
+};
+
+struct consensus_status_query {
+    struct env_loop *loop;
+    void (*done)(struct consensus_status_query *query);
+    struct consensus_status status;
+    struct consensus *consensus; /* the consensus actor's */
+    struct env_message message;  /* the consensus actor's */
+};
+
+void consensus_query_status(struct consensus *consensus, struct consensus_status_query *query);
+
+/* Any thread, at once: the leader's id as last known, or RAFT_NO_NODE. */
+uint64_t consensus_leader(const struct consensus *consensus);
+/* Any thread: env clock of the last time that the log or apply made progress, or had nothing to do. For the watchdog.
+ */
+uint64_t consensus_progress_us(const struct consensus *consensus);
+/* Any thread. Views for reads come from here. */
+struct storage *consensus_storage(struct consensus *consensus);
+
+#endif

@@ -1,0 +1,196 @@
+/*
+ * What the files of the consensus actor share. In order of the data's way:
+ *
+ *   consensus.c          life; events into raft, updates carried out
+ *   consensus_propose.c  writes: waiting, into the log, answered
+ *   consensus_append.c   AppendEntries out (from memory, or read back) and in
+ *   consensus_apply.c    committed entries into the engine
+ *   consensus_read.c     ReadIndex rounds and waiting for apply
+ *   consensus_status.c   what it says of itself
+ *
+ * Owner: the consensus loop, everything. Atomics are what other threads may look at.
+ */
+#ifndef HOLDFAST_SERVER_CONSENSUS_INTERNAL_H
+#define HOLDFAST_SERVER_CONSENSUS_INTERNAL_H
+
+#include "node/base/check.h"
+#include "node/server/consensus.h"
+#include "node/server/peers.h"
+
+enum {
+    CONSENSUS_PROPOSALS_MAX = 64 * 1024, /* waiting or in the log */
+    CONSENSUS_READS_MAX = 64 * 1024,
+    CONSENSUS_BATCH_MAX = 1024,         /* proposals of one group */
+    CONSENSUS_APPLY_MAX = 1024,         /* entries applied in one turn */
+    CONSENSUS_PARTS_MAX = 64,           /* pieces of memory that one AppendEntries is sent from */
+    CONSENSUS_APPENDS_QUEUED_MAX = 256, /* AppendEntries to one peer that wait for the disk */
+    CONSENSUS_DEADLINE_STEP_US = 10 * 1000,
+    CONSENSUS_HOUSEKEEPING_US = 100 * 1000,
+    CONSENSUS_STALL_US = 5 * 1000 * 1000 /* a log write or an apply that takes longer is no progress */
+};
+
+struct consensus_options {
+    struct env *env;
+    struct env_loop *loop;
+    const struct config *config;
+    struct logger *logger;
+    struct env_transport *peer_transport;
+    void *context;
+    /* The log failed: nothing leaves any more. Once, on the loop, never from inside a call. */
+    void (*failed)(void *context, const struct error *err);
+};
+
+/* AppendEntries to one peer, in order. Those whose records are in memory leave at once, unless one before them waits
+ * for the disk. */
+struct append_sender {
+    struct consensus *consensus;
+    uint64_t node_id;
+    struct raft_message *queue; /* ring of CONSENSUS_APPENDS_QUEUED_MAX, allocated when first needed */
+    uint32_t queue_head;
+    uint32_t queue_count;
+    bool reading;
+    struct wal_read read;
+};
+
+struct consensus {
+    struct consensus_options options;
+    struct raft *raft;
+    struct wal *wal;
+    struct storage *storage;
+    struct peers *peers;
+
+    enum raft_role role; /* as of the last update, to see changes */
+    uint64_t leader;
+    uint64_t term;
+    uint64_t elections_started;
+
+    /* Writes. */
+    struct list proposals_waiting;  /* not in the log yet */
+    struct list proposals_logged;   /* by index; all of this term of leadership */
+    struct list proposals_orphaned; /* logged under an earlier leadership; unordered, soon gone */
+    uint32_t proposal_count;        /* all of them */
+    uint64_t proposal_bytes;        /* all of them */
+    struct raft_entry batch_entries[CONSENSUS_BATCH_MAX];
+    struct consensus_proposal *batch[CONSENSUS_BATCH_MAX];
+
+    /* Reads. */
+    struct list reads_new;      /* no round yet */
+    struct list reads_asked;    /* by round */
+    struct list reads_applying; /* wait for applied >= wait_index */
+    uint32_t read_count;
+
+    struct list proposals_done; /* answered in this turn, on this loop */
+    struct list reads_done;
+
+    /* Apply. */
+    uint64_t commit_index;
+    bool apply_suspended; /* a read from the log is under way, or the engine is full, or a fault hook delays */
+    bool apply_reading;
+    struct wal_read apply_read;
+
+    /* Followers' side: the records of one AppendEntries. */
+    struct wal_record *records;
+    struct raft_entry *entries;
+    uint32_t records_capacity;
+
+    struct append_sender senders[LIMIT_MEMBERS];
+    uint32_t sender_count;
+
+    struct env_task process_task;
+    struct env_task deliver_task;
+    struct env_timer raft_timer;
+    struct env_timer apply_timer;
+    struct env_timer deadline_timer;
+    struct env_timer housekeeping_timer;
+
+    struct error failure; /* code STATUS_OK while all is well */
+    struct env_task failure_task;
+    struct error space_problem; /* log or engine: disk full */
+    bool refusing;              /* the node is stopping: no new requests */
+
+    bool stopping;
+    uint32_t stop_pending;
+    void (*stopped)(void *context);
+    void *stopped_context;
+
+    uint64_t applied_progress_us;
+    uint64_t trimmed_index;
+    _Atomic uint64_t leader_id;
+    _Atomic uint64_t progress_us;
+};
+
+/* ---- Life (node.c) ---------------------------------------------------------------------------------------------- */
+
+/* Made first, so that log and engine can be given its callbacks; idle until consensus_start. */
+MUST_USE enum status consensus_new(const struct consensus_options *options, struct consensus **ret_consensus,
+                                   struct error *err);
+/* Instead of consensus_start. */
+void consensus_free_unstarted(struct consensus *consensus);
+/* On the loop: takes over what recovery opened (and closes it in consensus_stop, also when this fails), connects to the
+ * peers, begins. */
+MUST_USE enum status consensus_start(struct consensus *consensus, struct raft *raft, struct wal *wal,
+                                     struct storage *storage, struct error *err);
+/* Answers everything that waits and refuses new requests from now on. */
+void consensus_refuse_requests(struct consensus *consensus);
+/* Answers everything that waits, closes peers, log and engine; then stopped runs and the consensus is gone. */
+void consensus_stop(struct consensus *consensus, void (*stopped)(void *context), void *context);
+/* Callbacks for wal_options and storage_options; context is the consensus. */
+void consensus__wal_synced(void *context, const struct wal_synced *synced);
+void consensus__wal_failed(void *context, const struct error *err);
+void consensus__wal_prepare_state(void *context, const struct error *err);
+void consensus__fill_frontier(void *context, struct storage_frontier *frontier);
+void consensus__flushed(void *context, const struct storage_frontier *frontier);
+void consensus__can_apply(void *context);
+void consensus__storage_failed(void *context, const struct error *err);
+void consensus__space_state(void *context, const struct error *err);
+
+/* ---- Between the files ------------------------------------------------------------------------------------------ */
+
+/* One event into raft, its update carried out. The status is raft_step's; STATUS_FAILED once the node failed. */
+enum status consensus__step(struct consensus *consensus, struct raft_event *event);
+/* Stops for good: no message leaves any more. */
+void consensus__fail(struct consensus *consensus, const struct error *err);
+static inline bool consensus__is_dead(const struct consensus *consensus) {
+    return consensus->failure.code != STATUS_OK || consensus->stopping;
+}
+static inline uint64_t consensus__now_us(const struct consensus *consensus) {
+    return env_now_us(consensus->options.loop);
+}
+/* Runs the process task in this turn. */
+void consensus__schedule(struct consensus *consensus);
+/* Arms the deadline timer if it isn't. */
+void consensus__watch_deadlines(struct consensus *consensus);
+
+void propose__submit_waiting(struct consensus *consensus);
+/* The records of the PROPOSE step under way: count of them from first_index on. */
+MUST_USE enum status propose__write_records(struct consensus *consensus, uint64_t first_index, uint64_t term,
+                                            uint32_t count);
+/* Leadership is lost: what is logged waits for what will be applied at its index. */
+void propose__orphan(struct consensus *consensus);
+void propose__refuse_waiting(struct consensus *consensus, enum status status);
+void propose__applied(struct consensus *consensus, uint64_t index, uint64_t term);
+void propose__expire(struct consensus *consensus, uint64_t now_us);
+void propose__end_all(struct consensus *consensus);
+void propose__deliver(struct consensus *consensus);
+
+void append__init_senders(struct consensus *consensus);
+void append__deinit_senders(struct consensus *consensus);
+void append__send(struct consensus *consensus, const struct raft_message *message);
+void append__received(void *context, const struct raft_message *message, struct slice raw);
+MUST_USE enum status append__write_records(struct consensus *consensus, uint32_t skip, uint32_t count);
+
+/* Tells the engine how far a flush may claim: min(synced, committed). */
+void apply__set_durable(struct consensus *consensus);
+void apply__advance(struct consensus *consensus);
+void apply__on_timer(struct env_timer *timer);
+
+void read__ask(struct consensus *consensus);
+/* The READ step under way put all new reads into this round. */
+void read__asked(struct consensus *consensus, uint64_t round);
+void read__ready(struct consensus *consensus, uint64_t ready_round, uint64_t ready_index);
+void read__applied(struct consensus *consensus);
+void read__refuse(struct consensus *consensus, enum status status, bool waiting_for_apply_too);
+void read__expire(struct consensus *consensus, uint64_t now_us);
+void read__deliver(struct consensus *consensus);
+
+#endif

@@ -1,0 +1,81 @@
+/*
+ * What the consensus actor says of itself: answers to status queries, and the few words that any thread may read at
+ * once.
+ */
+#include "node/server/consensus_internal.h"
+
+#include <stdio.h>
+
+static void fill_members(const struct consensus *consensus, struct consensus_status *status, uint64_t now_us) {
+    const struct raft_config *membership = raft_membership(consensus->raft);
+    status->member_count = membership->member_count;
+    for (uint32_t i = 0; i < membership->member_count; i++) {
+        struct consensus_member_status *member = &status->members[i];
+        struct raft_peer_info info;
+        *member = (struct consensus_member_status){.id = membership->members[i].id,
+                                                   .voter = membership->members[i].role == RAFT_VOTER,
+                                                   .heard_ms_ago = UINT64_MAX};
+        if (member->id == consensus->options.config->id) {
+            member->match_index = status->synced_index;
+            member->heard_ms_ago = 0;
+        } else if (raft_peer(consensus->raft, member->id, &info) == STATUS_OK) {
+            member->match_index = info.match_index;
+            member->heard_ms_ago = info.last_heard_us == 0 ? UINT64_MAX : (now_us - info.last_heard_us) / 1000;
+        }
+    }
+}
+
+static void fill_status(const struct consensus *consensus, struct consensus_status *status) {
+    const struct raft *raft = consensus->raft;
+    *status = (struct consensus_status){
+        .role = raft_role(raft),
+        .term = raft_term(raft),
+        .leader_id = raft_leader(raft),
+        .first_index = raft_first_index(raft),
+        .last_index = raft_last_index(raft),
+        .synced_index = raft_synced_index(raft),
+        .commit_index = raft_commit_index(raft),
+        .applied_index = storage_applied_index(consensus->storage),
+        .flushed_index = storage_frontier(consensus->storage)->index,
+        .elections_started = consensus->elections_started,
+        .proposals_waiting = consensus->proposal_count,
+    };
+    wal_get_stats(consensus->wal, &status->wal);
+    storage_get_stats(consensus->storage, &status->storage);
+    fill_members(consensus, status, consensus__now_us(consensus));
+    const struct error *problem =
+        consensus->failure.code != STATUS_OK ? &consensus->failure : &consensus->space_problem;
+    if (problem->code != STATUS_OK) {
+        (void)snprintf(status->problem, sizeof status->problem, "%s", problem->message);
+    }
+}
+
+static void run_done(struct env_message *message) {
+    struct consensus_status_query *query = CONTAINER_OF(message, struct consensus_status_query, message);
+    query->done(query);
+}
+
+static void run_query(struct env_message *message) {
+    struct consensus_status_query *query = CONTAINER_OF(message, struct consensus_status_query, message);
+    fill_status(query->consensus, &query->status);
+    query->message.run = run_done;
+    env_post(query->loop, &query->message);
+}
+
+void consensus_query_status(struct consensus *consensus, struct consensus_status_query *query) {
+    query->consensus = consensus;
+    query->message.run = run_query;
+    env_post(consensus->options.loop, &query->message);
+}
+
+uint64_t consensus_leader(const struct consensus *consensus) {
+    return atomic_load_explicit(&consensus->leader_id, memory_order_relaxed);
+}
+
+uint64_t consensus_progress_us(const struct consensus *consensus) {
+    return atomic_load_explicit(&consensus->progress_us, memory_order_relaxed);
+}
+
+struct storage *consensus_storage(struct consensus *consensus) {
+    return consensus->storage;
+}

@@ -1,0 +1,177 @@
+/*
+ * Connections that other members opened to us: identity first, then a hello, then messages.
+ *
+ *   accepted --identity is a member--> greeted --PeerHello--> introduced --> messages
+ *        \--else--> refusal, finish
+ */
+#include "node/server/peers_internal.h"
+
+#include "node/base/check.h"
+#include "node/server/raft_wire.h"
+
+static void refuse(struct peer_in *in, enum wire_code code, const char *message) {
+    const struct env_peer *peer = connection_peer(in->connection);
+    char quoted[ERROR_MESSAGE_BYTES_MAX + 16];
+    log_event(in->peers->options.logger, LOG_WARN, "peer.refused", "addr=%s reason=%s", peer->address,
+              log_quote(quoted, sizeof quoted, message));
+    char thumbprint[2 * ENV_THUMBPRINT_BYTES + 1];
+    identity_thumbprint_text(peer->thumbprint, thumbprint);
+    Wire__Refusal refusal = WIRE__REFUSAL__INIT;
+    refusal.has_code = 1;
+    refusal.code = (uint32_t)code;
+    refusal.message = (char *)(uintptr_t)message;
+    refusal.thumbprint = peer->certificate == ENV_CERTIFICATE_NONE ? NULL : thumbprint;
+    if (connection_send(in->connection, FRAME_REFUSAL, 0, &refusal.base, NULL, 0) == STATUS_OK) {
+        connection_finish(in->connection);
+    } else {
+        connection_close(in->connection);
+    }
+}
+
+static void on_opened(struct connection_handler *handler) {
+    struct peer_in *in = CONTAINER_OF(handler, struct peer_in, handler);
+    const struct config *config = in->peers->options.config;
+    char message[ERROR_MESSAGE_BYTES_MAX];
+    enum wire_code code =
+        identity_check(config, connection_peer(in->connection), &in->identity, message, sizeof message);
+    if (code != WIRE_OK) {
+        refuse(in, code, message);
+        return;
+    }
+    if (!identity_is_peer(&in->identity)) {
+        refuse(in, WIRE_DENIED, "this is the peer port: only certificates of [member] sections may connect");
+        return;
+    }
+    Wire__Greeting greeting = WIRE__GREETING__INIT;
+    greeting.has_protocol_min = 1;
+    greeting.protocol_min = FRAME_VERSION;
+    greeting.has_protocol_max = 1;
+    greeting.protocol_max = FRAME_VERSION;
+    greeting.has_cluster_id = 1;
+    greeting.cluster_id.data = (uint8_t *)(uintptr_t)config->cluster_id;
+    greeting.cluster_id.len = CONFIG_CLUSTER_ID_BYTES;
+    greeting.has_node_id = 1;
+    greeting.node_id = config->id;
+    greeting.node_name = (char *)(uintptr_t)config->name;
+    greeting.role = (char *)(uintptr_t)config_role_name(in->identity.role);
+    if (connection_send(in->connection, FRAME_GREETING, 0, &greeting.base, NULL, 0) != STATUS_OK) {
+        connection_close(in->connection);
+        return;
+    }
+    in->greeted = true;
+}
+
+static void introduce(struct peer_in *in, const struct connection_frame *frame) {
+    struct peers *peers = in->peers;
+    const struct config *config = peers->options.config;
+    arena_reset(&peers->arena);
+    const Wire__PeerHello *hello =
+        (const Wire__PeerHello *)(const void *)wire_unpack(&peers->arena, &wire__peer_hello__descriptor,
+                                                           frame->message);
+    if (frame->type != FRAME_PEER_HELLO || hello == NULL) {
+        refuse(in, WIRE_INVALID, "the first frame of a peer must be its hello");
+    } else if (hello->cluster_id.len != CONFIG_CLUSTER_ID_BYTES ||
+               memcmp(hello->cluster_id.data, config->cluster_id, CONFIG_CLUSTER_ID_BYTES) != 0) {
+        refuse(in, WIRE_WRONG_CLUSTER, "this node belongs to another cluster");
+    } else if (hello->node_id != in->identity.node_id) {
+        refuse(in, WIRE_DENIED, "the hello's node id is not the one of this certificate");
+    } else {
+        in->introduced = true;
+        env_timer_cancel(&in->timer);
+    }
+}
+
+static void receive(struct peer_in *in, const struct connection_frame *frame) {
+    struct peers *peers = in->peers;
+    arena_reset(&peers->arena);
+    const Wire__RaftMessage *wire =
+        (const Wire__RaftMessage *)(const void *)wire_unpack(&peers->arena, &wire__raft_message__descriptor,
+                                                             frame->message);
+    struct raft_message message;
+    struct error error = {0};
+    if (wire == NULL || raft_wire_decode(wire, &message, &error) != STATUS_OK) {
+        refuse(in, WIRE_INVALID, wire == NULL ? "malformed raft message" : error.message);
+        return;
+    }
+    if (message.from != in->identity.node_id || message.to != peers->options.config->id) {
+        refuse(in, WIRE_DENIED, "a raft message that is not from this certificate's node or not for this one");
+        return;
+    }
+    if (peer_delay__check(peers, PEER_RECEIVE, &message, &frame->raw, 1) == PEER_PASS) {
+        peers__deliver(peers, &message, frame->raw);
+    }
+}
+
+static void on_frame(struct connection_handler *handler, const struct connection_frame *frame) {
+    struct peer_in *in = CONTAINER_OF(handler, struct peer_in, handler);
+    if (!in->greeted) {
+        refuse(in, WIRE_INVALID, "the server speaks first: nothing may be sent before its greeting");
+    } else if (!in->introduced) {
+        introduce(in, frame);
+    } else if (frame->type == FRAME_PING) {
+        if (connection_send(in->connection, FRAME_PONG, frame->request_id, NULL, NULL, 0) != STATUS_OK) {
+            connection_close(in->connection);
+        }
+    } else if (frame->type == FRAME_RAFT) {
+        receive(in, frame);
+    } else {
+        refuse(in, WIRE_UNSUPPORTED, "a frame type that doesn't belong on the peer port");
+    }
+}
+
+static void on_drained(struct connection_handler *handler) { (void)handler; /* only PONGs are sent */ }
+
+static void on_closed(struct connection_handler *handler, const struct error *err) {
+    struct peer_in *in = CONTAINER_OF(handler, struct peer_in, handler);
+    struct peers *peers = in->peers;
+    if (err->code != STATUS_OK && err->code != STATUS_CLOSED && !peers->stopping) {
+        char quoted[ERROR_MESSAGE_BYTES_MAX + 16];
+        log_event(peers->options.logger, LOG_WARN, "peer.lost", "peer=%s reason=%s",
+                  in->introduced ? in->identity.name : "unknown", log_quote(quoted, sizeof quoted, err->message));
+    }
+    env_timer_cancel(&in->timer);
+    list_remove(&in->link);
+    peers->incoming_count--;
+    mem_free(peers__alloc(peers), in);
+    peers__connection_gone(peers);
+}
+
+static void on_timer(struct env_timer *timer) {
+    struct peer_in *in = CONTAINER_OF(timer, struct peer_in, timer);
+    connection_close(in->connection);
+}
+
+struct env_stream_handler *peer_in__accepted(void *context, struct env_stream *stream) {
+    struct peers *peers = context;
+    static const struct connection_limits limits = {.message_bytes_max = LIMIT_FRAME_MESSAGE_BYTES,
+                                                    .raw_bytes_max = LIMIT_FRAME_RAW_BYTES};
+    if (peers->stopping || peers->incoming_count >= PEER_INCOMING_MAX) {
+        return NULL;
+    }
+    struct peer_in *in = mem_alloc_zero(peers__alloc(peers), sizeof *in);
+    if (in == NULL) {
+        return NULL;
+    }
+    in->handler =
+        (struct connection_handler){.opened = on_opened, .frame = on_frame, .drained = on_drained, .closed = on_closed};
+    in->peers = peers;
+    env_timer_init(&in->timer, peers->options.loop, on_timer);
+    if (connection_new(peers__alloc(peers), &limits, &in->handler, &in->connection) != STATUS_OK) {
+        mem_free(peers__alloc(peers), in);
+        return NULL;
+    }
+    if (env_timer_arm(&in->timer, env_now_us(peers->options.loop) + 2 * PEER_CONNECT_TIMEOUT_US) != STATUS_OK) {
+        connection_free_unattached(in->connection);
+        mem_free(peers__alloc(peers), in);
+        return NULL;
+    }
+    connection_attach(in->connection, stream);
+    list_push_back(&peers->incoming, &in->link);
+    peers->incoming_count++;
+    peers__connection_opened(peers);
+    return connection_stream_handler(in->connection);
+}
+
+void peer_in__stop_all(struct peers *peers) {
+    LIST_FOREACH(node, &peers->incoming) { connection_close(LIST_ENTRY(node, struct peer_in, link)->connection); }
+}

@@ -1,0 +1,45 @@
+/*
+ * Connections between members.
+ *
+ * To each other member we hold two outgoing connections: control (votes, heartbeats, replies) and bulk (appends). What
+ * others send us comes in on theirs. So a connection carries messages one way, and a large append never delays a
+ * heartbeat.
+ *
+ *   idle --> connecting --> greeted --> ready --(error, no PONG for 2 s)--> waiting (back-off) --> connecting
+ *
+ * Messages to a peer that isn't ready are dropped: Raft repeats what matters. `unreachable` tells it.
+ * Liveness is ours, not TCP's (hazard 65): a PING each 500 ms; a silent connection is closed and made anew.
+ *
+ * Owner: the consensus loop.
+ */
+#ifndef HOLDFAST_SERVER_PEERS_H
+#define HOLDFAST_SERVER_PEERS_H
+
+#include "node/base/log.h"
+#include "node/server/config.h"
+#include "raft/raft.h"
+
+struct peers;
+
+struct peers_options {
+    struct env *env;
+    struct env_loop *loop;
+    struct env_transport *transport;
+    const struct config *config;
+    struct logger *logger;
+    void *context;
+    /* A message whose sender was authenticated; raw: the APPEND's records, unchecked. Borrowed for the call. */
+    void (*received)(void *context, const struct raft_message *message, struct slice raw);
+    void (*unreachable)(void *context, uint64_t node_id);
+};
+
+/* Listens and starts connecting. STATUS_IO: the address is in use, err names it. */
+MUST_USE enum status peers_start(const struct peers_options *options, struct peers **ret_peers, struct error *err);
+/* Sends or drops. raw: an APPEND's records. False: dropped. */
+bool peers_send(struct peers *peers, const struct raft_message *message, const struct slice *raw, size_t raw_count);
+/* True if its bulk connection is up. */
+bool peers_is_ready(const struct peers *peers, uint64_t node_id);
+/* No other callbacks from now on; when all connections are gone, stopped runs and peers is free. */
+void peers_stop(struct peers *peers, void (*stopped)(void *context), void *context);
+
+#endif

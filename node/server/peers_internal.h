@@ -1,0 +1,97 @@
+/*
+ * What the files of the peer connections share: peers.c (life and routing), peer_out.c (outgoing links), peer_in.c
+ * (incoming connections), peer_delay.c (fault hooks that hold a message back).
+ */
+#ifndef HOLDFAST_SERVER_PEERS_INTERNAL_H
+#define HOLDFAST_SERVER_PEERS_INTERNAL_H
+
+#include "node/base/arena.h"
+#include "node/server/identity.h"
+#include "node/server/peers.h"
+#include "proto/connection.h"
+
+enum {
+    PEER_INCOMING_MAX = 8 * LIMIT_MEMBERS, /* connections from members, half-open ones included */
+    PEER_CONNECT_TIMEOUT_US = 2 * 1000 * 1000,
+    PEER_PING_INTERVAL_US = 500 * 1000,
+    PEER_SILENCE_MAX_US = 2 * 1000 * 1000,
+    PEER_BACKOFF_MIN_US = 20 * 1000,
+    PEER_BACKOFF_MAX_US = 1000 * 1000,
+    PEER_DELAYED_MAX = 1024 /* messages that hooks hold back */
+};
+
+enum peer_link_state { PEER_LINK_WAITING, PEER_LINK_CONNECTING, PEER_LINK_READY, PEER_LINK_STOPPED };
+
+struct peer_link {
+    struct connection_handler handler;
+    struct peers *peers;
+    const struct config_member *member;
+    bool bulk;
+    enum peer_link_state state;
+    struct connection *connection; /* NULL while waiting */
+    struct env_timer timer;        /* WAITING: try again; CONNECTING: give up; READY: ping */
+    uint64_t backoff_us;
+    uint64_t heard_us;
+    bool problem_logged; /* once per outage */
+};
+
+struct peer {
+    struct peer_link control;
+    struct peer_link bulk;
+};
+
+struct peer_in {
+    struct connection_handler handler;
+    struct peers *peers;
+    struct connection *connection;
+    struct list link;
+    struct identity identity;
+    bool greeted;
+    bool introduced;        /* its PeerHello was right */
+    struct env_timer timer; /* closes it if it isn't introduced in time */
+};
+
+struct peers {
+    struct peers_options options;
+    struct env_listener *listener;
+    struct peer peers[LIMIT_MEMBERS]; /* this node's own slot stays unused */
+    uint32_t peer_count;
+    struct list incoming; /* struct peer_in */
+    uint32_t incoming_count;
+    struct list delayed; /* struct peer_delayed */
+    uint32_t delayed_count;
+    struct arena arena; /* of one incoming message */
+    uint32_t open_connections;
+    bool stopping;
+    struct env_task stop_task;
+    void (*stopped)(void *context);
+    void *stopped_context;
+};
+
+struct alloc *peers__alloc(const struct peers *peers);
+void peers__connection_opened(struct peers *peers);
+void peers__connection_gone(struct peers *peers);
+
+void peer_out__init(struct peers *peers, struct peer_link *link, const struct config_member *member, bool bulk);
+void peer_out__start(struct peer_link *link);
+void peer_out__stop(struct peer_link *link);
+bool peer_out__send(struct peer_link *link, const struct raft_message *message, const struct slice *raw,
+                    size_t raw_count);
+
+struct env_stream_handler *peer_in__accepted(void *context, struct env_stream *stream);
+void peer_in__stop_all(struct peers *peers);
+/* Behind the fault hooks. */
+void peers__deliver(struct peers *peers, const struct raft_message *message, struct slice raw);
+bool peers__send_now(struct peers *peers, const struct raft_message *message, const struct slice *raw,
+                     size_t raw_count);
+
+enum peer_direction { PEER_SEND, PEER_RECEIVE };
+
+enum peer_verdict { PEER_PASS, PEER_DROPPED, PEER_DELAYED };
+
+/* Asks the fault hook of this message; PEER_DELAYED: a copy will be sent or delivered later. */
+enum peer_verdict peer_delay__check(struct peers *peers, enum peer_direction direction,
+                                    const struct raft_message *message, const struct slice *raw, size_t raw_count);
+void peer_delay__drop_all(struct peers *peers);
+
+#endif

@@ -1,0 +1,264 @@
+/*
+ * manifest -> frontier -> log -> replay up to the recorded commit -> raft with the rest as its tail (DESIGN rule 12).
+ */
+#include "node/server/recovery.h"
+
+#include "node/base/check.h"
+#include "node/server/consensus_internal.h"
+#include "node/server/membership.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+enum { PATH_BYTES = LIMIT_PATH_BYTES + 16, PREPARED_SEGMENTS = 1, MARK_DELAY_US = 50 * 1000 };
+
+static enum status open_storage(struct recovery *recovery, struct error *err) {
+    const struct config *config = recovery->config;
+    char path[PATH_BYTES];
+    (void)snprintf(path, sizeof path, "%s/db", config->data_dir);
+    struct storage_options options;
+    storage_options_init(&options);
+    options.env = recovery->env;
+    options.loop = recovery->loop;
+    options.dir = path;
+    memcpy(options.cluster_id, config->cluster_id, sizeof options.cluster_id);
+    options.node_id = config->id;
+    options.memtable_bytes = config->memtable_bytes;
+    options.context = recovery->consensus;
+    options.fill_frontier = consensus__fill_frontier;
+    options.flushed = consensus__flushed;
+    options.can_apply = consensus__can_apply;
+    options.failed = consensus__storage_failed;
+    options.space_state = consensus__space_state;
+    return storage_open(&options, &recovery->storage, err);
+}
+
+static enum status open_wal(struct recovery *recovery, struct wal_recovered *ret_recovered, struct error *err) {
+    const struct config *config = recovery->config;
+    const struct storage_frontier *frontier = storage_frontier(recovery->storage);
+    char path[PATH_BYTES];
+    (void)snprintf(path, sizeof path, "%s/wal", config->data_dir);
+    struct wal_options options = {
+        .env = recovery->env,
+        .loop = recovery->loop,
+        .dir = path,
+        .node_id = config->id,
+        .segment_bytes = config->segment_bytes,
+        .entry_payload_bytes_max = LIMIT_ENTRY_PAYLOAD_BYTES,
+        .group_bytes_max = LIMIT_GROUP_BYTES,
+        .prepared_segments = PREPARED_SEGMENTS,
+        .cache_bytes_max = config->wal_cache_bytes,
+        .mark_delay_us = MARK_DELAY_US,
+        .context = recovery->consensus,
+        .synced = consensus__wal_synced,
+        .failed = consensus__wal_failed,
+        .prepare_state = consensus__wal_prepare_state,
+    };
+    memcpy(options.cluster_id, config->cluster_id, sizeof options.cluster_id);
+    struct wal_frontier start = {.index = frontier->index, .term = frontier->term};
+    enum status status = wal_open(&options, &start, &recovery->wal, ret_recovered, err);
+    if (status != STATUS_OK) {
+        return status;
+    }
+    if (ret_recovered->fault.present) {
+        return error_set(err, STATUS_CORRUPT,
+                         "the log is damaged at %s (entries %" PRIu64 " to %" PRIu64
+                         ") and good groups follow: it is not cut; restore this node from its peers",
+                         ret_recovered->fault.where, ret_recovered->fault.first_index, ret_recovered->fault.last_index);
+    }
+    if (ret_recovered->last_index > frontier->index && ret_recovered->first_index > frontier->index + 1) {
+        return error_set(err, STATUS_CORRUPT, "the log starts at entry %" PRIu64 " but the engine ends at %" PRIu64,
+                         ret_recovered->first_index, frontier->index);
+    }
+    return STATUS_OK;
+}
+
+static enum status find_membership(struct recovery *recovery, const struct wal_recovered *recovered,
+                                   struct raft_config *ret_membership, struct error *err) {
+    const struct storage_frontier *frontier = storage_frontier(recovery->storage);
+    struct slice bytes = recovered->membership;
+    if (bytes.len == 0) {
+        bytes = slice_of(frontier->membership, frontier->membership_len);
+    }
+    if (bytes.len == 0) {
+        membership_bootstrap(recovery->config, ret_membership);
+        return STATUS_OK;
+    }
+    enum status status = membership_decode(bytes, ret_membership, err);
+    return status == STATUS_OK ? membership_match(ret_membership, recovery->config, err) : status;
+}
+
+struct replay {
+    struct recovery *recovery;
+    uint64_t skip_index;  /* loaded into raft from behind here */
+    uint64_t apply_after; /* applied from behind here */
+    uint64_t commit;
+};
+
+static enum status replay_record(void *context, const struct wal_record *record, struct error *err) {
+    struct replay *replay = context;
+    struct recovery *recovery = replay->recovery;
+    if (record->index > replay->skip_index) {
+        struct raft_entry entry = {.index = record->index,
+                                   .term = record->term,
+                                   .size_bytes = (uint32_t)record->bytes.len,
+                                   .kind = record->kind};
+        enum status status = raft_load_entry(recovery->raft, &entry);
+        if (status != STATUS_OK) {
+            return error_set(err, status, "entry %" PRIu64 " of term %" PRIu64 " doesn't follow the one before it",
+                             record->index, record->term);
+        }
+    }
+    if (record->index > replay->apply_after && record->index <= replay->commit) {
+        struct slice batch = record->kind == RAFT_ENTRY_DATA ? record->payload : SLICE_EMPTY;
+        if (record->kind != RAFT_ENTRY_DATA && record->kind != RAFT_ENTRY_NOOP && record->kind != RAFT_ENTRY_CONFIG) {
+            return error_set(err, STATUS_UNSUPPORTED,
+                             "entry %" PRIu64 " is of kind %u, which this version does not know", record->index,
+                             record->kind);
+        }
+        enum status status = storage_apply(recovery->storage, record->index, record->term, batch, err);
+        if (status != STATUS_OK) {
+            error_prefix(err, "entry %" PRIu64, record->index);
+            return status;
+        }
+        recovery->replayed++;
+    }
+    atomic_fetch_add_explicit(&recovery->done, 1, memory_order_relaxed);
+    return STATUS_OK;
+}
+
+static enum status make_raft(struct recovery *recovery, const struct wal_recovered *recovered, struct raft_saved *saved,
+                             struct error *err) {
+    const struct config *config = recovery->config;
+    struct raft_options options;
+    raft_options_init(&options);
+    options.alloc = recovery->env->alloc;
+    options.id = config->id;
+    options.random_seed = env_random(recovery->env);
+    options.election_timeout_us = (uint64_t)config->election_timeout_ms * 1000;
+    options.heartbeat_interval_us = (uint64_t)config->heartbeat_ms * 1000;
+    *saved = (struct raft_saved){.term = recovered->term, .vote = recovered->vote, .commit = recovered->commit};
+    const struct storage_frontier *frontier = storage_frontier(recovery->storage);
+    if (recovered->first_index > recovered->last_index) {
+        saved->log_start_index = recovered->last_index;
+        saved->log_start_term = frontier->term;
+    } else {
+        saved->log_start_index = recovered->first_index - 1;
+        saved->log_start_term = recovered->start_term;
+    }
+    if (saved->commit < saved->log_start_index) {
+        saved->commit = saved->log_start_index;
+    }
+    enum status status = find_membership(recovery, recovered, &saved->config, err);
+    if (status != STATUS_OK) {
+        return status;
+    }
+    status = raft_new(&options, saved, &recovery->raft);
+    return status == STATUS_OK ? status
+                               : error_set(err, status, "raft refuses the saved state: %s", status_name(status));
+}
+
+static enum status first_record_term(void *context, const struct wal_record *record, struct error *err) {
+    (void)err;
+    *(uint64_t *)context = record->term;
+    return STATUS_OK;
+}
+
+/* If nothing tells the term before the first record, that record itself becomes the log's start. */
+static enum status settle_start(struct recovery *recovery, struct wal_recovered *recovered, struct error *err) {
+    bool empty = recovered->first_index > recovered->last_index;
+    if (empty || recovered->first_index <= 1 || recovered->start_term != 0) {
+        return STATUS_OK;
+    }
+    uint64_t term = 0;
+    enum status status =
+        wal_replay(recovery->wal, recovered->first_index, recovered->first_index, first_record_term, &term, err);
+    recovered->start_term = term;
+    recovered->first_index++;
+    return status;
+}
+
+static enum status replay_log(struct recovery *recovery, const struct wal_recovered *recovered, struct error *err) {
+    struct raft_saved saved;
+    enum status status = make_raft(recovery, recovered, &saved, err);
+    if (status != STATUS_OK || recovered->first_index > recovered->last_index) {
+        return status;
+    }
+    struct replay replay = {.recovery = recovery,
+                            .skip_index = saved.log_start_index,
+                            .apply_after = storage_applied_index(recovery->storage),
+                            .commit = recovered->commit};
+    recovery->tail = recovered->last_index - saved.commit;
+    atomic_store_explicit(&recovery->total, recovered->last_index - recovered->first_index + 1, memory_order_relaxed);
+    return wal_replay(recovery->wal, recovered->first_index, recovered->last_index, replay_record, &replay, err);
+}
+
+enum status recovery_run(struct recovery *recovery, struct error *err) {
+    struct wal_recovered recovered = {0};
+    enum status status = data_dir_open(recovery->env, recovery->config, &recovery->dir, err);
+    if (status != STATUS_OK) {
+        return status;
+    }
+    status = open_storage(recovery, err);
+    if (status == STATUS_OK) {
+        status = open_wal(recovery, &recovered, err);
+    }
+    if (status == STATUS_OK) {
+        recovery->torn_bytes = recovered.torn_bytes;
+        status = settle_start(recovery, &recovered, err);
+    }
+    if (status == STATUS_OK) {
+        status = replay_log(recovery, &recovered, err);
+    }
+    if (status != STATUS_OK) {
+        error_prefix(err, "recovery of %s", recovery->config->data_dir);
+    }
+    return status;
+}
+
+/* ---- Giving up -------------------------------------------------------------------------------------------------- */
+
+struct abandon {
+    struct recovery *recovery;
+    uint32_t pending;
+    struct env_task task;
+    void (*done)(void *context);
+    void *context;
+};
+
+static void on_abandoned(struct env_task *task) {
+    struct abandon *abandon = CONTAINER_OF(task, struct abandon, task);
+    struct recovery *recovery = abandon->recovery;
+    void (*done)(void *context) = abandon->done;
+    void *context = abandon->context;
+    mem_free(recovery->env->alloc, abandon);
+    raft_free(recovery->raft);
+    recovery->raft = NULL;
+    done(context);
+}
+
+static void on_part_closed(void *context) {
+    struct abandon *abandon = context;
+    CHECK(abandon->pending > 0);
+    if (--abandon->pending == 0) {
+        env_defer(abandon->recovery->loop, ENV_STAGE_PROCESS, &abandon->task);
+    }
+}
+
+void recovery_abandon(struct recovery *recovery, void (*done)(void *context), void *context) {
+    struct abandon *abandon = mem_alloc_zero(recovery->env->alloc, sizeof *abandon);
+    CHECK(abandon != NULL);
+    *abandon = (struct abandon){.recovery = recovery, .pending = 1, .done = done, .context = context};
+    env_task_init(&abandon->task, on_abandoned);
+    if (recovery->wal != NULL) {
+        abandon->pending++;
+        wal_close(recovery->wal, on_part_closed, abandon);
+        recovery->wal = NULL;
+    }
+    if (recovery->storage != NULL) {
+        abandon->pending++;
+        storage_close(recovery->storage, on_part_closed, abandon);
+        recovery->storage = NULL;
+    }
+    on_part_closed(abandon);
+}

@@ -1,0 +1,40 @@
+/*
+ * What happens between a data directory and a node that can start: engine, log, replay, raft.
+ *
+ * Runs as one worker job and blocks. On success everything is durable and consistent: the engine has applied up to the
+ * commit index that the log recorded, raft knows every entry of the log, term and vote are what they were.
+ */
+#ifndef HOLDFAST_SERVER_RECOVERY_H
+#define HOLDFAST_SERVER_RECOVERY_H
+
+#include "node/server/config.h"
+#include "node/server/consensus.h"
+#include "node/server/data_dir.h"
+
+struct recovery {
+    /* Inputs. */
+    struct env *env;
+    struct env_loop *loop;
+    const struct config *config;
+    struct consensus *consensus; /* its callbacks go into log and engine */
+
+    /* Progress, for other threads: records read of how many. */
+    _Atomic uint64_t done;
+    _Atomic uint64_t total;
+
+    /* Outputs: the caller's on success; recovery_abandon closes them otherwise. */
+    struct data_dir dir;
+    struct raft *raft;
+    struct wal *wal;
+    struct storage *storage;
+    uint64_t torn_bytes; /* cut off the log's end */
+    uint64_t replayed;   /* entries applied again */
+    uint64_t tail;       /* entries behind the recorded commit, which wait for the leader */
+};
+
+/* On failure recovery_abandon is due. */
+MUST_USE enum status recovery_run(struct recovery *recovery, struct error *err);
+/* After a failure, on the loop: closes what was opened, then done runs (never from inside). */
+void recovery_abandon(struct recovery *recovery, void (*done)(void *context), void *context);
+
+#endif
