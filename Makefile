@@ -94,6 +94,15 @@ $(BIN)/holdfast-sim: $(O)/tests/sim/main.o $(foreach lib,sim server client proto
 	@mkdir -p $(@D)
 	$(link) $(LD_SERVER)
 
+# Programs of the tests that use the library as anybody would: its public header, nothing else.
+$(BIN)/holdfast-history: $(O)/tests/chaos/history.o $(BIN)/../lib/libholdfast.a
+	@mkdir -p $(@D)
+	$(link) $(LD_CLIENT)
+$(BIN)/holdfast-load: $(O)/tests/bench/load.o $(BIN)/../lib/libholdfast.a
+	@mkdir -p $(@D)
+	$(link) $(LD_CLIENT)
+OBJECTS += $(O)/tests/chaos/history.o $(O)/tests/bench/load.o
+
 # ---- Tests -------------------------------------------------------------------------------------------------------
 UNIT_SOURCES := $(wildcard tests/unit/test_*.c)
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(O)/tests/%,$(UNIT_SOURCES))
