@@ -94,8 +94,8 @@ enum raft_message_type {
  *   APPEND_REPLY         reject false: index = match, at most min(index + entry_count of the request, synced).
  *                        reject true: index = the refused previous index; hint_index, hint_term: where to try next.
  *   HEARTBEAT            commit <= match of that peer; round: the ReadIndex round that a reply confirms; floor: the
- * newest index that every member holds, as the leader knows it. HEARTBEAT_REPLY      round copied; index = the
- * follower's synced index that matches, if known, else 0.
+ *                        newest index that every member holds, as the leader knows it.
+ *   HEARTBEAT_REPLY      round copied; index = the follower's synced index that matches, if known, else 0.
  */
 struct raft_message {
     enum raft_message_type type;
@@ -111,9 +111,9 @@ struct raft_message {
     uint64_t round;
     uint64_t floor;
     uint32_t entry_count;
-    const struct raft_entry
-        *entries; /* APPEND, received: entry_count of them, contiguous from index + 1; borrowed. Sent: NULL,
-                     the caller fills in the records index + 1 .. index + entry_count from its log */
+    /* APPEND, received: entry_count of them, contiguous from index + 1; borrowed. Sent: NULL, the caller fills in the
+     * records index + 1 .. index + entry_count from its log. */
+    const struct raft_entry *entries;
 };
 
 /* ---- Events --------------------------------------------------------------------------------------------------- */

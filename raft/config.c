@@ -1,0 +1,74 @@
+/*
+ * What a configuration means. raft__config_quorum is the only answer to every quorum question (DESIGN rule 17):
+ *
+ *     may this be committed?        values = durable match indexes    -> the index that a quorum holds
+ *     is this read confirmed?       values = confirmed rounds         -> the round that a quorum confirmed
+ *     when did a quorum last speak? values = times                    -> that time
+ *     is the vote won?              values = 1 granted, 0 not         -> 1 if a quorum granted
+ *     can it still be won?          values = 0 refused, 1 not         -> 0 if a quorum can't be had any more
+ *
+ * Learners count nowhere. A joint configuration needs a majority of both sets (thesis, section 4.3).
+ */
+#include "raft/raft_internal.h"
+
+enum status raft__config_check(const struct raft_config *config) {
+    if (config->member_count > LIMIT_MEMBERS) {
+        return STATUS_INVALID;
+    }
+    uint32_t incoming_count = 0;
+    uint32_t outgoing_count = 0;
+    for (uint32_t i = 0; i < config->member_count; i++) {
+        const struct raft_member *member = &config->members[i];
+        if (member->id == RAFT_NO_NODE || raft__config_find(config, member->id) != i) {
+            return STATUS_INVALID; /* no id, or the same twice */
+        }
+        if (member->role != RAFT_VOTER && member->role != RAFT_LEARNER) {
+            return STATUS_INVALID;
+        }
+        incoming_count += member->role == RAFT_VOTER;
+        outgoing_count += member->in_outgoing;
+    }
+    bool outgoing_fits = config->joint ? outgoing_count > 0 : outgoing_count == 0;
+    return incoming_count > 0 && outgoing_fits ? STATUS_OK : STATUS_INVALID;
+}
+
+uint32_t raft__config_find(const struct raft_config *config, uint64_t id) {
+    for (uint32_t i = 0; i < config->member_count; i++) {
+        if (config->members[i].id == id) {
+            return i;
+        }
+    }
+    return RAFT__NOWHERE;
+}
+
+bool raft__config_is_voter(const struct raft_config *config, uint32_t position) {
+    if (position >= config->member_count) {
+        return false;
+    }
+    const struct raft_member *member = &config->members[position];
+    return member->role == RAFT_VOTER || (config->joint && member->in_outgoing);
+}
+
+/* The largest value that a majority of one set reaches. */
+static uint64_t majority(const struct raft_config *config, bool outgoing, const uint64_t *values) {
+    uint64_t sorted[LIMIT_MEMBERS]; /* descending */
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < config->member_count; i++) {
+        const struct raft_member *member = &config->members[i];
+        if (outgoing ? !member->in_outgoing : member->role != RAFT_VOTER) {
+            continue;
+        }
+        uint32_t at = count++;
+        for (; at > 0 && sorted[at - 1] < values[i]; at--) {
+            sorted[at] = sorted[at - 1];
+        }
+        sorted[at] = values[i];
+    }
+    CHECK(count > 0);
+    return sorted[count / 2];
+}
+
+uint64_t raft__config_quorum(const struct raft_config *config, const uint64_t *values) {
+    uint64_t incoming = majority(config, false, values);
+    return config->joint ? raft__min(incoming, majority(config, true, values)) : incoming;
+}

@@ -1,0 +1,155 @@
+/*
+ * Pre-vote (thesis, section 9.6) and vote (sections 3.4 and 3.6).
+ *
+ * A node whose election timer ran out first asks whether it could win, without touching its term; so a node that merely
+ * can't hear the leader disturbs nobody. It is refused only by who hears from a leader within the least election
+ * timeout (a leader hears itself), whose log is newer, or whose term is not below the one asked for. A refusal carries
+ * the refuser's term, which the asker adopts if it is higher: with check-quorum alone such a node would be ignored for
+ * ever.
+ *
+ * A candidacy counts, and its VOTE messages leave, only when the new term and the vote for itself are durable. Waiting
+ * for the disk doesn't use up the election timeout.
+ */
+#include "raft/raft_internal.h"
+
+enum outcome { OUTCOME_OPEN, OUTCOME_WON, OUTCOME_LOST };
+
+static enum outcome tally(const struct raft *raft) {
+    uint64_t granted[LIMIT_MEMBERS] = {0};
+    uint64_t possible[LIMIT_MEMBERS] = {0};
+    for (uint32_t i = 0; i < raft->config.member_count; i++) {
+        granted[i] = raft->peers[i].vote == RAFT__VOTE_GRANTED;
+        possible[i] = raft->peers[i].vote != RAFT__VOTE_REFUSED;
+    }
+    if (raft__config_quorum(&raft->config, granted) > 0) {
+        return OUTCOME_WON;
+    }
+    return raft__config_quorum(&raft->config, possible) > 0 ? OUTCOME_OPEN : OUTCOME_LOST;
+}
+
+static void set_vote_of(struct raft *raft, uint64_t id, bool refused) {
+    uint32_t position = raft__config_find(&raft->config, id);
+    CHECK(position < raft->config.member_count);
+    raft->peers[position].vote = refused ? RAFT__VOTE_REFUSED : RAFT__VOTE_GRANTED;
+}
+
+static void ask_voters(struct raft *raft, enum raft_message_type type, uint64_t term) {
+    for (uint32_t i = 0; i < raft->config.member_count; i++) {
+        if (raft->peers[i].id == raft->id || !raft__config_is_voter(&raft->config, i)) {
+            continue;
+        }
+        struct raft_message *message = raft__send(raft, type, raft->peers[i].id);
+        message->term = term;
+        message->index = raft->log.last_index;
+        message->log_term = raft__log_last_term(&raft->log);
+    }
+}
+
+static void begin_campaign(struct raft *raft, enum raft_role role) {
+    raft->role = role;
+    raft->leader = RAFT_NO_NODE;
+    for (uint32_t i = 0; i < raft->config.member_count; i++) {
+        raft->peers[i].vote = RAFT__VOTE_NONE;
+    }
+    raft__draw_election_deadline(raft);
+}
+
+static void become_candidate(struct raft *raft) {
+    raft__set_state(raft, raft->term + 1, raft->id);
+    begin_campaign(raft, RAFT_CANDIDATE);
+    ask_voters(raft, RAFT_VOTE, raft->term); /* held until the candidacy is durable */
+}
+
+static void become_precandidate(struct raft *raft) {
+    begin_campaign(raft, RAFT_PRECANDIDATE);
+    set_vote_of(raft, raft->id, false);
+    if (tally(raft) == OUTCOME_WON) {
+        become_candidate(raft); /* the only voter */
+        return;
+    }
+    ask_voters(raft, RAFT_PREVOTE, raft->term + 1);
+}
+
+void raft__election_due(struct raft *raft) {
+    CHECK(raft->role != RAFT_LEADER);
+    if (raft->role == RAFT_CANDIDATE && !raft->state_synced) {
+        raft__draw_election_deadline(raft); /* our disk is slow: nobody was asked yet */
+        return;
+    }
+    become_precandidate(raft);
+}
+
+void raft__candidacy_synced(struct raft *raft) {
+    CHECK(raft->role == RAFT_CANDIDATE && raft->vote == raft->id);
+    raft__draw_election_deadline(raft);
+    set_vote_of(raft, raft->id, false);
+    if (tally(raft) == OUTCOME_WON) {
+        raft__become_leader(raft); /* the only voter */
+    }
+}
+
+/* Section 3.6.1: the candidate's log must be at least as new as ours. */
+static bool log_is_new_enough(const struct raft *raft, const struct raft_message *message) {
+    uint64_t last_term = raft__log_last_term(&raft->log);
+    return message->log_term > last_term || (message->log_term == last_term && message->index >= raft->log.last_index);
+}
+
+static bool hears_leader(const struct raft *raft) {
+    return raft->role == RAFT_LEADER ||
+           (raft->leader != RAFT_NO_NODE && raft->now_us - raft->leader_heard_us < raft->options.election_timeout_us);
+}
+
+void raft__handle_prevote(struct raft *raft, const struct raft_message *message) {
+    bool vote_is_free = message->term > raft->term ||
+                        (message->term == raft->term && (raft->vote == RAFT_NO_NODE || raft->vote == message->from));
+    bool granted = vote_is_free && log_is_new_enough(raft, message) && !hears_leader(raft);
+    struct raft_message *reply = raft__send(raft, RAFT_PREVOTE_REPLY, message->from);
+    reply->term = granted ? message->term : raft->term;
+    reply->reject = !granted;
+}
+
+void raft__handle_prevote_reply(struct raft *raft, const struct raft_message *message) {
+    if (message->reject && message->term > raft->term) {
+        raft__adopt_term(raft, message->term);
+        return;
+    }
+    bool about_this = message->reject || message->term == raft->term + 1;
+    if (raft->role != RAFT_PRECANDIDATE || !about_this) {
+        return;
+    }
+    set_vote_of(raft, message->from, message->reject);
+    enum outcome outcome = tally(raft);
+    if (outcome == OUTCOME_WON) {
+        become_candidate(raft);
+    } else if (outcome == OUTCOME_LOST) {
+        raft__step_down(raft);
+    }
+}
+
+void raft__handle_vote(struct raft *raft, const struct raft_message *message) {
+    CHECK(message->term == raft->term);
+    bool vote_is_free = raft->vote == message->from || (raft->vote == RAFT_NO_NODE && raft->leader == RAFT_NO_NODE);
+    bool granted = vote_is_free && log_is_new_enough(raft, message);
+    if (granted && raft->vote == RAFT_NO_NODE) {
+        raft__step_down(raft); /* from a pre-candidacy */
+        raft__set_state(raft, raft->term, message->from);
+    }
+    if (granted) {
+        raft->election_deadline_us = raft->now_us + raft->election_timeout_us;
+    }
+    raft__send(raft, RAFT_VOTE_REPLY, message->from)->reject = !granted;
+}
+
+void raft__handle_vote_reply(struct raft *raft, const struct raft_message *message) {
+    CHECK(message->term == raft->term);
+    if (raft->role != RAFT_CANDIDATE || !raft->state_synced) {
+        return;
+    }
+    set_vote_of(raft, message->from, message->reject);
+    enum outcome outcome = tally(raft);
+    if (outcome == OUTCOME_WON) {
+        raft__become_leader(raft);
+    } else if (outcome == OUTCOME_LOST) {
+        raft__step_down(raft);
+    }
+}

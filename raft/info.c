@@ -1,0 +1,52 @@
+/* What others may know of the core: status pages, the simulator's invariants, the log's floor. Nothing here changes it.
+ */
+#include "raft/raft_internal.h"
+
+const char *raft_role_name(enum raft_role role) {
+    switch (role) {
+    case RAFT_FOLLOWER: return "follower";
+    case RAFT_PRECANDIDATE: return "precandidate";
+    case RAFT_CANDIDATE: return "candidate";
+    case RAFT_LEADER: return "leader";
+    }
+    return "unknown";
+}
+
+enum raft_role raft_role(const struct raft *raft) { return raft->role; }
+
+uint64_t raft_id(const struct raft *raft) { return raft->id; }
+
+uint64_t raft_term(const struct raft *raft) { return raft->term; }
+
+uint64_t raft_vote(const struct raft *raft) { return raft->vote; }
+
+uint64_t raft_leader(const struct raft *raft) { return raft->leader; }
+
+uint64_t raft_commit_index(const struct raft *raft) { return raft->commit_index; }
+
+uint64_t raft_synced_index(const struct raft *raft) { return raft->synced_index; }
+
+uint64_t raft_last_index(const struct raft *raft) { return raft->log.last_index; }
+
+uint64_t raft_first_index(const struct raft *raft) { return raft->log.start_index + 1; }
+
+uint64_t raft_term_at(const struct raft *raft, uint64_t index) { return raft__log_term_at(&raft->log, index); }
+
+uint64_t raft_floor_index(const struct raft *raft) { return raft->floor_index; }
+
+const struct raft_config *raft_membership(const struct raft *raft) { return &raft->config; }
+
+enum status raft_peer(const struct raft *raft, uint64_t id, struct raft_peer_info *ret_info) {
+    uint32_t position = raft__config_find(&raft->config, id);
+    if (raft->role != RAFT_LEADER || position == RAFT__NOWHERE || id == raft->id) {
+        return STATUS_NOT_FOUND;
+    }
+    const struct raft__peer *peer = &raft->peers[position];
+    *ret_info = (struct raft_peer_info){.id = id,
+                                        .match_index = peer->match_index,
+                                        .next_index = peer->next_index,
+                                        .last_heard_us = peer->heard_us,
+                                        .inflight_appends = peer->inflight_count,
+                                        .probing = peer->progress == RAFT__PROBE};
+    return STATUS_OK;
+}

@@ -1,0 +1,189 @@
+/*
+ * The leader as a whole: taking office, proposals, heartbeats, check-quorum, commit. One peer at a time is progress.c.
+ *
+ * Commit (Figure 2, "Rules for Servers"): the newest index that a quorum holds durably, this node counted only up to
+ * its own synced index, and only if that entry is of this term. Check-quorum (thesis, section 6.2): who heard no quorum
+ * within the least election timeout steps down.
+ */
+#include "raft/raft_internal.h"
+
+static bool is_self(const struct raft *raft, uint32_t position) {
+    return raft->config.members[position].id == raft->id;
+}
+
+/* ---- Taking office ---------------------------------------------------------------------------------------------- */
+
+void raft__become_leader(struct raft *raft) {
+    CHECK(raft->role == RAFT_CANDIDATE && raft->state_synced && raft->vote == raft->id);
+    CHECK(raft->update.append.source == RAFT_APPEND_NONE);
+    raft->role = RAFT_LEADER;
+    raft->leader = raft->id;
+    raft->leader_since_us = raft->now_us;
+    raft->heartbeat_deadline_us = raft->now_us + raft->options.heartbeat_interval_us;
+    for (uint32_t i = 0; i < raft->config.member_count; i++) {
+        raft__peer_reset(raft, &raft->peers[i]);
+    }
+    raft->term_first_index = raft->log.last_index + 1;
+    raft__log_append(&raft->log, raft->term, RAFT_NOOP_BYTES);
+    raft->update.append.source = RAFT_APPEND_NOOP;
+    raft->update.append.count = 1;
+    raft->update.append.first_index = raft->term_first_index;
+    raft->update.append.term = raft->term;
+    for (uint32_t i = 0; i < raft->config.member_count; i++) {
+        if (!is_self(raft, i)) {
+            raft__peer_send(raft, &raft->peers[i]);
+        }
+    }
+}
+
+/* ---- Proposals -------------------------------------------------------------------------------------------------- */
+
+enum status raft__propose(struct raft *raft, struct raft_entry *entries, uint32_t entry_count) {
+    CHECK(entry_count > 0);
+    if (raft->role != RAFT_LEADER) {
+        return STATUS_NOT_LEADER;
+    }
+    struct raft__log *log = &raft->log;
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < entry_count; i++) {
+        CHECK(entries[i].size_bytes <= RAFT__ENTRY_BYTES_MAX);
+        bytes += entries[i].size_bytes;
+    }
+    uint64_t uncommitted_bytes = raft__log_bytes(log, raft->commit_index, log->last_index);
+    if (uncommitted_bytes > 0 && uncommitted_bytes + bytes > raft->options.uncommitted_bytes_max) {
+        return STATUS_BUSY;
+    }
+    uint64_t first_index = log->last_index + 1;
+    enum status status = raft__log_reserve(log, log->last_index + entry_count, 1);
+    if (status != STATUS_OK) {
+        return status;
+    }
+    for (uint32_t i = 0; i < entry_count; i++) {
+        entries[i].index = first_index + i;
+        entries[i].term = raft->term;
+        raft__log_append(log, raft->term, entries[i].size_bytes);
+    }
+    raft->update.append.source = RAFT_APPEND_PROPOSAL;
+    raft->update.append.count = entry_count;
+    raft->update.append.first_index = first_index;
+    raft->update.append.term = raft->term;
+    for (uint32_t i = 0; i < raft->config.member_count; i++) {
+        if (!is_self(raft, i)) {
+            raft__peer_send(raft, &raft->peers[i]);
+        }
+    }
+    return STATUS_OK;
+}
+
+/* ---- Time ------------------------------------------------------------------------------------------------------- */
+
+void raft__broadcast_heartbeat(struct raft *raft) {
+    for (uint32_t i = 0; i < raft->config.member_count; i++) {
+        if (is_self(raft, i)) {
+            continue;
+        }
+        struct raft_message *message = raft__send(raft, RAFT_HEARTBEAT, raft->peers[i].id);
+        message->commit = raft__min(raft->commit_index, raft->peers[i].match_index);
+        message->round = raft->reads.started;
+        message->floor = raft->floor_index;
+    }
+}
+
+uint64_t raft__quorum_deadline(const struct raft *raft) {
+    uint64_t heard_us[LIMIT_MEMBERS] = {0};
+    for (uint32_t i = 0; i < raft->config.member_count; i++) {
+        heard_us[i] = is_self(raft, i) ? raft->now_us : raft__max(raft->peers[i].heard_us, raft->leader_since_us);
+    }
+    return raft__config_quorum(&raft->config, heard_us) + raft->options.election_timeout_us;
+}
+
+void raft__leader_tick(struct raft *raft) {
+    CHECK(raft->role == RAFT_LEADER);
+    if (raft->now_us >= raft__quorum_deadline(raft)) {
+        raft__step_down(raft);
+        return;
+    }
+    if (raft->now_us < raft->heartbeat_deadline_us) {
+        return;
+    }
+    raft->heartbeat_deadline_us = raft->now_us + raft->options.heartbeat_interval_us;
+    raft__broadcast_heartbeat(raft);
+    for (uint32_t i = 0; i < raft->config.member_count; i++) {
+        if (!is_self(raft, i) && raft__peer_is_awaited(&raft->peers[i])) {
+            raft__peer_ask(raft, &raft->peers[i]);
+        }
+    }
+}
+
+/* ---- Commit and floor ------------------------------------------------------------------------------------------- */
+
+void raft__leader_commit(struct raft *raft) {
+    CHECK(raft->role == RAFT_LEADER);
+    uint64_t durable[LIMIT_MEMBERS] = {0};
+    uint64_t floor_index = UINT64_MAX;
+    for (uint32_t i = 0; i < raft->config.member_count; i++) {
+        durable[i] = is_self(raft, i) ? raft->synced_index : raft->peers[i].match_index;
+        floor_index = raft__min(floor_index, durable[i]);
+    }
+    raft->floor_index = raft__max(raft->floor_index, floor_index);
+    uint64_t index = raft__config_quorum(&raft->config, durable);
+    if (index > raft->commit_index && raft__log_term_at(&raft->log, index) == raft->term) {
+        raft__set_commit(raft, index);
+        raft__reads_advance(raft); /* the term's first commit lets them start */
+    }
+}
+
+/* ---- Replies ---------------------------------------------------------------------------------------------------- */
+
+static struct raft__peer *hear_from(struct raft *raft, uint64_t id) {
+    uint32_t position = raft__config_find(&raft->config, id);
+    CHECK(position < raft->config.member_count && id != raft->id);
+    struct raft__peer *peer = &raft->peers[position];
+    peer->heard_us = raft->now_us;
+    if (peer->unreachable) {
+        peer->unreachable = false;
+        peer->waiting = false;
+    }
+    return peer;
+}
+
+enum status raft__handle_append_reply(struct raft *raft, const struct raft_message *message) {
+    CHECK(message->term == raft->term);
+    if (raft->role != RAFT_LEADER) {
+        return STATUS_OK;
+    }
+    if (message->index > raft->log.last_index) {
+        return STATUS_INVALID;
+    }
+    struct raft__peer *peer = hear_from(raft, message->from);
+    if (message->reject) {
+        raft__peer_refused(raft, peer, message);
+    } else {
+        raft__peer_acked(raft, peer, message->index);
+        raft__peer_replicate(raft, peer);
+        raft__leader_commit(raft);
+    }
+    raft__peer_send(raft, peer);
+    return STATUS_OK;
+}
+
+enum status raft__handle_heartbeat_reply(struct raft *raft, const struct raft_message *message) {
+    CHECK(message->term == raft->term);
+    if (raft->role != RAFT_LEADER) {
+        return STATUS_OK;
+    }
+    if (message->index > raft->log.last_index || message->round > raft->reads.started) {
+        return STATUS_INVALID;
+    }
+    struct raft__peer *peer = hear_from(raft, message->from);
+    peer->round = raft__max(peer->round, message->round);
+    if (message->index > peer->match_index) {
+        raft__peer_acked(raft, peer, message->index);
+        raft__leader_commit(raft);
+    } else if (message->index < peer->match_index) {
+        raft__peer_ask(raft, peer); /* it restarted and doesn't know what it may commit */
+    }
+    raft__reads_advance(raft);
+    raft__peer_send(raft, peer);
+    return STATUS_OK;
+}

@@ -1,0 +1,166 @@
+/*
+ * The leader and one peer: where their logs meet, what is in flight, what was lost.
+ *
+ * Flow control: at most inflight_appends_max APPENDs and inflight_bytes_max bytes without an answer (one APPEND always
+ * may), so a slow follower costs bounded memory here, on the way and there (hazard 24).
+ *
+ * Losses. A quiet peer (nothing acknowledged for a heartbeat interval although something is out) is asked: an APPEND
+ * without entries behind the newest that was sent. If all arrived and the peer's disk is slow, nothing comes of it, and
+ * nothing is sent twice; if something was lost, the refusal says from where.
+ */
+#include "raft/raft_internal.h"
+
+#include <string.h>
+
+enum { APPEND_ENTRIES_MAX = 16384 };
+
+static void forget_inflight(struct raft__peer *peer) {
+    peer->inflight_head = 0;
+    peer->inflight_count = 0;
+    peer->inflight_bytes = 0;
+}
+
+void raft__peer_reset(struct raft *raft, struct raft__peer *peer) {
+    peer->progress = RAFT__PROBE;
+    peer->waiting = false;
+    peer->unreachable = false;
+    peer->match_index = 0;
+    peer->next_index = raft->log.last_index + 1;
+    peer->heard_us = 0;
+    peer->quiet_us = 0;
+    peer->round = 0;
+    forget_inflight(peer);
+}
+
+bool raft__peer_is_awaited(const struct raft__peer *peer) {
+    return peer->progress == RAFT__PROBE ? peer->waiting : peer->inflight_count > 0;
+}
+
+/* ---- Sending ---------------------------------------------------------------------------------------------------- */
+
+/* False if the peer needs entries that were trimmed here, or the previous entry's term is gone with them (hazard 18).
+ */
+static bool can_continue(const struct raft *raft, const struct raft__peer *peer) {
+    uint64_t previous = peer->next_index - 1;
+    return previous >= raft->log.start_index && (previous == 0 || raft__log_term_at(&raft->log, previous) != 0);
+}
+
+static void send_append(struct raft *raft, const struct raft__peer *peer, uint32_t entry_count) {
+    struct raft_message *message = raft__send(raft, RAFT_APPEND, peer->id);
+    message->index = peer->next_index - 1;
+    message->log_term = raft__log_term_at(&raft->log, message->index);
+    message->commit = raft->commit_index;
+    message->entry_count = entry_count;
+}
+
+/* The newest index that the next APPEND may carry now; 0 if none may go. */
+static uint64_t next_append_end(const struct raft *raft, const struct raft__peer *peer) {
+    if (peer->next_index > raft->log.last_index || !can_continue(raft, peer)) {
+        return 0;
+    }
+    bool closed =
+        peer->progress == RAFT__PROBE ? peer->waiting : peer->inflight_count == raft->options.inflight_appends_max;
+    if (closed) {
+        return 0;
+    }
+    uint64_t previous = peer->next_index - 1;
+    uint64_t bytes_max = raft__min(raft->options.append_bytes_max, raft->options.inflight_bytes_max);
+    uint64_t end = raft__min(raft__log_fit(&raft->log, previous, bytes_max), previous + APPEND_ENTRIES_MAX);
+    uint64_t bytes = raft__log_bytes(&raft->log, previous, end);
+    bool fits = peer->inflight_count == 0 || peer->inflight_bytes + bytes <= raft->options.inflight_bytes_max;
+    return fits ? end : 0;
+}
+
+void raft__peer_send(struct raft *raft, struct raft__peer *peer) {
+    for (uint32_t burst = 0; burst < RAFT__SEND_BURST_MAX; burst++) {
+        uint64_t end = next_append_end(raft, peer);
+        if (end == 0) {
+            return;
+        }
+        uint64_t bytes = raft__log_bytes(&raft->log, peer->next_index - 1, end);
+        send_append(raft, peer, (uint32_t)(end - peer->next_index + 1));
+        if (peer->inflight_count == 0) {
+            peer->quiet_us = raft->now_us;
+        }
+        uint32_t at = (peer->inflight_head + peer->inflight_count) % raft->options.inflight_appends_max;
+        peer->inflight[at] = (struct raft__inflight){.last_index = end, .bytes = bytes};
+        peer->inflight_count++;
+        peer->inflight_bytes += bytes;
+        if (peer->progress == RAFT__PROBE) {
+            peer->waiting = true;
+            return;
+        }
+        peer->next_index = end + 1;
+    }
+}
+
+void raft__peer_ask(struct raft *raft, struct raft__peer *peer) {
+    bool quiet = raft->now_us - peer->quiet_us >= raft->options.heartbeat_interval_us;
+    if (!quiet || !can_continue(raft, peer)) {
+        return;
+    }
+    send_append(raft, peer, 0);
+    peer->quiet_us = raft->now_us;
+    if (peer->progress == RAFT__PROBE) {
+        peer->waiting = true;
+        forget_inflight(peer); /* if the answer is "matches", the entries of the first probe go again */
+    }
+}
+
+/* ---- Answers ---------------------------------------------------------------------------------------------------- */
+
+void raft__peer_acked(struct raft *raft, struct raft__peer *peer, uint64_t index) {
+    CHECK(index <= raft->log.last_index);
+    if (index <= peer->match_index) {
+        return;
+    }
+    peer->match_index = index;
+    peer->next_index = raft__max(peer->next_index, index + 1);
+    peer->quiet_us = raft->now_us;
+    while (peer->inflight_count > 0 && peer->inflight[peer->inflight_head].last_index <= index) {
+        peer->inflight_bytes -= peer->inflight[peer->inflight_head].bytes;
+        peer->inflight_head = (peer->inflight_head + 1) % raft->options.inflight_appends_max;
+        peer->inflight_count--;
+    }
+}
+
+void raft__peer_replicate(struct raft *raft, struct raft__peer *peer) {
+    if (peer->progress == RAFT__REPLICATE || peer->match_index + 1 < peer->next_index) {
+        return; /* an answer to something older than the probe */
+    }
+    peer->progress = RAFT__REPLICATE;
+    peer->waiting = false;
+    if (peer->inflight_count > 0) {
+        uint32_t newest = (peer->inflight_head + peer->inflight_count - 1) % raft->options.inflight_appends_max;
+        peer->next_index = raft__max(peer->next_index, peer->inflight[newest].last_index + 1);
+    }
+}
+
+/* The newest entry of ours that may be in the peer's log, given the newest of its that may be in ours (its hint). */
+static uint64_t meeting_point(const struct raft *raft, const struct raft_message *refusal) {
+    uint64_t index = raft__log_newest_with_term(&raft->log, refusal->hint_index, refusal->hint_term);
+    return raft__min(index, refusal->index - 1);
+}
+
+void raft__peer_refused(struct raft *raft, struct raft__peer *peer, const struct raft_message *message) {
+    bool stale = message->index <= peer->match_index ||
+                 (peer->progress == RAFT__PROBE && message->index != peer->next_index - 1);
+    if (stale) {
+        return;
+    }
+    peer->progress = RAFT__PROBE;
+    peer->waiting = false;
+    peer->next_index = raft__max(meeting_point(raft, message), peer->match_index) + 1;
+    forget_inflight(peer);
+}
+
+void raft__peer_unreachable(struct raft *raft, struct raft__peer *peer) {
+    if (peer->progress == RAFT__REPLICATE) {
+        peer->next_index = peer->match_index + 1;
+    }
+    peer->progress = RAFT__PROBE;
+    peer->waiting = true; /* until it is heard again, or is asked */
+    peer->unreachable = true;
+    peer->quiet_us = raft->now_us;
+    forget_inflight(peer);
+}

@@ -1,0 +1,300 @@
+/*
+ * The life of a core and the one step function: adopt the time, make room, one handler per event, check, report.
+ *
+ * Memory is made before anything changes: the only things that grow are the log's metadata, so a step first reserves
+ * what it may append and fails whole if it can't. Everything else has its final size from raft_new on.
+ */
+#include "raft/raft.h"
+
+#include "raft/raft_internal.h"
+
+#include <string.h>
+
+void raft_options_init(struct raft_options *options) {
+    memset(options, 0, sizeof *options);
+    options->election_timeout_us = 1000 * 1000;
+    options->heartbeat_interval_us = 100 * 1000;
+    options->append_bytes_max = LIMIT_APPEND_BYTES;
+    options->inflight_appends_max = 64;
+    options->inflight_bytes_max = 8 * MIB;
+    options->uncommitted_bytes_max = LIMIT_UNCOMMITTED_BYTES;
+}
+
+/* ---- Life -----------------------------------------------------------------------------------------------------------
+ */
+
+static enum status check_options(const struct raft_options *options) {
+    bool sane = options->id != RAFT_NO_NODE && options->heartbeat_interval_us > 0 &&
+                options->heartbeat_interval_us < options->election_timeout_us &&
+                options->election_timeout_us <= RAFT__NUMBER_MAX / 4 && options->append_bytes_max > 0 &&
+                options->inflight_appends_max > 0 && options->inflight_appends_max <= RAFT__INFLIGHT_APPENDS_MAX &&
+                options->inflight_bytes_max > 0 && options->uncommitted_bytes_max > 0;
+    return sane ? STATUS_OK : STATUS_INVALID;
+}
+
+static enum status check_saved(const struct raft_saved *saved) {
+    bool sane = saved->term <= RAFT__NUMBER_MAX && saved->commit <= RAFT__NUMBER_MAX &&
+                saved->log_start_index <= saved->commit && saved->log_start_term <= saved->term &&
+                (saved->log_start_index > 0 || saved->log_start_term == 0) &&
+                (saved->term > 0 || saved->vote == RAFT_NO_NODE);
+    return sane ? STATUS_OK : STATUS_CORRUPT;
+}
+
+enum status raft_new(const struct raft_options *options, const struct raft_saved *saved, struct raft **ret_raft) {
+    enum status status = check_options(options);
+    if (status == STATUS_OK) {
+        status = raft__config_check(&saved->config);
+    }
+    if (status == STATUS_OK) {
+        status = check_saved(saved);
+    }
+    if (status != STATUS_OK) {
+        return status;
+    }
+    struct raft *raft = mem_alloc_zero(options->alloc, sizeof *raft);
+    if (raft == NULL) {
+        return STATUS_NO_MEMORY;
+    }
+    raft->options = *options;
+    raft__log_init(&raft->log, options->alloc, saved->log_start_index, saved->log_start_term);
+    size_t inflight_count = (size_t)LIMIT_MEMBERS * options->inflight_appends_max;
+    raft->inflight_memory = mem_alloc(options->alloc, inflight_count * sizeof *raft->inflight_memory);
+    raft->outbox = mem_alloc(options->alloc, RAFT__OUTBOX_MAX * sizeof *raft->outbox);
+    if (raft->inflight_memory == NULL || raft->outbox == NULL) {
+        raft_free(raft);
+        return STATUS_NO_MEMORY;
+    }
+    raft->id = options->id;
+    random_seed(&raft->random, options->random_seed);
+    raft->config = saved->config;
+    for (uint32_t i = 0; i < LIMIT_MEMBERS; i++) {
+        raft->peers[i].inflight = raft->inflight_memory + (size_t)i * options->inflight_appends_max;
+        raft->peers[i].id = i < raft->config.member_count ? raft->config.members[i].id : RAFT_NO_NODE;
+    }
+    raft->role = RAFT_FOLLOWER;
+    raft->term = saved->term;
+    raft->vote = saved->vote;
+    raft->state_synced = true;
+    raft->commit_index = saved->commit;
+    raft->matched_index = saved->commit;
+    *ret_raft = raft;
+    return STATUS_OK;
+}
+
+enum status raft_load_entry(struct raft *raft, const struct raft_entry *entry) {
+    CHECK(!raft->started);
+    struct raft__log *log = &raft->log;
+    if (entry->index != log->last_index + 1 || entry->index > RAFT__NUMBER_MAX || entry->term == 0 ||
+        entry->term < raft__log_last_term(log) || entry->term > raft->term ||
+        entry->size_bytes > RAFT__ENTRY_BYTES_MAX) {
+        return STATUS_CORRUPT;
+    }
+    enum status status = raft__log_reserve(log, entry->index, 1);
+    if (status == STATUS_OK) {
+        raft__log_append(log, entry->term, entry->size_bytes);
+    }
+    return status;
+}
+
+void raft_free(struct raft *raft) {
+    if (raft == NULL) {
+        return;
+    }
+    struct alloc *alloc = raft->options.alloc;
+    raft__log_deinit(&raft->log);
+    mem_free(alloc, raft->inflight_memory);
+    mem_free(alloc, raft->outbox);
+    mem_free(alloc, raft);
+}
+
+/* ---- Around a step
+ * ---------------------------------------------------------------------------------------------------- */
+
+static void begin_step(struct raft *raft, uint64_t now_us) {
+    CHECK(now_us >= raft->now_us);
+    raft->now_us = now_us;
+    raft->outbox_count = 0;
+    struct raft_update *update = &raft->update;
+    update->save_state = false;
+    update->append.source = RAFT_APPEND_NONE;
+    update->append.skip = 0;
+    update->append.count = 0;
+    update->append.first_index = 0;
+    update->append.term = 0;
+    update->read_round = 0;
+    update->reads_failed = false;
+}
+
+static uint64_t next_deadline(const struct raft *raft) {
+    if (raft->role == RAFT_LEADER) {
+        return raft__min(raft->heartbeat_deadline_us, raft__quorum_deadline(raft));
+    }
+    bool may_campaign = raft__config_is_voter(&raft->config, raft__config_find(&raft->config, raft->id));
+    return may_campaign ? raft->election_deadline_us : RAFT__NEVER;
+}
+
+static void finish_step(struct raft *raft, struct raft_update *ret_update) {
+    struct raft_update *update = &raft->update;
+    update->term = raft->term;
+    update->vote = raft->vote;
+    update->messages = raft->outbox;
+    update->message_count = raft->outbox_count;
+    update->commit_index = raft->commit_index;
+    update->ready_round = raft->reads.ready;
+    update->ready_index = raft->reads.ready_index;
+    update->deadline_us = next_deadline(raft);
+    *ret_update = *update;
+}
+
+/* What no step may break. `term`, `vote` and `commit_index` are from before it. */
+static void check_invariants(const struct raft *raft, uint64_t term, uint64_t vote, uint64_t commit_index) {
+    const struct raft__log *log = &raft->log;
+    CHECK(raft->term >= term);
+    CHECK(raft->term > term || vote == RAFT_NO_NODE || raft->vote == vote);
+    CHECK(raft->commit_index >= commit_index && raft->commit_index >= log->start_index);
+    CHECK(raft->commit_index <= log->last_index);
+    CHECK(raft->synced_index <= log->last_index && raft->synced_index >= log->start_index);
+    CHECK(raft->matched_index >= raft->commit_index && raft->matched_index <= log->last_index);
+    CHECK(raft__log_last_term(log) <= raft->term);
+    CHECK(raft->role != RAFT_LEADER || (raft->vote == raft->id && raft->leader == raft->id && raft->state_synced));
+    CHECK(raft->role != RAFT_CANDIDATE || raft->vote == raft->id);
+    CHECK(raft->reads.ready <= raft->reads.done && raft->reads.done <= raft->reads.started &&
+          raft->reads.started <= raft->reads.issued);
+}
+
+enum status raft_start(struct raft *raft, uint64_t now_us, struct raft_update *ret_update) {
+    CHECK(!raft->started);
+    const struct raft__log *log = &raft->log;
+    bool start_is_unknown = log->last_index > 0 && raft__log_last_term(log) == 0;
+    if (raft->commit_index > log->last_index || start_is_unknown) {
+        return STATUS_CORRUPT;
+    }
+    raft->started = true;
+    begin_step(raft, now_us);
+    raft->synced_index = log->last_index;
+    raft__draw_election_deadline(raft);
+    check_invariants(raft, raft->term, raft->vote, raft->commit_index);
+    finish_step(raft, ret_update);
+    return STATUS_OK;
+}
+
+/* ---- Events ---------------------------------------------------------------------------------------------------------
+ */
+
+/* Room for all that this message may append. */
+static enum status reserve_for(struct raft *raft, const struct raft_message *message, uint32_t run_count) {
+    bool may_append = message->type == RAFT_APPEND && message->entry_count > 0 && message->term >= raft->term &&
+                      message->index <= raft->log.last_index;
+    if (!may_append) {
+        return STATUS_OK;
+    }
+    uint64_t last_index = raft__max(raft->log.last_index, message->index + message->entry_count);
+    return raft__log_reserve(&raft->log, last_index, (size_t)run_count + 1);
+}
+
+/* A message of an older term is from somebody who missed an election: our term in the answer gets him unstuck. */
+static void answer_old_term(struct raft *raft, const struct raft_message *message) {
+    switch (message->type) {
+    case RAFT_VOTE: raft__send(raft, RAFT_VOTE_REPLY, message->from)->reject = true; break;
+    case RAFT_APPEND: {
+        struct raft_message *reply = raft__send(raft, RAFT_APPEND_REPLY, message->from);
+        reply->reject = true;
+        reply->index = message->index;
+        break;
+    }
+    case RAFT_HEARTBEAT: (void)raft__send(raft, RAFT_HEARTBEAT_REPLY, message->from); break;
+    default: break; /* replies to what we no longer ask */
+    }
+}
+
+static enum status handle_message(struct raft *raft, const struct raft_message *message) {
+    uint32_t run_count = 0;
+    enum status status = raft__message_check(raft, message, &run_count);
+    if (status == STATUS_OK) {
+        status = reserve_for(raft, message, run_count);
+    }
+    if (status != STATUS_OK) {
+        return status;
+    }
+    if (message->type == RAFT_PREVOTE) {
+        raft__handle_prevote(raft, message);
+        return STATUS_OK;
+    }
+    if (message->type == RAFT_PREVOTE_REPLY) {
+        raft__handle_prevote_reply(raft, message);
+        return STATUS_OK;
+    }
+    if (message->term < raft->term) {
+        answer_old_term(raft, message);
+        return STATUS_OK;
+    }
+    if (message->term > raft->term) {
+        raft__adopt_term(raft, message->term);
+    }
+    switch (message->type) {
+    case RAFT_VOTE: raft__handle_vote(raft, message); return STATUS_OK;
+    case RAFT_VOTE_REPLY: raft__handle_vote_reply(raft, message); return STATUS_OK;
+    case RAFT_APPEND: return raft__handle_append(raft, message);
+    case RAFT_APPEND_REPLY: return raft__handle_append_reply(raft, message);
+    case RAFT_HEARTBEAT: return raft__handle_heartbeat(raft, message);
+    case RAFT_HEARTBEAT_REPLY: return raft__handle_heartbeat_reply(raft, message);
+    default: return STATUS_INVALID;
+    }
+}
+
+static void handle_tick(struct raft *raft) {
+    if (raft->role == RAFT_LEADER) {
+        raft__leader_tick(raft);
+    } else if (raft->now_us >= next_deadline(raft)) {
+        raft__election_due(raft);
+    }
+}
+
+static void handle_unreachable(struct raft *raft, uint64_t id) {
+    uint32_t position = raft__config_find(&raft->config, id);
+    if (raft->role == RAFT_LEADER && position != RAFT__NOWHERE && id != raft->id) {
+        raft__peer_unreachable(raft, &raft->peers[position]);
+    }
+}
+
+static void handle_trimmed(struct raft *raft, uint64_t index) {
+    CHECK(index <= raft->commit_index && index <= raft->synced_index);
+    if (index > raft->log.start_index) {
+        raft__log_trim(&raft->log, index);
+    }
+}
+
+static enum status handle_event(struct raft *raft, const struct raft_event *event) {
+    switch (event->type) {
+    case RAFT_EVENT_TICK: handle_tick(raft); return STATUS_OK;
+    case RAFT_EVENT_MESSAGE: return handle_message(raft, event->u.message);
+    case RAFT_EVENT_PROPOSE: return raft__propose(raft, event->u.propose.entries, event->u.propose.entry_count);
+    case RAFT_EVENT_SYNCED: raft__handle_synced(raft, event); return STATUS_OK;
+    case RAFT_EVENT_READ:
+        if (raft->role != RAFT_LEADER) {
+            return STATUS_NOT_LEADER;
+        }
+        raft__read(raft);
+        return STATUS_OK;
+    case RAFT_EVENT_UNREACHABLE: handle_unreachable(raft, event->u.peer); return STATUS_OK;
+    case RAFT_EVENT_TRIMMED: handle_trimmed(raft, event->u.trimmed_index); return STATUS_OK;
+    }
+    CHECK(false && "an event of unknown type");
+    return STATUS_INVALID;
+}
+
+enum status raft_step(struct raft *raft, const struct raft_event *event, struct raft_update *ret_update) {
+    CHECK(raft->started);
+    uint64_t term = raft->term;
+    uint64_t vote = raft->vote;
+    uint64_t commit_index = raft->commit_index;
+    begin_step(raft, event->now_us);
+    /* Any step may make us leader, whose NOOP must find room. */
+    enum status status = raft__log_reserve(&raft->log, raft->log.last_index + 1, 1);
+    if (status == STATUS_OK) {
+        status = handle_event(raft, event);
+    }
+    check_invariants(raft, term, vote, commit_index);
+    finish_step(raft, ret_update);
+    return status;
+}

@@ -1,0 +1,221 @@
+/*
+ * What the files of this folder share. See README.md for the order to read them in.
+ *
+ * Names that cross files carry a double underscore. Every function here runs inside one raft_step (or raft_start) and
+ * leaves its results in raft->update, raft->outbox and the state itself.
+ */
+#ifndef HOLDFAST_RAFT_INTERNAL_H
+#define HOLDFAST_RAFT_INTERNAL_H
+
+#include "node/base/check.h"
+#include "node/base/random.h"
+#include "raft/log.h"
+#include "raft/raft.h"
+
+enum {
+    RAFT__NOWHERE = LIMIT_MEMBERS, /* position of a node that isn't a member */
+    RAFT__SEND_BURST_MAX = 16,     /* APPENDs to one peer in one step; replies bring the next */
+    RAFT__OUTBOX_MAX = LIMIT_MEMBERS * (RAFT__SEND_BURST_MAX + 8),
+    RAFT__INFLIGHT_APPENDS_MAX = 4096
+};
+
+/* Terms and indexes of outside messages stay below this, so that sums of ours don't wrap. */
+#define RAFT__NUMBER_MAX (UINT64_MAX >> 1)
+#define RAFT__NEVER      UINT64_MAX
+
+enum raft__vote { RAFT__VOTE_NONE, RAFT__VOTE_GRANTED, RAFT__VOTE_REFUSED };
+
+/*
+ * How far the leader is with one peer.
+ *
+ *     PROBE       where the logs meet isn't known, or the connection broke: one APPEND at a time, next stays
+ *       | an answer that matches at next - 1            ^ a refusal, UNREACHABLE
+ *       v                                               |
+ *     REPLICATE   APPENDs follow each other, next runs ahead of match by what is in flight
+ *
+ * A peer whose next entry was trimmed here is stuck: it gets heartbeats only. That is derived, not stored.
+ */
+enum raft__progress { RAFT__PROBE, RAFT__REPLICATE };
+
+/* An APPEND that wasn't answered yet. */
+struct raft__inflight {
+    uint64_t last_index;
+    uint64_t bytes;
+};
+
+/* What is held back until term and vote are durable: at most one message of each of these types per member. */
+enum raft__held {
+    RAFT__HELD_VOTE,
+    RAFT__HELD_VOTE_REPLY,
+    RAFT__HELD_APPEND_REPLY,
+    RAFT__HELD_HEARTBEAT_REPLY,
+    RAFT__HELD_COUNT
+};
+
+/* One member, at the same position as in config.members; our own included (only `vote` of it is used). */
+struct raft__peer {
+    uint64_t id;
+    enum raft__vote vote; /* in the campaign that is on */
+
+    /* Leader, this term. */
+    enum raft__progress progress;
+    bool waiting;         /* PROBE: an answer is due */
+    bool unreachable;     /* nothing came from it since UNREACHABLE */
+    uint64_t match_index; /* durable there and equal to ours */
+    uint64_t next_index;
+    uint64_t heard_us;               /* 0: never */
+    uint64_t quiet_us;               /* since when nothing was acknowledged although something is out */
+    uint64_t round;                  /* newest ReadIndex round that it confirmed */
+    struct raft__inflight *inflight; /* a ring of options.inflight_appends_max */
+    uint32_t inflight_head;
+    uint32_t inflight_count;
+    uint64_t inflight_bytes;
+};
+
+struct raft {
+    struct raft_options options;
+    uint64_t id;
+    struct random random;
+    struct raft_config config;
+    struct raft__peer peers[LIMIT_MEMBERS];
+    struct raft__inflight *inflight_memory;
+    struct raft__log log;
+    bool started;
+
+    /* Raft's own. */
+    enum raft_role role;
+    uint64_t term;
+    uint64_t vote;
+    uint64_t leader;
+    bool state_synced; /* this very (term, vote) is durable */
+    uint64_t commit_index;
+    uint64_t synced_index;
+    uint64_t truncated_term; /* our term when the log was last cut, 0: never; see raft__handle_synced */
+    uint64_t floor_index;
+
+    uint64_t now_us;
+    uint64_t election_timeout_us; /* as drawn */
+    uint64_t election_deadline_us;
+
+    /* Follower, this term. */
+    uint64_t leader_heard_us;
+    uint64_t matched_index; /* our log is known to equal the leader's up to here; at least commit_index */
+    uint64_t acked_index;   /* newest match that we told */
+    uint64_t ack_to;        /* the leader that waits for a match, or RAFT_NO_NODE */
+
+    /* Leader, this term. */
+    uint64_t leader_since_us;
+    uint64_t heartbeat_deadline_us;
+    uint64_t term_first_index; /* our NOOP */
+
+    /* ReadIndex: issued >= started >= done >= ready. A round waits to start while issued > started, is out while
+     * started > done. Numbers are never used twice while the node runs. */
+    struct {
+        uint64_t issued;
+        uint64_t started;
+        uint64_t done;  /* answered or lost */
+        uint64_t ready; /* answered */
+        uint64_t started_index;
+        uint64_t ready_index;
+    } reads;
+
+    struct raft_message held[LIMIT_MEMBERS][RAFT__HELD_COUNT]; /* type 0: empty */
+    struct raft_message *outbox;
+    uint32_t outbox_count;
+    struct raft_update update;
+};
+
+/* ---- config.c: the one place that knows what a quorum is -------------------------------------------------------- */
+
+MUST_USE enum status raft__config_check(const struct raft_config *config);
+/* RAFT__NOWHERE if the node isn't a member. */
+uint32_t raft__config_find(const struct raft_config *config, uint64_t id);
+/* True if the member votes, in either set. */
+bool raft__config_is_voter(const struct raft_config *config, uint32_t position);
+/* The largest value that a quorum reaches, given one value per member, by position. Both majorities if joint. */
+uint64_t raft__config_quorum(const struct raft_config *config, const uint64_t *values);
+
+/* ---- message.c ----------------------------------------------------------------------------------------------------
+ */
+
+/* STATUS_INVALID if it can't be from a correct peer. *ret_run_count: how often the term changes along its entries. */
+MUST_USE enum status raft__message_check(const struct raft *raft, const struct raft_message *message,
+                                         uint32_t *ret_run_count);
+
+/* ---- outbox.c: what leaves, and what waits for the disk --------------------------------------------------------- */
+
+/* A new message with from, to and term set, else zero; the caller fills in the rest. Held back if it depends on a state
+ * that isn't durable; a later one of the same type and peer takes its place. */
+struct raft_message *raft__send(struct raft *raft, enum raft_message_type type, uint64_t to);
+/* Term and vote became durable: everything held goes. */
+void raft__release_held(struct raft *raft);
+void raft__drop_held(struct raft *raft);
+
+/* ---- state.c: term, vote, role, and what a sync makes true ------------------------------------------------------- */
+
+void raft__set_state(struct raft *raft, uint64_t term, uint64_t vote);
+/* A higher term was seen: follower of nobody in that term. */
+void raft__adopt_term(struct raft *raft, uint64_t term);
+/* Leader, candidate or precandidate: back to follower in the same term, with a fresh timeout. */
+void raft__step_down(struct raft *raft);
+void raft__draw_election_deadline(struct raft *raft);
+void raft__handle_synced(struct raft *raft, const struct raft_event *event);
+void raft__set_commit(struct raft *raft, uint64_t commit_index);
+
+/* ---- election.c -------------------------------------------------------------------------------------------------- */
+
+void raft__election_due(struct raft *raft);
+/* Our candidacy became durable. */
+void raft__candidacy_synced(struct raft *raft);
+void raft__handle_prevote(struct raft *raft, const struct raft_message *message);
+void raft__handle_prevote_reply(struct raft *raft, const struct raft_message *message);
+void raft__handle_vote(struct raft *raft, const struct raft_message *message);
+void raft__handle_vote_reply(struct raft *raft, const struct raft_message *message);
+
+/* ---- follower.c -------------------------------------------------------------------------------------------------- */
+
+MUST_USE enum status raft__handle_append(struct raft *raft, const struct raft_message *message);
+MUST_USE enum status raft__handle_heartbeat(struct raft *raft, const struct raft_message *message);
+/* Something became durable: tell the leader if it waits for that. */
+void raft__acknowledge(struct raft *raft);
+
+/* ---- leader.c, progress.c ------------------------------------------------------------------------------------------
+ */
+
+void raft__become_leader(struct raft *raft);
+MUST_USE enum status raft__propose(struct raft *raft, struct raft_entry *entries, uint32_t entry_count);
+void raft__leader_tick(struct raft *raft);
+/* When the leader has to step down if no more is heard. */
+uint64_t raft__quorum_deadline(const struct raft *raft);
+void raft__broadcast_heartbeat(struct raft *raft);
+void raft__leader_commit(struct raft *raft);
+MUST_USE enum status raft__handle_append_reply(struct raft *raft, const struct raft_message *message);
+MUST_USE enum status raft__handle_heartbeat_reply(struct raft *raft, const struct raft_message *message);
+
+void raft__peer_reset(struct raft *raft, struct raft__peer *peer);
+/* As many APPENDs as flow control lets go. */
+void raft__peer_send(struct raft *raft, struct raft__peer *peer);
+/* An APPEND without entries if the peer was quiet for a heartbeat interval: its answer shows what was lost. */
+void raft__peer_ask(struct raft *raft, struct raft__peer *peer);
+/* True if the peer waits for something that is out. */
+bool raft__peer_is_awaited(const struct raft__peer *peer);
+void raft__peer_acked(struct raft *raft, struct raft__peer *peer, uint64_t index);
+/* After an answer that matches: from PROBE to REPLICATE if it was about the probe. */
+void raft__peer_replicate(struct raft *raft, struct raft__peer *peer);
+void raft__peer_refused(struct raft *raft, struct raft__peer *peer, const struct raft_message *message);
+void raft__peer_unreachable(struct raft *raft, struct raft__peer *peer);
+
+/* ---- readindex.c ---------------------------------------------------------------------------------------------------
+ */
+
+void raft__read(struct raft *raft);
+/* Starts the waiting round if nothing is in its way, ends the one that is confirmed. */
+void raft__reads_advance(struct raft *raft);
+/* Leadership is gone. */
+void raft__reads_fail(struct raft *raft);
+
+static inline uint64_t raft__min(uint64_t a, uint64_t b) { return a < b ? a : b; }
+
+static inline uint64_t raft__max(uint64_t a, uint64_t b) { return a > b ? a : b; }
+
+#endif

@@ -1,0 +1,531 @@
+/*
+ * Random clusters of 3 and 5 nodes: messages are lost, doubled, delayed and reordered, links break one way or both,
+ * disks are slow, nodes stand still for a while, nodes crash and lose what wasn't synced, logs are trimmed. After every
+ * step of a node:
+ *
+ *   one leader per term; the same (index, term) is the same entry after the same predecessor everywhere (log matching);
+ * a new leader has all that was ever committed; nodes commit the same entries in the same order; what a leader commits
+ * is on the disks of a majority; nothing leaves before its term, vote and entries are on disk; a confirmed read sees
+ * all that was committed before it was asked; the floor is on every disk.
+ *
+ * At the end everything heals, and the cluster must commit again everywhere. Breaks if any safety rule of raft/ is
+ * dropped.
+ */
+#include "node/base/check.h"
+#include "node/base/random.h"
+#include "tests/unit/support/raft_node.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+enum {
+    NODES_MAX = 5,
+    PACKETS_MAX = 600,
+    TERMS_MAX = 4096,
+    INDEXES_MAX = 8192,
+    READS_MAX = 64,
+    ELECTION_US = 100 * 1000,
+    HEARTBEAT_US = 20 * 1000
+};
+
+/* What the whole cluster ever agreed on. */
+struct committed {
+    uint64_t term;
+    uint64_t value;
+};
+
+/* An entry that was ever in any log, in a hash table by (index, term). */
+struct known_entry {
+    uint64_t index;
+    uint64_t term;
+    uint64_t value;
+    uint64_t previous_term;
+};
+
+struct waiting_read {
+    uint64_t round;
+    uint64_t committed_before;
+};
+
+struct member {
+    struct raft_node node;
+    enum raft_role role;
+    uint64_t seen_last;
+    uint64_t seen_commit;
+    uint64_t seen_term_of_last;
+    uint32_t disk_every; /* a group completes with chance 1 in this */
+    uint64_t restart_at_us;
+    uint64_t paused_until_us; /* the process stands still, and may find reads before it notices the time */
+    struct waiting_read reads[READS_MAX];
+    uint32_t read_count;
+};
+
+struct cluster {
+    uint64_t seed;
+    struct random random;
+    uint32_t count;
+    uint64_t now_us;
+    uint64_t next_value;
+    bool calm;
+    uint32_t links_every; /* how often links change and nodes crash: chance 1 in this, per turn */
+    uint32_t crash_every;
+    bool link[NODES_MAX][NODES_MAX];
+    struct member members[NODES_MAX];
+    struct raft_packet *packets[PACKETS_MAX];
+    uint32_t packet_count;
+    uint64_t leader_of_term[TERMS_MAX];
+    struct committed committed[INDEXES_MAX];
+    uint64_t committed_index;
+    struct known_entry known[INDEXES_MAX * 4];
+    uint32_t elections;
+    uint32_t reads_answered;
+    uint32_t crashes;
+};
+
+#define EXPECT(cluster, condition)                                                                                     \
+    do {                                                                                                               \
+        if (!(condition)) {                                                                                            \
+            fail_msg("seed %llu, %u nodes, %llu us: %s", (unsigned long long)(cluster)->seed, (cluster)->count,        \
+                     (unsigned long long)(cluster)->now_us, #condition);                                               \
+        }                                                                                                              \
+    } while (0)
+
+static uint64_t below(struct cluster *cluster, uint64_t bound) { return random_below(&cluster->random, bound); }
+
+/* ---- What must hold --------------------------------------------------------------------------------------------- */
+
+static uint64_t term_on_disk(const struct raft_node *node, uint64_t index) {
+    return index >= 1 && index <= node->disk_log.count ? node->disk_log.items[index - 1].term : 0;
+}
+
+static uint64_t term_in_log(const struct raft_node *node, uint64_t index) {
+    return index >= 1 && index <= node->log.count ? node->log.items[index - 1].term : 0;
+}
+
+static struct known_entry *known_slot(struct cluster *cluster, uint64_t index, uint64_t term) {
+    size_t count = sizeof cluster->known / sizeof cluster->known[0];
+    size_t at = (size_t)((index * 0x9e3779b97f4a7c15u) ^ (term * 0xc2b2ae3d27d4eb4fu)) % count;
+    for (size_t probes = 0; probes < count; probes++, at = (at + 1) % count) {
+        struct known_entry *entry = &cluster->known[at];
+        if (entry->index == 0 || (entry->index == index && entry->term == term)) {
+            return entry;
+        }
+    }
+    CHECK(false && "the table of entries is too small");
+    return NULL;
+}
+
+static void check_log_matching(struct cluster *cluster, const struct member *member, uint64_t first) {
+    const struct raft_node *node = &member->node;
+    for (uint64_t index = first; index <= node->log.count; index++) {
+        const struct raft_record *record = &node->log.items[index - 1];
+        uint64_t previous_term = term_in_log(node, index - 1);
+        struct known_entry *known = known_slot(cluster, index, record->term);
+        if (known->index == 0) {
+            *known = (struct known_entry){.index = index,
+                                          .term = record->term,
+                                          .value = record->value,
+                                          .previous_term = previous_term};
+        }
+        EXPECT(cluster, known->value == record->value);
+        EXPECT(cluster, known->previous_term == previous_term);
+    }
+}
+
+static void check_leader(struct cluster *cluster, const struct member *member) {
+    const struct raft_node *node = &member->node;
+    uint64_t term = raft_term(node->raft);
+    EXPECT(cluster, term < TERMS_MAX);
+    EXPECT(cluster, cluster->leader_of_term[term] == 0 || cluster->leader_of_term[term] == node->id);
+    if (cluster->leader_of_term[term] == 0) {
+        cluster->elections++;
+    }
+    cluster->leader_of_term[term] = node->id;
+    for (uint64_t index = 1; index <= cluster->committed_index; index++) {
+        EXPECT(cluster, term_in_log(node, index) == cluster->committed[index].term);
+    }
+}
+
+static void check_commit(struct cluster *cluster, struct member *member) {
+    const struct raft_node *node = &member->node;
+    uint64_t commit = raft_commit_index(node->raft);
+    EXPECT(cluster, commit >= member->seen_commit);
+    for (uint64_t index = member->seen_commit + 1; index <= commit; index++) {
+        const struct raft_record *record = &node->log.items[index - 1];
+        if (index > cluster->committed_index) {
+            uint32_t on_disk = 0;
+            for (uint32_t i = 0; i < cluster->count; i++) {
+                on_disk += term_on_disk(&cluster->members[i].node, index) == record->term;
+            }
+            EXPECT(cluster, raft_role(node->raft) == RAFT_LEADER);
+            EXPECT(cluster, on_disk > cluster->count / 2);
+            CHECK(index < INDEXES_MAX);
+            cluster->committed[index] = (struct committed){.term = record->term, .value = record->value};
+            cluster->committed_index = index;
+        }
+        EXPECT(cluster, cluster->committed[index].term == record->term);
+        EXPECT(cluster, cluster->committed[index].value == record->value);
+    }
+    member->seen_commit = commit;
+}
+
+static void check_reads(struct cluster *cluster, struct member *member) {
+    const struct raft_update *update = &member->node.update;
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < member->read_count; i++) {
+        if (member->reads[i].round <= update->ready_round) {
+            EXPECT(cluster, update->ready_index >= member->reads[i].committed_before);
+            cluster->reads_answered++;
+        } else if (!update->reads_failed) {
+            member->reads[kept++] = member->reads[i];
+        }
+    }
+    member->read_count = kept;
+}
+
+static void check_member(struct cluster *cluster, struct member *member) {
+    struct raft_node *node = &member->node;
+    const struct raft_update *update = &node->update;
+    if (update->append.count > 0) {
+        check_log_matching(cluster, member, update->append.first_index);
+    }
+    if (raft_role(node->raft) == RAFT_LEADER && member->role != RAFT_LEADER) {
+        check_leader(cluster, member);
+    }
+    member->role = raft_role(node->raft);
+    check_commit(cluster, member);
+    check_reads(cluster, member);
+    uint64_t floor_index = raft_floor_index(node->raft);
+    for (uint32_t i = 0; floor_index > 0 && i < cluster->count; i++) {
+        EXPECT(cluster, term_on_disk(&cluster->members[i].node, floor_index) == term_in_log(node, floor_index));
+    }
+}
+
+/* ---- The network ------------------------------------------------------------------------------------------------ */
+
+static void drop_packet(struct cluster *cluster, uint32_t at) {
+    raft_packet_free(cluster->packets[at]);
+    cluster->packets[at] = cluster->packets[--cluster->packet_count];
+}
+
+static struct member *member_of(struct cluster *cluster, uint64_t id) { return &cluster->members[id - 1]; }
+
+/* Nothing leaves before what it depends on is on disk. */
+static void check_departure(struct cluster *cluster, const struct raft_message *message) {
+    const struct raft_node *node = &member_of(cluster, message->from)->node;
+    if (message->type == RAFT_PREVOTE || message->type == RAFT_PREVOTE_REPLY) {
+        return;
+    }
+    EXPECT(cluster, message->term == raft_term(node->raft));
+    EXPECT(cluster, node->disk_term == message->term);
+    EXPECT(cluster, node->disk_vote == raft_vote(node->raft));
+    if (message->type == RAFT_VOTE_REPLY && !message->reject) {
+        EXPECT(cluster, node->disk_vote == message->to);
+    }
+    bool states_match =
+        (message->type == RAFT_APPEND_REPLY && !message->reject) || message->type == RAFT_HEARTBEAT_REPLY;
+    if (states_match && message->index > 0) {
+        EXPECT(cluster, term_on_disk(node, message->index) == term_in_log(node, message->index));
+    }
+}
+
+static void on_send(void *context, struct raft_packet *packet) {
+    struct cluster *cluster = context;
+    check_departure(cluster, &packet->message);
+    if (cluster->packet_count == PACKETS_MAX) {
+        drop_packet(cluster, (uint32_t)below(cluster, PACKETS_MAX));
+    }
+    cluster->packets[cluster->packet_count++] = packet;
+}
+
+static void deliver_one(struct cluster *cluster) {
+    if (cluster->packet_count == 0) {
+        return;
+    }
+    /* Mostly roughly in order, sometimes any. */
+    uint32_t window = below(cluster, 8) == 0 ? cluster->packet_count : 1 + cluster->packet_count / 4;
+    uint32_t at = (uint32_t)below(cluster, window < cluster->packet_count ? window : cluster->packet_count);
+    struct raft_packet *packet = cluster->packets[at];
+    cluster->packet_count--;
+    memmove(&cluster->packets[at], &cluster->packets[at + 1],
+            (cluster->packet_count - at) * sizeof(struct raft_packet *));
+
+    struct member *to = member_of(cluster, packet->message.to);
+    bool linked = cluster->link[packet->message.from - 1][packet->message.to - 1];
+    bool lost = !cluster->calm && below(cluster, 20) == 0;
+    if (to->node.raft == NULL || !linked || lost || cluster->now_us < to->paused_until_us) {
+        raft_packet_free(packet);
+        return;
+    }
+    if (!cluster->calm && below(cluster, 20) == 0 && cluster->packet_count < PACKETS_MAX) {
+        cluster->packets[cluster->packet_count++] = raft_packet_copy(packet);
+    }
+    enum status status = raft_node_receive(&to->node, cluster->now_us, packet);
+    EXPECT(cluster, status == STATUS_OK);
+    check_member(cluster, to);
+    raft_packet_free(packet);
+}
+
+static void change_links(struct cluster *cluster) {
+    uint64_t kind = below(cluster, 5);
+    uint32_t a = (uint32_t)below(cluster, cluster->count);
+    for (uint32_t i = 0; i < cluster->count && below(cluster, 2) == 0; i++) {
+        const struct raft *raft = cluster->members[i].node.raft;
+        a = raft != NULL && raft_role(raft) == RAFT_LEADER ? i : a; /* who leads has more to lose */
+    }
+    uint32_t b = (uint32_t)below(cluster, cluster->count);
+    uint32_t side = (uint32_t)below(cluster, 1u << cluster->count);
+    for (uint32_t i = 0; i < cluster->count; i++) {
+        for (uint32_t j = 0; j < cluster->count; j++) {
+            bool up = true;
+            switch (kind) {
+            case 1: up = i != a && j != a; break;                            /* one alone */
+            case 2: up = ((side >> i) & 1) == ((side >> j) & 1); break;      /* two sides */
+            case 3: up = !(i == a && j == b); break;                         /* one way */
+            case 4: up = !((i == a && j == b) || (i == b && j == a)); break; /* partial */
+            default: break;
+            }
+            cluster->link[i][j] = up;
+        }
+    }
+}
+
+/* ---- Random moves ----------------------------------------------------------------------------------------------- */
+
+static void start_member(struct cluster *cluster, struct member *member) {
+    raft_node_start(&member->node, cluster->now_us, random_next(&cluster->random));
+    member->role = RAFT_FOLLOWER;
+    member->seen_commit = raft_commit_index(member->node.raft);
+    member->read_count = 0;
+    member->disk_every = below(cluster, 4) == 0 ? 60 : 2;
+}
+
+static void crash_member(struct cluster *cluster, struct member *member) {
+    raft_node_crash(&member->node, below(cluster, 2) == 0);
+    member->restart_at_us = cluster->now_us + below(cluster, 3 * ELECTION_US);
+    cluster->crashes++;
+}
+
+static void run_disk(struct cluster *cluster, struct member *member) {
+    size_t records_max = below(cluster, 4) == 0 ? 1 : SIZE_MAX;
+    (void)raft_node_seal(&member->node, records_max);
+    if (cluster->calm || below(cluster, member->disk_every) == 0) {
+        if (raft_node_complete(&member->node, cluster->now_us)) {
+            check_member(cluster, member);
+        }
+    }
+}
+
+static void use_member(struct cluster *cluster, struct member *member) {
+    struct raft_node *node = &member->node;
+    if (below(cluster, 4) == 0 && cluster->committed_index < INDEXES_MAX - 200) {
+        uint32_t count = 1 + (uint32_t)below(cluster, 4);
+        enum status status = raft_node_propose(node, cluster->now_us, cluster->next_value, count, 100);
+        EXPECT(cluster, status == STATUS_OK || status == STATUS_BUSY || status == STATUS_NOT_LEADER);
+        EXPECT(cluster, (status == STATUS_NOT_LEADER) == (raft_role(node->raft) != RAFT_LEADER));
+        cluster->next_value += count;
+        check_member(cluster, member);
+    }
+    if (below(cluster, 4) == 0 && member->read_count < READS_MAX) {
+        uint64_t committed_before = cluster->committed_index;
+        if (raft_node_read(node, cluster->now_us) == STATUS_OK) {
+            member->reads[member->read_count++] =
+                (struct waiting_read){.round = node->update.read_round, .committed_before = committed_before};
+        }
+        check_member(cluster, member);
+    }
+    if (below(cluster, 100) == 0) {
+        uint64_t limit = raft_commit_index(node->raft) < raft_synced_index(node->raft) ? raft_commit_index(node->raft)
+                                                                                       : raft_synced_index(node->raft);
+        limit = limit < raft_floor_index(node->raft) ? limit : raft_floor_index(node->raft);
+        if (limit > node->trimmed_index) {
+            CHECK(raft_node_trim(node, cluster->now_us, limit) == STATUS_OK);
+            check_member(cluster, member);
+        }
+    }
+}
+
+static void disturb(struct cluster *cluster) {
+    struct member *member = &cluster->members[below(cluster, cluster->count)];
+    if (below(cluster, cluster->links_every) == 0) {
+        change_links(cluster);
+    }
+    if (below(cluster, cluster->crash_every) == 0 && member->node.raft != NULL) {
+        crash_member(cluster, member);
+    }
+    if (below(cluster, 400) == 0) {
+        member->paused_until_us = cluster->now_us + below(cluster, 4 * ELECTION_US);
+    }
+    if (below(cluster, 200) == 0 && member->node.raft != NULL && cluster->now_us >= member->paused_until_us) {
+        uint64_t peer = 1 + below(cluster, cluster->count);
+        if (peer != member->node.id) {
+            CHECK(raft_node_unreachable(&member->node, cluster->now_us, peer) == STATUS_OK);
+            check_member(cluster, member);
+        }
+    }
+}
+
+static void turn(struct cluster *cluster) {
+    cluster->now_us += below(cluster, 2000);
+    for (uint32_t i = 0; i < cluster->count; i++) {
+        struct member *member = &cluster->members[i];
+        if (member->node.raft == NULL) {
+            if (cluster->calm || cluster->now_us >= member->restart_at_us) {
+                start_member(cluster, member);
+            }
+            continue;
+        }
+        if (!cluster->calm && cluster->now_us < member->paused_until_us) {
+            continue;
+        }
+        if (!cluster->calm) {
+            use_member(cluster, member);
+        }
+        if (cluster->now_us >= member->node.update.deadline_us) {
+            CHECK(raft_node_tick(&member->node, cluster->now_us) == STATUS_OK);
+            check_member(cluster, member);
+            EXPECT(cluster, member->node.update.deadline_us > cluster->now_us);
+        }
+        run_disk(cluster, member);
+    }
+    for (uint64_t left = below(cluster, 3 * cluster->count); left > 0; left--) {
+        deliver_one(cluster);
+    }
+    if (!cluster->calm) {
+        disturb(cluster);
+    }
+}
+
+/* ---- A run ------------------------------------------------------------------------------------------------------ */
+
+static struct cluster *cluster_new(uint64_t seed, uint32_t count) {
+    struct cluster *cluster = calloc(1, sizeof *cluster);
+    CHECK(cluster != NULL);
+    cluster->seed = seed;
+    cluster->count = count;
+    cluster->next_value = 1;
+    random_seed(&cluster->random, seed);
+    memset(cluster->link, 1, sizeof cluster->link);
+    cluster->links_every = 100 + (uint32_t)below(cluster, 300);
+    cluster->crash_every = 100 + (uint32_t)below(cluster, 500);
+    struct raft_config config = {.member_count = count};
+    for (uint32_t i = 0; i < count; i++) {
+        config.members[i] = (struct raft_member){.id = i + 1, .role = RAFT_VOTER};
+    }
+    struct raft_options options;
+    raft_options_init(&options);
+    options.alloc = alloc_system();
+    options.election_timeout_us = ELECTION_US;
+    options.heartbeat_interval_us = HEARTBEAT_US;
+    options.append_bytes_max = 500;
+    options.inflight_appends_max = 3;
+    options.inflight_bytes_max = 1000;
+    options.uncommitted_bytes_max = 20000;
+    for (uint32_t i = 0; i < count; i++) {
+        struct member *member = &cluster->members[i];
+        raft_node_init(&member->node, i + 1, &config, &options);
+        member->node.send = on_send;
+        member->node.context = cluster;
+        start_member(cluster, member);
+    }
+    return cluster;
+}
+
+static void cluster_free(struct cluster *cluster) {
+    for (uint32_t i = 0; i < cluster->count; i++) {
+        raft_node_deinit(&cluster->members[i].node);
+    }
+    while (cluster->packet_count > 0) {
+        drop_packet(cluster, 0);
+    }
+    free(cluster);
+}
+
+static bool is_settled(const struct cluster *cluster, uint64_t index) {
+    for (uint32_t i = 0; i < cluster->count; i++) {
+        const struct raft_node *node = &cluster->members[i].node;
+        if (node->raft == NULL || raft_commit_index(node->raft) < index) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* All heals: one more write must get through everywhere, and soon. */
+static void settle(struct cluster *cluster) {
+    cluster->calm = true;
+    for (uint32_t i = 0; i < cluster->count; i++) {
+        cluster->members[i].paused_until_us = 0;
+    }
+    memset(cluster->link, 1, sizeof cluster->link);
+    uint64_t start_us = cluster->now_us;
+    uint64_t wanted = UINT64_MAX;
+    while (!is_settled(cluster, wanted)) {
+        EXPECT(cluster, cluster->now_us < start_us + 50 * (uint64_t)ELECTION_US);
+        turn(cluster);
+        for (uint32_t i = 0; i < cluster->count && wanted == UINT64_MAX; i++) {
+            struct member *member = &cluster->members[i];
+            bool leads = member->node.raft != NULL && raft_role(member->node.raft) == RAFT_LEADER;
+            if (leads && raft_commit_index(member->node.raft) == raft_last_index(member->node.raft)) {
+                CHECK(raft_node_propose(&member->node, cluster->now_us, cluster->next_value++, 1, 100) == STATUS_OK);
+                check_member(cluster, member);
+                wanted = raft_last_index(member->node.raft);
+            }
+        }
+    }
+}
+
+static void run_seeds(uint32_t node_count, uint64_t first_seed, uint32_t seed_count, uint32_t turns) {
+    uint32_t elections = 0;
+    uint32_t reads = 0;
+    uint32_t crashes = 0;
+    uint64_t committed = 0;
+    for (uint64_t seed = first_seed; seed < first_seed + seed_count; seed++) {
+        struct cluster *cluster = cluster_new(seed, node_count);
+        for (uint32_t i = 0; i < turns; i++) {
+            turn(cluster);
+        }
+        settle(cluster);
+        elections += cluster->elections;
+        reads += cluster->reads_answered;
+        crashes += cluster->crashes;
+        committed += cluster->committed_index;
+        cluster_free(cluster);
+    }
+    print_message("# %u seeds: %u elections, %u crashes, %llu entries, %u reads\n", seed_count, elections, crashes,
+                  (unsigned long long)committed, reads);
+    /* A cluster that hardly works would pass everything above. */
+    assert_true(elections > seed_count * 2);
+    assert_true(crashes > seed_count);
+    assert_true(committed > (uint64_t)seed_count * turns / 40);
+    assert_true(reads > seed_count * 20);
+}
+
+static uint32_t seeds(void) {
+    const char *length = getenv("HOLDFAST_TEST_LENGTH");
+    return length != NULL && strcmp(length, "long") == 0 ? 1000 : 80;
+}
+
+static void test_raft_cluster_three_nodes_random_faults_stay_safe(void **state) {
+    (void)state;
+    run_seeds(3, 1, seeds(), 5000);
+}
+
+static void test_raft_cluster_five_nodes_random_faults_stay_safe(void **state) {
+    (void)state;
+    run_seeds(5, 100001, seeds(), 5000);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_raft_cluster_three_nodes_random_faults_stay_safe),
+        cmocka_unit_test(test_raft_cluster_five_nodes_random_faults_stay_safe),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
