@@ -73,7 +73,9 @@ MUST_USE enum status env_loop_spawn(struct env_loop *loop, struct error *err);
 void env_loop_stop(struct env_loop *loop);
 /* Waits until the spawned thread, if any, has ended. Not from the loop itself. */
 void env_loop_join(struct env_loop *loop);
-/* After stop (and join). All timers, tasks and streams must be gone. NULL is accepted. */
+/* After stop (and join), on a thread that runs no loop. Timers, listeners and streams must be gone (streams that finish
+ * or close are waited for), and so must everybody who posts to it; messages, jobs and file operations under way end
+ * first, their callbacks included. NULL is accepted. */
 void env_loop_free(struct env_loop *loop);
 struct env *env_loop_env(struct env_loop *loop);
 /* Monotonic microseconds as of the start of this turn. Owner thread. */

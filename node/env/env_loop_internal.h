@@ -1,6 +1,6 @@
 /*
  * The part of a loop that every implementation shares: mailbox, deferred tasks, timer heap (node/env/mailbox.c,
- * task.c, timer.c). An implementation embeds `struct env_loop` first and calls env__loop_* from its turn.
+ * task.c, timer.c, io.c). An implementation embeds `struct env_loop` first and calls env__loop_* from its turn.
  */
 #ifndef HOLDFAST_ENV_LOOP_INTERNAL_H
 #define HOLDFAST_ENV_LOOP_INTERNAL_H
@@ -38,5 +38,12 @@ void env__loop_run_timers(struct env_loop *loop);
 uint64_t env__loop_next_deadline_us(const struct env_loop *loop);
 /* Stage PROCESS until empty, then FLUSH until empty; again while FLUSH deferred PROCESS. */
 void env__loop_run_tasks(struct env_loop *loop);
+bool env__loop_has_tasks(const struct env_loop *loop);
+
+/* Ends io with what io->progress says, and calls done: the one way to end an io that was started. sys 0: success, which
+ * for writes means progress == limit; else the errno of the failure. */
+void env__io_finish(struct env_io *io, int sys);
+/* Ends io with this errno in a later turn: for an io that can't be started. Owner thread. */
+void env__io_fail(struct env_io *io, int sys);
 
 #endif
