@@ -2,10 +2,12 @@
  * The body of an SST block: sorted entries with shared key prefixes, and the places where a key stands in full.
  *
  *   body    = entry... , restart offset u32... , restart count u32
- *   entry   = shared varint, suffix length varint, value length varint, kind u8, revision varint, ordinal varint, suffix, value
+ *   entry   = shared varint, suffix length varint, value length varint, kind u8, revision varint, ordinal varint,
+ * suffix, value
  *
- * `shared` bytes of the user key come from the entry in front; at every 16th entry (a restart) it is 0, so that a search can
- * halve its way to a restart and walk from there. The index block of an SST has the same form: key = separator, value = handle.
+ * `shared` bytes of the user key come from the entry in front; at every 16th entry (a restart) it is 0, so that a
+ * search can halve its way to a restart and walk from there. The index block of an SST has the same form: key =
+ * separator, value = handle.
  *
  * The builder's entries must grow; its owner checks that. The cursor trusts nothing but the length of the body.
  */
@@ -48,8 +50,8 @@ struct block_cursor {
 
 /* Borrows the body. STATUS_CORRUPT if its restarts are impossible. No entry is current yet. */
 MUST_USE enum status block_cursor_open(struct block_cursor *cursor, struct slice body);
-/* STATUS_OK: `entry` is the first at or behind the target; the key borrowed until the next call, the value from the body.
- * STATUS_NOT_FOUND: all are in front of it. STATUS_CORRUPT. */
+/* STATUS_OK: `entry` is the first at or behind the target; the key borrowed until the next call, the value from the
+ * body. STATUS_NOT_FOUND: all are in front of it. STATUS_CORRUPT. */
 MUST_USE enum status block_cursor_seek(struct block_cursor *cursor, const struct entry_key *target);
 MUST_USE enum status block_cursor_first(struct block_cursor *cursor);
 MUST_USE enum status block_cursor_next(struct block_cursor *cursor);

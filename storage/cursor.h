@@ -1,10 +1,10 @@
 /*
- * A position in a sorted source of entries: memtable, a run of SSTs, or several of them merged. What reads, merges and flushes
- * walk over.
+ * A position in a sorted source of entries: memtable, a run of SSTs, or several of them merged. What reads, merges and
+ * flushes walk over.
  *
- * Legal order: cursor_seek, then cursor_next as often as it says STATUS_OK. `entry` is valid after STATUS_OK and borrowed
- * until the next call. Any status but STATUS_OK and STATUS_NOT_FOUND (the end) is final until the next seek. A cursor belongs to the
- * thread that uses it; over SSTs that thread may block.
+ * Legal order: cursor_seek, then cursor_next as often as it says STATUS_OK. `entry` is valid after STATUS_OK and
+ * borrowed until the next call. Any status but STATUS_OK and STATUS_NOT_FOUND (the end) is final until the next seek. A
+ * cursor belongs to the thread that uses it; over SSTs that thread may block.
  */
 #ifndef HOLDFAST_STORAGE_CURSOR_H
 #define HOLDFAST_STORAGE_CURSOR_H
@@ -28,8 +28,8 @@ struct cursor {
     struct entry entry;
 };
 
-/* The first entry at or behind the target. An empty user key: the very first. STATUS_NOT_FOUND at the end, STATUS_CORRUPT,
- * STATUS_IO, STATUS_NO_MEMORY. */
+/* The first entry at or behind the target. An empty user key: the very first. STATUS_NOT_FOUND at the end,
+ * STATUS_CORRUPT, STATUS_IO, STATUS_NO_MEMORY. */
 static inline enum status cursor_seek(struct cursor *cursor, const struct entry_key *target, struct error *err) {
     return cursor->ops->seek(cursor, target, err);
 }
@@ -49,8 +49,8 @@ static inline void cursor_free(struct cursor *cursor) {
 /* Borrows the memtable. NULL: out of memory. */
 struct cursor *memtable_cursor_new(struct alloc *alloc, const struct memtable *memtable);
 
-/* All entries of the sources in order; the sources hold no entry twice. Takes the cursors (also on failure: then they are freed);
- * the array stays the caller's. NULL: out of memory. */
+/* All entries of the sources in order; the sources hold no entry twice. Takes the cursors (also on failure: then they
+ * are freed); the array stays the caller's. NULL: out of memory. */
 struct cursor *merging_cursor_new(struct alloc *alloc, struct cursor **sources, size_t count);
 
 #endif

@@ -1,9 +1,10 @@
 /*
- * One version of one key, and the order that everything in the engine keeps: key ascending, revision descending, ordinal
- * descending. So a seek to (key, revision, ENTRY_ORDINAL_MAX) lands on the newest version at or below the revision.
+ * One version of one key, and the order that everything in the engine keeps: key ascending, revision descending,
+ * ordinal descending. So a seek to (key, revision, ENTRY_ORDINAL_MAX) lands on the newest version at or below the
+ * revision.
  *
- * Keys are arbitrary bytes in memcmp order; the order is a compare function over the three parts, never over their encoding, so no
- * key needs escaping.
+ * Keys are arbitrary bytes in memcmp order; the order is a compare function over the three parts, never over their
+ * encoding, so no key needs escaping.
  */
 #ifndef HOLDFAST_STORAGE_ENTRY_H
 #define HOLDFAST_STORAGE_ENTRY_H

@@ -162,8 +162,10 @@ struct storage_stats {
     uint64_t flushed_index;
     uint64_t files[2]; /* per level */
     uint64_t bytes[2];
-    uint64_t written_bytes; /* SSTs and manifests */
-    uint64_t views;         /* held now */
+    uint64_t written_bytes;                /* SSTs and manifests */
+    uint64_t views;                        /* held now */
+    uint64_t merge_failures;               /* each is tried again later */
+    char problem[ERROR_MESSAGE_BYTES_MAX]; /* of the last merge that failed, or the final one; empty: none */
 };
 
 void storage_get_stats(const struct storage *storage, struct storage_stats *ret_stats); /* owner loop */

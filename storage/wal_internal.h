@@ -35,11 +35,11 @@ enum {
     /* A segment's first group is alone in its block: header and membership. */
     WAL_START_GROUP_BYTES = WAL_BLOCK_BYTES,
     WAL_FIRST_RECORDS_OFFSET = WAL_SEGMENT_HEADER_BYTES + WAL_START_GROUP_BYTES,
-    WAL_SCAN_BYTES = 1024 * 1024,   /* one blocking read or write of recovery and preparation */
-    WAL_INDEX_STRIDE = 64 * 1024,   /* of a segment per entry of the sparse index, about */
-    WAL_READS_MAX = 8,              /* reads from disk at a time; more wait their turn */
-    WAL_NAME_BYTES = 32,            /* "0123456789abcdef.log.tmp" */
-    WAL_BUFFER_CLASSES = 8,         /* 8 KiB << class */
+    WAL_SCAN_BYTES = 1024 * 1024, /* one blocking read or write of recovery and preparation */
+    WAL_INDEX_STRIDE = 64 * 1024, /* of a segment per entry of the sparse index, about */
+    WAL_READS_MAX = 8,            /* reads from disk at a time; more wait their turn */
+    WAL_NAME_BYTES = 32,          /* "0123456789abcdef.log.tmp" */
+    WAL_BUFFER_CLASSES = 8,       /* 8 KiB << class */
     WAL_BUFFER_BYTES_MIN = 8 * 1024,
     WAL_PREPARE_RETRY_US = 1000 * 1000
 };
@@ -85,12 +85,14 @@ struct wal__group_header {
     uint64_t checksum; /* result of sealing and decoding */
 };
 
-/* Writes header->... to the front of `group`, whose membership and records stand in place. Fills in body_checksum and checksum.
- * offsets: where the records begin, record_count of them. */
+/* Writes header->... to the front of `group`, whose membership and records stand in place. Fills in body_checksum and
+ * checksum. offsets: where the records begin, record_count of them. */
 void wal__group_seal(uint8_t *group, struct wal__group_header *header, const uint32_t *offsets);
-/* Looks at WAL_GROUP_HEADER_BYTES only. STATUS_CORRUPT if it is no header; STATUS_UNSUPPORTED if it is one of another version. */
+/* Looks at WAL_GROUP_HEADER_BYTES only. STATUS_CORRUPT if it is no header; STATUS_UNSUPPORTED if it is one of another
+ * version. */
 MUST_USE enum status wal__group_header_decode(const uint8_t *bytes, struct wal__group_header *ret_header);
-/* Membership and records behind a decoded header (total_bytes at group): every checksum, contiguous indexes, terms in order. */
+/* Membership and records behind a decoded header (total_bytes at group): every checksum, contiguous indexes, terms in
+ * order. */
 MUST_USE enum status wal__group_check_body(const struct wal__group_header *header, const uint8_t *group);
 /* The newest index it holds; first_index - 1 if it has no records. */
 static inline uint64_t wal__group_last_index(const struct wal__group_header *header) {
@@ -129,8 +131,8 @@ void wal__segment_path(char *path, const char *dir, uint64_t number, const char 
 /* True if the name is a segment's with this suffix ("" or ".tmp"). */
 bool wal__segment_parse_name(const char *name, const char *suffix, uint64_t *ret_number);
 
-/* Blocks: temporary file, zero-filled, header, sync, rename, sync of the directory, opened for direct I/O. On failure nothing is left
- * but maybe a temporary file. */
+/* Blocks: temporary file, zero-filled, header, sync, rename, sync of the directory, opened for direct I/O. On failure
+ * nothing is left but maybe a temporary file. */
 MUST_USE enum status wal__segment_create(struct env *env, const char *dir, const struct wal__segment_header *header,
                                          struct env_file **ret_file, struct error *err);
 
@@ -163,7 +165,6 @@ struct wal__group {
     uint32_t live_count; /* the first so many count; the others were cut off after sealing */
     size_t len;          /* header and records */
     uint64_t first_index;
-    uint64_t previous_term; /* of entry first_index - 1; 0 if unknown */
     bool sealed;
     bool cached;  /* in the ring */
     bool writing; /* in flight */
@@ -177,7 +178,8 @@ void wal__buffer_unref(struct wal__pool *pool, struct wal__buffer *buffer);
 /* Empty, with room for `len` bytes (header included) and `record_count` records. NULL: no memory. */
 struct wal__group *wal__group_take(struct wal__pool *pool, size_t len, uint32_t record_count);
 /* More room in a group that isn't sealed. STATUS_NO_MEMORY: as it was. */
-MUST_USE enum status wal__group_grow(struct wal__pool *pool, struct wal__group *group, size_t len, uint32_t record_count);
+MUST_USE enum status wal__group_grow(struct wal__pool *pool, struct wal__group *group, size_t len,
+                                     uint32_t record_count);
 /* Drops the buffer's reference; the struct goes back to the pool. */
 void wal__group_release(struct wal__pool *pool, struct wal__group *group);
 
@@ -222,18 +224,19 @@ struct wal__index_entry {
     bool after_cut;  /* superseded groups may stand right before it */
 };
 
-/* Entry i covers first_index(i) .. first_index(i + 1) - 1, found by walking the groups of its segment from its offset on. */
+/* Entry i covers first_index(i) .. first_index(i + 1) - 1, found by walking the groups of its segment from its offset
+ * on. */
 struct wal__index {
     struct wal__index_entry *entries;
     size_t start;
     size_t count; /* from start on */
     size_t capacity;
+    bool was_cut; /* the next entry stands behind superseded groups */
 };
 
 MUST_USE enum status wal__index_reserve(struct wal__index *index, struct alloc *alloc, size_t more);
-/* A group with records was sealed (or found): cuts what it supersedes and adds an entry if it needs one. Room was reserved. */
-void wal__index_add(struct wal__index *index, uint64_t first_index, uint64_t log_last_index,
-                    struct wal__segment *segment, uint64_t offset);
+/* A group with records was sealed or found: adds an entry if it needs one. Room was reserved. */
+void wal__index_add(struct wal__index *index, uint64_t first_index, struct wal__segment *segment, uint64_t offset);
 /* Entries from `first_index` on are void. */
 void wal__index_cut(struct wal__index *index, uint64_t first_index);
 void wal__index_drop_segment(struct wal__index *index, const struct wal__segment *segment);
@@ -250,6 +253,7 @@ static inline const struct wal__index_entry *wal__index_at(const struct wal__ind
 struct wal__scanner {
     struct alloc *alloc;
     struct env_file *file;
+    size_t read_bytes; /* per read, at least */
     uint8_t *memory;
     size_t capacity;
     uint64_t window_offset;
@@ -273,15 +277,15 @@ enum wal__verdict {
 
 void wal__scanner_init(struct wal__scanner *scanner, struct alloc *alloc);
 void wal__scanner_deinit(struct wal__scanner *scanner);
-void wal__scanner_set_file(struct wal__scanner *scanner, struct env_file *file);
+/* read_bytes: a multiple of WAL_BLOCK_BYTES; WAL_SCAN_BYTES to read on and on, less to look at a little. */
+void wal__scanner_set_file(struct wal__scanner *scanner, struct env_file *file, size_t read_bytes);
 /* Up to len bytes at offset (a multiple of WAL_BLOCK_BYTES), fewer only at the end of the file. */
-MUST_USE enum status wal__scanner_view(struct wal__scanner *scanner, uint64_t offset, size_t len, struct slice *ret_bytes,
-                                       struct error *err);
+MUST_USE enum status wal__scanner_view(struct wal__scanner *scanner, uint64_t offset, size_t len,
+                                       struct slice *ret_bytes, struct error *err);
 /* The group at offset, judged. STATUS_OK with a verdict, or the failure to read; STATUS_UNSUPPORTED. */
 MUST_USE enum status wal__scan_group(struct wal__scanner *scanner, uint64_t offset, uint64_t generation,
-                                     enum wal__verdict *ret_verdict, struct wal__group_view *ret_view, struct error *err);
-/* Where the file's last byte that isn't zero ends, at least `from`. */
-MUST_USE enum status wal__scan_used_end(struct wal__scanner *scanner, uint64_t from, uint64_t *ret_end, struct error *err);
+                                     enum wal__verdict *ret_verdict, struct wal__group_view *ret_view,
+                                     struct error *err);
 
 /* Visits, in log order, the groups that hold first_index..last_index; live_first..live_last is what counts in each. */
 typedef enum status (*wal__visit)(void *context, const struct wal__group_view *view, uint64_t live_first,
@@ -298,7 +302,8 @@ struct wal__found {
     enum wal__verdict start_verdict;
     struct wal__group_header start; /* unless WAL__GROUP_BAD_HEADER */
     bool on_chain;
-    uint64_t end; /* as the segment after it says; 0 if none does */
+    bool reusable; /* prepared, and nothing was written to it */
+    uint64_t end;  /* as the segment after it says; 0 if none does */
 };
 
 struct wal__recovery {
@@ -309,19 +314,23 @@ struct wal__recovery {
     struct wal__scanner scanner;
     struct wal__found *found; /* by number */
     size_t found_count;
-    size_t found_capacity;
     size_t newest; /* on the chain; found_count if the chain is empty */
     size_t oldest;
-    uint64_t sequence_seen; /* highest in any good header */
-    struct wal__group_header last_header; /* newest good one: by sequence */
+    /* While the log is read: */
     uint64_t chain;                       /* checksum of the last group that counts */
-    uint64_t membership_sequence;
+    uint64_t sequence;                    /* its sequence */
+    uint64_t sequence_seen;               /* highest in any good header, counted or not */
+    struct wal__group_header last_header; /* has the newest term and vote */
+    uint64_t commit_index;
+    uint64_t base_index; /* the log starts after this entry */
+    uint64_t base_term;
+    uint64_t frontier_term; /* of the log's entry at frontier->index; 0 if unknown */
+    bool stopped;           /* at damage: nothing behind it counts */
 };
 
 /* Lists, opens and looks at the heads of all segment files, finds the chain. May set out->fault. */
 MUST_USE enum status wal__find_segments(struct wal__recovery *recovery);
 void wal__fault(struct wal__recovery *recovery, uint64_t number, uint64_t offset, const char *what);
-void wal__saw_header(struct wal__recovery *recovery, const struct wal__group_header *header);
 MUST_USE enum status wal__recover(struct wal *wal, const struct wal_frontier *frontier, struct wal_recovered *out,
                                   struct error *err);
 
@@ -345,7 +354,8 @@ struct wal__prepare_job {
     struct env_work work;
     struct wal *wal;
     bool busy;
-    bool failing; /* the last try failed: told by prepare_state, tried again by the timer */
+    bool failing;      /* the last try failed; tried again by the timer */
+    bool told_failing; /* what prepare_state was told last */
     struct wal__segment *segment;
     struct wal__segment_header header;
     enum status status;
@@ -371,6 +381,7 @@ struct wal {
 
     bool started;
     bool failed; /* final */
+    bool told_failed;
     bool closing;
     struct error failure;
 
@@ -393,7 +404,8 @@ struct wal {
     /* Forming (wal_append.c). */
     struct wal__pool pool;
     struct list pending; /* groups with records, not sealed, oldest first; each is in the cache too */
-    struct list spares;  /* empty groups that wal_reserve made ready */
+    uint32_t pending_count;
+    struct list spares; /* empty groups that wal_reserve made ready */
     size_t group_bytes_hint;
     struct wal__group *appending; /* between begin and end */
     struct wal_record append_record;
@@ -410,7 +422,7 @@ struct wal {
     uint8_t *block; /* for groups without records */
     struct env_io write_io;
     struct env_task flush_task;
-    struct env_task failed_task;
+    struct env_task tell_task;
     struct env_timer mark_timer;
     bool needs_mark;
     bool mark_due;
@@ -472,6 +484,8 @@ void wal__reads_cut(struct wal *wal, uint64_t index);
 void wal__reads_abandon(struct wal *wal);
 
 /* wal.c */
+/* News for `failed` or `prepare_state`: told later in this turn. */
+void wal__tell(struct wal *wal);
 void wal__free(struct wal *wal);
 
 #endif

@@ -1,0 +1,285 @@
+/* The manifest's files. The order of writes and syncs is argued in manifest.h. */
+#include "storage/manifest.h"
+
+#include "node/base/check.h"
+#include "storage/file_names.h"
+
+#include <inttypes.h>
+
+enum { MANIFEST_READ_BYTES_MAX = 1024 * 1024 * 1024 };
+
+/* ---- Reading ---------------------------------------------------------------------------------------------------- */
+
+/* The whole file, appended to buf. */
+static enum status read_file(struct env_file *file, struct buf *buf, struct error *err) {
+    uint64_t size_bytes;
+    size_t got;
+    enum status status = env_size(file, &size_bytes, err);
+    if (status != STATUS_OK) {
+        return status;
+    }
+    if (size_bytes > MANIFEST_READ_BYTES_MAX) {
+        return error_set(err, STATUS_CORRUPT, "%s: %" PRIu64 " bytes are too many", env_file_path(file), size_bytes);
+    }
+    if (buf_reserve(buf, (size_t)size_bytes) != STATUS_OK) {
+        return error_set(err, STATUS_NO_MEMORY, "%s: no memory to read it", env_file_path(file));
+    }
+    if (size_bytes == 0) {
+        return STATUS_OK;
+    }
+    status = env_pread(file, buf->data + buf->len, (size_t)size_bytes, 0, &got, err);
+    if (status == STATUS_OK) {
+        buf->len += got;
+    }
+    return status;
+}
+
+static enum status read_current(struct manifest *manifest, uint64_t *ret_number, struct error *err) {
+    char path[LIMIT_PATH_BYTES];
+    struct env_file *file;
+    struct buf bytes;
+    buf_init(&bytes, manifest->env->alloc, 0);
+    file_path(path, manifest->dir, CURRENT_NAME);
+    enum status status = env_open(manifest->env, path, ENV_OPEN_READ, &file, err);
+    if (status != STATUS_OK) {
+        return status;
+    }
+    status = read_file(file, &bytes, err);
+    if (status == STATUS_OK) {
+        status = manifest_current_decode(buf_slice(&bytes), &manifest->identity, ret_number, err);
+        if (status != STATUS_OK) {
+            error_prefix(err, "%s", path);
+        }
+    }
+    env_close(file);
+    buf_deinit(&bytes);
+    return status;
+}
+
+enum status manifest_load(struct manifest *manifest, struct manifest_state *state, struct error *err) {
+    CHECK(manifest->file == NULL);
+    char path[LIMIT_PATH_BYTES];
+    uint64_t number = 0;
+    struct manifest_end end;
+    struct buf bytes;
+    buf_init(&bytes, manifest->env->alloc, 0);
+    enum status status = read_current(manifest, &number, err);
+    if (status != STATUS_OK) {
+        return status;
+    }
+    file_path_manifest(path, manifest->dir, number);
+    status = env_open(manifest->env, path, ENV_OPEN_READ | ENV_OPEN_WRITE, &manifest->file, err);
+    if (status != STATUS_OK) {
+        if (status == STATUS_NOT_FOUND) {
+            status = error_set(err, STATUS_CORRUPT, "%s: missing, but %s names it", path, CURRENT_NAME);
+        }
+        goto out;
+    }
+    status = read_file(manifest->file, &bytes, err);
+    if (status != STATUS_OK) {
+        goto out;
+    }
+    status = manifest_parse(buf_slice(&bytes), &manifest->identity, number, state, &end, err);
+    if (status != STATUS_OK) {
+        error_prefix(err, "%s", path);
+        goto out;
+    }
+    if (end.size_bytes != bytes.len) {
+        status = env_truncate(manifest->file, end.size_bytes, err);
+        if (status != STATUS_OK) {
+            goto out;
+        }
+    }
+    manifest->number = number;
+    manifest->size_bytes = end.size_bytes;
+    manifest->sequence = end.sequence;
+out:
+    buf_deinit(&bytes);
+    if (status != STATUS_OK) {
+        manifest_close(manifest);
+    }
+    return status;
+}
+
+void manifest_close(struct manifest *manifest) {
+    env_close(manifest->file);
+    mem_free(manifest->env->alloc, manifest->reserved);
+    manifest->file = NULL;
+    manifest->reserved = NULL;
+    manifest->reserved_len = 0;
+}
+
+/* ---- Writing ---------------------------------------------------------------------------------------------------- */
+
+static enum status write_at(struct manifest *manifest, struct env_file *file, const void *data, size_t len,
+                            uint64_t offset, struct error *err) {
+    enum status status = env_fault_point(manifest->env, FAULT_MANIFEST_WRITE, err);
+    if (status == STATUS_OK) {
+        status = env_pwrite(file, data, len, offset, err);
+    }
+    if (status != STATUS_OK) {
+        error_prefix(err, "%s: writing at offset %" PRIu64, env_file_path(file), offset);
+        return status;
+    }
+    manifest->written_bytes += len;
+    return STATUS_OK;
+}
+
+static enum status sync_file(struct manifest *manifest, struct env_file *file, struct error *err) {
+    enum status status = env_fault_point(manifest->env, FAULT_MANIFEST_SYNC, err);
+    if (status == STATUS_OK) {
+        status = env_sync(file, err);
+    }
+    if (status != STATUS_OK) {
+        error_prefix(err, "%s: sync", env_file_path(file));
+    }
+    return status;
+}
+
+enum status manifest_reserve(struct manifest *manifest, size_t payload_len) {
+    size_t len = manifest_edit_bytes(payload_len);
+    if (len <= manifest->reserved_len) {
+        return STATUS_OK;
+    }
+    uint8_t *bytes = mem_alloc(manifest->env->alloc, len);
+    if (bytes == NULL) {
+        return STATUS_NO_MEMORY;
+    }
+    mem_free(manifest->env->alloc, manifest->reserved);
+    manifest->reserved = bytes;
+    manifest->reserved_len = len;
+    return STATUS_OK;
+}
+
+enum status manifest_append(struct manifest *manifest, struct slice edit, struct error *err) {
+    uint8_t mark[MANIFEST_BLOCK_BYTES];
+    size_t len = manifest_edit_bytes(edit.len);
+    uint64_t sequence = manifest->sequence + 1;
+    uint64_t mark_at = manifest->size_bytes + len;
+    CHECK(manifest->file != NULL && len <= manifest->reserved_len);
+    manifest_edit_seal(manifest->reserved, edit, manifest->number, sequence, manifest->size_bytes);
+    manifest_mark_seal(mark, manifest->number, sequence, mark_at);
+    enum status status = write_at(manifest, manifest->file, manifest->reserved, len, manifest->size_bytes, err);
+    if (status == STATUS_OK) {
+        status = sync_file(manifest, manifest->file, err);
+    }
+    if (status == STATUS_OK) {
+        status = write_at(manifest, manifest->file, mark, sizeof mark, mark_at, err);
+    }
+    if (status == STATUS_OK) {
+        status = sync_file(manifest, manifest->file, err);
+    }
+    if (status == STATUS_OK) {
+        manifest->size_bytes = mark_at + MANIFEST_BLOCK_BYTES;
+        manifest->sequence = sequence;
+    }
+    return status;
+}
+
+/* A new, synced manifest file with one marked edit. */
+static enum status write_new(struct manifest *manifest, const char *path, uint64_t number, struct slice snapshot,
+                             struct env_file **ret_file, uint64_t *ret_size, struct error *err) {
+    size_t edit_len = manifest_edit_bytes(snapshot.len);
+    size_t len = MANIFEST_BLOCK_BYTES + edit_len + MANIFEST_BLOCK_BYTES;
+    struct env_file *file = NULL;
+    uint8_t *bytes = mem_alloc(manifest->env->alloc, len);
+    if (bytes == NULL) {
+        return error_set(err, STATUS_NO_MEMORY, "%s: no memory for it", path);
+    }
+    manifest_header_encode(bytes, &manifest->identity, number);
+    manifest_edit_seal(bytes + MANIFEST_BLOCK_BYTES, snapshot, number, 1, MANIFEST_BLOCK_BYTES);
+    manifest_mark_seal(bytes + MANIFEST_BLOCK_BYTES + edit_len, number, 1, MANIFEST_BLOCK_BYTES + edit_len);
+    enum status status =
+        env_open(manifest->env, path, ENV_OPEN_READ | ENV_OPEN_WRITE | ENV_OPEN_CREATE | ENV_OPEN_TRUNCATE, &file, err);
+    if (status == STATUS_OK) {
+        status = write_at(manifest, file, bytes, len, 0, err);
+    }
+    if (status == STATUS_OK) {
+        status = sync_file(manifest, file, err);
+    }
+    mem_free(manifest->env->alloc, bytes);
+    if (status != STATUS_OK) {
+        env_close(file);
+        return status;
+    }
+    *ret_file = file;
+    *ret_size = len;
+    return STATUS_OK;
+}
+
+static enum status write_current(struct manifest *manifest, const char *path, uint64_t number, struct error *err) {
+    uint8_t bytes[CURRENT_BYTES];
+    struct env_file *file;
+    manifest_current_encode(bytes, &manifest->identity, number);
+    enum status status =
+        env_open(manifest->env, path, ENV_OPEN_WRITE | ENV_OPEN_CREATE | ENV_OPEN_TRUNCATE, &file, err);
+    if (status != STATUS_OK) {
+        return status;
+    }
+    status = write_at(manifest, file, bytes, sizeof bytes, 0, err);
+    if (status == STATUS_OK) {
+        status = sync_file(manifest, file, err);
+    }
+    env_close(file);
+    return status;
+}
+
+static void unlink_quietly(struct manifest *manifest, const char *path) {
+    /* A leftover is named by nothing and goes at the next start. */
+    struct error ignored;
+    enum status status = env_unlink(manifest->env, path, &ignored);
+    (void)status;
+}
+
+enum status manifest_switch(struct manifest *manifest, uint64_t number, struct slice snapshot, struct error *err) {
+    CHECK(number > manifest->number);
+    char path[LIMIT_PATH_BYTES];
+    char current[LIMIT_PATH_BYTES];
+    char current_new[LIMIT_PATH_BYTES];
+    struct env_file *file = NULL;
+    uint64_t size_bytes = 0;
+    file_path_manifest(path, manifest->dir, number);
+    file_path(current, manifest->dir, CURRENT_NAME);
+    file_path(current_new, manifest->dir, CURRENT_NEW_NAME);
+    enum status status = write_new(manifest, path, number, snapshot, &file, &size_bytes, err);
+    if (status == STATUS_OK) {
+        status = env_sync_dir(manifest->env, manifest->dir, err);
+    }
+    if (status == STATUS_OK) {
+        status = write_current(manifest, current_new, number, err);
+    }
+    if (status != STATUS_OK) {
+        /* Nothing names the new file. */
+        env_close(file);
+        unlink_quietly(manifest, current_new);
+        unlink_quietly(manifest, path);
+        return status;
+    }
+    status = env_fault_point(manifest->env, FAULT_MANIFEST_RENAME, err);
+    if (status == STATUS_OK) {
+        status = env_rename(manifest->env, current_new, current, err);
+    }
+    if (status == STATUS_OK) {
+        status = env_sync_dir(manifest->env, manifest->dir, err);
+    }
+    if (status != STATUS_OK) {
+        /* Which one CURRENT names after a crash is not known; the error must not pass for a harmless one. */
+        env_close(file);
+        error_prefix(err, "%s: the switch to manifest %" PRIx64 " has an unknown outcome", manifest->dir, number);
+        if (err != NULL) {
+            err->code = STATUS_IO;
+        }
+        return STATUS_IO;
+    }
+    env_close(manifest->file);
+    if (manifest->number != 0) {
+        file_path_manifest(path, manifest->dir, manifest->number);
+        unlink_quietly(manifest, path);
+    }
+    manifest->file = file;
+    manifest->number = number;
+    manifest->size_bytes = size_bytes;
+    manifest->snapshot_bytes = size_bytes;
+    manifest->sequence = 1;
+    return STATUS_OK;
+}

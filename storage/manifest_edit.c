@@ -1,0 +1,268 @@
+/* Edits as bytes, and the state they add up to. */
+#include "storage/manifest_edit.h"
+
+#include "node/base/bytes.h"
+#include "node/base/check.h"
+
+/* ---- Writing ---------------------------------------------------------------------------------------------------- */
+
+enum { FRONTIER_FIXED_BYTES = 5 * 8 + 4 + STORAGE_DIGEST_BYTES + 4, FILE_FIXED_BYTES = 2 + 7 * 8 };
+
+static enum status put_tag_and_u64(struct buf *out, enum manifest_tag tag, uint64_t value) {
+    uint8_t bytes[9];
+    bytes[0] = (uint8_t)tag;
+    put_u64(bytes + 1, value);
+    return buf_append(out, bytes, sizeof bytes);
+}
+
+enum status manifest_put_frontier(struct buf *out, const struct storage_frontier *frontier) {
+    CHECK(frontier->membership_len <= LIMIT_MEMBERSHIP_BYTES);
+    enum status status = buf_reserve(out, 1 + FRONTIER_FIXED_BYTES + frontier->membership_len);
+    if (status != STATUS_OK) {
+        return status;
+    }
+    uint8_t *at = out->data + out->len;
+    *at++ = MANIFEST_FRONTIER;
+    put_u64(at, frontier->index);
+    put_u64(at + 8, frontier->term);
+    put_u64(at + 16, frontier->cluster_time_ms);
+    put_u64(at + 24, frontier->horizon);
+    put_u64(at + 32, frontier->session_epoch);
+    put_u32(at + 40, frontier->feature_level);
+    memcpy(at + 44, frontier->digest, STORAGE_DIGEST_BYTES);
+    put_u32(at + 44 + STORAGE_DIGEST_BYTES, frontier->membership_len);
+    memcpy(at + FRONTIER_FIXED_BYTES, frontier->membership, frontier->membership_len);
+    out->len += 1 + FRONTIER_FIXED_BYTES + frontier->membership_len;
+    return STATUS_OK;
+}
+
+enum status manifest_put_next_file(struct buf *out, uint64_t number) {
+    return put_tag_and_u64(out, MANIFEST_NEXT_FILE, number);
+}
+
+static uint8_t *put_key(uint8_t *at, struct slice key) {
+    put_u16(at, (uint16_t)key.len);
+    memcpy(at + 2, key.data, key.len);
+    return at + 2 + key.len;
+}
+
+enum status manifest_put_add_file(struct buf *out, unsigned level, const struct sst_meta *meta) {
+    CHECK(level < MANIFEST_LEVELS);
+    CHECK(meta->smallest.len <= LIMIT_KEY_BYTES && meta->largest.len <= LIMIT_KEY_BYTES);
+    size_t size = 1 + FILE_FIXED_BYTES + 2 + meta->smallest.len + 2 + meta->largest.len;
+    enum status status = buf_reserve(out, size);
+    if (status != STATUS_OK) {
+        return status;
+    }
+    const uint64_t numbers[7] = {meta->number,       meta->id,       meta->size_bytes,
+                                 meta->entries,      meta->checksum, meta->revision_first,
+                                 meta->revision_last};
+    uint8_t *at = out->data + out->len;
+    *at++ = MANIFEST_ADD_FILE;
+    *at++ = (uint8_t)level;
+    *at++ = 0; /* flags */
+    for (size_t i = 0; i < 7; i++, at += 8) {
+        put_u64(at, numbers[i]);
+    }
+    at = put_key(at, meta->smallest);
+    at = put_key(at, meta->largest);
+    CHECK(at == out->data + out->len + size);
+    out->len += size;
+    return STATUS_OK;
+}
+
+enum status manifest_put_remove_file(struct buf *out, unsigned level, uint64_t number) {
+    uint8_t bytes[10];
+    CHECK(level < MANIFEST_LEVELS);
+    bytes[0] = MANIFEST_REMOVE_FILE;
+    bytes[1] = (uint8_t)level;
+    put_u64(bytes + 2, number);
+    return buf_append(out, bytes, sizeof bytes);
+}
+
+enum status manifest_put_horizon(struct buf *out, uint64_t revision) {
+    return put_tag_and_u64(out, MANIFEST_HORIZON, revision);
+}
+
+/* ---- State ------------------------------------------------------------------------------------------------------ */
+
+void manifest_state_init(struct manifest_state *state, struct alloc *alloc) {
+    memset(state, 0, sizeof *state);
+    state->alloc = alloc;
+    state->next_file = 1;
+}
+
+void manifest_state_deinit(struct manifest_state *state) {
+    for (size_t i = 0; i < state->file_count; i++) {
+        mem_free(state->alloc, state->files[i].keys);
+    }
+    mem_free(state->alloc, state->files);
+    state->files = NULL;
+    state->file_count = 0;
+    state->file_capacity = 0;
+}
+
+/* Where the number is, or would go. */
+static size_t find_file(const struct manifest_state *state, uint64_t number) {
+    size_t low = 0;
+    size_t high = state->file_count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (state->files[middle].meta.number < number) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    return low;
+}
+
+static enum status reserve_file(struct manifest_state *state) {
+    if (state->file_count < state->file_capacity) {
+        return STATUS_OK;
+    }
+    size_t capacity = state->file_capacity == 0 ? 16 : 2 * state->file_capacity;
+    struct manifest_file *files = mem_resize(state->alloc, state->files, capacity * sizeof *files);
+    if (files == NULL) {
+        return STATUS_NO_MEMORY;
+    }
+    state->files = files;
+    state->file_capacity = capacity;
+    return STATUS_OK;
+}
+
+static bool take_key(struct slice *at, struct slice *ret_key) {
+    uint16_t len;
+    return cursor_u16(at, &len) && len >= 1 && len <= LIMIT_KEY_BYTES && cursor_bytes(at, len, ret_key);
+}
+
+static enum status apply_add(struct manifest_state *state, struct slice *at) {
+    uint8_t level;
+    uint8_t flags;
+    uint64_t numbers[7];
+    struct sst_meta meta;
+    if (!cursor_u8(at, &level) || level >= MANIFEST_LEVELS || !cursor_u8(at, &flags)) {
+        return STATUS_CORRUPT;
+    }
+    if (flags != 0) {
+        return STATUS_UNSUPPORTED;
+    }
+    for (size_t i = 0; i < 7; i++) {
+        if (!cursor_u64(at, &numbers[i])) {
+            return STATUS_CORRUPT;
+        }
+    }
+    if (!take_key(at, &meta.smallest) || !take_key(at, &meta.largest) ||
+        slice_compare(meta.smallest, meta.largest) > 0 || numbers[3] == 0 || numbers[5] > numbers[6]) {
+        return STATUS_CORRUPT;
+    }
+    meta.number = numbers[0];
+    meta.id = numbers[1];
+    meta.size_bytes = numbers[2];
+    meta.entries = numbers[3];
+    meta.checksum = numbers[4];
+    meta.revision_first = numbers[5];
+    meta.revision_last = numbers[6];
+    size_t slot = find_file(state, meta.number);
+    if (slot < state->file_count && state->files[slot].meta.number == meta.number) {
+        return STATUS_CORRUPT;
+    }
+    enum status status = reserve_file(state);
+    if (status != STATUS_OK) {
+        return status;
+    }
+    uint8_t *keys = mem_alloc(state->alloc, meta.smallest.len + meta.largest.len);
+    if (keys == NULL) {
+        return STATUS_NO_MEMORY;
+    }
+    memcpy(keys, meta.smallest.data, meta.smallest.len);
+    memcpy(keys + meta.smallest.len, meta.largest.data, meta.largest.len);
+    meta.smallest.data = keys;
+    meta.largest.data = keys + meta.smallest.len;
+    memmove(&state->files[slot + 1], &state->files[slot], (state->file_count - slot) * sizeof *state->files);
+    state->files[slot] = (struct manifest_file){.level = level, .meta = meta, .keys = keys};
+    state->file_count++;
+    return STATUS_OK;
+}
+
+static enum status apply_remove(struct manifest_state *state, struct slice *at) {
+    uint8_t level;
+    uint64_t number;
+    if (!cursor_u8(at, &level) || !cursor_u64(at, &number)) {
+        return STATUS_CORRUPT;
+    }
+    size_t slot = find_file(state, number);
+    if (slot == state->file_count || state->files[slot].meta.number != number || state->files[slot].level != level) {
+        return STATUS_CORRUPT;
+    }
+    mem_free(state->alloc, state->files[slot].keys);
+    state->file_count--;
+    memmove(&state->files[slot], &state->files[slot + 1], (state->file_count - slot) * sizeof *state->files);
+    return STATUS_OK;
+}
+
+/* No part of a frontier ever goes back. */
+static enum status apply_frontier(struct manifest_state *state, struct slice *at) {
+    struct storage_frontier frontier;
+    struct slice digest;
+    struct slice membership;
+    memset(&frontier, 0, sizeof frontier);
+    if (!cursor_u64(at, &frontier.index) || !cursor_u64(at, &frontier.term) ||
+        !cursor_u64(at, &frontier.cluster_time_ms) || !cursor_u64(at, &frontier.horizon) ||
+        !cursor_u64(at, &frontier.session_epoch) || !cursor_u32(at, &frontier.feature_level) ||
+        !cursor_bytes(at, STORAGE_DIGEST_BYTES, &digest) || !cursor_u32(at, &frontier.membership_len) ||
+        frontier.membership_len > LIMIT_MEMBERSHIP_BYTES || !cursor_bytes(at, frontier.membership_len, &membership)) {
+        return STATUS_CORRUPT;
+    }
+    const struct storage_frontier *old = &state->frontier;
+    if (frontier.index < old->index || frontier.term < old->term || frontier.horizon < old->horizon) {
+        return STATUS_CORRUPT;
+    }
+    memcpy(frontier.digest, digest.data, STORAGE_DIGEST_BYTES);
+    memcpy(frontier.membership, membership.data, membership.len);
+    state->frontier = frontier;
+    return STATUS_OK;
+}
+
+static enum status apply_growing(uint64_t *number, struct slice *at) {
+    uint64_t value;
+    if (!cursor_u64(at, &value) || value < *number) {
+        return STATUS_CORRUPT;
+    }
+    *number = value;
+    return STATUS_OK;
+}
+
+enum status manifest_state_apply(struct manifest_state *state, struct slice edit) {
+    enum status status = STATUS_OK;
+    uint8_t tag;
+    while (status == STATUS_OK && cursor_u8(&edit, &tag)) {
+        switch (tag) {
+        case MANIFEST_FRONTIER: status = apply_frontier(state, &edit); break;
+        case MANIFEST_NEXT_FILE: status = apply_growing(&state->next_file, &edit); break;
+        case MANIFEST_ADD_FILE: status = apply_add(state, &edit); break;
+        case MANIFEST_REMOVE_FILE: status = apply_remove(state, &edit); break;
+        case MANIFEST_HORIZON: status = apply_growing(&state->horizon, &edit); break;
+        default: status = STATUS_UNSUPPORTED; break;
+        }
+    }
+    if (status == STATUS_OK && state->file_count > 0 &&
+        state->files[state->file_count - 1].meta.number >= state->next_file) {
+        status = STATUS_CORRUPT;
+    }
+    return status;
+}
+
+enum status manifest_state_encode(const struct manifest_state *state, struct buf *out) {
+    enum status status = manifest_put_next_file(out, state->next_file);
+    if (status == STATUS_OK) {
+        status = manifest_put_frontier(out, &state->frontier);
+    }
+    if (status == STATUS_OK) {
+        status = manifest_put_horizon(out, state->horizon);
+    }
+    for (size_t i = 0; i < state->file_count && status == STATUS_OK; i++) {
+        status = manifest_put_add_file(out, state->files[i].level, &state->files[i].meta);
+    }
+    return status;
+}

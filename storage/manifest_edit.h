@@ -1,0 +1,60 @@
+/*
+ * What a manifest says, as bytes and as state: edits are lists of fields, a state is what applying them in order gives.
+ *
+ * Pure functions over memory. FORMAT.md has the fields. A field of unknown kind is STATUS_UNSUPPORTED: a newer
+ * version's store must not be opened by one that would drop what it doesn't know.
+ */
+#ifndef HOLDFAST_STORAGE_MANIFEST_EDIT_H
+#define HOLDFAST_STORAGE_MANIFEST_EDIT_H
+
+#include "node/base/buf.h"
+#include "storage/sst.h"
+#include "storage/storage.h"
+
+enum { MANIFEST_LEVELS = 2 };
+
+enum manifest_tag {
+    MANIFEST_FRONTIER = 1,
+    MANIFEST_NEXT_FILE = 2,
+    MANIFEST_ADD_FILE = 3,
+    MANIFEST_REMOVE_FILE = 4,
+    MANIFEST_HORIZON = 5
+    /* 6: value file, 7: change file, 8: checkpoint pin; reserved */
+};
+
+/* ---- Writing: each appends one field; STATUS_NO_MEMORY ------------------------------------------------------- */
+
+MUST_USE enum status manifest_put_frontier(struct buf *out, const struct storage_frontier *frontier);
+MUST_USE enum status manifest_put_next_file(struct buf *out, uint64_t number);
+MUST_USE enum status manifest_put_add_file(struct buf *out, unsigned level, const struct sst_meta *meta);
+MUST_USE enum status manifest_put_remove_file(struct buf *out, unsigned level, uint64_t number);
+/* Reads below this revision can't be served any more: a merge dropped what they would need. */
+MUST_USE enum status manifest_put_horizon(struct buf *out, uint64_t revision);
+
+/* ---- Reading -------------------------------------------------------------------------------------------------- */
+
+struct manifest_file {
+    unsigned level;
+    struct sst_meta meta; /* keys owned, in `keys` */
+    uint8_t *keys;
+};
+
+struct manifest_state {
+    struct alloc *alloc;
+    struct storage_frontier frontier;
+    uint64_t horizon;            /* highest that a merge used */
+    uint64_t next_file;          /* greater than every number in use */
+    struct manifest_file *files; /* by number, growing */
+    size_t file_count;
+    size_t file_capacity;
+};
+
+void manifest_state_init(struct manifest_state *state, struct alloc *alloc);
+void manifest_state_deinit(struct manifest_state *state);
+/* Applies one edit. STATUS_CORRUPT (malformed, or impossible in this state), STATUS_UNSUPPORTED, STATUS_NO_MEMORY: the
+ * state is half changed then and only good for deinit. */
+MUST_USE enum status manifest_state_apply(struct manifest_state *state, struct slice edit);
+/* Appends the one edit that makes an empty state equal to this one. */
+MUST_USE enum status manifest_state_encode(const struct manifest_state *state, struct buf *out);
+
+#endif

@@ -1,0 +1,48 @@
+/* A cursor over a memtable. */
+#include "storage/cursor.h"
+#include "storage/memtable.h"
+
+struct memtable_cursor {
+    struct cursor base;
+    const struct memtable *memtable;
+    const struct memtable_node *node;
+};
+
+static enum status settle(struct memtable_cursor *cursor, const struct memtable_node *node) {
+    cursor->node = node;
+    if (node == NULL) {
+        return STATUS_NOT_FOUND;
+    }
+    cursor->base.entry = memtable_entry(node);
+    return STATUS_OK;
+}
+
+static enum status memtable_cursor_seek(struct cursor *base, const struct entry_key *target, struct error *err) {
+    (void)err;
+    struct memtable_cursor *cursor = (struct memtable_cursor *)base;
+    return settle(cursor, memtable_seek(cursor->memtable, target));
+}
+
+static enum status memtable_cursor_next(struct cursor *base, struct error *err) {
+    (void)err;
+    struct memtable_cursor *cursor = (struct memtable_cursor *)base;
+    return settle(cursor, memtable_next(cursor->node));
+}
+
+static void memtable_cursor_free(struct cursor *base) { mem_free(base->alloc, base); }
+
+static const struct cursor_ops memtable_cursor_ops = {
+    .seek = memtable_cursor_seek,
+    .next = memtable_cursor_next,
+    .free = memtable_cursor_free,
+};
+
+struct cursor *memtable_cursor_new(struct alloc *alloc, const struct memtable *memtable) {
+    struct memtable_cursor *cursor = mem_alloc_zero(alloc, sizeof *cursor);
+    if (cursor == NULL) {
+        return NULL;
+    }
+    cursor->base = (struct cursor){.ops = &memtable_cursor_ops, .alloc = alloc};
+    cursor->memtable = memtable;
+    return &cursor->base;
+}

@@ -1,0 +1,198 @@
+/*
+ * The end of things: read sets that no view holds, the memtables, versions and tables that hang on them, and the store
+ * itself.
+ *
+ *   last view released (any thread) -> read set on the publisher's stack -> message to the owner loop
+ *   owner: counts down generations, versions, tables -> a worker frees memory, closes and unlinks files
+ *
+ * A table's file is unlinked only if a durable edit removed it (`obsolete`). Whatever else is left lying is named by no
+ * manifest, or may be named by one whose write had an unknown outcome: the next start decides.
+ *
+ * Closing: callbacks stop at once; jobs under way end; what they made is let go of; the published view is retracted;
+ * the reaper empties; a last job closes manifest and lock; memory goes.
+ */
+#include "node/base/check.h"
+#include "storage/storage_internal.h"
+
+/* ---- Any thread ---------------------------------------------------------------------------------------------------
+ */
+
+void storage__read_set_dead(struct view_publisher *publisher) {
+    struct storage *storage = publisher->storage;
+    if (!atomic_exchange_explicit(&storage->collect_posted, true, memory_order_acq_rel)) {
+        env_post(storage->loop, &storage->collect);
+    }
+}
+
+/* ---- Counting down (owner) ----------------------------------------------------------------------------------------
+ */
+
+void storage__unref_table(struct storage *storage, struct sst *sst) {
+    CHECK(sst->refs > 0);
+    if (--sst->refs == 0) {
+        sst->next_dead = storage->dead_tables;
+        storage->dead_tables = sst;
+    }
+}
+
+void storage__unref_version(struct storage *storage, struct version *version) {
+    version_unref(version, &storage->dead_tables);
+}
+
+void storage__unref_generation(struct storage *storage, struct generation *generation) {
+    CHECK(generation->refs > 0);
+    if (--generation->refs > 0) {
+        return;
+    }
+    generation->next_dead = storage->dead_generations;
+    storage->dead_generations = generation;
+}
+
+static void take_apart(struct storage *storage, struct read_set *read_set) {
+    for (size_t i = 0; i < read_set->generation_count; i++) {
+        storage__unref_generation(storage, read_set->generations[i]);
+    }
+    storage__unref_version(storage, read_set->version);
+    mem_free(storage->env->alloc, read_set);
+}
+
+void storage__collect(struct env_message *message) {
+    struct storage *storage = CONTAINER_OF(message, struct storage, collect);
+    /* First the flag, then the stack: a read set that dies in between posts again. */
+    atomic_store_explicit(&storage->collect_posted, false, memory_order_seq_cst);
+    struct read_set *read_set = view_collect_dead(&storage->views);
+    while (read_set != NULL) {
+        struct read_set *next = read_set->next_dead;
+        take_apart(storage, read_set);
+        read_set = next;
+    }
+    storage__start_reaper(storage);
+    storage__close_step(storage);
+}
+
+/* ---- Reaper -------------------------------------------------------------------------------------------------------
+ */
+
+static void bury_tables(struct storage *storage, struct sst *sst) {
+    while (sst != NULL) {
+        struct sst *next = sst->next_dead;
+        bool obsolete = sst->obsolete;
+        uint64_t number = sst->meta.number;
+        sst_free(sst);
+        if (obsolete) {
+            char path[LIMIT_PATH_BYTES];
+            struct error ignored;
+            file_path_sst(path, storage->dir, number);
+            enum status status = env_unlink(storage->env, path, &ignored);
+            (void)status; /* then it goes at the next start */
+        }
+        sst = next;
+    }
+}
+
+static void run(struct env_work *work) {
+    struct reap_job *job = CONTAINER_OF(work, struct reap_job, work);
+    struct storage *storage = job->storage;
+    bury_tables(storage, job->tables);
+    for (struct generation *generation = job->generations; generation != NULL;) {
+        struct generation *next = generation->next_dead;
+        memtable_free(generation->memtable);
+        mem_free(storage->env->alloc, generation);
+        generation = next;
+    }
+    if (job->last) {
+        manifest_close(&storage->manifest);
+        env_close(storage->lock);
+        storage->lock = NULL;
+    }
+}
+
+static void done(struct env_work *work) {
+    struct reap_job *job = CONTAINER_OF(work, struct reap_job, work);
+    struct storage *storage = job->storage;
+    job->running = false;
+    if (!job->last) {
+        storage__start_reaper(storage);
+        storage__close_step(storage);
+        return;
+    }
+    void (*closed)(void *) = storage->closed;
+    void *context = storage->closed_context;
+    CHECK(!atomic_load(&storage->collect_posted));
+    storage__free(storage);
+    closed(context);
+}
+
+static void submit(struct storage *storage, bool last) {
+    struct reap_job *job = &storage->reap;
+    job->storage = storage;
+    job->running = true;
+    job->last = last;
+    job->tables = storage->dead_tables;
+    job->generations = storage->dead_generations;
+    storage->dead_tables = NULL;
+    storage->dead_generations = NULL;
+    job->work = (struct env_work){.run = run, .done = done, .loop = storage->loop};
+    env_work_submit(storage->env, ENV_WORK_SHORT, &job->work);
+}
+
+void storage__start_reaper(struct storage *storage) {
+    if (!storage->reap.running && (storage->dead_tables != NULL || storage->dead_generations != NULL)) {
+        submit(storage, false);
+    }
+}
+
+/* ---- Closing ------------------------------------------------------------------------------------------------------
+ */
+
+void storage_close(struct storage *storage, void (*closed)(void *context), void *context) {
+    CHECK(!storage->closing && closed != NULL);
+    storage->closing = true;
+    storage->closed = closed;
+    storage->closed_context = context;
+    if (storage->started) {
+        env_timer_cancel(&storage->timer);
+    }
+    storage__close_step(storage);
+}
+
+/* Nothing runs any more: lets go of all that the store itself holds. */
+static void let_go(struct storage *storage) {
+    view_retract(&storage->views);
+    read_set_unref(&storage->views, storage->read_set);
+    storage->read_set = NULL;
+    storage__unref_version(storage, storage->version);
+    storage->version = NULL;
+    storage__unref_generation(storage, storage->active);
+    storage->active = NULL;
+    for (struct list *link; (link = list_pop_front(&storage->full)) != NULL;) {
+        struct generation *generation = LIST_ENTRY(link, struct generation, link);
+        if (generation->sst != NULL) {
+            storage__unref_table(storage, generation->sst);
+        }
+        storage__unref_generation(storage, generation);
+    }
+}
+
+void storage__close_step(struct storage *storage) {
+    if (!storage->closing || storage->flush.running || storage->edit.running || storage->merge.state == MERGE_RUNNING) {
+        return;
+    }
+    if (storage->merge.state == MERGE_WRITTEN) {
+        storage__merge_end(storage);
+    }
+    if (storage->active != NULL) {
+        let_go(storage);
+    }
+    if (atomic_load_explicit(&storage->collect_posted, memory_order_acquire) || storage->reap.running) {
+        return;
+    }
+    CHECK(view_count_held(&storage->views) == 0);
+    submit(storage, true);
+}
+
+void storage__free(struct storage *storage) {
+    struct alloc *alloc = storage->env->alloc;
+    view_publisher_deinit(&storage->views);
+    mem_free(alloc, storage);
+}

@@ -1,0 +1,544 @@
+/*
+ * Recovery, second half: what the log says, torn or corrupt, and the new segment (DESIGN rules 10, 12, 13).
+ *
+ *   read    every segment of the chain, group by group, each of which must follow the one before it
+ *   judge   damage at the end of the newest segment: a torn tail if no good header stands behind it, else corruption
+ *   settle  sync the newest segment, remove what no longer counts, start a new segment with term, vote and membership,
+ * sync it load    the tail behind the commit index into memory
+ *
+ * Corruption stops it after reading: nothing on disk is changed, the log refuses to be written, and the caller is told
+ * where. A crash at any point of settling leaves the same log: the new segment counts only when its start group is
+ * whole, and that group says where the old one ended.
+ */
+#include "storage/wal_internal.h"
+
+/* ---- Reading ------------------------------------------------------------------------------------------------------
+ */
+
+static bool follows(const struct wal__recovery *recovery, const struct wal__group_header *header, uint64_t offset) {
+    bool first = (header->flags & WAL__GROUP_FIRST) != 0;
+    if (first != (offset == WAL_SEGMENT_HEADER_BYTES)) {
+        return false;
+    }
+    if (recovery->sequence == 0) {
+        return first; /* the oldest that is left: nothing to compare with */
+    }
+    if (first ? header->sequence <= recovery->sequence : header->sequence != recovery->sequence + 1) {
+        return false;
+    }
+    return header->previous_checksum == recovery->chain && header->term >= recovery->last_header.term &&
+           header->first_index <= recovery->wal->last_index + 1;
+}
+
+static void saw(struct wal__recovery *recovery, const struct wal__group_header *header) {
+    if (header->sequence > recovery->sequence_seen) {
+        recovery->sequence_seen = header->sequence;
+    }
+}
+
+static void count_start(struct wal__recovery *recovery, const struct wal__group_view *view) {
+    struct wal *wal = recovery->wal;
+    const struct wal__group_header *header = &view->header;
+    if (view->membership.len > 0) {
+        memcpy(wal->membership, view->membership.data, view->membership.len);
+        wal->membership_len = (uint32_t)view->membership.len;
+    }
+    if (recovery->sequence == 0) {
+        recovery->base_index = header->synced_index;
+        recovery->base_term = header->synced_term;
+        wal->first_index = header->synced_index + 1;
+        wal->last_index = header->synced_index;
+        wal->last_term = header->synced_term;
+        if (header->synced_index == recovery->frontier->index) {
+            recovery->frontier_term = header->synced_term;
+        }
+    }
+}
+
+static enum status count_records(struct wal__recovery *recovery, struct wal__segment *segment, uint64_t offset,
+                                 const struct wal__group_view *view) {
+    struct wal *wal = recovery->wal;
+    const struct wal__group_header *header = &view->header;
+    if (wal__index_reserve(&wal->index, wal->alloc, 1) != STATUS_OK) {
+        return error_set(recovery->err, STATUS_NO_MEMORY, "no memory for the index of the log");
+    }
+    if (header->first_index <= wal->last_index) {
+        wal__index_cut(&wal->index, header->first_index);
+    }
+    wal__index_add(&wal->index, header->first_index, segment, offset);
+    uint64_t last_index = wal__group_last_index(header);
+    uint64_t frontier_index = recovery->frontier->index;
+    if (frontier_index >= header->first_index) {
+        recovery->frontier_term = 0; /* cut off, unless this group has it */
+    }
+    const uint8_t *at = view->records.data;
+    for (uint64_t index = header->first_index; index <= last_index; index++) {
+        struct wal_record record = wal__record_at(at);
+        at += record.bytes.len;
+        wal->last_term = record.term;
+        if (index == frontier_index) {
+            recovery->frontier_term = record.term;
+        }
+    }
+    wal->last_index = last_index;
+    wal->first_index = header->first_index < wal->first_index ? header->first_index : wal->first_index;
+    segment->max_index = last_index > segment->max_index ? last_index : segment->max_index;
+    return STATUS_OK;
+}
+
+static enum status count_group(struct wal__recovery *recovery, struct wal__segment *segment, uint64_t offset,
+                               const struct wal__group_view *view) {
+    const struct wal__group_header *header = &view->header;
+    enum status status = STATUS_OK;
+    if ((header->flags & WAL__GROUP_FIRST) != 0) {
+        count_start(recovery, view);
+    }
+    if (header->record_count > 0) {
+        status = count_records(recovery, segment, offset, view);
+    }
+    saw(recovery, header);
+    recovery->sequence = header->sequence;
+    recovery->chain = header->checksum;
+    recovery->last_header = *header;
+    if (header->commit_index > recovery->commit_index) {
+        recovery->commit_index = header->commit_index;
+    }
+    return status;
+}
+
+/* ---- Judging damage -----------------------------------------------------------------------------------------------
+ */
+
+struct survey {
+    uint64_t used_end; /* of the last block that isn't all zero; where the survey began if there is none */
+    bool has_header;   /* a good header of this segment was seen */
+    struct wal__group_header newest;
+    uint64_t last_index; /* highest that such a header names */
+};
+
+static bool is_zero(const uint8_t *bytes, size_t len) {
+    return len == 0 || (bytes[0] == 0 && memcmp(bytes, bytes + 1, len - 1) == 0);
+}
+
+/* Looks at every block from `from` on for headers of this segment's groups. */
+static enum status survey_segment(struct wal__recovery *recovery, const struct wal__segment *segment, uint64_t from,
+                                  struct survey *survey) {
+    *survey = (struct survey){.used_end = from};
+    wal__scanner_set_file(&recovery->scanner, segment->file, WAL_SCAN_BYTES);
+    for (uint64_t offset = from;; offset += WAL_BLOCK_BYTES) {
+        struct slice block;
+        enum status status = wal__scanner_view(&recovery->scanner, offset, WAL_BLOCK_BYTES, &block, recovery->err);
+        if (status != STATUS_OK || block.len == 0) {
+            return status;
+        }
+        if (is_zero(block.data, block.len)) {
+            continue;
+        }
+        survey->used_end = offset + block.len;
+        struct wal__group_header header;
+        if (block.len == WAL_BLOCK_BYTES && wal__group_header_decode(block.data, &header) == STATUS_OK &&
+            header.generation == segment->generation) {
+            survey->has_header = true;
+            if (header.sequence > survey->newest.sequence) {
+                survey->newest = header;
+            }
+            uint64_t last_index = header.record_count > 0 ? wal__group_last_index(&header) : header.synced_index;
+            survey->last_index = last_index > survey->last_index ? last_index : survey->last_index;
+            saw(recovery, &header);
+        }
+    }
+}
+
+/* Notes a fault and learns what stands behind it: the newest term and vote, and how far the log went. */
+static enum status fault_at(struct wal__recovery *recovery, size_t position, uint64_t offset, const char *what) {
+    struct wal_fault *fault = &recovery->out->fault;
+    uint64_t last_index = recovery->wal->last_index;
+    recovery->stopped = true;
+    wal__fault(recovery, recovery->found[position].segment->number, offset, what);
+    fault->first_index = fault->first_index == 0 ? last_index + 1 : fault->first_index;
+    for (size_t i = position; i < recovery->found_count; i++) {
+        struct survey survey;
+        uint64_t from = i == position && offset > WAL_SEGMENT_HEADER_BYTES ? offset : WAL_SEGMENT_HEADER_BYTES;
+        enum status status = survey_segment(recovery, recovery->found[i].segment, from, &survey);
+        if (status != STATUS_OK) {
+            return status;
+        }
+        if (survey.newest.sequence > recovery->last_header.sequence) {
+            recovery->last_header = survey.newest;
+        }
+        last_index = survey.last_index > last_index ? survey.last_index : last_index;
+    }
+    fault->last_index = last_index >= fault->first_index ? last_index : 0;
+    return STATUS_OK;
+}
+
+/* Reads one segment of the chain up to where it ends or is damaged. */
+static enum status read_segment(struct wal__recovery *recovery, struct wal__found *found,
+                                enum wal__verdict *ret_verdict, struct wal__group_view *ret_view) {
+    struct wal__segment *segment = found->segment;
+    uint64_t limit = found->end != 0 ? found->end : segment->bytes;
+    wal__scanner_set_file(&recovery->scanner, segment->file, WAL_SCAN_BYTES);
+    *ret_verdict = WAL__GROUP_BAD_HEADER;
+    while (segment->end < limit) {
+        enum status status = wal__scan_group(&recovery->scanner, segment->end, segment->generation, ret_verdict,
+                                             ret_view, recovery->err);
+        if (status == STATUS_OK && *ret_verdict == WAL__GROUP_GOOD) {
+            if (!follows(recovery, &ret_view->header, segment->end)) {
+                return STATUS_OK;
+            }
+            status = count_group(recovery, segment, segment->end, ret_view);
+            segment->end += wal__padded(ret_view->header.total_bytes);
+            segment->written_end = segment->end;
+            continue;
+        }
+        return status;
+    }
+    *ret_verdict = WAL__GROUP_BAD_HEADER;
+    return STATUS_OK;
+}
+
+/* The newest segment stops being good at its `end`: is that the end of the log, a torn group, or corruption? */
+static enum status judge_newest(struct wal__recovery *recovery, enum wal__verdict verdict,
+                                const struct wal__group_view *view) {
+    const struct wal__segment *segment = recovery->found[recovery->newest].segment;
+    if (verdict != WAL__GROUP_BAD_HEADER && !follows(recovery, &view->header, segment->end)) {
+        return fault_at(recovery, recovery->newest, segment->end, "a group before this one is lost");
+    }
+    if (segment->end >= segment->bytes) {
+        return STATUS_OK;
+    }
+    struct survey survey;
+    enum status status = survey_segment(recovery, segment, segment->end + WAL_BLOCK_BYTES, &survey);
+    if (status != STATUS_OK) {
+        return status;
+    }
+    if (survey.has_header) {
+        return fault_at(recovery, recovery->newest, segment->end, "a damaged group with good ones behind it");
+    }
+    struct slice block;
+    status = wal__scanner_view(&recovery->scanner, segment->end, WAL_BLOCK_BYTES, &block, recovery->err);
+    if (status != STATUS_OK) {
+        return status;
+    }
+    if (!is_zero(block.data, block.len) || survey.used_end > segment->end + WAL_BLOCK_BYTES) {
+        recovery->out->torn_bytes = survey.used_end - segment->end;
+    }
+    return STATUS_OK;
+}
+
+/* A file behind the newest segment: prepared and unused, the torn start of a segment, or part of a log that is damaged.
+ */
+static enum status judge_unused(struct wal__recovery *recovery, size_t position) {
+    const struct wal__found *found = &recovery->found[position];
+    struct wal__segment *segment = found->segment;
+    bool has_chain = recovery->newest < recovery->found_count;
+    const struct wal__segment *newest = has_chain ? recovery->found[recovery->newest].segment : NULL;
+    struct survey survey;
+    enum status status = survey_segment(recovery, segment, WAL_FIRST_RECORDS_OFFSET, &survey);
+    if (status != STATUS_OK) {
+        return status;
+    }
+    bool used_behind = survey.used_end > WAL_FIRST_RECORDS_OFFSET;
+    struct slice start;
+    status = wal__scanner_view(&recovery->scanner, WAL_SEGMENT_HEADER_BYTES, WAL_BLOCK_BYTES, &start, recovery->err);
+    if (status != STATUS_OK) {
+        return status;
+    }
+    bool used_start = !is_zero(start.data, start.len);
+    if (!found->header_good) {
+        /* It was synced before the file got its name, so no crash damages it; but an empty file can be thrown away. */
+        if (used_start || used_behind) {
+            return fault_at(recovery, position, 0, "the segment's header is damaged");
+        }
+        return STATUS_OK;
+    }
+    if (survey.has_header) {
+        return fault_at(recovery, position, WAL_SEGMENT_HEADER_BYTES, "a damaged group with good ones behind it");
+    }
+    if (found->start_verdict == WAL__GROUP_BAD_BODY) {
+        /* A torn start group still says what came before it. */
+        const struct wal__group_header *header = &found->start;
+        saw(recovery, header);
+        if (header->previous_segment != (has_chain ? newest->number : 0) ||
+            header->previous_end != (has_chain ? newest->end : 0) || header->previous_checksum != recovery->chain) {
+            return fault_at(recovery, position, WAL_SEGMENT_HEADER_BYTES, "groups before this segment are lost");
+        }
+    }
+    if (used_start || used_behind) {
+        recovery->out->torn_bytes += survey.used_end - WAL_SEGMENT_HEADER_BYTES;
+    } else if (segment->bytes == recovery->wal->options.segment_bytes) {
+        segment->end = WAL_SEGMENT_HEADER_BYTES; /* as prepared: to be used */
+        recovery->found[position].reusable = true;
+    }
+    return STATUS_OK;
+}
+
+static enum status read_log(struct wal__recovery *recovery) {
+    enum wal__verdict verdict = WAL__GROUP_BAD_HEADER;
+    struct wal__group_view view = {.bytes = NULL};
+    bool has_chain = recovery->newest < recovery->found_count;
+    for (size_t i = has_chain ? recovery->oldest : recovery->found_count; i <= recovery->newest && has_chain; i++) {
+        struct wal__found *found = &recovery->found[i];
+        if (!found->on_chain) {
+            continue;
+        }
+        enum status status = read_segment(recovery, found, &verdict, &view);
+        if (status == STATUS_OK && found->end != 0 && found->segment->end != found->end) {
+            return fault_at(recovery, i, found->segment->end, "a damaged group with good ones behind it");
+        }
+        if (status == STATUS_OK && i == recovery->newest) {
+            status = judge_newest(recovery, verdict, &view);
+        }
+        if (status != STATUS_OK || recovery->stopped) {
+            return status;
+        }
+    }
+    for (size_t i = has_chain ? recovery->newest + 1 : 0; i < recovery->found_count; i++) {
+        enum status status = judge_unused(recovery, i);
+        if (status != STATUS_OK || recovery->stopped) {
+            return status;
+        }
+    }
+    if (has_chain && recovery->wal->first_index > recovery->frontier->index + 1) {
+        return fault_at(recovery, recovery->oldest, 0, "the log starts behind the manifest's last entry");
+    }
+    return STATUS_OK;
+}
+
+/* ---- Settling -----------------------------------------------------------------------------------------------------
+ */
+
+static void free_found(struct wal__found *found, struct alloc *alloc) {
+    if (found->segment != NULL) {
+        env_close(found->segment->file);
+        mem_free(alloc, found->segment);
+        found->segment = NULL;
+    }
+}
+
+/* Chain and prepared segments become the wal's; on a fault, everything else stays on disk for whoever heals it. */
+static enum status settle_files(struct wal__recovery *recovery) {
+    struct wal *wal = recovery->wal;
+    bool faulty = recovery->out->fault.present;
+    bool removed = false;
+    for (size_t i = 0; i < recovery->found_count; i++) {
+        struct wal__found *found = &recovery->found[i];
+        if (found->on_chain) {
+            list_push_back(&wal->segments, &found->segment->link);
+            found->segment = NULL;
+        } else if (found->reusable && !faulty) {
+            list_push_back(&wal->prepared, &found->segment->link);
+            wal->prepared_count++;
+            found->segment = NULL;
+        } else if (!faulty) {
+            char path[LIMIT_PATH_BYTES];
+            wal__segment_path(path, wal->dir, found->segment->number, "");
+            enum status status = env_unlink(wal->env, path, recovery->err);
+            if (status != STATUS_OK) {
+                return status;
+            }
+            removed = true;
+            free_found(found, wal->alloc);
+        }
+    }
+    /* Also for the names of prepared segments that a crash of the process left unsynced. */
+    return removed || wal->prepared_count > 0 ? env_sync_dir(wal->env, wal->dir, recovery->err) : STATUS_OK;
+}
+
+/* The next segment: one that was prepared before, or made now. */
+static enum status next_segment(struct wal__recovery *recovery, struct wal__segment **ret_segment) {
+    struct wal *wal = recovery->wal;
+    struct list *node = list_pop_front(&wal->prepared);
+    if (node != NULL) {
+        wal->prepared_count--;
+        *ret_segment = LIST_ENTRY(node, struct wal__segment, link);
+        list_push_back(&wal->segments, node);
+        return STATUS_OK;
+    }
+    struct wal__segment *segment = wal__segment_new(wal);
+    if (segment == NULL) {
+        return error_set(recovery->err, STATUS_NO_MEMORY, "no memory to start a log segment");
+    }
+    struct wal__segment_header header = {.node_id = wal->options.node_id,
+                                         .number = wal->next_number++,
+                                         .generation = env_random(wal->env),
+                                         .bytes = wal->options.segment_bytes};
+    memcpy(header.cluster_id, wal->options.cluster_id, WAL_CLUSTER_ID_BYTES);
+    enum status status = wal__segment_create(wal->env, wal->dir, &header, &segment->file, recovery->err);
+    if (status != STATUS_OK) {
+        mem_free(wal->alloc, segment);
+        return status;
+    }
+    segment->number = header.number;
+    segment->generation = header.generation;
+    segment->bytes = header.bytes;
+    list_push_back(&wal->segments, &segment->link);
+    *ret_segment = segment;
+    return STATUS_OK;
+}
+
+static enum status start_segment(struct wal__recovery *recovery, bool reset) {
+    struct wal *wal = recovery->wal;
+    struct wal__segment *previous =
+        list_is_empty(&wal->segments) ? NULL : LIST_ENTRY(wal->segments.prev, struct wal__segment, link);
+    struct wal__segment *segment = NULL;
+    enum status status = next_segment(recovery, &segment);
+    if (status != STATUS_OK) {
+        return status;
+    }
+    struct wal__group_header header;
+    wal__seal_start(wal, segment, previous, reset ? WAL__GROUP_RESET : 0, &header);
+    status = env_pwrite(segment->file, wal->block, WAL_BLOCK_BYTES, segment->end, recovery->err);
+    if (status == STATUS_OK) {
+        status = env_sync(segment->file, recovery->err);
+    }
+    if (status != STATUS_OK) {
+        return status;
+    }
+    segment->end += WAL_START_GROUP_BYTES;
+    segment->written_end = segment->end;
+    wal->sequence = header.sequence;
+    wal->chain = header.checksum;
+    wal->active = segment;
+    wal->durable_segment = segment;
+    return STATUS_OK;
+}
+
+/* True if the log lacks the frontier's entry: then nothing in it counts. */
+static bool lacks_frontier(const struct wal__recovery *recovery) {
+    const struct wal_frontier *frontier = recovery->frontier;
+    if (recovery->wal->last_index < frontier->index) {
+        return true;
+    }
+    return recovery->frontier_term != 0 && frontier->term != 0 && recovery->frontier_term != frontier->term;
+}
+
+/* ---- The tail -----------------------------------------------------------------------------------------------------
+ */
+
+static enum status load_group(void *context, const struct wal__group_view *view, uint64_t live_first,
+                              uint64_t live_last, struct error *err) {
+    struct wal *wal = context;
+    const struct wal__group_header *header = &view->header;
+    CHECK(live_first >= header->first_index);
+    if (wal__cache_reserve(wal, 1) != STATUS_OK) {
+        return error_set(err, STATUS_NO_MEMORY, "no memory for the tail of the log");
+    }
+    struct wal__group *group = wal__group_take(&wal->pool, header->total_bytes, header->record_count);
+    if (group == NULL) {
+        return error_set(err, STATUS_NO_MEMORY, "no memory for the tail of the log");
+    }
+    memcpy(group->buffer->data, view->bytes, header->total_bytes);
+    group->len = header->total_bytes;
+    group->first_index = header->first_index;
+    group->sealed = true;
+    size_t offset = header->total_bytes - view->records.len;
+    for (uint32_t i = 0; i < header->record_count; i++) {
+        group->offsets[i] = (uint32_t)offset;
+        offset += wal__record_at(view->bytes + offset).bytes.len;
+    }
+    group->count = header->record_count;
+    group->live_count = (uint32_t)(live_last - header->first_index + 1);
+    wal__cache_push(wal, group);
+    while (wal->cache.bytes > wal->options.cache_bytes_max + LIMIT_UNCOMMITTED_BYTES) {
+        wal__cache_pop(wal);
+    }
+    return STATUS_OK;
+}
+
+/* ---- All of it ----------------------------------------------------------------------------------------------------
+ */
+
+/* What the log and the frontier together say. */
+static void conclude(struct wal__recovery *recovery, bool reset) {
+    struct wal *wal = recovery->wal;
+    struct wal_recovered *out = recovery->out;
+    const struct wal_frontier *frontier = recovery->frontier;
+    if (reset) {
+        wal->index.count = 0;
+        wal->first_index = frontier->index + 1;
+        wal->last_index = frontier->index;
+        wal->last_term = frontier->term;
+        recovery->commit_index = frontier->index;
+    }
+    wal->sealed_index = wal->last_index;
+    wal->sealed_term = wal->last_term;
+    wal->synced_index = wal->last_index;
+    uint64_t commit_index = recovery->commit_index > frontier->index ? recovery->commit_index : frontier->index;
+    wal->commit_index = commit_index < wal->last_index ? commit_index : wal->last_index;
+    wal->applied_index = frontier->index < wal->commit_index ? frontier->index : wal->commit_index;
+    wal->term = recovery->last_header.term;
+    wal->vote = recovery->last_header.vote;
+    wal->sequence = recovery->sequence_seen;
+    wal->chain = recovery->chain;
+    if (wal->membership_len > 0) {
+        memcpy(wal->recovered_membership, wal->membership, wal->membership_len);
+    }
+    out->term = wal->term;
+    out->vote = wal->vote;
+    out->commit = wal->commit_index;
+    out->first_index = wal->first_index;
+    out->last_index = wal->last_index > frontier->index ? wal->last_index : frontier->index;
+    uint64_t before = wal->first_index - 1;
+    out->start_term = before == frontier->index        ? frontier->term
+                      : before == recovery->base_index ? recovery->base_term
+                                                       : 0;
+    out->membership = slice_of(wal->recovered_membership, wal->membership_len);
+    out->bytes_read = recovery->scanner.bytes_read;
+}
+
+static enum status recover(struct wal__recovery *recovery) {
+    struct wal *wal = recovery->wal;
+    struct wal_fault *fault = &recovery->out->fault;
+    wal->first_index = 1;
+    enum status status = wal__find_segments(recovery);
+    if (status == STATUS_OK) {
+        status = read_log(recovery);
+    }
+    if (status != STATUS_OK) {
+        return status;
+    }
+    bool is_new = recovery->newest == recovery->found_count;
+    if (is_new && !fault->present && recovery->frontier->index > 0) {
+        return error_set(recovery->err, STATUS_CORRUPT,
+                         "%s holds no log although entries up to %llu were stored: term and vote are lost", wal->dir,
+                         (unsigned long long)recovery->frontier->index);
+    }
+    bool reset = !fault->present && lacks_frontier(recovery);
+    conclude(recovery, reset);
+    if (fault->present) {
+        wal->failed = true;
+        wal->told_failed = true; /* the caller is told by ret_recovered */
+        (void)error_set(&wal->failure, STATUS_FAILED, "the log is damaged: %s", fault->where);
+        return settle_files(recovery);
+    }
+    /* What is retained may be in the page cache only (rule 12); it must be safe before anything that it replaces goes.
+     */
+    if (!is_new) {
+        status = env_sync(recovery->found[recovery->newest].segment->file, recovery->err);
+    }
+    if (status == STATUS_OK) {
+        status = settle_files(recovery);
+    }
+    if (status == STATUS_OK) {
+        status = start_segment(recovery, reset);
+    }
+    if (status == STATUS_OK && wal->last_index > wal->commit_index) {
+        status =
+            wal__walk(wal, &recovery->scanner, wal->commit_index + 1, wal->last_index, load_group, wal, recovery->err);
+    }
+    return status;
+}
+
+enum status wal__recover(struct wal *wal, const struct wal_frontier *frontier, struct wal_recovered *out,
+                         struct error *err) {
+    struct wal__recovery recovery = {.wal = wal, .frontier = frontier, .out = out, .err = err};
+    wal__scanner_init(&recovery.scanner, wal->alloc);
+    enum status status = recover(&recovery);
+    for (size_t i = 0; i < recovery.found_count; i++) {
+        free_found(&recovery.found[i], wal->alloc);
+    }
+    mem_free(wal->alloc, recovery.found);
+    wal__scanner_deinit(&recovery.scanner);
+    return status;
+}

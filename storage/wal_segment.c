@@ -1,0 +1,148 @@
+/*
+ * One segment file: its header block, its name, and how it comes to be (DESIGN rules 8 and 10).
+ *
+ *   create N.log.tmp -> zeroes everywhere, header in front -> sync -> rename to N.log -> sync the directory -> use
+ *
+ * Whatever crash falls in between, recovery finds a .tmp, which it removes, or a sound segment without groups.
+ */
+#include "node/base/checksum.h"
+#include "storage/wal_internal.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+enum {
+    AT_VERSION = 8,
+    AT_CLUSTER = 16,
+    AT_NODE = 32,
+    AT_NUMBER = 40,
+    AT_GENERATION = 48,
+    AT_BYTES = 56,
+    HEADER_USED = 64,
+    AT_CHECKSUM = WAL_SEGMENT_HEADER_BYTES - 8,
+    NUMBER_DIGITS = 16
+};
+
+static const char segment_magic[8] = "HFWALSEG";
+static const uint64_t segment_seed = 0x686f6c6466736567;
+
+void wal__segment_header_seal(uint8_t *block, const struct wal__segment_header *header) {
+    memset(block, 0, WAL_SEGMENT_HEADER_BYTES);
+    memcpy(block, segment_magic, sizeof segment_magic);
+    put_u32(block + AT_VERSION, WAL_FORMAT_VERSION);
+    memcpy(block + AT_CLUSTER, header->cluster_id, WAL_CLUSTER_ID_BYTES);
+    put_u64(block + AT_NODE, header->node_id);
+    put_u64(block + AT_NUMBER, header->number);
+    put_u64(block + AT_GENERATION, header->generation);
+    put_u64(block + AT_BYTES, header->bytes);
+    put_u64(block + AT_CHECKSUM, checksum64(block, AT_CHECKSUM, segment_seed));
+}
+
+enum status wal__segment_header_decode(const uint8_t *block, struct wal__segment_header *ret_header) {
+    if (memcmp(block, segment_magic, sizeof segment_magic) != 0 ||
+        get_u64(block + AT_CHECKSUM) != checksum64(block, AT_CHECKSUM, segment_seed)) {
+        return STATUS_CORRUPT;
+    }
+    if (get_u32(block + AT_VERSION) != WAL_FORMAT_VERSION) {
+        return STATUS_UNSUPPORTED;
+    }
+    struct wal__segment_header header = {.node_id = get_u64(block + AT_NODE),
+                                         .number = get_u64(block + AT_NUMBER),
+                                         .generation = get_u64(block + AT_GENERATION),
+                                         .bytes = get_u64(block + AT_BYTES)};
+    memcpy(header.cluster_id, block + AT_CLUSTER, WAL_CLUSTER_ID_BYTES);
+    *ret_header = header;
+    return STATUS_OK;
+}
+
+/* ---- Names --------------------------------------------------------------------------------------------------------
+ */
+
+void wal__segment_path(char *path, const char *dir, uint64_t number, const char *suffix) {
+    int len = snprintf(path, LIMIT_PATH_BYTES, "%s/%016" PRIx64 ".log%s", dir, number, suffix);
+    CHECK(len > 0 && len < LIMIT_PATH_BYTES);
+}
+
+bool wal__segment_parse_name(const char *name, const char *suffix, uint64_t *ret_number) {
+    uint64_t number = 0;
+    for (int i = 0; i < NUMBER_DIGITS; i++) {
+        const char *digits = "0123456789abcdef";
+        const char *digit = name[i] == '\0' ? NULL : strchr(digits, name[i]);
+        if (digit == NULL) {
+            return false;
+        }
+        number = number << 4 | (uint64_t)(digit - digits);
+    }
+    if (strncmp(name + NUMBER_DIGITS, ".log", 4) != 0 || strcmp(name + NUMBER_DIGITS + 4, suffix) != 0) {
+        return false;
+    }
+    *ret_number = number;
+    return true;
+}
+
+/* ---- Making one (blocking) ----------------------------------------------------------------------------------------
+ */
+
+/* Every byte is written, so that later writes change no metadata of the file. */
+static enum status fill(struct env *env, struct env_file *file, const struct wal__segment_header *header,
+                        struct error *err) {
+    size_t chunk_bytes = header->bytes < WAL_SCAN_BYTES ? (size_t)header->bytes : WAL_SCAN_BYTES;
+    uint8_t *chunk = mem_alloc_aligned(env->alloc, WAL_BLOCK_BYTES, chunk_bytes);
+    if (chunk == NULL) {
+        return error_set(err, STATUS_NO_MEMORY, "no memory to prepare a log segment");
+    }
+    memset(chunk, 0, chunk_bytes);
+    wal__segment_header_seal(chunk, header);
+    enum status status = STATUS_OK;
+    for (uint64_t offset = 0; status == STATUS_OK && offset < header->bytes; offset += chunk_bytes) {
+        uint64_t left = header->bytes - offset;
+        status = env_pwrite(file, chunk, left < chunk_bytes ? (size_t)left : chunk_bytes, offset, err);
+        if (offset == 0) {
+            memset(chunk, 0, WAL_SEGMENT_HEADER_BYTES);
+        }
+    }
+    mem_free(env->alloc, chunk);
+    return status == STATUS_OK ? env_sync(file, err) : status;
+}
+
+enum status wal__segment_create(struct env *env, const char *dir, const struct wal__segment_header *header,
+                                struct env_file **ret_file, struct error *err) {
+    CHECK(header->bytes % WAL_BLOCK_BYTES == 0 && header->number > 0);
+    static_assert(HEADER_USED <= AT_CHECKSUM, "the header block holds its fields");
+    char temporary[LIMIT_PATH_BYTES];
+    char path[LIMIT_PATH_BYTES];
+    wal__segment_path(temporary, dir, header->number, ".tmp");
+    wal__segment_path(path, dir, header->number, "");
+    struct env_file *file = NULL;
+    struct error ignored;
+    enum status status = env_fault_point(env, FAULT_WAL_SEGMENT_PREPARE, err);
+    if (status != STATUS_OK) {
+        return status;
+    }
+    status =
+        env_open(env, temporary, ENV_OPEN_WRITE | ENV_OPEN_CREATE | ENV_OPEN_TRUNCATE | ENV_OPEN_DIRECT, &file, err);
+    if (status != STATUS_OK) {
+        return status;
+    }
+    status = fill(env, file, header, err);
+    env_close(file);
+    file = NULL;
+    if (status == STATUS_OK) {
+        status = env_rename(env, temporary, path, err);
+    }
+    if (status != STATUS_OK) {
+        /* Gives the space back. Should this fail too, the next opening removes it. */
+        (void)!env_unlink(env, temporary, &ignored);
+        return status;
+    }
+    status = env_sync_dir(env, dir, err);
+    if (status == STATUS_OK) {
+        status = env_open(env, path, ENV_OPEN_READ | ENV_OPEN_WRITE | ENV_OPEN_DIRECT, &file, err);
+    }
+    if (status != STATUS_OK) {
+        (void)!env_unlink(env, path, &ignored);
+        return status;
+    }
+    *ret_file = file;
+    return STATUS_OK;
+}

@@ -1,0 +1,312 @@
+/*
+ * Sealing and the one write in flight (DESIGN rules 3, 7, 8, 13).
+ *
+ *   idle --(records or state: FLUSH task)--> writing --(done)--> idle, `synced`; again if something waits
+ *                                                    \-(error)-> failed, for good: `failed` once
+ *
+ * The FLUSH task runs after everything else of the turn, so all that the turn appended joins one group. What is
+ * written, in this order of choice: the oldest pending group if the active segment has room; the start group of the
+ * next prepared segment if it hasn't; a group without records when only term and vote changed, or as a mark. A
+ * segment's last reserve_bytes are kept for groups without records, so that term and vote can be saved although the
+ * disk is full.
+ *
+ * A mark follows when nothing was written for mark_delay_us and the last group was one that somebody relies on; a mark
+ * itself is relied on by nobody, so no mark follows a mark.
+ */
+#include "storage/wal_internal.h"
+
+uint64_t wal__room(const struct wal *wal, const struct wal__segment *segment) {
+    uint64_t used = segment->end + wal->reserve_bytes;
+    return used < segment->bytes ? segment->bytes - used : 0;
+}
+
+void wal__wake_writer(struct wal *wal) {
+    if (!wal->writing && !wal->failed && !wal->closing && wal->started) {
+        env_defer(wal->loop, ENV_STAGE_FLUSH, &wal->flush_task);
+    }
+}
+
+/* ---- Sealing ------------------------------------------------------------------------------------------------------
+ */
+
+static uint64_t min_u64(uint64_t a, uint64_t b) { return a < b ? a : b; }
+
+/* What every header says, as of now. */
+static struct wal__group_header next_header(const struct wal *wal, const struct wal__segment *segment) {
+    return (struct wal__group_header){.total_bytes = WAL_GROUP_HEADER_BYTES,
+                                      .generation = segment->generation,
+                                      .sequence = wal->sequence + 1,
+                                      .synced_index = wal->sealed_index,
+                                      .synced_term = wal->sealed_term,
+                                      .commit_index = min_u64(wal->commit_index, wal->sealed_index),
+                                      .term = wal->term,
+                                      .vote = wal->vote,
+                                      .previous_checksum = wal->chain};
+}
+
+static void seal_block(struct wal *wal, struct wal__group_header *header) {
+    size_t used = header->total_bytes;
+    wal__group_seal(wal->block, header, NULL);
+    memset(wal->block + used, 0, WAL_BLOCK_BYTES - used);
+}
+
+void wal__seal_start(struct wal *wal, struct wal__segment *segment, const struct wal__segment *previous, uint16_t flags,
+                     struct wal__group_header *header) {
+    *header = next_header(wal, segment);
+    header->flags = flags | WAL__GROUP_FIRST;
+    if (wal->membership_len > 0) {
+        header->flags |= WAL__GROUP_MEMBERSHIP;
+        header->membership_bytes = wal->membership_len;
+        header->total_bytes += wal->membership_len;
+        memcpy(wal->block + WAL_GROUP_HEADER_BYTES, wal->membership, wal->membership_len);
+    }
+    if (previous != NULL) {
+        header->previous_segment = previous->number;
+        header->previous_end = previous->end;
+    }
+    seal_block(wal, header);
+}
+
+static void seal_records(struct wal *wal, struct wal__group *group, struct wal__group_header *header) {
+    struct wal__segment *segment = wal->active;
+    CHECK(group->count > 0 && group->live_count == group->count);
+    CHECK(group->first_index == wal->sealed_index + 1);
+    const struct wal_record last = wal__record_at(group->buffer->data + group->offsets[group->count - 1]);
+    *header = next_header(wal, segment);
+    header->total_bytes = (uint32_t)group->len;
+    header->record_count = group->count;
+    header->first_index = group->first_index;
+    header->commit_index = min_u64(wal->commit_index, last.index);
+    wal__group_seal(group->buffer->data, header, group->offsets);
+    memset(group->buffer->data + group->len, 0, wal__padded(group->len) - group->len);
+
+    wal__index_add(&wal->index, group->first_index, segment, segment->end);
+    segment->max_index = last.index > segment->max_index ? last.index : segment->max_index;
+    wal->sealed_index = last.index;
+    wal->sealed_term = last.term;
+    list_remove(&group->link);
+    wal->pending_count--;
+    group->sealed = true;
+    group->writing = true;
+    size_t decayed = wal->group_bytes_hint - wal->group_bytes_hint / 8;
+    wal->group_bytes_hint = group->len > decayed ? min_u64(group->len, wal->group_bytes_max) : decayed;
+}
+
+/* ---- Writing ------------------------------------------------------------------------------------------------------
+ */
+
+static void submit(struct wal *wal, uint8_t *data, const struct wal__group_header *header, struct wal__group *group) {
+    CHECK(!wal->writing);
+    struct wal__segment *segment = wal->active;
+    uint64_t len = wal__padded(header->total_bytes);
+    CHECK(segment->end % WAL_BLOCK_BYTES == 0 && segment->end + len <= segment->bytes);
+    wal->needs_mark = header->record_count > 0 || wal->state_dirty;
+    wal->state_dirty = false;
+    wal->mark_due = false;
+    wal->sequence = header->sequence;
+    wal->chain = header->checksum;
+    wal->writing = true;
+    wal->writing_group = group;
+    wal->writing_header = *header;
+    wal->writing_since_us = env_clock_us(wal->env);
+    wal->write_io.file = segment->file;
+    wal->write_io.data = data;
+    wal->write_io.len = (size_t)len;
+    wal->write_io.offset = segment->end;
+    segment->end += len;
+    env_io_submit(wal->loop, &wal->write_io);
+}
+
+static void write_records(struct wal *wal, struct wal__group *group) {
+    struct wal__group_header header;
+    seal_records(wal, group, &header);
+    submit(wal, group->buffer->data, &header, group);
+}
+
+static void write_state(struct wal *wal, uint16_t flags) {
+    struct wal__group_header header = next_header(wal, wal->active);
+    header.flags = flags;
+    seal_block(wal, &header);
+    submit(wal, wal->block, &header, NULL);
+}
+
+/* Goes to the next prepared segment; its start group carries term and vote as any other does. */
+static void write_start(struct wal *wal) {
+    struct list *node = list_pop_front(&wal->prepared);
+    CHECK(node != NULL && wal->prepared_count > 0);
+    wal->prepared_count--;
+    struct wal__segment *previous = wal->active;
+    struct wal__segment *segment = LIST_ENTRY(node, struct wal__segment, link);
+    list_push_back(&wal->segments, &segment->link);
+    wal->active = segment;
+    struct wal__group_header header;
+    wal__seal_start(wal, segment, previous, 0, &header);
+    submit(wal, wal->block, &header, NULL);
+    wal__prepare_more(wal);
+}
+
+/* Room in the active segment for a group without records. While no segment can be prepared, marks leave half of the
+ * reserve to term and vote. */
+static bool has_state_room(const struct wal *wal, bool mark) {
+    uint64_t left = wal->active->bytes - wal->active->end;
+    uint64_t kept = mark && wal->prepare.failing ? wal->reserve_bytes / 2 : 0;
+    return left >= kept + WAL_BLOCK_BYTES;
+}
+
+static void write_next(struct wal *wal) {
+    struct wal__group *group = NULL;
+    if (!list_is_empty(&wal->pending)) {
+        group = LIST_ENTRY(wal->pending.next, struct wal__group, link);
+    }
+    bool can_switch = wal->prepared_count > 0;
+    if (group != NULL && wal__padded(group->len) <= wal__room(wal, wal->active)) {
+        write_records(wal, group);
+    } else if (group != NULL && can_switch) {
+        write_start(wal);
+    } else if (wal->state_dirty && has_state_room(wal, false)) {
+        write_state(wal, 0);
+    } else if (wal->state_dirty && can_switch) {
+        write_start(wal);
+    } else if (wal->mark_due && group == NULL) {
+        wal->mark_due = false;
+        if (has_state_room(wal, true)) {
+            write_state(wal, WAL__GROUP_MARK);
+        }
+    }
+    if (!wal->writing && (group != NULL || wal->state_dirty)) {
+        wal__prepare_more(wal); /* it waits for a segment */
+    }
+}
+
+static void flush(struct env_task *task) {
+    struct wal *wal = CONTAINER_OF(task, struct wal, flush_task);
+    CHECK(wal->appending == NULL);
+    if (wal->writing || wal->failed || wal->closing) {
+        return;
+    }
+    write_next(wal);
+    LIST_FOREACH(node, &wal->spares) { wal__group_release(&wal->pool, LIST_ENTRY(node, struct wal__group, link)); }
+}
+
+/* ---- Completion ---------------------------------------------------------------------------------------------------
+ */
+
+static void count(struct wal *wal) {
+    const struct wal__group_header *header = &wal->writing_header;
+    struct wal_stats *stats = &wal->stats;
+    uint64_t padded = wal__padded(header->total_bytes);
+    uint64_t now_us = env_clock_us(wal->env);
+    uint64_t took_us = now_us - wal->writing_since_us;
+    stats->groups++;
+    stats->marks += (header->flags & WAL__GROUP_MARK) != 0 ? 1 : 0;
+    stats->records += header->record_count;
+    stats->record_bytes += header->record_count > 0 ? header->total_bytes - WAL_GROUP_HEADER_BYTES : 0;
+    stats->padding_bytes += padded - header->total_bytes;
+    stats->written_bytes += padded;
+    stats->sync_us_total += took_us;
+    stats->sync_us_max = took_us > stats->sync_us_max ? took_us : stats->sync_us_max;
+    stats->last_progress_us = now_us;
+}
+
+static void arm_mark(struct wal *wal) {
+    if (wal->needs_mark && wal->options.mark_delay_us > 0 && !env_timer_is_armed(&wal->mark_timer)) {
+        /* Without memory for a timer the next group's end tries again. */
+        (void)!env_timer_arm(&wal->mark_timer, wal->stats.last_progress_us + wal->options.mark_delay_us);
+    }
+}
+
+/* One timer serves a busy time: it looks again when the last group is old enough. */
+static void mark_timer_ran(struct env_timer *timer) {
+    struct wal *wal = CONTAINER_OF(timer, struct wal, mark_timer);
+    if (wal->failed || wal->closing || !wal->needs_mark || !wal_is_idle(wal)) {
+        return; /* the end of what is under way arms it again */
+    }
+    if (env_now_us(wal->loop) < wal->stats.last_progress_us + wal->options.mark_delay_us) {
+        arm_mark(wal);
+        return;
+    }
+    wal->mark_due = true;
+    wal__wake_writer(wal);
+}
+
+static void release_written(struct wal *wal, struct wal__group *group) {
+    group->writing = false;
+    if (!group->cached) {
+        wal__group_release(&wal->pool, group); /* cut off whole while it was in flight */
+    }
+}
+
+static void written(struct wal *wal) {
+    struct wal__group *group = wal->writing_group;
+    wal->active->written_end = wal->active->end;
+    wal->durable_segment = wal->active;
+    if (group != NULL) {
+        if (group->live_count > 0) {
+            wal->synced_index = group->first_index + group->live_count - 1;
+        }
+        release_written(wal, group);
+        wal__cache_trim(wal);
+    }
+    CHECK(wal->synced_index == wal->sealed_index);
+}
+
+static void write_done(struct env_io *io) {
+    struct wal *wal = CONTAINER_OF(io, struct wal, write_io);
+    CHECK(wal->writing);
+    wal->writing = false;
+    const struct wal__group_header header = wal->writing_header;
+    struct wal_synced synced = {.group_sequence = header.sequence, .term = header.term, .vote = header.vote};
+    if (io->status != STATUS_OK) {
+        if (wal->writing_group != NULL) {
+            release_written(wal, wal->writing_group);
+        }
+        wal__fail(wal, &io->error);
+        wal__close_if_quiet(wal);
+        return;
+    }
+    if (header.record_count > 0) {
+        const struct wal__group *group = wal->writing_group;
+        synced.last_index = wal__group_last_index(&header);
+        synced.last_term = wal__record_at(group->buffer->data + group->offsets[header.record_count - 1]).term;
+    }
+    count(wal);
+    written(wal);
+    if (wal->closing) {
+        wal__close_if_quiet(wal);
+        return;
+    }
+    wal__delete_more(wal);
+    wal->options.synced(wal->options.context, &synced);
+    if (!list_is_empty(&wal->pending) || wal->state_dirty) {
+        wal__wake_writer(wal);
+    } else if (!wal->closing) {
+        arm_mark(wal);
+    }
+}
+
+/* ---- Failure ------------------------------------------------------------------------------------------------------
+ */
+
+void wal__fail(struct wal *wal, const struct error *err) {
+    if (wal->failed) {
+        return;
+    }
+    wal->failed = true;
+    wal->failure = *err;
+    env_task_cancel(&wal->flush_task);
+    env_timer_cancel(&wal->mark_timer);
+    env_timer_cancel(&wal->prepare_timer);
+    wal__tell(wal);
+}
+
+void wal__write_init(struct wal *wal) {
+    wal->write_io.kind = ENV_IO_WRITE_DSYNC;
+    wal->write_io.hook = FAULT_WAL_WRITE;
+    wal->write_io.done = write_done;
+    env_task_init(&wal->flush_task, flush);
+    env_timer_init(&wal->mark_timer, wal->loop, mark_timer_ran);
+}
+
+bool wal_is_idle(const struct wal *wal) {
+    return !wal->writing && list_is_empty(&wal->pending) && !wal->state_dirty && wal->appending == NULL;
+}
