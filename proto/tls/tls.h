@@ -1,11 +1,13 @@
 /*
  * TLS 1.3 as a transport over another transport: both sides with certificates, through memory BIOs, no sockets in here.
  *
- * Any certificate, or none, completes the handshake; what it was is in env_peer, and the server above decides and says why in the
- * clear words of a refusal frame. What never reaches TLS 1.3 gets TLS's own alert; `rejected` lets the server log it with the address.
- * Thumbprint and dates are taken from the session after every handshake by our own code, resumed ones included.
+ * Any certificate, or none, completes the handshake; what it was is in env_peer, and the server above decides and says
+ * why in the clear words of a refusal frame. What never reaches TLS 1.3 gets TLS's own alert; `rejected` lets the
+ * server log it with the address. Thumbprint and dates are taken from the session after every handshake by our own
+ * code, resumed ones included.
  *
- * A client checks the server: signed by the CA, within its dates, and on its list of expected thumbprints if one is given.
+ * A client checks the server: signed by the CA, within its dates, and on its list of expected thumbprints if one is
+ * given.
  *
  * Handshakes cost 0.5 ms: at most `handshakes_per_turn` advance in one turn of the loop.
  *
@@ -42,7 +44,7 @@ void tls_context_free(struct tls_context *context);
 /* Borrowed; lives as long as the context. */
 struct env_transport *tls_context_transport(struct tls_context *context);
 /* SHA-256 of the first certificate of a PEM file. Blocks. */
-MUST_USE enum status tls_thumbprint_of_file(struct env *env, const char *cert_file, uint8_t ret_thumbprint[ENV_THUMBPRINT_BYTES],
-                                            struct error *err);
+MUST_USE enum status tls_thumbprint_of_file(struct env *env, const char *cert_file,
+                                            uint8_t ret_thumbprint[ENV_THUMBPRINT_BYTES], struct error *err);
 
 #endif

@@ -1,0 +1,212 @@
+/*
+ * Blocking calls: the request lives on the caller's stack, goes to the loop as a message, and the caller sleeps on an
+ * event until the core is done with it, at its deadline at the latest. They wait for a place in the core, so threads
+ * bound how many there are.
+ */
+#include "proto/client/handle_internal.h"
+
+#include "node/base/check.h"
+
+/* ---- Events --------------------------------------------------------------------------------------------------- */
+
+static struct env_event *event_take(struct holdfast *handle) {
+    for (size_t i = 0; i < HANDLE_SPARE_EVENTS; i++) {
+        if (atomic_load_explicit(&handle->spare_events[i], memory_order_relaxed) != NULL) {
+            struct env_event *event = atomic_exchange(&handle->spare_events[i], NULL);
+            if (event != NULL) {
+                return event;
+            }
+        }
+    }
+    struct env_event *event = NULL;
+    return env_event_new(handle->env, &event) == STATUS_OK ? event : NULL;
+}
+
+static void event_give(struct holdfast *handle, struct env_event *event) {
+    for (size_t i = 0; i < HANDLE_SPARE_EVENTS; i++) {
+        struct env_event *expected = NULL;
+        if (atomic_compare_exchange_strong(&handle->spare_events[i], &expected, event)) {
+            return;
+        }
+    }
+    env_event_free(event);
+}
+
+/* ---- There and back ------------------------------------------------------------------------------------------- */
+
+/* On the loop. The call is the waiter's again once the event is set. */
+static void call_done(struct client_request *request, struct client_answer *answer) {
+    struct handle_call *call = CONTAINER_OF(request, struct handle_call, request);
+    struct env_event *event = call->event;
+    *call->result = answer->result;
+    if (answer->result.outcome == HOLDFAST_OK) {
+        if (call->value != NULL) {
+            struct alloc *alloc = call->handle->env->alloc;
+            uint8_t *copy = mem_alloc(alloc, answer->value.len > 0 ? answer->value.len : 1);
+            if (copy == NULL) {
+                client_result_set(call->result, HOLDFAST_FAILED, HOLDFAST_CODE_NO_MEMORY,
+                                  "out of memory for the value");
+            } else {
+                memcpy(copy, answer->value.data, answer->value.len);
+                *call->value = answer->value;
+                call->value->data = copy;
+            }
+        }
+        if (call->page != NULL) {
+            *call->page = answer->page;
+            answer->page = NULL;
+        }
+        if (call->status != NULL) {
+            *call->status = *answer->status;
+        }
+    }
+    env_event_set(event);
+}
+
+static void call_arrived(struct env_message *message) {
+    struct handle_call *call = CONTAINER_OF(message, struct handle_call, message);
+    enum holdfast_code code = client_core_submit(call->handle->core, &call->request);
+    if (code != HOLDFAST_CODE_OK) {
+        struct client_answer answer;
+        memset(&answer, 0, sizeof answer);
+        client_result_set(&answer.result, HOLDFAST_FAILED, code, "not sent: %s", holdfast_code_name(code));
+        call_done(&call->request, &answer);
+    }
+}
+
+static void call_init(struct handle_call *call, struct holdfast *handle, enum client_operation operation,
+                      struct holdfast_result *result) {
+    memset(call, 0, sizeof *call);
+    client_request_init(&call->request, operation, call_done);
+    call->request.waits = true;
+    call->message.run = call_arrived;
+    call->handle = handle;
+    call->result = result;
+    memset(result, 0, sizeof *result);
+}
+
+static enum holdfast_outcome refuse(struct holdfast_result *result, enum holdfast_code code) {
+    const char *why = "an argument is wrong: keys have 1 to 4096 bytes";
+    if (code == HOLDFAST_CODE_TOO_LARGE) {
+        why = "too large: keys have at most 4096 bytes, values 16 MiB, batches 65536 operations and 16 MiB in all";
+    } else if (code == HOLDFAST_CODE_NO_MEMORY) {
+        why = "out of memory";
+    }
+    client_result_set(result, HOLDFAST_FAILED, code, "%s", why);
+    return result->outcome;
+}
+
+static enum holdfast_outcome call_run(struct handle_call *call, uint32_t timeout_ms) {
+    struct holdfast *handle = call->handle;
+    enum holdfast_code code = client_request_check(&call->request);
+    if (code != HOLDFAST_CODE_OK) {
+        return refuse(call->result, code);
+    }
+    if (env_on_loop(handle->loop)) {
+        client_result_set(call->result, HOLDFAST_FAILED, HOLDFAST_CODE_INVALID, "a blocking call from a callback");
+        return call->result->outcome;
+    }
+    call->event = event_take(handle);
+    if (call->event == NULL) {
+        return refuse(call->result, HOLDFAST_CODE_NO_MEMORY);
+    }
+    struct env_event *event = call->event;
+    call->request.deadline_us = handle__deadline_us(handle, timeout_ms);
+    env_post(handle->loop, &call->message);
+    enum status status = env_event_wait(event, UINT64_MAX);
+    CHECK(status == STATUS_OK);
+    event_give(handle, event);
+    return call->result->outcome;
+}
+
+/* ---- The calls ------------------------------------------------------------------------------------------------ */
+
+static uint32_t write_timeout(const struct holdfast_write_options *options) {
+    return options != NULL ? options->timeout_ms : 0;
+}
+
+static uint32_t read_timeout(const struct holdfast_read_options *options) {
+    return options != NULL ? options->timeout_ms : 0;
+}
+
+enum holdfast_outcome holdfast_put(struct holdfast *handle, const void *key, size_t key_len, const void *value,
+                                   size_t value_len, const struct holdfast_write_options *options,
+                                   struct holdfast_result *result) {
+    struct handle_call call;
+    struct holdfast_result own;
+    call_init(&call, handle, CLIENT_PUT, result != NULL ? result : &own);
+    handle__fill_write(&call.request, slice_of(key, key_len), slice_of(value, value_len), options);
+    return call_run(&call, write_timeout(options));
+}
+
+enum holdfast_outcome holdfast_delete(struct holdfast *handle, const void *key, size_t key_len,
+                                      const struct holdfast_write_options *options, struct holdfast_result *result) {
+    struct handle_call call;
+    struct holdfast_result own;
+    call_init(&call, handle, CLIENT_DELETE, result != NULL ? result : &own);
+    handle__fill_write(&call.request, slice_of(key, key_len), SLICE_EMPTY, options);
+    return call_run(&call, write_timeout(options));
+}
+
+enum holdfast_outcome holdfast_batch(struct holdfast *handle, const struct holdfast_operation *operations, size_t count,
+                                     const struct holdfast_write_options *options, struct holdfast_result *result) {
+    struct handle_call call;
+    struct holdfast_result own;
+    call_init(&call, handle, CLIENT_BATCH, result != NULL ? result : &own);
+    enum holdfast_code code = handle__fill_batch(&call, operations, count, options);
+    if (code != HOLDFAST_CODE_OK) {
+        return refuse(call.result, code);
+    }
+    enum holdfast_outcome outcome = call_run(&call, write_timeout(options));
+    mem_free(handle->env->alloc, call.batch_block);
+    return outcome;
+}
+
+enum holdfast_outcome holdfast_get(struct holdfast *handle, const void *key, size_t key_len,
+                                   const struct holdfast_read_options *options, struct holdfast_value *ret_value,
+                                   struct holdfast_result *result) {
+    struct handle_call call;
+    struct holdfast_result own;
+    call_init(&call, handle, CLIENT_GET, result != NULL ? result : &own);
+    handle__fill_get(&call.request, slice_of(key, key_len), options);
+    call.value = ret_value;
+    return call_run(&call, read_timeout(options));
+}
+
+enum holdfast_outcome holdfast_scan_page(struct holdfast *handle, const struct holdfast_scan *scan,
+                                         const struct holdfast_read_options *options, struct holdfast_page **ret_page,
+                                         struct holdfast_result *result) {
+    struct handle_call call;
+    struct holdfast_result own;
+    call_init(&call, handle, CLIENT_SCAN, result != NULL ? result : &own);
+    handle__fill_scan(&call.request, scan, options);
+    call.page = ret_page;
+    return call_run(&call, read_timeout(options));
+}
+
+enum holdfast_outcome holdfast_status(struct holdfast *handle, uint32_t endpoint, uint32_t timeout_ms,
+                                      struct holdfast_node_status *ret_status, struct holdfast_result *result) {
+    struct handle_call call;
+    struct holdfast_result own;
+    call_init(&call, handle, CLIENT_STATUS, result != NULL ? result : &own);
+    if (endpoint >= handle->options.endpoint_count) {
+        return refuse(call.result, HOLDFAST_CODE_INVALID);
+    }
+    call.request.target = (int32_t)endpoint;
+    call.status = ret_status;
+    return call_run(&call, timeout_ms);
+}
+
+void holdfast_value_free(struct holdfast *handle, struct holdfast_value *value) {
+    if (value != NULL) {
+        /* The caller's view is const; the block is ours. */
+        mem_free(handle->env->alloc, (void *)(uintptr_t)value->data);
+        *value = (struct holdfast_value){0};
+    }
+}
+
+void holdfast_page_free(struct holdfast *handle, struct holdfast_page *page) {
+    if (page != NULL) {
+        mem_free(handle->env->alloc, page);
+    }
+}

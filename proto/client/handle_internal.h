@@ -1,0 +1,55 @@
+/* The handle: what holdfast.c (opening, closing) and the calls share. Immutable between open and close, bar the spare
+ * events. */
+#ifndef HOLDFAST_CLIENT_HANDLE_INTERNAL_H
+#define HOLDFAST_CLIENT_HANDLE_INTERNAL_H
+
+#include "proto/client/client_internal.h"
+
+enum { HANDLE_SPARE_EVENTS = 64 };
+
+struct tls_context;
+
+struct holdfast {
+    struct env *env;
+    struct env_loop *loop;
+    struct tls_context *tls; /* NULL: plain */
+    struct client_core *core;
+    struct client_options options;
+    struct env_message close_message;
+    /* Events that blocking calls reuse: taken and given by exchanging whole pointers. */
+    _Atomic(struct env_event *) spare_events[HANDLE_SPARE_EVENTS];
+};
+
+/* One call on its way: on the caller's stack (blocking) or in one block with its bytes (asynchronous). */
+struct handle_call {
+    struct env_message message;
+    struct client_request request;
+    struct holdfast *handle;
+    void *batch_block; /* freed with the call */
+    union {
+        holdfast_write_callback write;
+        holdfast_get_callback get;
+        holdfast_scan_callback scan;
+        holdfast_status_callback status;
+    } callback;
+    void *context;
+    struct env_event *event;
+    struct holdfast_result *result;
+    struct holdfast_value *value;
+    struct holdfast_page **page;
+    struct holdfast_node_status *status;
+};
+
+/* request.c: arguments to request; keys and values borrowed. */
+void handle__fill_write(struct client_request *request, struct slice key, struct slice value,
+                        const struct holdfast_write_options *options);
+void handle__fill_get(struct client_request *request, struct slice key, const struct holdfast_read_options *options);
+void handle__fill_scan(struct client_request *request, const struct holdfast_scan *scan,
+                       const struct holdfast_read_options *options);
+/* Copies the operations into call->batch_block. */
+enum holdfast_code handle__fill_batch(struct handle_call *call, const struct holdfast_operation *operations,
+                                      size_t count, const struct holdfast_write_options *options);
+/* From now. timeout_ms 0: the handle's. */
+uint64_t handle__deadline_us(const struct holdfast *handle, uint32_t timeout_ms);
+
+#endif

@@ -1,0 +1,289 @@
+/*
+ * libholdfast: the client of a Holdfast cluster.
+ *
+ * Order of calls: holdfast_options_init (or a profile), holdfast_open, any number of calls from any number of threads,
+ * holdfast_close. A handle keeps its own thread, which owns the connections; it finds the leader, follows it when it
+ * moves and goes elsewhere when a node fails or says nothing.
+ *
+ * Outcomes. Every call ends in exactly one of three ways: done (HOLDFAST_OK), surely not done (HOLDFAST_FAILED), or,
+ * for writes only, unknown (HOLDFAST_UNKNOWN: the reply got lost; it may or may not have happened). The library sends a
+ * request again by itself only when it surely was not executed, or when it is a read; a write of unknown outcome is
+ * sent again only if the caller asked for that (retry_unknown).
+ *
+ * Deadlines. Every call has one; it travels with the request. A call never ends later than its deadline, give or take
+ * scheduling.
+ *
+ * Blocking calls wait for a free place when too much is in flight; asynchronous ones are refused with
+ * HOLDFAST_CODE_BUSY. Callbacks run on the handle's thread, exactly once per accepted call, never from inside the call
+ * that asked for them. They must not block; they may make asynchronous calls. A blocking call from a callback is
+ * refused with HOLDFAST_CODE_INVALID.
+ *
+ * Limits: keys 1 to 4,096 bytes, values 0 to 16 MiB, a batch at most 65,536 operations and 16 MiB. Bytes are raw: any
+ * value.
+ */
+#ifndef HOLDFAST_H
+#define HOLDFAST_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct holdfast;
+struct holdfast_profile;
+
+/* ---- Results -------------------------------------------------------------------------------------------------- */
+
+enum holdfast_outcome {
+    HOLDFAST_OK = 0,     /* done */
+    HOLDFAST_FAILED = 1, /* surely not done; code says why */
+    HOLDFAST_UNKNOWN = 2 /* a write that may or may not have happened; code says what went wrong */
+};
+
+/* Why. The numbers are stable. */
+enum holdfast_code {
+    HOLDFAST_CODE_OK = 0,
+    HOLDFAST_CODE_NOT_FOUND = 1,   /* no such key */
+    HOLDFAST_CODE_INVALID = 2,     /* an argument is wrong */
+    HOLDFAST_CODE_TOO_LARGE = 3,   /* key, value or batch beyond its limit */
+    HOLDFAST_CODE_BUSY = 4,        /* too much in flight */
+    HOLDFAST_CODE_TIMEOUT = 5,     /* the deadline passed */
+    HOLDFAST_CODE_NOT_LEADER = 6,  /* a write to a node that was named (options.node) and isn't the leader */
+    HOLDFAST_CODE_UNAVAILABLE = 7, /* the cluster has no leader, or the node isn't ready */
+    HOLDFAST_CODE_DENIED = 8,      /* the certificate, or what it permits */
+    HOLDFAST_CODE_UNSUPPORTED = 9,
+    HOLDFAST_CODE_NO_SPACE = 10,
+    HOLDFAST_CODE_CORRUPT = 11, /* bytes that fail their checks, on disk or on the wire */
+    HOLDFAST_CODE_INTERNAL = 12,
+    HOLDFAST_CODE_COMPACTED = 13,   /* the revision is older than the history kept */
+    HOLDFAST_CODE_UNKNOWN = 14,     /* the node itself can't tell the outcome */
+    HOLDFAST_CODE_UNREACHABLE = 64, /* no node could be reached */
+    HOLDFAST_CODE_CLOSED = 65,      /* the connection or the handle was closed */
+    HOLDFAST_CODE_NO_MEMORY = 66,
+    HOLDFAST_CODE_IO = 67 /* a file could not be read */
+};
+
+enum { HOLDFAST_MESSAGE_BYTES = 256 };
+
+struct holdfast_result {
+    enum holdfast_outcome outcome;
+    enum holdfast_code code;
+    uint64_t revision;                    /* of the write, or of the state that was read; 0 if none */
+    char message[HOLDFAST_MESSAGE_BYTES]; /* one line; empty when outcome is HOLDFAST_OK */
+};
+
+/* "ok", "not_found", ...; "internal" for numbers that aren't codes. Never NULL. */
+const char *holdfast_code_name(enum holdfast_code code);
+/* "ok", "failed", "unknown". */
+const char *holdfast_outcome_name(enum holdfast_outcome outcome);
+/* "0.1.0". */
+const char *holdfast_version(void);
+
+/* ---- Opening -------------------------------------------------------------------------------------------------- */
+
+struct holdfast_options {
+    const char *endpoints; /* "host:port,..." or "name=host:port,..."; 1 to 32 */
+    const char *ca_file;   /* PEM: who may sign the nodes' certificates */
+    const char *cert_file; /* PEM; NULL: none (the nodes will refuse) */
+    const char *key_file;
+    const char
+        *server_thumbprints;      /* "hex,..." SHA-256 of acceptable node certificates; NULL: any that the CA signed */
+    const char *node;             /* talk to this node only: a name of endpoints, or "host:port"; NULL: to the leader */
+    uint32_t timeout_ms;          /* deadline of calls that name none; 1 to 3,600,000 */
+    uint32_t connections;         /* to each node in use, 1 to 16 */
+    uint32_t in_flight_max;       /* requests, 1 to 65,536 */
+    uint64_t in_flight_bytes_max; /* keys and values of requests in flight; one request may exceed it alone */
+    uint32_t silence_ms; /* a node that sends nothing for so long while requests wait is given up, 50 to 60,000 */
+};
+
+/* Defaults: 5,000 ms, 1 connection, 4,096 requests, 64 MiB, 1,000 ms; everything else NULL. */
+void holdfast_options_init(struct holdfast_options *options);
+
+/* Reads the files, starts the thread; connects with the first call. Copies what options points to. Blocks for file
+ * reads only. HOLDFAST_OK, or HOLDFAST_FAILED with *ret_handle untouched. result may be NULL. */
+enum holdfast_outcome holdfast_open(const struct holdfast_options *options, struct holdfast **ret_handle,
+                                    struct holdfast_result *result);
+/* Ends what is under way with HOLDFAST_CODE_CLOSED (callbacks run), ends the thread, frees the handle. Not from a
+ * callback, and not while other threads are in a call. NULL is accepted. */
+void holdfast_close(struct holdfast *handle);
+
+/* A profile is an INI file:
+ *
+ *   [client]
+ *   endpoints = 127.0.0.1:4401, 127.0.0.1:4402     optional where nodes are named
+ *   node.n1 = 127.0.0.1:4401                       names
+ *   ca = ca.pem                                    relative to the file
+ *   cert = client.pem
+ *   key = client.key
+ *   server_thumbprints = ...                       optional
+ *   timeout_ms = 5000                              optional
+ *
+ * Unknown, duplicate and overlong lines are refused with file and line. */
+enum holdfast_outcome holdfast_profile_load(const char *path, struct holdfast_profile **ret_profile,
+                                            struct holdfast_result *result);
+void holdfast_profile_free(struct holdfast_profile *profile);
+/* Fills options, defaults included; its strings are borrowed from the profile. */
+void holdfast_profile_options(const struct holdfast_profile *profile, struct holdfast_options *options);
+/* Load, open, free. */
+enum holdfast_outcome holdfast_open_profile(const char *path, struct holdfast **ret_handle,
+                                            struct holdfast_result *result);
+
+/* Endpoints as configured (nodes learnt from others are not counted). Names and addresses live as long as the handle; a
+ * node without a name is named by its address. */
+uint32_t holdfast_endpoint_count(const struct holdfast *handle);
+const char *holdfast_endpoint_name(const struct holdfast *handle, uint32_t endpoint);
+const char *holdfast_endpoint_address(const struct holdfast *handle, uint32_t endpoint);
+
+/* ---- Data ----------------------------------------------------------------------------------------------------- */
+
+struct holdfast_write_options {
+    uint32_t timeout_ms; /* 0: the handle's */
+    /* Send again even if an earlier attempt may have happened. A put that is sent twice can overwrite what another
+     * client wrote in between: only for keys that nobody else writes. */
+    bool retry_unknown;
+};
+
+struct holdfast_read_options {
+    uint32_t timeout_ms; /* 0: the handle's */
+    bool local;          /* what the asked node has applied, without asking the leader: may be old */
+    uint64_t revision;   /* read as of this revision; 0: the newest */
+    uint64_t at_least;   /* wait until this revision is applied; 0: no */
+};
+
+struct holdfast_value {
+    const void *data; /* never NULL, also when len is 0 */
+    size_t len;
+    uint64_t mod_revision; /* the write that made it */
+};
+
+struct holdfast_pair {
+    const void *key;
+    size_t key_len;
+    const void *value; /* NULL with keys_only */
+    size_t value_len;
+    uint64_t mod_revision;
+};
+
+struct holdfast_page {
+    const struct holdfast_pair *pairs; /* keys ascending as memcmp orders them */
+    size_t pair_count;                 /* 0 with count_only */
+    uint64_t count;                    /* entries of this page */
+    uint64_t revision;                 /* ask for the next page at this revision */
+    bool more;                         /* there are further entries: ask again with lower = next_lower */
+    const void *next_lower;            /* last key and a zero byte; NULL unless more */
+    size_t next_lower_len;
+};
+
+struct holdfast_scan {
+    const void *lower; /* first key, inclusive; len 0: the first key there is */
+    size_t lower_len;
+    const void *upper; /* end, exclusive; len 0: no end */
+    size_t upper_len;
+    uint32_t limit; /* entries of this page; 0: as many as the node sends at once */
+    bool keys_only;
+    bool count_only;
+};
+
+enum holdfast_operation_kind { HOLDFAST_PUT = 1, HOLDFAST_DELETE = 2 };
+
+struct holdfast_operation {
+    enum holdfast_operation_kind kind;
+    const void *key;
+    size_t key_len;
+    const void *value; /* put only */
+    size_t value_len;
+};
+
+struct holdfast_member {
+    uint64_t id;
+    char name[64];
+    char client_address[256];
+    char peer_address[256];
+    bool voter;
+    uint64_t match;        /* as the leader knows it; 0 elsewhere */
+    uint64_t heard_ms_ago; /* leader only */
+};
+
+enum { HOLDFAST_MEMBERS_MAX = 16 };
+
+struct holdfast_node_status {
+    uint8_t cluster_id[16];
+    uint64_t node_id;
+    char node_name[64];
+    char version[32];
+    char role[16]; /* "follower", "precandidate", "candidate", "leader" */
+    uint64_t term, leader_id;
+    uint64_t first, last, synced, commit, applied, flushed;
+    uint64_t uptime_ms;
+    uint64_t log_segments, log_groups, log_records, log_sync_us_total, log_sync_us_max;
+    uint64_t memtable_bytes, sst_files, sst_bytes;
+    uint64_t client_connections;
+    char problem[256]; /* empty when healthy */
+    uint32_t member_count;
+    struct holdfast_member members[HOLDFAST_MEMBERS_MAX];
+};
+
+/* Blocking calls. options may be NULL (defaults), result may be NULL. Returns result->outcome. Arguments are borrowed
+ * for the call. */
+enum holdfast_outcome holdfast_put(struct holdfast *handle, const void *key, size_t key_len, const void *value,
+                                   size_t value_len, const struct holdfast_write_options *options,
+                                   struct holdfast_result *result);
+/* Deleting a key that isn't there is HOLDFAST_OK too. */
+enum holdfast_outcome holdfast_delete(struct holdfast *handle, const void *key, size_t key_len,
+                                      const struct holdfast_write_options *options, struct holdfast_result *result);
+/* All operations or none, in order, as one revision. */
+enum holdfast_outcome holdfast_batch(struct holdfast *handle, const struct holdfast_operation *operations, size_t count,
+                                     const struct holdfast_write_options *options, struct holdfast_result *result);
+/* No such key: HOLDFAST_FAILED with HOLDFAST_CODE_NOT_FOUND. *ret_value is filled on HOLDFAST_OK only, owned by the
+ * caller: holdfast_value_free. */
+enum holdfast_outcome holdfast_get(struct holdfast *handle, const void *key, size_t key_len,
+                                   const struct holdfast_read_options *options, struct holdfast_value *ret_value,
+                                   struct holdfast_result *result);
+void holdfast_value_free(struct holdfast *handle, struct holdfast_value *value);
+/* One page. *ret_page on HOLDFAST_OK only, owned by the caller: holdfast_page_free. */
+enum holdfast_outcome holdfast_scan_page(struct holdfast *handle, const struct holdfast_scan *scan,
+                                         const struct holdfast_read_options *options, struct holdfast_page **ret_page,
+                                         struct holdfast_result *result);
+void holdfast_page_free(struct holdfast *handle, struct holdfast_page *page);
+/* Asks this endpoint and no other; a node that can't be connected to is reported at once. timeout_ms 0: the handle's.
+ */
+enum holdfast_outcome holdfast_status(struct holdfast *handle, uint32_t endpoint, uint32_t timeout_ms,
+                                      struct holdfast_node_status *ret_status, struct holdfast_result *result);
+
+/* Asynchronous calls. HOLDFAST_CODE_OK: accepted, the callback will run. Anything else (BUSY, INVALID, TOO_LARGE,
+ * NO_MEMORY): it will not. Keys and values are copied; what callbacks get is borrowed for the callback. value, page and
+ * status are NULL unless the outcome is HOLDFAST_OK. */
+typedef void (*holdfast_write_callback)(void *context, const struct holdfast_result *result);
+typedef void (*holdfast_get_callback)(void *context, const struct holdfast_result *result,
+                                      const struct holdfast_value *value);
+typedef void (*holdfast_scan_callback)(void *context, const struct holdfast_result *result,
+                                       const struct holdfast_page *page);
+typedef void (*holdfast_status_callback)(void *context, const struct holdfast_result *result,
+                                         const struct holdfast_node_status *status);
+
+enum holdfast_code holdfast_put_async(struct holdfast *handle, const void *key, size_t key_len, const void *value,
+                                      size_t value_len, const struct holdfast_write_options *options,
+                                      holdfast_write_callback callback, void *context);
+enum holdfast_code holdfast_delete_async(struct holdfast *handle, const void *key, size_t key_len,
+                                         const struct holdfast_write_options *options, holdfast_write_callback callback,
+                                         void *context);
+enum holdfast_code holdfast_batch_async(struct holdfast *handle, const struct holdfast_operation *operations,
+                                        size_t count, const struct holdfast_write_options *options,
+                                        holdfast_write_callback callback, void *context);
+enum holdfast_code holdfast_get_async(struct holdfast *handle, const void *key, size_t key_len,
+                                      const struct holdfast_read_options *options, holdfast_get_callback callback,
+                                      void *context);
+enum holdfast_code holdfast_scan_page_async(struct holdfast *handle, const struct holdfast_scan *scan,
+                                            const struct holdfast_read_options *options,
+                                            holdfast_scan_callback callback, void *context);
+enum holdfast_code holdfast_status_async(struct holdfast *handle, uint32_t endpoint, uint32_t timeout_ms,
+                                         holdfast_status_callback callback, void *context);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

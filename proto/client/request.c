@@ -1,0 +1,87 @@
+/* From the public arguments to the core's request. */
+#include "proto/client/handle_internal.h"
+
+#include "node/base/check.h"
+
+uint64_t handle__deadline_us(const struct holdfast *handle, uint32_t timeout_ms) {
+    uint32_t ms = timeout_ms == 0 ? handle->options.timeout_ms : timeout_ms;
+    ms = ms < CLIENT_TIMEOUT_MS_MAX ? ms : CLIENT_TIMEOUT_MS_MAX;
+    return env_clock_us(handle->env) + (uint64_t)ms * 1000;
+}
+
+void handle__fill_write(struct client_request *request, struct slice key, struct slice value,
+                        const struct holdfast_write_options *options) {
+    request->key = key;
+    request->value = value;
+    request->retry_unknown = options != NULL && options->retry_unknown;
+}
+
+void handle__fill_get(struct client_request *request, struct slice key, const struct holdfast_read_options *options) {
+    request->key = key;
+    if (options != NULL) {
+        request->read = *options;
+    }
+}
+
+void handle__fill_scan(struct client_request *request, const struct holdfast_scan *scan,
+                       const struct holdfast_read_options *options) {
+    handle__fill_get(request, slice_of(scan->lower, scan->lower_len), options);
+    request->upper = slice_of(scan->upper, scan->upper_len);
+    request->scan_limit = scan->limit;
+    request->keys_only = scan->keys_only;
+    request->count_only = scan->count_only;
+}
+
+/* Bytes of all operations; false: beyond any limit. */
+static bool batch_bytes(const struct holdfast_operation *operations, size_t count, size_t *ret_bytes) {
+    size_t bytes = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (operations[i].key_len > LIMIT_KEY_BYTES || operations[i].value_len > LIMIT_VALUE_BYTES) {
+            return false;
+        }
+        bytes += operations[i].key_len + (operations[i].kind == HOLDFAST_PUT ? operations[i].value_len : 0);
+        if (bytes > LIMIT_ENTRY_PAYLOAD_BYTES) {
+            return false;
+        }
+    }
+    *ret_bytes = bytes;
+    return true;
+}
+
+enum holdfast_code handle__fill_batch(struct handle_call *call, const struct holdfast_operation *operations,
+                                      size_t count, const struct holdfast_write_options *options) {
+    size_t bytes = 0;
+    if (count == 0) {
+        return HOLDFAST_CODE_INVALID;
+    }
+    if (count > LIMIT_BATCH_OPERATIONS || !batch_bytes(operations, count, &bytes)) {
+        return HOLDFAST_CODE_TOO_LARGE;
+    }
+    uint32_t *lens = mem_alloc(call->handle->env->alloc, 3 * count * sizeof(uint32_t) + bytes);
+    if (lens == NULL) {
+        return HOLDFAST_CODE_NO_MEMORY;
+    }
+    struct client_batch *batch = &call->request.batch;
+    *batch = (struct client_batch){lens, lens + count, lens + 2 * count, (uint32_t)count};
+    uint8_t *start = (uint8_t *)(lens + 3 * count);
+    uint8_t *at = start;
+    for (size_t i = 0; i < count; i++) {
+        const struct holdfast_operation *operation = &operations[i];
+        size_t value_len = operation->kind == HOLDFAST_PUT ? operation->value_len : 0;
+        batch->kinds[i] = (uint32_t)operation->kind;
+        batch->key_lens[i] = (uint32_t)operation->key_len;
+        batch->value_lens[i] = (uint32_t)value_len;
+        if (operation->key_len > 0) {
+            memcpy(at, operation->key, operation->key_len);
+            at += operation->key_len;
+        }
+        if (value_len > 0) {
+            memcpy(at, operation->value, value_len);
+            at += value_len;
+        }
+    }
+    CHECK((size_t)(at - start) == bytes);
+    call->batch_block = lens;
+    handle__fill_write(&call->request, SLICE_EMPTY, slice_of(start, bytes), options);
+    return HOLDFAST_CODE_OK;
+}
