@@ -24,10 +24,13 @@ FLAGS_release := -O2 -g
 FLAGS_asan := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 FLAGS_fuzz := -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 FLAGS_tsan := -O1 -g -fsanitize=thread -fno-omit-frame-pointer
-WARNINGS := -Wall -Wextra -Wconversion -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wno-unknown-warning-option -Werror
+WARNINGS := -Wall -Wextra -Wconversion -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Werror
 CPPFLAGS := -D_GNU_SOURCE -DHOLDFAST_VERSION='"$(VERSION)"' -I. -I$(GEN)
 CFLAGS := -std=c17 $(FLAGS_$(VARIANT)) $(WARNINGS) -fPIC -fno-strict-aliasing -fno-common
 LDFLAGS := $(FLAGS_$(VARIANT)) -pthread
+
+# One line a step; V=1 shows the commands.
+say = $(if $(V),,@printf '%-5s%s\n' $(1) $@;)
 
 # ---- The house: folder -> archive --------------------------------------------------------------------------------
 sources = $(sort $(wildcard $(1)/*.c))
@@ -73,11 +76,11 @@ all: $(PROGRAMS) $(LIBRARIES) ## build the daemon, the command line and the clie
 
 $(BIN)/holdfastd: $(O)/node/server/main.o $(LIBS_SERVER)
 	@mkdir -p $(@D)
-	$(link) $(LD_SERVER)
+	$(call say,LINK)$(link) $(LD_SERVER)
 
 $(BIN)/holdfastctl: $(O)/node/ctl/main.o $(call archive,ctl) $(LIBS_CLIENT)
 	@mkdir -p $(@D)
-	$(link) $(LD_CLIENT)
+	$(call say,LINK)$(link) $(LD_CLIENT)
 
 # The client library stands alone: its archive holds all that it needs of the folders below it.
 CLIENT_OBJECTS := $(call objects,$(LIB_client) $(LIB_tls) $(LIB_proto) $(LIB_envos) $(LIB_env) $(LIB_base)) $(EXTRA_OBJECTS_proto)
@@ -86,21 +89,21 @@ $(BIN)/../lib/libholdfast.a: $(CLIENT_OBJECTS)
 	@rm -f $@ && ar rcsD $@ $^
 $(BIN)/../lib/libholdfast.so.0: $(CLIENT_OBJECTS) proto/client/libholdfast.map
 	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS) -shared -Wl,-soname,libholdfast.so.0 -Wl,--version-script=proto/client/libholdfast.map -o $@ \
+	$(call say,LINK)$(CC) $(LDFLAGS) -shared -Wl,-soname,libholdfast.so.0 -Wl,--version-script=proto/client/libholdfast.map -o $@ \
 	    $(filter %.o,$^) $(LD_CLIENT)
 	@ln -sf libholdfast.so.0 $(@D)/libholdfast.so
 
 $(BIN)/holdfast-sim: $(O)/tests/sim/main.o $(foreach lib,sim server client proto storage raft env base,$(call archive,$(lib)))
 	@mkdir -p $(@D)
-	$(link) $(LD_SERVER)
+	$(call say,LINK)$(link) $(LD_SERVER)
 
 # Programs of the tests that use the library as anybody would: its public header, nothing else.
 $(BIN)/holdfast-history: $(O)/tests/chaos/history.o $(BIN)/../lib/libholdfast.a
 	@mkdir -p $(@D)
-	$(link) $(LD_CLIENT)
+	$(call say,LINK)$(link) $(LD_CLIENT)
 $(BIN)/holdfast-load: $(O)/tests/bench/load.o $(BIN)/../lib/libholdfast.a
 	@mkdir -p $(@D)
-	$(link) $(LD_CLIENT)
+	$(call say,LINK)$(link) $(LD_CLIENT)
 OBJECTS += $(O)/tests/chaos/history.o $(O)/tests/bench/load.o
 
 # ---- Tests -------------------------------------------------------------------------------------------------------
@@ -110,7 +113,7 @@ OBJECTS += $(call objects,$(UNIT_SOURCES)) $(O)/tests/sim/main.o $(O)/node/serve
 
 $(UNIT_TESTS): $(O)/tests/%: $(O)/tests/unit/%.o $(foreach lib,$(LIBS_ALL),$(call archive,$(lib)))
 	@mkdir -p $(@D)
-	$(link) -lcmocka $(LD_SERVER)
+	$(call say,LINK)$(link) -lcmocka $(LD_SERVER)
 
 unit-tests: $(UNIT_TESTS)
 
@@ -118,7 +121,7 @@ FUZZERS := $(patsubst tests/fuzz/%.c,$(O)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c)
 OBJECTS += $(call objects,$(wildcard tests/fuzz/fuzz_*.c))
 $(FUZZERS): $(O)/fuzz/%: $(O)/tests/fuzz/%.o $(foreach lib,$(LIBS_ALL),$(call archive,$(lib)))
 	@mkdir -p $(@D)
-	$(link) -fsanitize=fuzzer $(LD_SERVER)
+	$(call say,LINK)$(link) -fsanitize=fuzzer $(LD_SERVER)
 
 fuzzers: $(FUZZERS)
 
@@ -151,16 +154,16 @@ sim: $(BIN)/holdfast-sim ## simulate: SEEDS=200 [FIRST=1], or SEED=n
 # ---- Objects -----------------------------------------------------------------------------------------------------
 $(O)/%.o: %.c Makefile
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+	$(call say,CC)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
 
 # Generated code isn't ours to warn about.
 $(O)/gen/%.o: $(GEN)/%.c
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(filter-out $(WARNINGS),$(CFLAGS)) -MMD -MP -c -o $@ $<
+	$(call say,CC)$(CC) $(CPPFLAGS) $(filter-out $(WARNINGS),$(CFLAGS)) -MMD -MP -c -o $@ $<
 
 $(GEN)/%.pb-c.c $(GEN)/%.pb-c.h &: %.proto
 	@mkdir -p $(@D)
-	protoc-c --c_out=$(GEN) $<
+	$(call say,GEN)protoc-c --c_out=$(GEN) $<
 
 # Generated headers before the first compile that may include them.
 $(OBJECTS): | $(PROTO_C)

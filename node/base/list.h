@@ -60,9 +60,11 @@ static inline void list_splice_back(struct list *to, struct list *from) {
 }
 
 /* Safe against removal of the current node. */
+/* NOLINTBEGIN(bugprone-macro-parentheses): it declares `node` */
 #define LIST_FOREACH(node, head)                                                                                       \
     for (struct list *node = (head)->next, *node##_next = node->next; node != (head);                                  \
          node = node##_next, node##_next = node->next)
+/* NOLINTEND(bugprone-macro-parentheses) */
 
 #define LIST_ENTRY(node, type, member) CONTAINER_OF(node, type, member)
 

@@ -38,10 +38,11 @@ struct config {
     char name[LIMIT_NAME_BYTES];                 /* which member this is */
     uint64_t id;                                 /* from that member */
     uint8_t cluster_id[CONFIG_CLUSTER_ID_BYTES]; /* cluster = 32 hex digits */
-    char data_dir[LIMIT_PATH_BYTES];
+    char data_dir[LIMIT_PATH_BYTES];             /* data = ... */
     char client_listen[LIMIT_ADDRESS_BYTES];
     char peer_listen[LIMIT_ADDRESS_BYTES];
-    uint32_t io_threads; /* io_threads = auto | 0..64; auto: 0 up to two CPUs, else CPUs / 2 */
+    uint32_t io_threads;  /* io_threads = auto | 0..64 */
+    bool io_threads_auto; /* then io_threads is 0 until main, who knows the CPUs, puts config_auto_io_threads there */
     bool fault_injection;
     bool use_ring; /* io_uring = on | off */
     /* [log] */
@@ -74,9 +75,12 @@ struct config {
 /* The defaults; no members. Borrows alloc. */
 void config_init(struct config *config, struct alloc *alloc);
 void config_deinit(struct config *config);
-/* Reads and checks the file (blocks: start-up). Paths in it are relative to the file's folder. On failure err has one
- * line that names file, line and what is wrong. */
+/* Reads and checks the file into a config that config_init made (blocks: start-up). Paths in it are relative to the
+ * file's folder. On failure err has one line that names file, line and what is wrong, and config is good for
+ * config_deinit only. */
 MUST_USE enum status config_load(struct config *config, const char *path, struct error *err);
+/* None up to two CPUs (clients share the consensus thread), else one for two CPUs. */
+uint32_t config_auto_io_threads(unsigned cpu_count);
 /* NULL if there is none. */
 const struct config_member *config_member_by_id(const struct config *config, uint64_t id);
 const char *config_role_name(enum config_role role);

@@ -156,7 +156,7 @@ struct env_stream_handler *peer_in__accepted(void *context, struct env_stream *s
         (struct connection_handler){.opened = on_opened, .frame = on_frame, .drained = on_drained, .closed = on_closed};
     in->peers = peers;
     env_timer_init(&in->timer, peers->options.loop, on_timer);
-    if (connection_new(peers__alloc(peers), &limits, &in->handler, &in->connection) != STATUS_OK) {
+    if (connection_new(peers->options.loop, &limits, &in->handler, &in->connection) != STATUS_OK) {
         mem_free(peers__alloc(peers), in);
         return NULL;
     }

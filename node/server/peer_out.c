@@ -158,7 +158,7 @@ static void link_connect(struct peer_link *link) {
     struct connection *connection = NULL;
     struct env_stream *stream = NULL;
     struct error error = {0};
-    enum status status = connection_new(peers__alloc(peers), &limits, &link->handler, &connection);
+    enum status status = connection_new(peers->options.loop, &limits, &link->handler, &connection);
     if (status == STATUS_OK) {
         status = env_connect(peers->options.transport, peers->options.loop, link->member->peer_address,
                              connection_stream_handler(connection), &stream, &error);

@@ -1,0 +1,269 @@
+/* status: every endpoint is asked at the same time; those that don't answer are listed too. */
+#include "node/ctl/ctl.h"
+#include "node/ctl/queue.h"
+
+#include "node/base/check.h"
+
+#include <jansson.h>
+
+struct node_answer {
+    struct ctl_node node;
+    struct ctl_queue *queue;
+    uint32_t endpoint;
+    bool answered;
+    struct holdfast_result result;
+    struct holdfast_node_status status;
+};
+
+static void answer_arrived(void *context, const struct holdfast_result *result,
+                           const struct holdfast_node_status *status) {
+    struct node_answer *answer = context;
+    answer->result = *result;
+    if (status != NULL) {
+        answer->status = *status;
+        answer->answered = true;
+    }
+    ctl_queue_push(answer->queue, &answer->node);
+}
+
+/* Asks those from first to first + count; waits for all of them. */
+static void ask(struct ctl *ctl, struct ctl_queue *queue, struct node_answer *answers, uint32_t count) {
+    uint32_t waiting = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        struct node_answer *answer = &answers[i];
+        answer->queue = queue;
+        enum holdfast_code code = holdfast_status_async(ctl->handle, answer->endpoint, 0, answer_arrived, answer);
+        if (code == HOLDFAST_CODE_OK) {
+            waiting++;
+        } else {
+            answer->result.outcome = HOLDFAST_FAILED;
+            (void)snprintf(answer->result.message, sizeof answer->result.message, "%s", holdfast_code_name(code));
+        }
+    }
+    while (waiting > 0) {
+        (void)ctl_queue_wait(queue, -1, -1);
+        for (struct ctl_node *node = ctl_queue_take(queue); node != NULL; node = node->next) {
+            waiting--;
+        }
+    }
+}
+
+/* ---- JSON ----------------------------------------------------------------------------------------------------- */
+
+static void hex_of(const uint8_t *bytes, size_t count, char *out) {
+    for (size_t i = 0; i < count; i++) {
+        (void)snprintf(out + 2 * i, 3, "%02x", bytes[i]);
+    }
+}
+
+/* Names from outside may be any bytes: what isn't UTF-8 becomes "?". */
+static json_t *text_json(const char *text) {
+    json_t *string = json_string(text);
+    return string != NULL ? string : json_string("?");
+}
+
+static json_t *unreachable_json(const struct ctl *ctl, const struct node_answer *answer) {
+    return json_pack("{s:o, s:I, s:s, s:I, s:I, s:I, s:I, s:I, s:o, s:o}", "name",
+                     text_json(holdfast_endpoint_name(ctl->handle, answer->endpoint)), "id", (json_int_t)0, "role",
+                     "unreachable", "term", (json_int_t)0, "synced", (json_int_t)0, "commit", (json_int_t)0, "applied",
+                     (json_int_t)0, "flushed", (json_int_t)0, "address",
+                     text_json(holdfast_endpoint_address(ctl->handle, answer->endpoint)), "problem",
+                     text_json(answer->result.message));
+}
+
+static const char *node_name(const struct ctl *ctl, const struct node_answer *answer) {
+    return answer->answered && answer->status.node_name[0] != '\0'
+               ? answer->status.node_name
+               : holdfast_endpoint_name(ctl->handle, answer->endpoint);
+}
+
+static json_t *members_json(const struct holdfast_node_status *status) {
+    json_t *members = json_array();
+    for (uint32_t i = 0; i < status->member_count; i++) {
+        const struct holdfast_member *member = &status->members[i];
+        json_t *object =
+            json_pack("{s:I, s:o, s:o, s:o, s:b, s:I, s:I}", "id", (json_int_t)member->id, "name",
+                      text_json(member->name), "client_address", text_json(member->client_address), "peer_address",
+                      text_json(member->peer_address), "voter", (int)member->voter, "match", (json_int_t)member->match,
+                      "heard_ms_ago", (json_int_t)member->heard_ms_ago);
+        (void)json_array_append_new(members, object);
+    }
+    return members;
+}
+
+static json_t *node_json(const struct ctl *ctl, const struct node_answer *answer) {
+    const struct holdfast_node_status *status = &answer->status;
+    if (!answer->answered) {
+        return unreachable_json(ctl, answer);
+    }
+    json_t *object = json_object();
+    const struct {
+        const char *name;
+        uint64_t value;
+    } numbers[] = {
+        {"id", status->node_id},
+        {"term", status->term},
+        {"synced", status->synced},
+        {"commit", status->commit},
+        {"applied", status->applied},
+        {"flushed", status->flushed},
+        {"first", status->first},
+        {"last", status->last},
+        {"leader_id", status->leader_id},
+        {"uptime_ms", status->uptime_ms},
+        {"log_segments", status->log_segments},
+        {"log_groups", status->log_groups},
+        {"log_records", status->log_records},
+        {"log_sync_us_total", status->log_sync_us_total},
+        {"log_sync_us_max", status->log_sync_us_max},
+        {"memtable_bytes", status->memtable_bytes},
+        {"sst_files", status->sst_files},
+        {"sst_bytes", status->sst_bytes},
+        {"client_connections", status->client_connections},
+    };
+    (void)json_object_set_new(object, "name", text_json(node_name(ctl, answer)));
+    (void)json_object_set_new(object, "id", json_integer((json_int_t)status->node_id));
+    (void)json_object_set_new(object, "role", text_json(status->role));
+    for (size_t i = 1; i < sizeof numbers / sizeof numbers[0]; i++) {
+        (void)json_object_set_new(object, numbers[i].name, json_integer((json_int_t)numbers[i].value));
+    }
+    (void)json_object_set_new(object, "address", text_json(holdfast_endpoint_address(ctl->handle, answer->endpoint)));
+    (void)json_object_set_new(object, "version", text_json(status->version));
+    (void)json_object_set_new(object, "problem", text_json(status->problem));
+    if (status->member_count > 0) {
+        (void)json_object_set_new(object, "members", members_json(status));
+    }
+    return object;
+}
+
+static void print_json(struct ctl *ctl, const struct node_answer *answers, uint32_t count, const char *cluster) {
+    json_t *nodes = json_array();
+    for (uint32_t i = 0; i < count; i++) {
+        (void)json_array_append_new(nodes, node_json(ctl, &answers[i]));
+    }
+    json_t *root = json_object();
+    (void)json_object_set_new(root, "cluster", cluster[0] != '\0' ? json_string(cluster) : json_null());
+    (void)json_object_set_new(root, "nodes", nodes);
+    (void)json_dumpf(root, ctl->io->out, JSON_COMPACT);
+    (void)fputc('\n', ctl->io->out);
+    json_decref(root);
+}
+
+/* ---- Text ----------------------------------------------------------------------------------------------------- */
+
+enum { COLUMN_COUNT = 9, CELL_BYTES = 264 };
+
+struct table_row {
+    char cells[COLUMN_COUNT][CELL_BYTES];
+};
+
+static void fill_row(struct ctl *ctl, const struct node_answer *answer, struct table_row *row) {
+    const struct holdfast_node_status *status = &answer->status;
+    const uint64_t numbers[] = {status->term, status->applied, status->commit, status->synced, status->flushed};
+    (void)snprintf(row->cells[0], CELL_BYTES, "%s", node_name(ctl, answer));
+    (void)snprintf(row->cells[1], CELL_BYTES, "%s", answer->answered ? status->role : "unreachable");
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
+        if (answer->answered) {
+            (void)snprintf(row->cells[2 + i], CELL_BYTES, "%llu", (unsigned long long)numbers[i]);
+        } else {
+            (void)snprintf(row->cells[2 + i], CELL_BYTES, "-");
+        }
+    }
+    (void)snprintf(row->cells[7], CELL_BYTES, "%s", holdfast_endpoint_address(ctl->handle, answer->endpoint));
+    (void)snprintf(row->cells[8], CELL_BYTES, "%s", answer->answered ? status->problem : answer->result.message);
+}
+
+static void print_table(struct ctl *ctl, const struct node_answer *answers, uint32_t count, const char *cluster) {
+    static const char *const HEADS[COLUMN_COUNT] = {"NODE",   "ROLE",    "TERM",    "APPLIED", "COMMIT",
+                                                    "SYNCED", "FLUSHED", "ADDRESS", "PROBLEM"};
+    size_t widths[COLUMN_COUNT];
+    struct table_row *rows = mem_alloc_zero(ctl->alloc, (count + 1) * sizeof *rows);
+    if (rows == NULL) {
+        return;
+    }
+    for (size_t column = 0; column < COLUMN_COUNT; column++) {
+        (void)snprintf(rows[0].cells[column], CELL_BYTES, "%s", HEADS[column]);
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        fill_row(ctl, &answers[i], &rows[i + 1]);
+    }
+    for (size_t column = 0; column < COLUMN_COUNT; column++) {
+        widths[column] = 0;
+        for (uint32_t i = 0; i <= count; i++) {
+            size_t len = strlen(rows[i].cells[column]);
+            widths[column] = len > widths[column] ? len : widths[column];
+        }
+    }
+    (void)fprintf(ctl->io->out, "cluster %s\n", cluster[0] != '\0' ? cluster : "unknown: no node answers");
+    for (uint32_t i = 0; i <= count; i++) {
+        for (size_t column = 0; column + 1 < COLUMN_COUNT; column++) {
+            bool is_number = column >= 2 && column <= 6;
+            int width = (int)widths[column];
+            (void)fprintf(ctl->io->out, "%*s  ", is_number ? width : -width, rows[i].cells[column]);
+        }
+        (void)fprintf(ctl->io->out, "%s\n", rows[i].cells[COLUMN_COUNT - 1]);
+    }
+    mem_free(ctl->alloc, rows);
+}
+
+/* ---- The command ---------------------------------------------------------------------------------------------- */
+
+/* Endpoints to ask: all, or the one that --node names. */
+static uint32_t choose_endpoints(const struct ctl *ctl, struct node_answer *answers) {
+    uint32_t count = 0;
+    const char *node = ctl->options.node;
+    for (uint32_t i = 0; i < holdfast_endpoint_count(ctl->handle); i++) {
+        if (node == NULL || strcmp(node, holdfast_endpoint_name(ctl->handle, i)) == 0 ||
+            strcmp(node, holdfast_endpoint_address(ctl->handle, i)) == 0) {
+            answers[count++].endpoint = i;
+        }
+    }
+    return count;
+}
+
+enum ctl_exit ctl_cmd_status(struct ctl *ctl, int argc, char **argv) {
+    (void)argc, (void)argv;
+    struct ctl_queue queue;
+    char cluster[33] = "";
+    bool has_leader = false;
+    bool denied = false;
+    enum ctl_exit code = ctl_connect(ctl);
+    if (code != CTL_DONE) {
+        return code;
+    }
+    struct node_answer *answers = mem_alloc_zero(ctl->alloc, holdfast_endpoint_count(ctl->handle) * sizeof *answers);
+    if (answers == NULL || !ctl_queue_init(&queue)) {
+        mem_free(ctl->alloc, answers);
+        return ctl_fail(ctl, CTL_FAILED, "out of memory or descriptors");
+    }
+    uint32_t count = choose_endpoints(ctl, answers);
+    CHECK(count > 0);
+    ask(ctl, &queue, answers, count);
+    for (uint32_t i = 0; i < count; i++) {
+        if (answers[i].answered) {
+            hex_of(answers[i].status.cluster_id, sizeof answers[i].status.cluster_id, cluster);
+            has_leader = has_leader || strcmp(answers[i].status.role, "leader") == 0;
+        }
+        denied = denied || answers[i].result.code == HOLDFAST_CODE_DENIED;
+    }
+    if (ctl->options.json) {
+        print_json(ctl, answers, count, cluster);
+    } else {
+        print_table(ctl, answers, count, cluster);
+    }
+    code = ctl_finish_output(ctl);
+    if (code == CTL_DONE && !has_leader && ctl->options.node == NULL) {
+        ctl->data_on_out = true;
+        bool only_denied = denied && cluster[0] == '\0';
+        code = ctl_fail(ctl, only_denied ? CTL_DENIED : CTL_UNREACHABLE, "%s",
+                        only_denied ? "the nodes refuse this certificate: their messages say what to do"
+                                    : "no leader was seen: a majority of the nodes must run and reach each other");
+    } else if (code == CTL_DONE && cluster[0] == '\0') {
+        ctl->data_on_out = true;
+        code = ctl_fail_result(ctl, &answers[0].result);
+    }
+    ctl_disconnect(ctl); /* ends the thread that pushes */
+    ctl_queue_deinit(&queue);
+    mem_free(ctl->alloc, answers);
+    return code;
+}

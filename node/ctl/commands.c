@@ -1,0 +1,92 @@
+/* The table of commands: what `help` prints, what arguments.c accepts, what runs. Sorted as `help` shows them. */
+#include "node/ctl/ctl.h"
+
+enum {
+    SCAN_OPTIONS = CTL_OPTION_PREFIX | CTL_OPTION_LIMIT | CTL_OPTION_REVISION | CTL_OPTION_KEYS_ONLY | CTL_OPTION_COUNT
+};
+
+const struct ctl_command CTL_COMMANDS[] = {
+    {"put", "KEY VALUE|-", "Set a key",
+     "The value is the argument, or with `-` all bytes of standard input. Prints the revision.\n", CTL_OPTION_BASE64, 2,
+     2, ctl_cmd_put},
+    {"get", "KEY", "Print a key's value",
+     "Prints the bytes of the value and nothing else (a newline follows on a terminal). JSON gives key, value, "
+     "mod_revision (the\n"
+     "write that made it) and revision; what isn't valid UTF-8 comes as key_b64 and value_b64. No such key: exit code "
+     "3.\n",
+     CTL_OPTION_BASE64 | CTL_OPTION_REVISION, 1, 1, ctl_cmd_get},
+    {"del", "KEY", "Delete a key", "Prints the revision. Deleting a key that isn't there is no error.\n",
+     CTL_OPTION_BASE64, 1, 1, ctl_cmd_del},
+    {"scan", "[--prefix P | LOWER [UPPER]]", "List keys and values in order",
+     "Keys from LOWER (inclusive) to UPPER (exclusive), all at one revision, one `key<TAB>value` per line; control "
+     "bytes, the\n"
+     "backslash and what isn't UTF-8 are shown as \\xnn. JSON is one object with revision, pairs and count.\n",
+     SCAN_OPTIONS, 0, 2, ctl_cmd_scan},
+    {"import", "[FILE|-]", "Write pairs from JSON lines",
+     "Each line is {\"key\":\"...\",\"value\":\"...\"}; key_b64 and value_b64 hold base64 instead. Lines with the same "
+     "key are\n"
+     "applied in their order. A lost leader is waited for: requests are sent again until acknowledged. Don't write the "
+     "same\n"
+     "keys from elsewhere meanwhile.\n",
+     CTL_OPTION_SKIP_BAD | CTL_OPTION_IN_FLIGHT | CTL_OPTION_GIVE_UP, 0, 1, ctl_cmd_import},
+    {"export", "[FILE|-]", "Write all pairs as JSON lines",
+     "One line per key in memcmp order, all at one revision, in one canonical form: "
+     "{\"key\":\"...\",\"value\":\"...\"} without\n"
+     "blanks; in strings \\\" \\\\ \\b \\f \\n \\r \\t are escaped so, other bytes below 0x20 as \\u00xx (small hex "
+     "digits), all else is\n"
+     "raw; what isn't valid UTF-8 is written as key_b64 or value_b64. Equal states give equal bytes. With --node and "
+     "--local:\n"
+     "what that node has applied. A file is complete or not there.\n",
+     CTL_OPTION_PREFIX | CTL_OPTION_REVISION, 0, 1, ctl_cmd_export},
+    {"status", "", "Show every node",
+     "Asks each endpoint. JSON: "
+     "{\"cluster\":id,\"nodes\":[{\"name\",\"id\",\"role\",\"term\",\"synced\",\"commit\",\"applied\",\"flushed\",...}]"
+     "};\n"
+     "nodes that don't answer have the role \"unreachable\" and say why in problem. Exit code 4 if no leader was "
+     "seen.\n",
+     0, 0, 0, ctl_cmd_status},
+    {"version", "", "Print the version", "", 0, 0, 0, ctl_cmd_version},
+    {"help", "[COMMAND]", "Say how to use it", "", 0, 0, 1, ctl_cmd_help},
+};
+
+const size_t CTL_COMMAND_COUNT = sizeof CTL_COMMANDS / sizeof CTL_COMMANDS[0];
+
+const struct ctl_command *ctl_find_command(const char *name) {
+    for (size_t i = 0; i < CTL_COMMAND_COUNT; i++) {
+        if (strcmp(CTL_COMMANDS[i].name, name) == 0) {
+            return &CTL_COMMANDS[i];
+        }
+    }
+    return NULL;
+}
+
+enum ctl_exit ctl_cmd_version(struct ctl *ctl, int argc, char **argv) {
+    (void)argc, (void)argv;
+    (void)fprintf(ctl->io->out, ctl->options.json ? "{\"version\":\"%s\"}\n" : "holdfastctl %s\n", holdfast_version());
+    return ctl_finish_output(ctl);
+}
+
+enum ctl_exit ctl_cmd_help(struct ctl *ctl, int argc, char **argv) {
+    const struct ctl_command *command = argc > 0 ? ctl_find_command(argv[0]) : NULL;
+    if (argc > 0 && command == NULL) {
+        return ctl_usage(ctl, "unknown command \"%s\"", argv[0]);
+    }
+    ctl_print_help(ctl->io->out, command);
+    return ctl_finish_output(ctl);
+}
+
+enum ctl_exit ctl_run(int argc, char **argv, const struct ctl_io *io) {
+    struct ctl ctl = {.io = io, .alloc = alloc_system(), .options = {.in_flight = 64, .give_up_s = 60}};
+    int first = 0;
+    enum ctl_exit code = CTL_USAGE;
+    if (!ctl_parse_arguments(&ctl, argc, argv, &first)) {
+        return code;
+    }
+    if (ctl.options.help) {
+        ctl_print_help(io->out, ctl.command);
+        return ctl_finish_output(&ctl);
+    }
+    code = ctl.command->run(&ctl, argc - first, argv + first);
+    ctl_disconnect(&ctl);
+    return code;
+}

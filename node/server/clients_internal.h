@@ -1,0 +1,216 @@
+/*
+ * What the files of the client front end share:
+ *
+ *   clients.c            life: listening, accepting, sweeping, stopping
+ *   client_connection.c  one connection: greeting or refusal, frames to requests, back-pressure, its end
+ *   request.c            the request object: memory, replies, errors
+ *   request_write.c      put, delete, batch
+ *   request_read.c       get: barrier, memory, else disk
+ *   request_scan.c       pages of a range
+ *   request_status.c     what this node says of itself
+ *
+ * A request belongs to its connection's list from its frame to its reply. While the consensus actor or a worker holds
+ * it, it stays in memory even if its connection goes; then `connection` is NULL and its answer goes nowhere.
+ *
+ * Owner: the loop of the front end, everything; workers only touch the struct read_job that they were given.
+ */
+#ifndef HOLDFAST_SERVER_CLIENTS_INTERNAL_H
+#define HOLDFAST_SERVER_CLIENTS_INTERNAL_H
+
+#include "node/base/arena.h"
+#include "node/base/buf.h"
+#include "node/base/check.h"
+#include "node/server/clients.h"
+#include "node/server/identity.h"
+#include "proto/connection.h"
+#include "proto/wire.pb-c.h"
+
+enum {
+    CLIENTS_REQUESTS_MAX = 64 * 1024, /* in flight in one front end */
+    CLIENTS_REQUESTS_KEPT = 2 * 1024, /* free ones that wait for reuse */
+    CLIENTS_REFUSED_MAX = 64,         /* connections beyond the limit that are being told so */
+    CLIENTS_JOBS_MAX = 64,            /* reads on workers at a time */
+    CLIENT_JOBS_MAX = 4,              /* of one connection: what its output may exceed its high mark by */
+    CLIENTS_SWEEP_US = 500 * 1000,
+    CLIENTS_STALL_US = 30 * 1000 * 1000, /* a connection whose output doesn't move for so long is closed */
+    CLIENTS_ARENA_CHUNK_BYTES = 16 * 1024,
+    REQUEST_INLINE_BYTES = 512, /* key and value that need no memory of their own */
+    REQUEST_TIMEOUT_MS_DEFAULT = 5 * 1000,
+    REQUEST_TIMEOUT_MS_MAX = 60 * 1000
+};
+
+enum client_state {
+    CLIENT_OPENING, /* no greeting yet */
+    CLIENT_SERVING,
+    CLIENT_ENDING /* a refusal or the end of service was said; no more frames */
+};
+
+struct client_connection {
+    struct connection_handler handler;
+    struct clients *clients;
+    struct connection *connection;
+    struct list link; /* clients.connections */
+    struct identity identity;
+    enum client_state state;
+    bool paused;
+    struct list requests; /* all in flight */
+    uint32_t request_count;
+    struct list held;         /* reads that are ready, but for room in the output or a place on a worker */
+    struct list waiting_link; /* clients.waiting, while only a place on a worker is missing */
+    uint32_t job_count;
+    bool updating;
+    uint64_t active_us;     /* last frame, or last reply */
+    uint64_t full_since_us; /* 0: there is room */
+};
+
+struct clients {
+    struct clients_options options;
+    struct alloc *alloc;
+    struct env_listener *listener;
+    struct list connections;
+    uint32_t open_count;     /* on the list */
+    _Atomic uint32_t count;  /* the same, for other threads */
+    _Atomic uint32_t *total; /* of all front ends of the node, or `count` */
+    struct arena arena;      /* the message of one frame */
+    struct list free_requests;
+    uint32_t free_count;
+    uint32_t request_count; /* in flight */
+    uint64_t memory_bytes;  /* keys and values of requests in flight */
+    struct list waiting;    /* connections whose held reads wait for a place on a worker */
+    uint32_t job_count;
+    struct env_timer sweep_timer;
+    struct env_timer grace_timer;
+    struct env_task stop_task;
+    bool stopping;
+    void (*stopped)(void *context);
+    void *stopped_context;
+};
+
+struct read_job;
+
+struct request {
+    struct list link;      /* the connection's requests, or free_requests */
+    struct list held_link; /* the connection's held reads */
+    struct clients *clients;
+    struct client_connection *connection;    /* NULL: gone */
+    uint64_t id;                             /* the asker's */
+    uint8_t type;                            /* enum frame_type */
+    void (*answer)(struct request *request); /* of a read whose barrier is passed */
+    union {
+        struct consensus_proposal proposal;
+        struct consensus_read read;
+    };
+    union {
+        struct batch_operation operation;
+        struct {
+            uint64_t revision;  /* 0: the newest */
+            struct slice lower; /* get: the key */
+            struct slice upper;
+            uint32_t limit;
+            bool keys_only;
+            bool count_only;
+        } range;
+    };
+    struct read_job *job; /* on a worker or about to be; owned */
+    void *memory;         /* NULL: inline_memory serves */
+    size_t memory_bytes;
+    _Alignas(16) uint8_t inline_memory[REQUEST_INLINE_BYTES];
+};
+
+/* ---- clients.c ------------------------------------------------------------------------------------------------- */
+
+void clients__connection_opened(struct client_connection *connection);
+/* Off the list; the caller frees it. */
+void clients__connection_gone(struct client_connection *connection);
+/* After a request or a connection went while stopping. */
+void clients__check_stopped(struct clients *clients);
+/* A place on the workers became free. */
+void clients__job_ended(struct clients *clients);
+
+/* ---- client_connection.c --------------------------------------------------------------------------------------- */
+
+/* For env_listen. */
+struct env_stream_handler *client_connection__accepted(void *context, struct env_stream *stream);
+/* What became possible: held reads, reading on; or necessary: pausing, ending. After each change of its counts. */
+void client_connection__update(struct client_connection *connection);
+/* Stalled, idle? */
+void client_connection__sweep(struct client_connection *connection, uint64_t now_us);
+/* Sends; a connection that can't take a reply any more is closed. */
+void client_connection__send(struct client_connection *connection, uint8_t type, uint64_t request_id,
+                             const ProtobufCMessage *message, const struct slice *raw, size_t raw_count);
+/* An Error for a request that has no object (yet). */
+void client_connection__send_error(struct client_connection *connection, uint64_t request_id, enum status status,
+                                   bool unknown, const char *message);
+/* True if a read may be answered now. */
+bool client_connection__has_room(const struct client_connection *connection);
+
+/* ---- request.c ------------------------------------------------------------------------------------------------- */
+
+/* A request for this frame, in flight from now on; NULL: an error was sent. */
+struct request *request__take(struct client_connection *connection, const struct connection_frame *frame);
+/* Memory for keys and values, kept until the request is released. NULL: an error was sent and the request is gone. */
+void *request__memory(struct request *request, size_t size);
+/* Both send (if the connection is still there) and release. */
+void request__reply(struct request *request, uint8_t type, const ProtobufCMessage *message, const struct slice *raw,
+                    size_t raw_count);
+void request__fail(struct request *request, enum status status, bool unknown, const char *format, ...)
+    PRINTF_LIKE(4, 5);
+/* request__fail in the words that belong to the status of a write or read that the consensus actor refused. */
+void request__fail_by_status(struct request *request, enum status status, bool unknown);
+/* Frees it; its connection, if any, is updated. */
+void request__release(struct request *request);
+/* Env clock; timeout_ms 0: the default. */
+uint64_t request__deadline_us(const struct clients *clients, uint32_t timeout_ms);
+/* Of a frame whose message can't be unpacked. */
+void request__malformed(struct client_connection *connection, const struct connection_frame *frame, const char *what);
+/* Checks a key; NULL if fine, else what is wrong with it. */
+const char *request__key_problem(size_t key_len);
+
+/* ---- request_*.c: handlers of frames --------------------------------------------------------------------------- */
+
+void request_write__put(struct client_connection *connection, const struct connection_frame *frame);
+void request_write__delete(struct client_connection *connection, const struct connection_frame *frame);
+void request_write__batch(struct client_connection *connection, const struct connection_frame *frame);
+void request_read__get(struct client_connection *connection, const struct connection_frame *frame);
+void request_scan__scan(struct client_connection *connection, const struct connection_frame *frame);
+void request_status__status(struct client_connection *connection, const struct connection_frame *frame);
+
+/* ---- Reads ----------------------------------------------------------------------------------------------------- */
+
+/*
+ * What a read needs beyond its request: a view, and where the result gathers. A worker owns it between submission and
+ * done.
+ */
+struct read_job {
+    struct env_work work;
+    struct request *request;
+    struct storage_view *view;
+    struct storage_iterator *iterator; /* scans */
+    uint64_t revision;                 /* to read at */
+    uint64_t mod_revision;             /* get */
+    enum status status;
+    struct error error;
+    struct buf bytes; /* keys and values */
+    /* Scans. */
+    struct buf key_lens;      /* uint32_t each */
+    struct buf value_lens;    /* uint32_t each */
+    struct buf mod_revisions; /* uint64_t each */
+    uint64_t count;
+    size_t message_bytes; /* that these lengths and revisions take in the reply */
+    bool more;
+};
+
+/* Asks the consensus actor; then request->answer runs, when the connection has room. */
+void request_read__barrier(struct request *request, const Wire__ReadOptions *options);
+/* A view that shows request->range.revision, and the revision to read at; NULL: an error was sent. */
+struct storage_view *request_read__view(struct request *request, uint64_t *ret_revision);
+/* A job that owns the view from now on; NULL: no memory, the view is released, an error was sent. */
+struct read_job *request_read__job_new(struct request *request, struct storage_view *view, uint64_t revision);
+void request_read__job_free(struct read_job *job);
+/* To a worker: run, then done on the loop, where the job still counts until request_read__job_done. */
+void request_read__job_submit(struct read_job *job, void (*run)(struct env_work *work),
+                              void (*done)(struct env_work *work));
+/* First thing in done. */
+void request_read__job_done(struct read_job *job);
+
+#endif

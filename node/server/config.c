@@ -1,0 +1,147 @@
+/*
+ * The configuration's defaults, its look-ups, and the table of the keys that there are.
+ *
+ * A new key is a field in config.h, a row here, a default in config_init, and a paragraph in
+ * deploy/holdfast.conf.example.
+ */
+#include "node/server/config_internal.h"
+
+#include "node/base/check.h"
+
+#include <stddef.h>
+
+#define FIELD(name)            offsetof(struct config, name), .max = sizeof(((struct config *)0)->name)
+#define MEMBER_FIELD(name)     offsetof(struct config_member, name), .max = sizeof(((struct config_member *)0)->name)
+#define IDENTITY_FIELD(name)   offsetof(struct config_identity, name), .max = sizeof(((struct config_identity *)0)->name)
+#define RANGE(name, low, high) offsetof(struct config, name), .min = (low), .max = (high)
+
+enum {
+    DEFAULT_ELECTION_TIMEOUT_MS = 150,
+    DEFAULT_HEARTBEAT_MS = 30,
+    DEFAULT_CONNECTIONS = 4096,
+    DEFAULT_REQUESTS = 1024,
+    DEFAULT_IDLE_TIMEOUT_MS = 600 * 1000,
+    IO_THREADS_MAX = 64
+};
+
+#define DEFAULT_SEGMENT_BYTES   (72ull * MIB)
+#define DEFAULT_MEMTABLE_BYTES  (64ull * MIB)
+#define DEFAULT_WAL_CACHE_BYTES (32ull * MIB)
+#define DEFAULT_PROPOSAL_BYTES  (64ull * MIB)
+#define SIZE_MAX_BYTES          (64ull * 1024 * MIB)
+
+static const struct config_key node_keys[] = {
+    {"name", config__parse_name, FIELD(name), .required = true},
+    {"cluster", config__parse_hex, FIELD(cluster_id), .required = true},
+    {"data", config__parse_path, FIELD(data_dir), .required = true},
+    {"client_listen", config__parse_address, FIELD(client_listen)},
+    {"peer_listen", config__parse_address, FIELD(peer_listen)},
+    {"io_threads", config__parse_threads, .max = IO_THREADS_MAX},
+    {"fault_injection", config__parse_switch, FIELD(fault_injection)},
+    {"io_uring", config__parse_switch, FIELD(use_ring)},
+};
+
+static const struct config_key log_keys[] = {
+    {"file", config__parse_path_or_none, FIELD(log_file)},
+    {"level", config__parse_level, FIELD(log_level)},
+};
+
+static const struct config_key tls_keys[] = {
+    {"ca", config__parse_path, FIELD(ca_file), .required = true},
+    {"cert", config__parse_path, FIELD(cert_file), .required = true},
+    {"key", config__parse_path, FIELD(key_file), .required = true},
+};
+
+static const struct config_key raft_keys[] = {
+    {"election_timeout_ms", config__parse_u32, RANGE(election_timeout_ms, 10, 60 * 1000)},
+    {"heartbeat_ms", config__parse_u32, RANGE(heartbeat_ms, 1, 20 * 1000)},
+};
+
+static const struct config_key storage_keys[] = {
+    {"segment_bytes", config__parse_bytes_size, RANGE(segment_bytes, ENV_BLOCK_BYTES, SIZE_MAX_BYTES)},
+    {"memtable_bytes", config__parse_bytes_size, RANGE(memtable_bytes, 1ull * MIB, SIZE_MAX_BYTES)},
+    {"wal_cache_bytes", config__parse_bytes_size, RANGE(wal_cache_bytes, 1ull * MIB, SIZE_MAX_BYTES)},
+};
+
+static const struct config_key limits_keys[] = {
+    {"client_connections_max", config__parse_u32, RANGE(client_connections_max, 1, 1000 * 1000)},
+    {"requests_per_connection_max", config__parse_u32, RANGE(requests_per_connection_max, 1, 65536)},
+    {"proposal_bytes_max", config__parse_bytes_size,
+     RANGE(proposal_bytes_max, 2ull * LIMIT_ENTRY_PAYLOAD_BYTES, SIZE_MAX_BYTES)},
+    {"idle_timeout_ms", config__parse_u32, RANGE(idle_timeout_ms, 0, 7 * 24 * 3600 * 1000u)},
+};
+
+static const struct config_key member_keys[] = {
+    {"id", config__parse_u64, offsetof(struct config_member, id), .min = 1, .max = 1ull << 63, .required = true},
+    {"peer", config__parse_address, MEMBER_FIELD(peer_address), .min = 1, .required = true},
+    {"client", config__parse_address, MEMBER_FIELD(client_address), .min = 1, .required = true},
+    {"thumbprint", config__parse_hex, MEMBER_FIELD(thumbprint), .required = true},
+};
+
+static const struct config_key identity_keys[] = {
+    {"thumbprint", config__parse_hex, IDENTITY_FIELD(thumbprint), .required = true},
+    {"role", config__parse_role, IDENTITY_FIELD(role), .required = true},
+};
+
+#define KEYS(keys) keys, sizeof keys / sizeof keys[0]
+
+static const struct config_section sections[] = {
+    {"node", false, KEYS(node_keys)},    {"log", false, KEYS(log_keys)},          {"tls", false, KEYS(tls_keys)},
+    {"raft", false, KEYS(raft_keys)},    {"storage", false, KEYS(storage_keys)},  {"limits", false, KEYS(limits_keys)},
+    {"member", true, KEYS(member_keys)}, {"identity", true, KEYS(identity_keys)},
+};
+
+static_assert(sizeof node_keys / sizeof node_keys[0] <= CONFIG_SECTION_KEYS_MAX, "the largest section fits");
+static_assert(sizeof sections / sizeof sections[0] + LIMIT_MEMBERS + CONFIG_IDENTITIES_MAX - 2 <= CONFIG_SECTIONS_MAX,
+              "every section that may occur has a place");
+
+const struct config_section *config__sections(uint32_t *ret_count) {
+    *ret_count = sizeof sections / sizeof sections[0];
+    return sections;
+}
+
+void config_init(struct config *config, struct alloc *alloc) {
+    *config = (struct config){
+        .use_ring = true,
+        .log_level = LOG_INFO,
+        .election_timeout_ms = DEFAULT_ELECTION_TIMEOUT_MS,
+        .heartbeat_ms = DEFAULT_HEARTBEAT_MS,
+        .segment_bytes = DEFAULT_SEGMENT_BYTES,
+        .memtable_bytes = DEFAULT_MEMTABLE_BYTES,
+        .wal_cache_bytes = DEFAULT_WAL_CACHE_BYTES,
+        .client_connections_max = DEFAULT_CONNECTIONS,
+        .requests_per_connection_max = DEFAULT_REQUESTS,
+        .proposal_bytes_max = DEFAULT_PROPOSAL_BYTES,
+        .idle_timeout_ms = DEFAULT_IDLE_TIMEOUT_MS,
+        .alloc = alloc,
+    };
+}
+
+void config_deinit(struct config *config) {
+    mem_free(config->alloc, config->identities);
+    config->identities = NULL;
+    config->identity_count = 0;
+}
+
+const struct config_member *config_member_by_id(const struct config *config, uint64_t id) {
+    for (uint32_t i = 0; i < config->member_count; i++) {
+        if (config->members[i].id == id) {
+            return &config->members[i];
+        }
+    }
+    return NULL;
+}
+
+const char *config_role_name(enum config_role role) {
+    static const char *const names[] = {
+        [CONFIG_ROLE_NONE] = "none",   [CONFIG_ROLE_READ] = "read", [CONFIG_ROLE_WRITE] = "write",
+        [CONFIG_ROLE_ADMIN] = "admin", [CONFIG_ROLE_PEER] = "peer",
+    };
+    CHECK((unsigned)role < sizeof names / sizeof names[0]);
+    return names[role];
+}
+
+uint32_t config_auto_io_threads(unsigned cpu_count) {
+    unsigned threads = cpu_count <= 2 ? 0 : cpu_count / 2;
+    return threads < IO_THREADS_MAX ? threads : IO_THREADS_MAX;
+}

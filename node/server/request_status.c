@@ -1,0 +1,107 @@
+/*
+ * Status: the consensus actor's figures, with what the configuration knows of names and addresses. The one request that
+ * also a member's certificate may make.
+ */
+#include "node/server/clients_internal.h"
+
+struct status_request {
+    struct consensus_status_query query;
+    struct request *request;
+};
+
+static char *borrow_text(const char *text) { return (char *)(uintptr_t)text; }
+
+#define SET(message, field, value) ((message)->has_##field = 1, (message)->field = (value))
+
+static void fill_member(Wire__MemberStatus *out, const struct config *config,
+                        const struct consensus_member_status *member) {
+    const struct config_member *known = config_member_by_id(config, member->id);
+    wire__member_status__init(out);
+    SET(out, id, member->id);
+    SET(out, voter, member->voter);
+    SET(out, match, member->match_index);
+    if (member->heard_ms_ago != UINT64_MAX) {
+        SET(out, heard_ms_ago, member->heard_ms_ago);
+    }
+    if (known != NULL) {
+        out->name = borrow_text(known->name);
+        out->client_address = borrow_text(known->client_address);
+        out->peer_address = borrow_text(known->peer_address);
+    }
+}
+
+static void fill_node(Wire__StatusReply *reply, const struct clients *clients) {
+    const struct config *config = clients->options.config;
+    uint64_t now_us = env_clock_us(clients->options.env);
+    reply->has_cluster_id = 1;
+    reply->cluster_id.data = (uint8_t *)(uintptr_t)config->cluster_id;
+    reply->cluster_id.len = CONFIG_CLUSTER_ID_BYTES;
+    SET(reply, node_id, config->id);
+    reply->node_name = borrow_text(config->name);
+    reply->version = borrow_text(HOLDFAST_VERSION);
+    SET(reply, uptime_ms, (now_us - clients->options.started_us) / 1000);
+    SET(reply, client_connections, atomic_load_explicit(clients->total, memory_order_relaxed));
+}
+
+static void fill_state(Wire__StatusReply *reply, const struct consensus_status *status) {
+    reply->raft_role = borrow_text(raft_role_name(status->role));
+    SET(reply, term, status->term);
+    SET(reply, leader_id, status->leader_id == RAFT_NO_NODE ? 0 : status->leader_id);
+    SET(reply, first, status->first_index);
+    SET(reply, last, status->last_index);
+    SET(reply, synced, status->synced_index);
+    SET(reply, commit, status->commit_index);
+    SET(reply, applied, status->applied_index);
+    SET(reply, flushed, status->flushed_index);
+    SET(reply, log_segments, status->wal.segments);
+    SET(reply, log_groups, status->wal.groups);
+    SET(reply, log_records, status->wal.records);
+    SET(reply, log_sync_us_total, status->wal.sync_us_total);
+    SET(reply, log_sync_us_max, status->wal.sync_us_max);
+    SET(reply, memtable_bytes, status->storage.memtable_bytes);
+    SET(reply, sst_files, status->storage.files[0] + status->storage.files[1]);
+    SET(reply, sst_bytes, status->storage.bytes[0] + status->storage.bytes[1]);
+    reply->problem = borrow_text(status->problem);
+}
+
+static void on_done(struct consensus_status_query *query) {
+    struct status_request *asked = CONTAINER_OF(query, struct status_request, query);
+    struct request *request = asked->request;
+    struct clients *clients = request->clients;
+    const struct consensus_status *status = &query->status;
+    Wire__StatusReply reply = WIRE__STATUS_REPLY__INIT;
+    Wire__MemberStatus members[LIMIT_MEMBERS];
+    Wire__MemberStatus *member_pointers[LIMIT_MEMBERS];
+    fill_node(&reply, clients);
+    fill_state(&reply, status);
+    for (uint32_t i = 0; i < status->member_count; i++) {
+        fill_member(&members[i], clients->options.config, &status->members[i]);
+        member_pointers[i] = &members[i];
+    }
+    reply.n_members = status->member_count;
+    reply.members = member_pointers;
+    request__reply(request, FRAME_STATUS_REPLY, &reply.base, NULL, 0);
+    mem_free(clients->alloc, asked);
+}
+
+void request_status__status(struct client_connection *connection, const struct connection_frame *frame) {
+    struct clients *clients = connection->clients;
+    arena_reset(&clients->arena);
+    if (frame->raw.len > 0 || wire_unpack(&clients->arena, &wire__status_request__descriptor, frame->message) == NULL) {
+        request__malformed(connection, frame, "status");
+        return;
+    }
+    struct request *request = request__take(connection, frame);
+    if (request == NULL) {
+        return;
+    }
+    struct status_request *asked = mem_alloc_zero(clients->alloc, sizeof *asked);
+    if (asked == NULL) {
+        request__fail(request, STATUS_BUSY, false, "this node is out of memory; try again");
+        return;
+    }
+    asked->request = request;
+    asked->query.loop = clients->options.loop;
+    asked->query.done = on_done;
+    consensus_query_status(clients->options.consensus, &asked->query);
+}
