@@ -241,6 +241,9 @@ static void start_front_ends(struct node *node) {
 static void run_recovery(struct env_work *work) {
     struct node *node = CONTAINER_OF(work, struct node, recovery_work);
     node->recovery_status = recovery_run(&node->recovery, &node->error);
+    if (node->recovery_status == STATUS_OK) {
+        error_clear(&node->error); /* of what recovery expected and overcame */
+    }
 }
 
 static void log_recovered(struct node *node) {

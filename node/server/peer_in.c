@@ -173,5 +173,7 @@ struct env_stream_handler *peer_in__accepted(void *context, struct env_stream *s
 }
 
 void peer_in__stop_all(struct peers *peers) {
-    LIST_FOREACH(node, &peers->incoming) { connection_close(LIST_ENTRY(node, struct peer_in, link)->connection); }
+    LIST_FOREACH (node, &peers->incoming) {
+        connection_finish(LIST_ENTRY(node, struct peer_in, link)->connection);
+    }
 }

@@ -193,9 +193,12 @@ void peer_out__init(struct peers *peers, struct peer_link *link, const struct co
 void peer_out__start(struct peer_link *link) { link_connect(link); }
 
 void peer_out__stop(struct peer_link *link) {
+    bool introduced = link->state == PEER_LINK_READY;
     link->state = PEER_LINK_STOPPED;
     env_timer_cancel(&link->timer);
-    if (link->connection != NULL) {
+    if (link->connection != NULL && introduced) {
+        connection_finish(link->connection);
+    } else if (link->connection != NULL) {
         connection_close(link->connection);
     }
 }
