@@ -28,18 +28,35 @@ void append__deinit_senders(struct consensus *consensus) {
     }
 }
 
-/* True if it left, or was dropped because nobody listens; false if its records aren't in memory. */
-static bool send_from_memory(struct consensus *consensus, const struct raft_message *message) {
+/* Sends the first `count` entries of a message and leaves the message at the rest: several small APPENDs are as good as
+ * one. */
+static void send_piece(struct consensus *consensus, struct raft_message *message, uint32_t count,
+                       const struct slice *parts, size_t part_count) {
+    CHECK(count <= message->entry_count);
+    struct raft_message piece = *message;
+    piece.entry_count = count;
+    (void)peers_send(consensus->peers, &piece, parts, part_count);
+    message->index += count;
+    message->log_term = raft_term_at(consensus->raft, message->index);
+    message->entry_count -= count;
+}
+
+/* True if all of it left, or was dropped because nobody listens; false if the records of what remains aren't in memory.
+ */
+static bool send_from_memory(struct consensus *consensus, struct raft_message *message) {
     struct slice parts[CONSENSUS_PARTS_MAX];
     size_t part_count = 0;
-    if (message->entry_count > 0) {
-        uint32_t count = wal_cached(consensus->wal, message->index + 1, message->entry_count, SIZE_MAX, parts,
-                                    CONSENSUS_PARTS_MAX, &part_count);
-        if (count != message->entry_count) {
-            return false;
+    uint32_t count = 0;
+    do {
+        if (message->entry_count > 0) {
+            count = wal_cached(consensus->wal, message->index + 1, message->entry_count, SIZE_MAX, parts,
+                               CONSENSUS_PARTS_MAX, &part_count);
+            if (count == 0) {
+                return false;
+            }
         }
-    }
-    (void)peers_send(consensus->peers, message, parts, part_count);
+        send_piece(consensus, message, count, parts, part_count);
+    } while (message->entry_count > 0);
     return true;
 }
 
@@ -50,16 +67,15 @@ static bool is_stale(const struct consensus *consensus, const struct raft_messag
 static void on_read(struct wal_read *read) {
     struct append_sender *sender = CONTAINER_OF(read, struct append_sender, read);
     struct consensus *consensus = sender->consensus;
-    struct raft_message message = sender->queue[sender->queue_head];
+    struct raft_message *message = &sender->queue[sender->queue_head];
     sender->reading = false;
     enum status status = read->status;
     if (consensus__is_dead(consensus)) {
         wal_read_release(read);
         return;
     }
-    if (status == STATUS_OK && !is_stale(consensus, &message)) {
-        message.entry_count = read->count;
-        (void)peers_send(consensus->peers, &message, &read->records, 1);
+    if (status == STATUS_OK && !is_stale(consensus, message)) {
+        send_piece(consensus, message, read->count, &read->records, 1);
     }
     if (status != STATUS_OK && status != STATUS_NOT_FOUND) {
         char quoted[ERROR_MESSAGE_BYTES_MAX + 16];
@@ -73,8 +89,10 @@ static void on_read(struct wal_read *read) {
         (void)consensus__step(consensus, &event);
         return;
     }
-    sender->queue_head = (sender->queue_head + 1) % CONSENSUS_APPENDS_QUEUED_MAX;
-    sender->queue_count--;
+    if (message->entry_count == 0) {
+        sender->queue_head = (sender->queue_head + 1) % CONSENSUS_APPENDS_QUEUED_MAX;
+        sender->queue_count--;
+    }
     send_next(sender);
 }
 
@@ -82,7 +100,7 @@ static void on_read(struct wal_read *read) {
 static void send_next(struct append_sender *sender) {
     struct consensus *consensus = sender->consensus;
     while (sender->queue_count > 0 && !sender->reading) {
-        const struct raft_message *message = &sender->queue[sender->queue_head];
+        struct raft_message *message = &sender->queue[sender->queue_head];
         if (is_stale(consensus, message)) {
             sender->queue_count = 0;
             return;
@@ -115,7 +133,8 @@ void append__send(struct consensus *consensus, const struct raft_message *messag
     if (sender == NULL) {
         return;
     }
-    if (sender->queue_count == 0 && send_from_memory(consensus, message)) {
+    struct raft_message rest = *message;
+    if (sender->queue_count == 0 && send_from_memory(consensus, &rest)) {
         return;
     }
     if (sender->queue == NULL) {
@@ -125,7 +144,7 @@ void append__send(struct consensus *consensus, const struct raft_message *messag
     if (sender->queue == NULL || sender->queue_count == CONSENSUS_APPENDS_QUEUED_MAX) {
         return;
     }
-    sender->queue[(sender->queue_head + sender->queue_count) % CONSENSUS_APPENDS_QUEUED_MAX] = *message;
+    sender->queue[(sender->queue_head + sender->queue_count) % CONSENSUS_APPENDS_QUEUED_MAX] = rest;
     sender->queue_count++;
     send_next(sender);
 }
