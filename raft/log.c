@@ -49,7 +49,7 @@ static enum status reserve_slots(struct raft__log *log, uint64_t chunk_count) {
     while (count < chunk_count) {
         count *= 2;
     }
-    struct raft__log_chunk **slots = mem_alloc_zero(log->alloc, count * sizeof *slots);
+    struct raft__log_chunk **slots = mem_alloc_zero(log->alloc, count * sizeof(void *));
     if (slots == NULL) {
         return STATUS_NO_MEMORY;
     }

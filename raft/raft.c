@@ -10,13 +10,15 @@
 
 #include <string.h>
 
+enum { INFLIGHT_BYTES_DEFAULT = 8 * MIB };
+
 void raft_options_init(struct raft_options *options) {
     memset(options, 0, sizeof *options);
-    options->election_timeout_us = 1000 * 1000;
-    options->heartbeat_interval_us = 100 * 1000;
+    options->election_timeout_us = 1000000;
+    options->heartbeat_interval_us = 100000;
     options->append_bytes_max = LIMIT_APPEND_BYTES;
     options->inflight_appends_max = 64;
-    options->inflight_bytes_max = 8 * MIB;
+    options->inflight_bytes_max = INFLIGHT_BYTES_DEFAULT;
     options->uncommitted_bytes_max = LIMIT_UNCOMMITTED_BYTES;
 }
 
@@ -258,9 +260,10 @@ static void handle_unreachable(struct raft *raft, uint64_t id) {
 }
 
 static void handle_trimmed(struct raft *raft, uint64_t index) {
-    CHECK(index <= raft->commit_index && index <= raft->synced_index);
+    CHECK(index <= raft->commit_index);
     if (index > raft->log.start_index) {
         raft__log_trim(&raft->log, index);
+        raft->synced_index = raft__max(raft->synced_index, index); /* flushed is durable, wherever it is */
     }
 }
 

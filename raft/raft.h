@@ -230,7 +230,9 @@ MUST_USE enum status raft_start(struct raft *raft, uint64_t now_us, struct raft_
 void raft_free(struct raft *raft);
 
 /*
- * One event. Returns, with a valid update in every case:
+ * One event. The update is valid in every case, and is to be carried out whatever is returned (a message that is
+ * refused may still have brought a higher term). Returns:
+ *
  *   STATUS_OK
  *   STATUS_NOT_LEADER   PROPOSE, READ: nothing was taken; see raft_leader
  *   STATUS_BUSY         PROPOSE: the uncommitted tail is full; nothing was taken

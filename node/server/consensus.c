@@ -157,7 +157,7 @@ enum status consensus__step(struct consensus *consensus, struct raft_event *even
 static void on_raft_timer(struct env_timer *timer) {
     struct consensus *consensus = CONTAINER_OF(timer, struct consensus, raft_timer);
     /* A tick may make a leader, whose first record needs room. Without it the node doesn't campaign. */
-    if (wal_reserve(consensus->wal, WAL_RECORD_HEADER_BYTES, 1) != STATUS_OK) {
+    if (consensus->role != RAFT_LEADER && wal_reserve(consensus->wal, WAL_RECORD_HEADER_BYTES, 1) != STATUS_OK) {
         if (env_timer_arm(timer, consensus__now_us(consensus) + CONSENSUS_HOUSEKEEPING_US) != STATUS_OK) {
             fail_with(consensus, STATUS_NO_MEMORY, "raft's timer can't be armed");
         }
@@ -173,20 +173,34 @@ static void on_unreachable(void *context, uint64_t node_id) {
     (void)consensus__step(consensus, &event);
 }
 
-void consensus__wal_synced(void *context, const struct wal_synced *synced) {
-    struct consensus *consensus = context;
+/* A candidacy that becomes durable makes a single node leader, whose first record needs room: until there is some, the
+ * news waits. */
+static bool must_wait_for_room(struct consensus *consensus) {
+    return raft_role(consensus->raft) == RAFT_CANDIDATE &&
+           wal_reserve(consensus->wal, WAL_RECORD_HEADER_BYTES, 1) == STATUS_NO_SPACE;
+}
+
+static void step_synced(struct consensus *consensus) {
+    if (!consensus->has_synced || must_wait_for_room(consensus)) {
+        return;
+    }
+    const struct wal_synced *synced = &consensus->newest_synced;
+    consensus->has_synced = false;
     struct raft_event event = {.type = RAFT_EVENT_SYNCED,
                                .u.synced = {.term = synced->term,
                                             .vote = synced->vote,
                                             .last_index = synced->last_index,
                                             .last_term = synced->last_term}};
-    if (wal_reserve(consensus->wal, WAL_RECORD_HEADER_BYTES, 1) != STATUS_OK && synced->last_index == 0 &&
-        raft_role(consensus->raft) == RAFT_CANDIDATE) {
-        return; /* a single node's own vote would make it leader, without room for its first record */
-    }
     (void)consensus__step(consensus, &event);
     apply__set_durable(consensus);
     consensus__schedule(consensus);
+}
+
+void consensus__wal_synced(void *context, const struct wal_synced *synced) {
+    struct consensus *consensus = context;
+    consensus->newest_synced = *synced;
+    consensus->has_synced = true;
+    step_synced(consensus);
 }
 
 void consensus__wal_failed(void *context, const struct error *err) { consensus__fail(context, err); }
@@ -266,6 +280,7 @@ static void on_housekeeping(struct env_timer *timer) {
         return;
     }
     note_progress(consensus);
+    step_synced(consensus);
     update_floor(consensus);
     if (env_timer_arm(timer, consensus__now_us(consensus) + CONSENSUS_HOUSEKEEPING_US) != STATUS_OK) {
         fail_with(consensus, STATUS_NO_MEMORY, "the housekeeping timer can't be armed");
@@ -392,13 +407,13 @@ enum status consensus_start(struct consensus *consensus, struct raft *raft, stru
         return error_set(err, status, "the membership can't be kept: %s", status_name(status));
     }
     storage_start(storage);
-    apply__set_durable(consensus);
     struct raft_update update;
     status = raft_start(raft, consensus__now_us(consensus), &update);
     if (status != STATUS_OK) {
         return error_set(err, status, "raft can't start: %s", status_name(status));
     }
     carry_out(consensus, &update, false);
+    apply__set_durable(consensus);
     consensus__schedule(consensus);
     on_housekeeping(&consensus->housekeeping_timer);
     return STATUS_OK;

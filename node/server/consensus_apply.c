@@ -12,7 +12,7 @@
 enum { APPLY_READ_BYTES = 1024 * 1024, APPLY_READ_COUNT = 4096 };
 
 void apply__set_durable(struct consensus *consensus) {
-    uint64_t synced_index = wal_synced_index(consensus->wal);
+    uint64_t synced_index = raft_synced_index(consensus->raft);
     storage_set_durable(consensus->storage,
                         synced_index < consensus->commit_index ? synced_index : consensus->commit_index);
 }

@@ -113,6 +113,9 @@ struct consensus {
     void (*stopped)(void *context);
     void *stopped_context;
 
+    struct wal_synced newest_synced; /* what raft hasn't heard of yet, if has_synced */
+    bool has_synced;
+
     uint64_t applied_progress_us;
     uint64_t trimmed_index;
     _Atomic uint64_t leader_id;

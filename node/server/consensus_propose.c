@@ -86,7 +86,7 @@ void consensus_propose(struct consensus *consensus, struct consensus_proposal *p
 static uint32_t gather(struct consensus *consensus, size_t *ret_bytes) {
     uint32_t count = 0;
     size_t bytes = 0;
-    LIST_FOREACH(node, &consensus->proposals_waiting) {
+    LIST_FOREACH (node, &consensus->proposals_waiting) {
         struct consensus_proposal *proposal = LIST_ENTRY(node, struct consensus_proposal, link);
         size_t size = WAL_RECORD_HEADER_BYTES + proposal->payload_bytes;
         if (count == CONSENSUS_BATCH_MAX || (count > 0 && bytes + size > LIMIT_GROUP_BYTES)) {
@@ -145,7 +145,7 @@ enum status propose__write_records(struct consensus *consensus, uint64_t first_i
 }
 
 void propose__refuse_waiting(struct consensus *consensus, enum status status) {
-    LIST_FOREACH(node, &consensus->proposals_waiting) {
+    LIST_FOREACH (node, &consensus->proposals_waiting) {
         finish(consensus, LIST_ENTRY(node, struct consensus_proposal, link), status, false);
     }
 }
@@ -160,7 +160,7 @@ static void decide(struct consensus *consensus, struct consensus_proposal *propo
 }
 
 void propose__applied(struct consensus *consensus, uint64_t index, uint64_t term) {
-    LIST_FOREACH(node, &consensus->proposals_orphaned) {
+    LIST_FOREACH (node, &consensus->proposals_orphaned) {
         struct consensus_proposal *proposal = LIST_ENTRY(node, struct consensus_proposal, link);
         if (proposal->index == index) {
             decide(consensus, proposal, term);
@@ -178,7 +178,7 @@ void propose__applied(struct consensus *consensus, uint64_t index, uint64_t term
 }
 
 static void expire_list(struct consensus *consensus, struct list *list, uint64_t now_us, bool unknown) {
-    LIST_FOREACH(node, list) {
+    LIST_FOREACH (node, list) {
         struct consensus_proposal *proposal = LIST_ENTRY(node, struct consensus_proposal, link);
         if (proposal->deadline_us <= now_us) {
             finish(consensus, proposal, STATUS_TIMEOUT, unknown);

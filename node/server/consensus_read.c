@@ -85,7 +85,7 @@ void read__ask(struct consensus *consensus) {
     }
     struct raft_event event = {.type = RAFT_EVENT_READ};
     if (consensus__step(consensus, &event) != STATUS_OK) {
-        LIST_FOREACH(node, &consensus->reads_new) {
+        LIST_FOREACH (node, &consensus->reads_new) {
             finish(consensus, LIST_ENTRY(node, struct consensus_read, link), STATUS_NOT_LEADER);
         }
     }
@@ -93,12 +93,14 @@ void read__ask(struct consensus *consensus) {
 
 void read__asked(struct consensus *consensus, uint64_t round) {
     CHECK(round > 0);
-    LIST_FOREACH(node, &consensus->reads_new) { LIST_ENTRY(node, struct consensus_read, link)->round = round; }
+    LIST_FOREACH (node, &consensus->reads_new) {
+        LIST_ENTRY(node, struct consensus_read, link)->round = round;
+    }
     list_splice_back(&consensus->reads_asked, &consensus->reads_new);
 }
 
 void read__ready(struct consensus *consensus, uint64_t ready_round, uint64_t ready_index) {
-    LIST_FOREACH(node, &consensus->reads_asked) {
+    LIST_FOREACH (node, &consensus->reads_asked) {
         struct consensus_read *read = LIST_ENTRY(node, struct consensus_read, link);
         if (read->round > ready_round) {
             return;
@@ -109,7 +111,7 @@ void read__ready(struct consensus *consensus, uint64_t ready_round, uint64_t rea
 
 void read__applied(struct consensus *consensus) {
     uint64_t applied_index = storage_applied_index(consensus->storage);
-    LIST_FOREACH(node, &consensus->reads_applying) {
+    LIST_FOREACH (node, &consensus->reads_applying) {
         struct consensus_read *read = LIST_ENTRY(node, struct consensus_read, link);
         if (read->wait_index <= applied_index) {
             finish(consensus, read, STATUS_OK);
@@ -118,7 +120,7 @@ void read__applied(struct consensus *consensus) {
 }
 
 static void finish_list(struct consensus *consensus, struct list *list, enum status status, uint64_t deadline_max_us) {
-    LIST_FOREACH(node, list) {
+    LIST_FOREACH (node, list) {
         struct consensus_read *read = LIST_ENTRY(node, struct consensus_read, link);
         if (read->deadline_us <= deadline_max_us) {
             finish(consensus, read, status);

@@ -7,7 +7,7 @@
  * Breaks if raft changes what it sends, keeps or commits in any of these situations.
  */
 #include "node/base/check.h"
-#include "tests/unit/support/raft_node.h"
+#include "tests/unit/support/raft_drama.h"
 
 #include <dirent.h>
 #include <setjmp.h>
@@ -19,277 +19,33 @@
 
 #include <cmocka.h>
 
-enum {
-    SCENARIOS_MAX = 200,
-    WORDS_MAX = 16,
-    QUEUE_MAX = 256,
-    LINE_BYTES = 512,
-    SETTLE_ROUNDS_MAX = 1000,
-    NODES_MAX = 5
-};
+enum { SCENARIOS_MAX = 200, WORDS_MAX = 16, LINE_BYTES = 512, SETTLE_ROUNDS_MAX = 1000, INJECTED_MAX = 64 };
 
 static const char *const scenario_dir = "tests/scenario";
 
-struct queue {
-    struct raft_packet *packets[QUEUE_MAX];
-    uint32_t count;
-};
-
-/* What was last said about a node, so that only changes are. */
-struct told {
-    enum raft_role role;
-    uint64_t term;
-    uint64_t vote;
-    uint64_t leader;
-    uint64_t commit;
-    uint64_t last;
-    uint64_t ready_round;
-};
-
-struct drama {
-    const char *name;
-    unsigned line_number;
-    uint32_t node_count;
-    bool started;
-    bool muted;
-    uint64_t now_us;
-    uint64_t next_value;
-    struct raft_config config;
-    struct raft_options options;
-    struct raft_node nodes[NODES_MAX];
-    struct told told[NODES_MAX];
-    struct queue queues[NODES_MAX][NODES_MAX];
-    char *output; /* lines of the command that runs */
-    size_t output_len;
-    FILE *out;
-};
-
-#define REQUIRE(drama, condition)                                                                                      \
-    do {                                                                                                               \
-        if (!(condition)) {                                                                                            \
-            fail_msg("%s:%u: the script is wrong: %s", (drama)->name, (drama)->line_number, #condition);               \
-        }                                                                                                              \
-    } while (0)
-
-/* ---- Printing --------------------------------------------------------------------------------------------------- */
-
-static void say(struct drama *drama, const char *format, ...) PRINTF_LIKE(2, 3);
-static void say(struct drama *drama, const char *format, ...) {
-    if (drama->muted) {
-        return;
-    }
-    va_list arguments;
-    va_start(arguments, format);
-    vfprintf(drama->out, format, arguments);
-    va_end(arguments);
-}
-
-/* "n3", "-" for nobody; in a few turns' static buffers. */
-static const char *node_name(uint64_t id) {
-    static char names[4][8];
-    static unsigned next;
-    char *name = names[next++ % 4];
-    if (id == RAFT_NO_NODE) {
-        return "-";
-    }
-    snprintf(name, sizeof names[0], "n%u", (unsigned)(id % 1000));
-    return name;
-}
-
-/* Terms of consecutive entries as runs: "1x3,2". */
-static void say_terms(struct drama *drama, const uint64_t *terms, size_t count) {
-    for (size_t i = 0; i < count;) {
-        size_t run = 1;
-        while (i + run < count && terms[i + run] == terms[i]) {
-            run++;
-        }
-        say(drama, "%s%llu", i > 0 ? "," : "", (unsigned long long)terms[i]);
-        if (run > 1) {
-            say(drama, "x%zu", run);
-        }
-        i += run;
-    }
-    if (count == 0) {
-        say(drama, "none");
-    }
-}
-
 #define U(number) ((unsigned long long)(number))
-
-static void say_message(struct drama *drama, const struct raft_message *message, const struct raft_entry *entries) {
-    say(drama, "%s -> %s %s term=%llu", node_name(message->from), node_name(message->to),
-        raft_message_type_name(message->type), U(message->term));
-    switch (message->type) {
-    case RAFT_PREVOTE:
-    case RAFT_VOTE: say(drama, " last=%llu/%llu", U(message->index), U(message->log_term)); break;
-    case RAFT_PREVOTE_REPLY:
-    case RAFT_VOTE_REPLY: say(drama, message->reject ? " refused" : " granted"); break;
-    case RAFT_APPEND: {
-        uint64_t terms[1024];
-        REQUIRE(drama, message->entry_count <= 1024);
-        for (uint32_t i = 0; i < message->entry_count; i++) {
-            terms[i] = entries[i].term;
-        }
-        say(drama, " previous=%llu/%llu entries=", U(message->index), U(message->log_term));
-        say_terms(drama, terms, message->entry_count);
-        say(drama, " commit=%llu", U(message->commit));
-        break;
-    }
-    case RAFT_APPEND_REPLY:
-        if (message->reject) {
-            say(drama, " refused=%llu hint=%llu/%llu", U(message->index), U(message->hint_index),
-                U(message->hint_term));
-        } else {
-            say(drama, " match=%llu", U(message->index));
-        }
-        break;
-    case RAFT_HEARTBEAT:
-        say(drama, " commit=%llu round=%llu floor=%llu", U(message->commit), U(message->round), U(message->floor));
-        break;
-    case RAFT_HEARTBEAT_REPLY: say(drama, " match=%llu round=%llu", U(message->index), U(message->round)); break;
-    case RAFT_MESSAGE_TYPE_COUNT: break;
-    }
-    say(drama, "\n");
-}
-
-static void say_state(struct drama *drama, const struct raft_node *node) {
-    if (node->raft == NULL) {
-        say(drama, "%s down\n", node_name(node->id));
-        return;
-    }
-    const struct raft *raft = node->raft;
-    say(drama, "%s %s term=%llu vote=%s leader=%s log=", node_name(node->id), raft_role_name(raft_role(raft)),
-        U(raft_term(raft)), node_name(raft_vote(raft)), node_name(raft_leader(raft)));
-    uint64_t terms[1024];
-    uint64_t first = raft_first_index(raft);
-    size_t count = (size_t)(raft_last_index(raft) + 1 - first);
-    REQUIRE(drama, count <= 1024);
-    for (size_t i = 0; i < count; i++) {
-        terms[i] = raft_term_at(raft, first + i);
-    }
-    if (first > 1) {
-        say(drama, "%llu..:", U(first));
-    }
-    say_terms(drama, terms, count);
-    say(drama, " synced=%llu commit=%llu\n", U(raft_synced_index(raft)), U(raft_commit_index(raft)));
-}
-
-/* What a step changed, beside messages, which were said as they were sent. */
-static void say_changes(struct drama *drama, struct raft_node *node, enum status status) {
-    struct told *told = &drama->told[node->id - 1];
-    const struct raft *raft = node->raft;
-    const struct raft_update *update = &node->update;
-    const char *name = node_name(node->id);
-    if (status != STATUS_OK) {
-        say(drama, "%s answers %s\n", name, status_name(status));
-    }
-    if (told->role != raft_role(raft) || told->term != raft_term(raft) || told->vote != raft_vote(raft) ||
-        told->leader != raft_leader(raft)) {
-        say(drama, "%s %s term=%llu vote=%s leader=%s\n", name, raft_role_name(raft_role(raft)), U(raft_term(raft)),
-            node_name(raft_vote(raft)), node_name(raft_leader(raft)));
-    }
-    if (update->append.count > 0) {
-        if (update->append.first_index <= told->last) {
-            say(drama, "%s cuts %llu..%llu\n", name, U(update->append.first_index), U(told->last));
-        }
-        say(drama, "%s appends %llu..%llu\n", name, U(update->append.first_index), U(raft_last_index(raft)));
-    }
-    if (update->commit_index > told->commit) {
-        say(drama, "%s commits %llu\n", name, U(update->commit_index));
-    }
-    if (update->read_round > 0) {
-        say(drama, "%s reads in round %llu\n", name, U(update->read_round));
-    }
-    if (update->ready_round > told->ready_round) {
-        say(drama, "%s answers reads up to round %llu at index %llu\n", name, U(update->ready_round),
-            U(update->ready_index));
-    }
-    if (update->reads_failed) {
-        say(drama, "%s fails its reads\n", name);
-    }
-    *told = (struct told){.role = raft_role(raft),
-                          .term = raft_term(raft),
-                          .vote = raft_vote(raft),
-                          .leader = raft_leader(raft),
-                          .commit = update->commit_index,
-                          .last = raft_last_index(raft),
-                          .ready_round = update->ready_round};
-}
-
-/* ---- Nodes and queues ------------------------------------------------------------------------------------------- */
-
-static void on_send(void *context, struct raft_packet *packet) {
-    struct drama *drama = context;
-    struct queue *queue = &drama->queues[packet->message.from - 1][packet->message.to - 1];
-    REQUIRE(drama, queue->count < QUEUE_MAX);
-    queue->packets[queue->count++] = packet;
-    say_message(drama, &packet->message, packet->entries);
-}
-
-static void start_node(struct drama *drama, struct raft_node *node) {
-    node->send = on_send;
-    node->context = drama;
-    raft_node_start(node, drama->now_us, node->id);
-    drama->told[node->id - 1] = (struct told){.term = raft_term(node->raft),
-                                              .vote = raft_vote(node->raft),
-                                              .commit = raft_commit_index(node->raft),
-                                              .last = raft_last_index(node->raft)};
-}
-
-static void start_all(struct drama *drama) {
-    REQUIRE(drama, drama->node_count > 0);
-    if (!drama->started) {
-        drama->started = true;
-        for (uint32_t i = 0; i < drama->node_count; i++) {
-            start_node(drama, &drama->nodes[i]);
-        }
-    }
-}
-
-static struct raft_packet *queue_pop(struct queue *queue) {
-    struct raft_packet *packet = queue->packets[0];
-    queue->count--;
-    memmove(queue->packets, queue->packets + 1, queue->count * sizeof(struct raft_packet *));
-    return packet;
-}
-
-static void deliver_packet(struct drama *drama, struct raft_packet *packet) {
-    struct raft_node *to = &drama->nodes[packet->message.to - 1];
-    if (to->raft != NULL) {
-        enum status status = raft_node_receive(to, drama->now_us, packet);
-        say_changes(drama, to, status);
-    }
-    raft_packet_free(packet);
-}
-
-static void sync_node(struct drama *drama, struct raft_node *node) {
-    while (node->raft != NULL && (raft_node_seal(node, SIZE_MAX) || node->inflight.present)) {
-        (void)raft_node_complete(node, drama->now_us);
-        say_changes(drama, node, STATUS_OK);
-    }
-}
 
 /* ---- Words ------------------------------------------------------------------------------------------------------ */
 
 static uint64_t number(struct drama *drama, const char *text) {
     char *end = NULL;
-    REQUIRE(drama, text != NULL && *text != '\0');
+    DRAMA_REQUIRE(drama, text != NULL && *text != '\0');
     uint64_t value = strtoull(text, &end, 10);
-    REQUIRE(drama, *end == '\0' || strcmp(end, "ms") == 0);
+    DRAMA_REQUIRE(drama, *end == '\0' || strcmp(end, "ms") == 0);
     return *end == 'm' ? value * 1000 : value;
 }
 
 static struct raft_node *node_of(struct drama *drama, const char *text) {
-    REQUIRE(drama, text != NULL && text[0] == 'n');
+    DRAMA_REQUIRE(drama, text != NULL && text[0] == 'n');
     uint64_t id = number(drama, text + 1);
-    REQUIRE(drama, id >= 1 && id <= drama->node_count);
+    DRAMA_REQUIRE(drama, id >= 1 && id <= drama->node_count);
     return &drama->nodes[id - 1];
 }
 
 static struct raft_node *live_node(struct drama *drama, const char *text) {
-    start_all(drama);
+    drama_start_all(drama);
     struct raft_node *node = node_of(drama, text);
-    REQUIRE(drama, node->raft != NULL);
+    DRAMA_REQUIRE(drama, node->raft != NULL);
     return node;
 }
 
@@ -311,17 +67,17 @@ static uint64_t option_number(struct drama *drama, char **words, const char *nam
 
 /* "n1->n2", with * for every node. */
 static bool link_matches(struct drama *drama, const char *text, uint64_t from, uint64_t to) {
-    REQUIRE(drama, text != NULL);
+    DRAMA_REQUIRE(drama, text != NULL);
     const char *arrow = strstr(text, "->");
-    REQUIRE(drama, arrow != NULL && (text[0] == '*' || text[0] == 'n') && (arrow[2] == '*' || arrow[2] == 'n'));
+    DRAMA_REQUIRE(drama, arrow != NULL && (text[0] == '*' || text[0] == 'n') && (arrow[2] == '*' || arrow[2] == 'n'));
     bool from_fits = text[0] == '*' || strtoull(text + 1, NULL, 10) == from;
     bool to_fits = arrow[2] == '*' || strtoull(arrow + 3, NULL, 10) == to;
     return from_fits && to_fits;
 }
 
-static void each_queue(struct drama *drama, const char *link, void (*each)(struct drama *, struct queue *, char **),
-                       char **words) {
-    start_all(drama);
+static void each_queue(struct drama *drama, const char *link,
+                       void (*each)(struct drama *, struct drama_queue *, char **), char **words) {
+    drama_start_all(drama);
     for (uint32_t from = 0; from < drama->node_count; from++) {
         for (uint32_t to = 0; to < drama->node_count; to++) {
             if (from != to && link_matches(drama, link, from + 1, to + 1)) {
@@ -334,9 +90,9 @@ static void each_queue(struct drama *drama, const char *link, void (*each)(struc
 /* ---- Commands --------------------------------------------------------------------------------------------------- */
 
 static void do_nodes(struct drama *drama, char **words) {
-    REQUIRE(drama, drama->node_count == 0);
+    DRAMA_REQUIRE(drama, drama->node_count == 0);
     drama->node_count = (uint32_t)number(drama, words[1]);
-    REQUIRE(drama, drama->node_count >= 1 && drama->node_count <= NODES_MAX);
+    DRAMA_REQUIRE(drama, drama->node_count >= 1 && drama->node_count <= DRAMA_NODES_MAX);
     uint64_t learner = option_number(drama, words, "learner", 0);
     drama->config.member_count = drama->node_count;
     for (uint32_t i = 0; i < drama->node_count; i++) {
@@ -360,7 +116,7 @@ static uint64_t value_of(uint64_t index, uint64_t term) { return index * 1000 + 
 
 static void do_log(struct drama *drama, char **words) {
     struct raft_node *node = node_of(drama, words[1]);
-    REQUIRE(drama, !drama->started);
+    DRAMA_REQUIRE(drama, !drama->started);
     for (words += 2; *words != NULL; words++) {
         char *times = strchr(*words, 'x');
         uint64_t count = times == NULL ? 1 : number(drama, times + 1);
@@ -376,7 +132,7 @@ static void do_log(struct drama *drama, char **words) {
 
 static void do_state(struct drama *drama, char **words) {
     struct raft_node *node = node_of(drama, words[1]);
-    REQUIRE(drama, !drama->started);
+    DRAMA_REQUIRE(drama, !drama->started);
     node->disk_term = option_number(drama, words, "term", node->disk_term);
     node->disk_vote = option_number(drama, words, "vote", node->disk_vote);
     node->disk_commit = option_number(drama, words, "commit", node->disk_commit);
@@ -387,15 +143,15 @@ static void do_tick(struct drama *drama, char **words) {
     struct raft_node *node = live_node(drama, words[1]);
     bool at_deadline = words[2] == NULL || strcmp(words[2], "now") != 0;
     if (at_deadline && node->update.deadline_us > drama->now_us) {
-        REQUIRE(drama, node->update.deadline_us != UINT64_MAX);
+        DRAMA_REQUIRE(drama, node->update.deadline_us != UINT64_MAX);
         drama->now_us = node->update.deadline_us;
     }
     enum status status = raft_node_tick(node, drama->now_us);
-    say_changes(drama, node, status);
+    drama_say_changes(drama, node, status);
 }
 
 static void do_wait(struct drama *drama, char **words) {
-    start_all(drama);
+    drama_start_all(drama);
     drama->now_us += number(drama, words[1]);
 }
 
@@ -405,65 +161,65 @@ static void do_propose(struct drama *drama, char **words) {
     uint32_t size_bytes = (uint32_t)option_number(drama, words, "size", 100);
     enum status status = raft_node_propose(node, drama->now_us, drama->next_value, count, size_bytes);
     drama->next_value += count;
-    say_changes(drama, node, status);
+    drama_say_changes(drama, node, status);
 }
 
-static void do_sync(struct drama *drama, char **words) { sync_node(drama, live_node(drama, words[1])); }
+static void do_sync(struct drama *drama, char **words) { drama_sync(drama, live_node(drama, words[1])); }
 
 static void do_seal(struct drama *drama, char **words) {
     struct raft_node *node = live_node(drama, words[1]);
     size_t records_max = words[2] == NULL ? SIZE_MAX : (size_t)number(drama, words[2]);
-    REQUIRE(drama, raft_node_seal(node, records_max));
+    DRAMA_REQUIRE(drama, raft_node_seal(node, records_max));
 }
 
 static void do_complete(struct drama *drama, char **words) {
     struct raft_node *node = live_node(drama, words[1]);
-    REQUIRE(drama, raft_node_complete(node, drama->now_us));
-    say_changes(drama, node, STATUS_OK);
+    DRAMA_REQUIRE(drama, raft_node_complete(node, drama->now_us));
+    drama_say_changes(drama, node, STATUS_OK);
 }
 
-static void deliver_queue(struct drama *drama, struct queue *queue, char **words) {
+static void deliver_queue(struct drama *drama, struct drama_queue *queue, char **words) {
     uint64_t count = words[2] == NULL ? queue->count : number(drama, words[2]);
-    REQUIRE(drama, count <= queue->count);
+    DRAMA_REQUIRE(drama, count <= queue->count);
     for (; count > 0; count--) {
-        deliver_packet(drama, queue_pop(queue));
+        drama_deliver(drama, drama_pop(queue));
     }
 }
 
 static void do_deliver(struct drama *drama, char **words) { each_queue(drama, words[1], deliver_queue, words); }
 
-static void drop_queue(struct drama *drama, struct queue *queue, char **words) {
+static void drop_queue(struct drama *drama, struct drama_queue *queue, char **words) {
     uint64_t count = words[2] == NULL ? queue->count : number(drama, words[2]);
-    REQUIRE(drama, count <= queue->count);
+    DRAMA_REQUIRE(drama, count <= queue->count);
     for (; count > 0; count--) {
-        raft_packet_free(queue_pop(queue));
+        raft_packet_free(drama_pop(queue));
     }
 }
 
 static void do_drop(struct drama *drama, char **words) { each_queue(drama, words[1], drop_queue, words); }
 
-static void double_queue(struct drama *drama, struct queue *queue, char **words) {
+static void double_queue(struct drama *drama, struct drama_queue *queue, char **words) {
     (void)words;
-    REQUIRE(drama, queue->count > 0 && queue->count < QUEUE_MAX);
+    DRAMA_REQUIRE(drama, queue->count > 0 && queue->count < DRAMA_QUEUE_MAX);
     queue->packets[queue->count] = raft_packet_copy(queue->packets[0]);
     queue->count++;
 }
 
 static void do_double(struct drama *drama, char **words) { each_queue(drama, words[1], double_queue, words); }
 
-static void postpone_queue(struct drama *drama, struct queue *queue, char **words) {
+static void postpone_queue(struct drama *drama, struct drama_queue *queue, char **words) {
     (void)words;
-    REQUIRE(drama, queue->count > 0);
-    struct raft_packet *packet = queue_pop(queue);
+    DRAMA_REQUIRE(drama, queue->count > 0);
+    struct raft_packet *packet = drama_pop(queue);
     queue->packets[queue->count++] = packet;
 }
 
 static void do_postpone(struct drama *drama, char **words) { each_queue(drama, words[1], postpone_queue, words); }
 
-static void show_queue(struct drama *drama, struct queue *queue, char **words) {
+static void show_queue(struct drama *drama, struct drama_queue *queue, char **words) {
     (void)words;
     for (uint32_t i = 0; i < queue->count; i++) {
-        say_message(drama, &queue->packets[i]->message, queue->packets[i]->entries);
+        drama_say_message(drama, queue->packets[i]);
     }
 }
 
@@ -479,12 +235,12 @@ static bool takes_part(struct drama *drama, char **words, uint32_t position) {
 
 /* Syncs the named nodes (all if none is named) and delivers between them until nothing moves. */
 static void do_settle(struct drama *drama, char **words) {
-    start_all(drama);
+    drama_start_all(drama);
     bool muted = drama->muted;
     drama->muted = true;
     bool moved = true;
     for (uint32_t round = 0; moved; round++) {
-        REQUIRE(drama, round < SETTLE_ROUNDS_MAX);
+        DRAMA_REQUIRE(drama, round < SETTLE_ROUNDS_MAX);
         moved = false;
         for (uint32_t i = 0; i < drama->node_count; i++) {
             struct raft_node *node = &drama->nodes[i];
@@ -492,12 +248,12 @@ static void do_settle(struct drama *drama, char **words) {
                 continue;
             }
             moved |= node->forming.count > 0 || node->state_waits || node->inflight.present;
-            sync_node(drama, node);
+            drama_sync(drama, node);
             for (uint32_t j = 0; j < drama->node_count; j++) {
-                struct queue *queue = &drama->queues[j][i];
+                struct drama_queue *queue = &drama->queues[j][i];
                 if (takes_part(drama, words + 1, j) && queue->count > 0) {
                     moved = true;
-                    deliver_packet(drama, queue_pop(queue));
+                    drama_deliver(drama, drama_pop(queue));
                 }
             }
         }
@@ -514,7 +270,7 @@ static void do_elect(struct drama *drama, char **words) {
     drama->muted = muted;
     char *everybody[] = {words[0], NULL};
     do_settle(drama, words[2] == NULL ? everybody : words);
-    REQUIRE(drama, raft_role(node->raft) == RAFT_LEADER);
+    DRAMA_REQUIRE(drama, raft_role(node->raft) == RAFT_LEADER);
 }
 
 static void do_crash(struct drama *drama, char **words) {
@@ -524,63 +280,64 @@ static void do_crash(struct drama *drama, char **words) {
 
 static void do_restart(struct drama *drama, char **words) {
     struct raft_node *node = node_of(drama, words[1]);
-    REQUIRE(drama, node->raft == NULL);
-    start_node(drama, node);
+    DRAMA_REQUIRE(drama, node->raft == NULL);
+    drama_start_node(drama, node);
 }
 
 static void do_read(struct drama *drama, char **words) {
     struct raft_node *node = live_node(drama, words[1]);
     enum status status = raft_node_read(node, drama->now_us);
-    say_changes(drama, node, status);
+    drama_say_changes(drama, node, status);
 }
 
 static void do_trim(struct drama *drama, char **words) {
     struct raft_node *node = live_node(drama, words[1]);
     enum status status = raft_node_trim(node, drama->now_us, number(drama, words[2]));
-    say_changes(drama, node, status);
+    drama_say_changes(drama, node, status);
 }
 
 static void do_unreachable(struct drama *drama, char **words) {
     struct raft_node *node = live_node(drama, words[1]);
     enum status status = raft_node_unreachable(node, drama->now_us, node_of(drama, words[2])->id);
-    say_changes(drama, node, status);
+    drama_say_changes(drama, node, status);
 }
 
 static void do_show(struct drama *drama, char **words) {
-    start_all(drama);
+    drama_start_all(drama);
     if (words[1] == NULL) {
         for (uint32_t i = 0; i < drama->node_count; i++) {
-            say_state(drama, &drama->nodes[i]);
+            drama_say_state(drama, &drama->nodes[i]);
         }
     }
     for (words++; *words != NULL; words++) {
-        say_state(drama, node_of(drama, *words));
+        drama_say_state(drama, node_of(drama, *words));
     }
 }
 
 static void do_peer(struct drama *drama, char **words) {
     struct raft_node *node = live_node(drama, words[1]);
     struct raft_peer_info info;
-    REQUIRE(drama, raft_peer(node->raft, node_of(drama, words[2])->id, &info) == STATUS_OK);
-    say(drama, "%s at %s: %s match=%llu next=%llu inflight=%u\n", node_name(info.id), node_name(node->id),
-        info.probing ? "probe" : "replicate", U(info.match_index), U(info.next_index), info.inflight_appends);
+    DRAMA_REQUIRE(drama, raft_peer(node->raft, node_of(drama, words[2])->id, &info) == STATUS_OK);
+    drama_say(drama, "%s at %s: %s match=%llu next=%llu inflight=%u\n", drama_node_name(info.id),
+              drama_node_name(node->id), info.probing ? "probe" : "replicate", U(info.match_index), U(info.next_index),
+              info.inflight_appends);
 }
 
 static void do_floor(struct drama *drama, char **words) {
     struct raft_node *node = live_node(drama, words[1]);
-    say(drama, "%s floor=%llu\n", node_name(node->id), U(raft_floor_index(node->raft)));
+    drama_say(drama, "%s floor=%llu\n", drama_node_name(node->id), U(raft_floor_index(node->raft)));
 }
 
 /* inject FROM->TO TYPE field=number ... entries=TERM,TERM,...: a message that no node of ours sent. */
 static void do_inject(struct drama *drama, char **words) {
-    start_all(drama);
+    drama_start_all(drama);
     struct raft_packet packet;
-    struct raft_entry entries[64];
-    uint64_t values[64];
+    struct raft_entry entries[INJECTED_MAX];
+    uint64_t values[INJECTED_MAX];
     memset(&packet, 0, sizeof packet);
     memset(entries, 0, sizeof entries);
     struct raft_message *message = &packet.message;
-    REQUIRE(drama, words[1] != NULL && words[2] != NULL && strstr(words[1], "->") != NULL);
+    DRAMA_REQUIRE(drama, words[1] != NULL && words[2] != NULL && strstr(words[1], "->") != NULL);
     struct raft_node *to = live_node(drama, strstr(words[1], "->") + 2);
     message->from = strtoull(words[1] + 1, NULL, 10);
     message->to = to->id;
@@ -589,7 +346,7 @@ static void do_inject(struct drama *drama, char **words) {
             message->type = (enum raft_message_type)type;
         }
     }
-    REQUIRE(drama, message->type != 0);
+    DRAMA_REQUIRE(drama, message->type != 0);
     message->reject = option_number(drama, words, "reject", 0) != 0;
     message->term = option_number(drama, words, "term", 0);
     message->index = option_number(drama, words, "index", 0);
@@ -603,7 +360,7 @@ static void do_inject(struct drama *drama, char **words) {
     while (terms != NULL && *terms != '\0') {
         char *end = NULL;
         uint32_t at = message->entry_count++;
-        REQUIRE(drama, at < 64);
+        DRAMA_REQUIRE(drama, at < INJECTED_MAX);
         entries[at] = (struct raft_entry){.index = message->index + 1 + at, .size_bytes = 100, .kind = RAFT_ENTRY_DATA};
         entries[at].term = strtoull(terms, &end, 10);
         values[at] = value_of(entries[at].index, entries[at].term);
@@ -613,7 +370,7 @@ static void do_inject(struct drama *drama, char **words) {
     packet.values = values;
     message->entries = entries;
     enum status status = raft_node_receive(to, drama->now_us, &packet);
-    say_changes(drama, to, status);
+    drama_say_changes(drama, to, status);
 }
 
 static const struct {
@@ -638,12 +395,12 @@ static const struct {
 static bool run_command(struct drama *drama, const char *line) {
     char copy[LINE_BYTES];
     char *words[WORDS_MAX + 1] = {NULL};
-    REQUIRE(drama, strlen(line) < sizeof copy);
+    DRAMA_REQUIRE(drama, strlen(line) < sizeof copy);
     strcpy(copy, line);
     copy[strcspn(copy, "#")] = '\0';
     size_t count = 0;
     for (char *word = strtok(copy, " \t"); word != NULL; word = strtok(NULL, " \t")) {
-        REQUIRE(drama, count < WORDS_MAX);
+        DRAMA_REQUIRE(drama, count < WORDS_MAX);
         words[count++] = word;
     }
     if (count == 0) {
@@ -657,27 +414,6 @@ static bool run_command(struct drama *drama, const char *line) {
     }
     fail_msg("%s:%u: unknown command %s", drama->name, drama->line_number, words[0]);
     return false;
-}
-
-/* The lines of a command's output, each behind "> ", as they stand in a script. */
-static char *quoted_output(struct drama *drama) {
-    char *text = NULL;
-    size_t len = 0;
-    FILE *out = open_memstream(&text, &len);
-    CHECK(out != NULL && fflush(drama->out) == 0);
-    bool line_starts = true;
-    for (size_t i = 0; i < drama->output_len; i++) {
-        if (line_starts) {
-            fputs("> ", out);
-        }
-        fputc(drama->output[i], out);
-        line_starts = drama->output[i] == '\n';
-    }
-    if (drama->output_len == 0) {
-        fputs("> nothing\n", out);
-    }
-    fclose(out);
-    return text;
 }
 
 struct script {
@@ -714,25 +450,10 @@ static void script_free(struct script *script) {
     free(script->lines);
 }
 
-static void drama_end(struct drama *drama) {
-    for (uint32_t i = 0; i < drama->node_count; i++) {
-        for (uint32_t j = 0; j < drama->node_count; j++) {
-            while (drama->queues[i][j].count > 0) {
-                raft_packet_free(queue_pop(&drama->queues[i][j]));
-            }
-        }
-        raft_node_deinit(&drama->nodes[i]);
-    }
-    fclose(drama->out);
-    free(drama->output);
-    free(drama);
-}
-
 static bool is_expectation(const char *line) { return line[0] == '>'; }
 
 /* Runs the command at line `at`; returns how many lines it and its expectations take. */
 static size_t run_line(struct drama *drama, const struct script *script, size_t at, FILE *rewritten) {
-    drama->line_number = (unsigned)at + 1;
     size_t end = at + 1;
     char *wanted = NULL;
     size_t wanted_len = 0;
@@ -743,10 +464,9 @@ static size_t run_line(struct drama *drama, const struct script *script, size_t 
     }
     fclose(out);
 
-    rewind(drama->out);
-    CHECK(fflush(drama->out) == 0);
+    drama_begin_line(drama, (unsigned)at + 1);
     bool must_be_checked = run_command(drama, script->lines[at]);
-    char *printed = quoted_output(drama);
+    char *printed = drama_quoted_output(drama);
     bool is_checked = end > at + 1;
     if (rewritten != NULL) {
         fprintf(rewritten, "%s\n%s", script->lines[at], is_checked || must_be_checked ? printed : "");
@@ -765,13 +485,7 @@ static void run_scenario(void **state) {
     char path[LINE_BYTES];
     snprintf(path, sizeof path, "%s/%s.scn", scenario_dir, name);
     struct script script = script_read(path);
-    struct drama *drama = calloc(1, sizeof *drama);
-    CHECK(drama != NULL);
-    drama->name = path;
-    drama->next_value = 1000 * 1000;
-    drama->now_us = 1000;
-    drama->out = open_memstream(&drama->output, &drama->output_len);
-    CHECK(drama->out != NULL);
+    struct drama *drama = drama_new(path);
     const char *rewrite = getenv("HOLDFAST_SCENARIO_REWRITE");
     char *text = NULL;
     size_t text_len = 0;
@@ -790,7 +504,7 @@ static void run_scenario(void **state) {
     } else if (!checks) {
         fail_msg("%s expects nothing", path);
     }
-    drama_end(drama);
+    drama_free(drama);
     script_free(&script);
 }
 
