@@ -7,7 +7,13 @@
 #include "tests/unit/support/support.h"
 
 #include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 static struct test_alloc memory;
 static struct fault_set faults;
@@ -83,6 +89,9 @@ static void test_env_says_which_way_files_go(void **state) {
     const char *reason = NULL;
     bool has_ring = env_os_has_ring(env, &reason);
     assert_true(has_ring == (reason == NULL));
+    if (reason != NULL) {
+        print_message("files go through threads: %s\n", reason);
+    }
 }
 
 static void test_io_write_dsync_then_read_back(void **state) {
@@ -136,25 +145,62 @@ static bool all_many_done(void *context) {
     return done_count == MANY;
 }
 
+/* Every operation has a length of its own, so that one that gets another's result shows. */
+static size_t many_len(int i) { return (size_t)(i * 7 % MANY_BYTES) + 1; }
+
+static void submit_many(struct operation *operations, enum env_io_kind kind, struct env_file *file,
+                        uint8_t (*data)[MANY_BYTES]) {
+    done_count = 0;
+    for (int i = 0; i < MANY; i++) {
+        submit(&operations[i], kind, file, data[i], many_len(i), (uint64_t)i * MANY_BYTES, FAULT_NONE);
+    }
+    assert_true(test_loop_until(loop, all_many_done, NULL, 20000));
+    for (int i = 0; i < MANY; i++) {
+        assert_int_equal(operations[i].io.status, STATUS_OK);
+        assert_int_equal(operations[i].io.done_len, many_len(i));
+    }
+}
+
 static void test_h48_many_more_operations_than_the_ring_holds_all_end_with_their_own_bytes(void **state) {
     (void)state;
     static struct operation operations[MANY];
     static uint8_t written[MANY][MANY_BYTES], read[MANY][MANY_BYTES];
     struct env_file *file = must_open("a", NEW_FILE);
-    done_count = 0;
+    memset(written, 0, sizeof written);
+    memset(read, 0, sizeof read);
     for (int i = 0; i < MANY; i++) {
-        memset(written[i], i % 251, MANY_BYTES);
-        submit(&operations[i], ENV_IO_WRITE, file, written[i], MANY_BYTES, (uint64_t)i * MANY_BYTES, FAULT_NONE);
+        memset(written[i], i % 251, many_len(i));
     }
-    assert_true(test_loop_until(loop, all_many_done, NULL, 20000));
-    done_count = 0;
-    for (int i = 0; i < MANY; i++) {
-        assert_int_equal(operations[i].io.status, STATUS_OK);
-        submit(&operations[i], ENV_IO_READ, file, read[i], MANY_BYTES, (uint64_t)i * MANY_BYTES, FAULT_NONE);
-    }
-    assert_true(test_loop_until(loop, all_many_done, NULL, 20000));
+    submit_many(operations, ENV_IO_WRITE, file, written);
+    submit_many(operations, ENV_IO_READ, file, read);
     assert_memory_equal(read, written, sizeof written);
     assert_int_equal(env_os_get_loop_stats(loop).file_operations, 2 * MANY);
+    env_close(file);
+}
+
+static void stop_when_all_done(struct env_io *io) {
+    on_done(io);
+    if (done_count == MANY / 4) {
+        env_loop_stop(loop);
+    }
+}
+
+/* Reads from the page cache complete at once, all with one wake-up; no timer helps here, and the alarm ends a hang. */
+static void test_io_many_completions_at_once_are_all_taken(void **state) {
+    (void)state;
+    static struct operation operations[MANY / 4];
+    static uint8_t data[MANY / 4][MANY_BYTES];
+    struct env_file *file = must_open("a", NEW_FILE);
+    assert_int_equal(env_pwrite(file, data, sizeof data, 0, &err), STATUS_OK);
+    done_count = 0;
+    for (int i = 0; i < MANY / 4; i++) {
+        submit(&operations[i], ENV_IO_READ, file, data[i], MANY_BYTES, (uint64_t)i * MANY_BYTES, FAULT_NONE);
+        operations[i].io.done = stop_when_all_done;
+    }
+    (void)alarm(20);
+    env_loop_run(loop);
+    (void)alarm(0);
+    assert_int_equal(done_count, MANY / 4);
     env_close(file);
 }
 
@@ -269,15 +315,67 @@ static void test_io_hook_delay_and_hang_hold_it_back(void **state) {
     env_close(file);
 }
 
+/* ---- A ring that is refused -------------------------------------------------------------------------------------- */
+
+/* As the default rules of container engines do. */
+static bool forbid_ring(void) {
+    struct sock_filter rules[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_io_uring_setup, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    const struct sock_fprog program = {.len = sizeof rules / sizeof rules[0], .filter = rules};
+    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
+}
+
+enum { CHILD_GOOD = 0, CHILD_BAD = 1, CHILD_CANNOT = 2 };
+
+static int run_without_ring(void) {
+    if (!forbid_ring()) {
+        return CHILD_CANNOT;
+    }
+    if (setup(true) != 0) {
+        return CHILD_BAD;
+    }
+    const char *reason = "";
+    bool good = !env_os_has_ring(env, &reason) && strstr(reason, "not permitted") != NULL;
+    static uint8_t data[64];
+    struct operation operation;
+    struct env_file *file = must_open("a", NEW_FILE);
+    submit(&operation, ENV_IO_WRITE_DSYNC, file, data, sizeof data, 0, FAULT_NONE);
+    good = good && test_loop_until_set(loop, &operation.done, 5000) && operation.io.status == STATUS_OK;
+    env_close(file);
+    return good && teardown(NULL) == 0 ? CHILD_GOOD : CHILD_BAD;
+}
+
+static void test_ring_refused_by_the_kernel_is_replaced_by_threads(void **state) {
+    (void)state;
+    pid_t child = fork(); /* before there are threads */
+    assert_true(child >= 0);
+    if (child == 0) {
+        _exit(run_without_ring());
+    }
+    int result = 0;
+    assert_int_equal(waitpid(child, &result, 0), child);
+    assert_true(WIFEXITED(result));
+    if (WEXITSTATUS(result) == CHILD_CANNOT) {
+        skip(); /* no seccomp here */
+    }
+    assert_int_equal(WEXITSTATUS(result), CHILD_GOOD);
+}
+
 #define WITH_BOTH(test)                                                                                                \
     {#test "_by_ring", test, setup_ring, teardown, NULL}, { #test "_by_threads", test, setup_pool, teardown, NULL }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_ring_refused_by_the_kernel_is_replaced_by_threads), /* first: it forks */
         WITH_BOTH(test_env_says_which_way_files_go),
         WITH_BOTH(test_io_write_dsync_then_read_back),
         WITH_BOTH(test_h48_read_across_the_end_of_the_file_ends_short),
         WITH_BOTH(test_h48_many_more_operations_than_the_ring_holds_all_end_with_their_own_bytes),
+        WITH_BOTH(test_io_many_completions_at_once_are_all_taken),
         WITH_BOTH(test_io_submissions_of_a_turn_go_to_the_ring_in_one_call),
         WITH_BOTH(test_io_failure_names_the_file_and_keeps_errno),
         WITH_BOTH(test_io_under_way_is_waited_for_when_the_loop_is_freed),

@@ -111,6 +111,31 @@ static void test_message_left_behind_runs_when_the_loop_is_freed(void **state) {
     assert_true(stopper.on_loop);
 }
 
+struct chain {
+    struct env_message message;
+    int left;
+};
+
+static void post_on(struct env_message *message) {
+    struct chain *chain = CONTAINER_OF(message, struct chain, message);
+    if (--chain->left > 0) {
+        env_post(loop, message);
+    } else {
+        env_loop_stop(loop);
+    }
+}
+
+/* No timer runs here: a lost wake-up is a hang, which the alarm ends. */
+static void test_loop_that_posts_to_itself_does_not_sleep_on_it(void **state) {
+    (void)state;
+    struct chain chain = {.message = {.run = post_on}, .left = 1000};
+    (void)alarm(20);
+    env_post(loop, &chain.message);
+    env_loop_run(loop);
+    (void)alarm(0);
+    assert_int_equal(chain.left, 0);
+}
+
 /* ---- Order of a turn --------------------------------------------------------------------------------------------- */
 
 struct turn {
@@ -373,6 +398,7 @@ int main(void) {
         WITH_LOOP(test_spawned_loop_runs_messages_on_its_own_thread_and_stops),
         WITH_LOOP(test_stop_before_run_still_runs_the_messages_of_one_turn),
         WITH_LOOP(test_message_left_behind_runs_when_the_loop_is_freed),
+        WITH_LOOP(test_loop_that_posts_to_itself_does_not_sleep_on_it),
         WITH_LOOP(test_turn_runs_input_then_process_then_flush),
         WITH_LOOP(test_task_deferred_before_the_run_is_not_slept_on),
         WITH_LOOP(test_timer_runs_not_before_its_deadline),

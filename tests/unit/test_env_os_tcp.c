@@ -235,6 +235,28 @@ static void connect_both(void) {
     run_until(both_opened);
 }
 
+/* ---- A peer that is a plain socket ------------------------------------------------------------------------------- */
+
+static int raw_connection(void) {
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    assert_true(fd >= 0);
+    return fd;
+}
+
+static void raw_connect(int fd) {
+    struct sockaddr_in address = {.sin_family = AF_INET};
+    address.sin_port = htons((in_port_t)atoi(strchr(env_listener_address(listener), ':') + 1));
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    assert_int_equal(connect(fd, (struct sockaddr *)(void *)&address, sizeof address), 0);
+    client.opened_count = 1; /* the other end takes no part */
+    client.closed_count = 1;
+}
+
+static void run_for_ms(unsigned ms) {
+    bool never = false;
+    assert_false(test_loop_until_set(loop, &never, ms));
+}
+
 /* ---- Bytes ------------------------------------------------------------------------------------------------------- */
 
 static bool client_has_all_back(void *context) {
@@ -263,13 +285,12 @@ static void test_no_room_stops_reading_until_resume(void **state) {
     connect_both();
     server.room_len = 0;
     do_write(&client, "hello", 5);
-    bool never = false;
-    assert_false(test_loop_until_set(loop, &never, 30));
+    run_for_ms(30);
     assert_int_equal(server.received_bytes, 0);
     assert_true(env_os_get_loop_stats(loop).turns < 1000); /* it sleeps meanwhile */
     server.room_len = 3;
     env_stream_resume(server.stream);
-    assert_false(test_loop_until_set(loop, &never, 10));
+    run_for_ms(10);
     assert_int_equal(server.received_bytes, 5);
     do_close(&client);
     run_until(both_closed);
@@ -283,8 +304,7 @@ static void test_writes_of_a_turn_leave_in_one_send(void **state) {
     for (int i = 0; i < 100; i++) {
         do_write(&client, "0123456789", 10);
     }
-    bool never = false;
-    assert_false(test_loop_until_set(loop, &never, 5));
+    run_for_ms(5);
     assert_int_equal(server.received_bytes, 1000);
     assert_int_equal(env_os_get_loop_stats(loop).stream_sends - before, 1);
     do_close(&client);
@@ -324,18 +344,53 @@ static void test_finish_with_unread_input_still_delivers_the_last_words(void **s
     assert_int_equal(server.received_bytes, 0);
 }
 
+static void test_finish_drops_what_still_comes_until_the_peer_ends(void **state) {
+    (void)state;
+    static uint8_t data[100 * 1000];
+    in_accepted = refuse_with_words;
+    int fd = raw_connection();
+    raw_connect(fd);
+    run_for_ms(20);
+    assert_int_equal(server.closed_count, 0); /* a close now would answer what follows with a reset */
+    assert_int_equal(send(fd, data, sizeof data, 0), sizeof data);
+    run_for_ms(20);
+    assert_int_equal(recv(fd, data, sizeof data, 0), 28);
+    assert_int_equal(recv(fd, data, sizeof data, 0), 0);
+    (void)close(fd);
+    run_until(both_closed);
+    assert_int_equal(server.error.code, STATUS_OK);
+    assert_int_equal(server.received_bytes, 0);
+}
+
+static void test_finish_drops_no_more_than_a_mebibyte(void **state) {
+    (void)state;
+    static uint8_t data[256 * 1024];
+    in_accepted = refuse_with_words;
+    int fd = raw_connection();
+    raw_connect(fd);
+    size_t sent = 0;
+    uint64_t before_us = env_clock_us(env);
+    while (server.closed_count == 0) {
+        ssize_t put = send(fd, data, sizeof data, MSG_DONTWAIT | MSG_NOSIGNAL);
+        sent += put > 0 ? (size_t)put : 0;
+        run_for_ms(1);
+    }
+    assert_true(sent > 1024 * 1024);
+    assert_true(env_clock_us(env) - before_us < 1500 * 1000); /* by size, not by time */
+    (void)close(fd);
+}
+
 static void test_finish_gives_up_a_peer_that_takes_nothing(void **state) {
     (void)state;
     client.room_len = 0;
     connect_both();
     server.to_send_bytes = SIZE_MAX / 2;
     send_more(&server);
-    bool never = false;
-    assert_false(test_loop_until_set(loop, &never, 50)); /* the socket is full now, and so is the queue */
+    run_for_ms(50); /* the socket is full now, and so is the queue */
     uint64_t before_us = env_clock_us(env);
     do_finish(&server);
     while (server.closed_count == 0) {
-        assert_false(test_loop_until_set(loop, &never, 100));
+        run_for_ms(100);
     }
     assert_in_range(env_clock_us(env) - before_us, 1900 * 1000, 6000 * 1000);
     assert_int_equal(server.error.code, STATUS_TIMEOUT);
@@ -427,13 +482,8 @@ static void test_bad_addresses_are_refused_with_words(void **state) {
 
 static void test_peer_reset_is_closed_not_orderly(void **state) {
     (void)state;
-    in_port_t port = (in_port_t)atoi(strchr(env_listener_address(listener), ':') + 1);
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port)};
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
-    assert_int_equal(connect(fd, (struct sockaddr *)(void *)&address, sizeof address), 0);
-    client.closed_count = 1; /* it takes no part */
-    client.opened_count = 1;
+    int fd = raw_connection();
+    raw_connect(fd);
     run_until(both_opened);
     const struct linger linger = {.l_onoff = 1, .l_linger = 0};
     assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof linger), 0);
@@ -443,19 +493,6 @@ static void test_peer_reset_is_closed_not_orderly(void **state) {
     assert_int_equal(server.error.sys, ECONNRESET);
 }
 
-static int raw_connection(void) {
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
-    assert_true(fd >= 0);
-    return fd;
-}
-
-static void raw_connect(int fd) {
-    struct sockaddr_in address = {.sin_family = AF_INET};
-    address.sin_port = htons((in_port_t)atoi(strchr(env_listener_address(listener), ':') + 1));
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    assert_int_equal(connect(fd, (struct sockaddr *)(void *)&address, sizeof address), 0);
-}
-
 static void test_half_closed_peer_gets_the_reply_to_what_it_sent(void **state) {
     (void)state;
     server.echoes = true;
@@ -463,12 +500,40 @@ static void test_half_closed_peer_gets_the_reply_to_what_it_sent(void **state) {
     raw_connect(fd);
     assert_int_equal(send(fd, "last question", 13, 0), 13);
     assert_int_equal(shutdown(fd, SHUT_WR), 0);
-    client.closed_count = 1;
     run_until(both_closed);
     char reply[32];
     assert_int_equal(recv(fd, reply, sizeof reply, MSG_WAITALL), 13);
     assert_int_equal(server.error.code, STATUS_OK);
     (void)close(fd);
+}
+
+static void test_half_closed_peer_that_reads_late_gets_all_that_was_queued(void **state) {
+    (void)state;
+    static uint8_t data[64 * 1024];
+    server.to_send_bytes = SIZE_MAX / 2; /* until the queue is full */
+    int fd = raw_connection();
+    raw_connect(fd);
+    run_for_ms(20); /* socket and queue are full now */
+    assert_int_equal(shutdown(fd, SHUT_WR), 0);
+    run_for_ms(20);
+    assert_true(env_stream_queued_bytes(server.stream) > 0 && server.closed_count == 0);
+    size_t received = 0;
+    for (int empty = 0; empty < 1000;) {
+        ssize_t got = recv(fd, data, sizeof data, MSG_DONTWAIT);
+        if (got == 0) {
+            break;
+        }
+        received += got > 0 ? (size_t)got : 0;
+        if (got < 0) {
+            assert_int_equal(errno, EAGAIN);
+            empty++;
+            run_for_ms(2);
+        }
+    }
+    (void)close(fd);
+    run_until(both_closed);
+    assert_int_equal(received, server.sent_bytes);
+    assert_int_equal(server.error.code, STATUS_OK);
 }
 
 static int open_fds(void) {
@@ -523,8 +588,7 @@ static void test_h57_without_descriptors_connections_are_shed_and_the_rest_serve
         raw_connect(clients[i]);
     }
     uint64_t turns = env_os_get_loop_stats(loop).turns;
-    bool never = false;
-    assert_false(test_loop_until_set(loop, &never, 60));
+    run_for_ms(60);
     assert_int_equal(accepted_count, 0);
     char byte;
     assert_int_equal(recv(clients[0], &byte, 1, 0), 0); /* one was shed: it knows at once */
@@ -615,6 +679,8 @@ int main(void) {
         WITH_LOOP(test_writes_of_a_turn_leave_in_one_send),
         WITH_LOOP(test_finish_lets_a_slow_reader_have_every_byte),
         WITH_LOOP(test_finish_with_unread_input_still_delivers_the_last_words),
+        WITH_LOOP(test_finish_drops_what_still_comes_until_the_peer_ends),
+        WITH_LOOP(test_finish_drops_no_more_than_a_mebibyte),
         WITH_LOOP(test_finish_gives_up_a_peer_that_takes_nothing),
         WITH_LOOP(test_finish_while_connecting_sends_what_was_written),
         WITH_LOOP(test_close_in_every_callback_closes_once),
@@ -624,6 +690,7 @@ int main(void) {
         WITH_LOOP(test_bad_addresses_are_refused_with_words),
         WITH_LOOP(test_peer_reset_is_closed_not_orderly),
         WITH_LOOP(test_half_closed_peer_gets_the_reply_to_what_it_sent),
+        WITH_LOOP(test_half_closed_peer_that_reads_late_gets_all_that_was_queued),
         WITH_LOOP(test_refused_accept_closes_the_socket_and_leaks_nothing),
         WITH_LOOP(test_h57_without_descriptors_connections_are_shed_and_the_rest_served_later),
         WITH_LOOP(test_connect_by_name_and_by_ipv6),

@@ -51,5 +51,7 @@ enum status env_os_on_signal(struct env_loop *base, int signum, void (*callback)
 }
 
 void os_signals__close(struct os_loop *loop) {
-    LIST_FOREACH(node, &loop->signals) { close_one(LIST_ENTRY(node, struct os_signal, link)); }
+    LIST_FOREACH (node, &loop->signals) {
+        close_one(LIST_ENTRY(node, struct os_signal, link));
+    }
 }

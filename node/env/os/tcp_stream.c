@@ -96,7 +96,7 @@ void tcp__fail(struct tcp_stream *stream, int uv_error, const char *doing) {
 }
 
 void tcp__check_all_closing(struct os_loop *loop) {
-    LIST_FOREACH(node, &loop->streams) {
+    LIST_FOREACH (node, &loop->streams) {
         enum tcp_state state = LIST_ENTRY(node, struct tcp_stream, link)->state;
         CHECK(state == STREAM_FINISHING || state == STREAM_CLOSING);
     }

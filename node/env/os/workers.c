@@ -87,7 +87,7 @@ static int start_thread(struct os_workers_class *class) {
 /* Under the lock: idle threads that no queued job has been counted on yet. */
 static bool has_spare_thread(const struct os_workers_class *class) {
     unsigned queued = 0;
-    LIST_FOREACH(node, &class->queue) {
+    LIST_FOREACH (node, &class->queue) {
         if (++queued >= class->idle_count) {
             return false;
         }

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { REVERSE_US = 2000, PAGE_ENTRIES = 1000 };
+enum { REVERSE_US = 2000, PAGE_ENTRIES = 1000, ARENA_CHUNK_BYTES = 64 * 1024, ARENA_BUDGET_BYTES = 64 * 1024 * 1024 };
 
 struct fake_peer {
     struct connection_handler handler;
@@ -100,7 +100,7 @@ static void send_error(struct fake_peer *peer, uint64_t id, uint32_t code, int o
     error.code = code;
     error.has_outcome = outcome != 0;
     error.outcome = outcome != 0 ? (Wire__Outcome)outcome : WIRE__OUTCOME__OUTCOME_FAILED;
-    error.message = (char *)(uintptr_t) "as the test wants it";
+    error.message = (char *)"as the test wants it";
     if (with_hint && leader >= 0) {
         error.has_leader_id = 1;
         error.leader_id = (uint64_t)leader + 1;
@@ -122,7 +122,7 @@ static void greet(struct fake_peer *peer) {
     greeting.cluster_id = (ProtobufCBinaryData){sizeof cluster_id, cluster_id};
     greeting.node_id = node->index + 1;
     greeting.node_name = name;
-    greeting.role = (char *)(uintptr_t) "admin";
+    greeting.role = (char *)"admin";
     if (leader >= 0) {
         greeting.has_leader_id = 1;
         greeting.leader_id = (uint64_t)leader + 1;
@@ -135,7 +135,7 @@ static void refuse(struct fake_peer *peer) {
     Wire__Refusal refusal = WIRE__REFUSAL__INIT;
     refusal.has_code = 1;
     refusal.code = WIRE_CERTIFICATE_UNKNOWN;
-    refusal.message = (char *)(uintptr_t) "this certificate is on no list: add its thumbprint";
+    refusal.message = (char *)"this certificate is on no list: add its thumbprint";
     send(peer, FRAME_REFUSAL, 0, &refusal.base, NULL, 0);
     connection_finish(peer->connection);
 }
@@ -246,6 +246,33 @@ static void do_scan(struct fake_peer *peer, struct fake_cluster *cluster, const 
     free(revisions);
 }
 
+/* Two pairs, "a" "1" and "b" "2", with one thing wrong. Variant 7: nothing. */
+static void lie(struct fake_peer *peer, const struct connection_frame *frame, uint32_t variant) {
+    uint32_t key_lens[] = {1, 1};
+    uint32_t value_lens[] = {1, 1};
+    uint64_t revisions[] = {1, 1};
+    struct slice raw = slice_of_string("a1b2");
+    Wire__ScanReply reply = WIRE__SCAN_REPLY__INIT;
+    reply.has_revision = reply.has_count = reply.has_more = 1;
+    reply.revision = 1;
+    reply.count = 2;
+    reply.n_key_lens = reply.n_value_lens = reply.n_mod_revisions = 2;
+    reply.key_lens = key_lens;
+    reply.value_lens = value_lens;
+    reply.mod_revisions = revisions;
+    switch (variant) {
+    case 0: value_lens[1] = UINT32_MAX; break;
+    case 1: raw = slice_of_string("b1a2"); break;
+    case 2: reply.n_value_lens = 1; break;
+    case 3: raw = slice_of_string("a1b2c"); break;
+    case 4: reply.count = 3; break;
+    case 5: key_lens[0] = 0; break;
+    case 6: reply.n_mod_revisions = 1; break;
+    default: break;
+    }
+    send(peer, FRAME_SCAN_REPLY, frame->request_id, &reply.base, &raw, 1);
+}
+
 static void do_status(struct fake_peer *peer, const struct connection_frame *frame) {
     struct fake_node *node = peer->node;
     struct fake_cluster *cluster = node->cluster;
@@ -259,7 +286,7 @@ static void do_status(struct fake_peer *peer, const struct connection_frame *fra
     reply.cluster_id = (ProtobufCBinaryData){sizeof cluster_id, cluster_id};
     reply.node_id = node->index + 1;
     reply.node_name = name;
-    reply.raft_role = (char *)(uintptr_t)(leader == (int)node->index ? "leader" : "follower");
+    reply.raft_role = (char *)(leader == (int)node->index ? "leader" : "follower");
     reply.term = 7;
     reply.applied = reply.commit = atomic_load(&cluster->revision);
     send(peer, FRAME_STATUS_REPLY, frame->request_id, &reply.base, NULL, 0);
@@ -370,8 +397,8 @@ static void data_request(struct fake_peer *peer, const struct connection_frame *
     }
     switch (take_fault(node)) {
     case FAKE_SERVES:
-    case FAKE_REFUSES:
-    case FAKE_MUTE: serve(peer, cluster, frame); return;
+    case FAKE_REFUSES: serve(peer, cluster, frame); return;
+    case FAKE_MUTE:
     case FAKE_HANGS: return;
     case FAKE_HOLDS: hold(peer, frame); return;
     case FAKE_ERRORS:
@@ -385,6 +412,7 @@ static void data_request(struct fake_peer *peer, const struct connection_frame *
         return;
     case FAKE_DROPS: connection_close(peer->connection); return;
     case FAKE_GARBLES: send(peer, FRAME_PEER_HELLO, frame->request_id, NULL, NULL, 0); return;
+    case FAKE_LIES: lie(peer, frame, atomic_load(&node->error_code)); return;
     case FAKE_REVERSES:
         if (is_write(frame->type)) {
             hold_reversed(peer, frame);
@@ -418,13 +446,14 @@ static void peer_frame(struct connection_handler *handler, const struct connecti
     struct fake_peer *peer = peer_of(handler);
     struct fake_node *node = peer->node;
     int fault = atomic_load(&node->fault);
+    bool answers = fault != FAKE_HANGS && fault != FAKE_MUTE;
     if (frame->type == FRAME_PING) {
         atomic_fetch_add(&node->pings, 1);
-        if (fault != FAKE_HANGS) {
+        if (answers) {
             send(peer, FRAME_PONG, frame->request_id, NULL, NULL, 0);
         }
     } else if (frame->type == FRAME_STATUS) {
-        if (fault != FAKE_HANGS) {
+        if (answers) {
             do_status(peer, frame);
         }
     } else {
@@ -477,7 +506,7 @@ void fake_cluster_init(struct fake_cluster *cluster, struct env *env, struct env
     cluster->loop = loop;
     cluster->transport = transport;
     cluster->count = count;
-    arena_init(&cluster->arena, alloc_system(), 64 * KIB, 64 * MIB);
+    arena_init(&cluster->arena, alloc_system(), ARENA_CHUNK_BYTES, ARENA_BUDGET_BYTES);
     env_timer_init(&cluster->reverse_timer, loop, reverse_run);
     for (uint32_t i = 0; i < count; i++) {
         cluster->nodes[i].cluster = cluster;
@@ -509,7 +538,9 @@ void fake_cluster_start(struct fake_cluster *cluster, const char *address) {
 void fake_node_kill(struct fake_node *node) {
     env_listener_close(node->listener);
     node->listener = NULL;
-    LIST_FOREACH(link, &node->peers) { connection_close(LIST_ENTRY(link, struct fake_peer, link)->connection); }
+    LIST_FOREACH (link, &node->peers) {
+        connection_close(LIST_ENTRY(link, struct fake_peer, link)->connection);
+    }
 }
 
 void fake_node_revive(struct fake_node *node) { node_listen(node); }

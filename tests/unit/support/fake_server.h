@@ -20,7 +20,7 @@ enum { FAKE_NODES_MAX = 5, FAKE_HELD_MAX = 1024 };
 
 enum fake_fault {
     FAKE_SERVES,
-    FAKE_MUTE,               /* accepts, never greets */
+    FAKE_MUTE,               /* accepts, and says nothing at all */
     FAKE_HANGS,              /* greets, then says nothing at all */
     FAKE_HOLDS,              /* answers PING only; keeps requests until the fault ends (fake_node_release) */
     FAKE_REFUSES,            /* a refusal instead of the greeting */
@@ -28,6 +28,7 @@ enum fake_fault {
     FAKE_APPLIES_THEN_DROPS, /* a write is done, then the connection dies without a reply */
     FAKE_DROPS,              /* the connection dies when a data request comes */
     FAKE_GARBLES,            /* replies of the wrong type */
+    FAKE_LIES,               /* replies to scans whose lengths or keys are wrong: error_code says how, 0 to 6 */
     FAKE_REVERSES            /* writes of 2 ms are gathered and done in reverse order */
 };
 

@@ -49,7 +49,7 @@ static struct memory_stream *of_stream(const struct env_stream *stream) {
     return CONTAINER_OF(stream, struct memory_stream, base);
 }
 
-/* ---- Memory ---------------------------------------------------------------------------------------------------- */
+/* ---- Memory -------------------------------------------------------------------------------------------------- */
 
 static void *counted_resize(struct alloc *alloc, void *ptr, size_t size, size_t align) {
     struct memory_alloc *memory = CONTAINER_OF(alloc, struct memory_alloc, base);
@@ -79,7 +79,7 @@ static void *counted_resize(struct alloc *alloc, void *ptr, size_t size, size_t 
     return block + BLOCK_HEAD_BYTES;
 }
 
-/* ---- Streams --------------------------------------------------------------------------------------------------- */
+/* ---- Streams ------------------------------------------------------------------------------------------------- */
 
 static void stream_free(struct memory_stream *stream) {
     env_task_cancel(&stream->flush_task);
@@ -250,7 +250,7 @@ static bool stream_turn(struct memory_stream *stream) {
     return progress;
 }
 
-/* ---- The transport --------------------------------------------------------------------------------------------- */
+/* ---- The transport ------------------------------------------------------------------------------------------- */
 
 static struct memory_world *of_transport(struct env_transport *transport) {
     return CONTAINER_OF(transport, struct memory_world, transport);
@@ -293,7 +293,7 @@ static enum status transport_connect(struct env_transport *transport, struct env
     CHECK(loop == &world->loop);
     struct memory_stream *stream = stream_new(world, handler);
     struct memory_listener *found = NULL;
-    LIST_FOREACH(node, &world->listeners) {
+    LIST_FOREACH (node, &world->listeners) {
         struct memory_listener *listener = LIST_ENTRY(node, struct memory_listener, link);
         found = strcmp(listener->address, address) == 0 ? listener : found;
     }
@@ -317,7 +317,7 @@ static enum status transport_connect(struct env_transport *transport, struct env
 
 static const struct env_transport_ops transport_ops = {.listen = transport_listen, .connect = transport_connect};
 
-/* ---- The env: time, memory, and files for reading ---------------------------------------------------------------- */
+/* ---- The env: time, memory, and files for reading ------------------------------------------------------------ */
 
 static struct memory_world *of_env(struct env *env) { return CONTAINER_OF(env, struct memory_world, env); }
 static uint64_t ops_clock_us(struct env *env) { return of_env(env)->now_us; }
@@ -385,7 +385,7 @@ static const struct env_ops env_ops = {
     .size = ops_size,
 };
 
-/* ---- The world --------------------------------------------------------------------------------------------------- */
+/* ---- The world ----------------------------------------------------------------------------------------------- */
 
 void memory_world_init(struct memory_world *world, uint64_t seed) {
     memset(world, 0, sizeof *world);
@@ -412,7 +412,7 @@ void memory_world_deinit(struct memory_world *world) {
 bool memory_world_turn(struct memory_world *world) {
     bool progress = false;
     world->loop.now_us = world->now_us;
-    LIST_FOREACH(node, &world->streams) {
+    LIST_FOREACH (node, &world->streams) {
         /* A turn may remove this stream; every other one stays until its own turn. */
         progress = stream_turn(LIST_ENTRY(node, struct memory_stream, link)) || progress;
     }
@@ -446,7 +446,9 @@ void memory_stream_reset(struct env_stream *base) {
 }
 
 void memory_streams_reset(struct memory_world *world) {
-    LIST_FOREACH(node, &world->streams) { memory_stream_reset(&LIST_ENTRY(node, struct memory_stream, link)->base); }
+    LIST_FOREACH (node, &world->streams) {
+        memory_stream_reset(&LIST_ENTRY(node, struct memory_stream, link)->base);
+    }
 }
 
 size_t memory_stream_unread_bytes(const struct env_stream *base) { return of_stream(base)->in.len; }

@@ -181,12 +181,13 @@ static enum status step(struct raft_node *node, const struct raft_event *event, 
                                      .kind = RAFT_ENTRY_NOOP,
                                      .size_bytes = RAFT_NOOP_BYTES};
         if (update->append.source == RAFT_APPEND_PROPOSAL) {
-            CHECK(entries[from].index == update->append.first_index + i && entries[from].term == update->append.term);
+            CHECK(entries != NULL && entries[from].index == update->append.first_index + i &&
+                  entries[from].term == update->append.term);
             record.kind = entries[from].kind;
             record.size_bytes = entries[from].size_bytes;
             record.value = first_value + from;
         } else if (update->append.source == RAFT_APPEND_MESSAGE) {
-            CHECK(packet->entries[from].index == update->append.first_index + i);
+            CHECK(packet != NULL && packet->entries[from].index == update->append.first_index + i);
             record.term = packet->entries[from].term;
             record.kind = packet->entries[from].kind;
             record.size_bytes = packet->entries[from].size_bytes;

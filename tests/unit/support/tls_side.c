@@ -10,7 +10,7 @@
 
 enum { SIDE_ROOM_BYTES = 20000, COMMAND_BYTES = 4096 };
 
-/* ---- Certificates ------------------------------------------------------------------------------------------------ */
+/* ---- Certificates -------------------------------------------------------------------------------------------- */
 
 char *certificates_make(void) {
     const char *base = getenv("TMPDIR");
@@ -52,8 +52,7 @@ const char *certificates_path(const char *dir, const char *name) {
     return path;
 }
 
-/* ---- One side ------------------------------------------------------------------------------------------------------
- */
+/* ---- One side ------------------------------------------------------------------------------------------------ */
 
 static struct tls_side *of_handler(struct env_stream_handler *handler) {
     return CONTAINER_OF(handler, struct tls_side, handler);
@@ -138,8 +137,7 @@ void tls_side_write(struct tls_side *side, const void *data, size_t len) {
     CHECK(status == STATUS_OK || status == STATUS_NO_MEMORY);
 }
 
-/* ---- Two sides
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- Two sides ----------------------------------------------------------------------------------------------- */
 
 static void note_rejected(void *context, const char *address, const struct error *err) {
     struct tls_pair *pair = context;
@@ -206,40 +204,51 @@ void tls_pair_listen(struct tls_pair *pair) {
     CHECK(status == STATUS_OK);
 }
 
-static struct tls_pair *of_raw(struct env_stream_handler *handler) {
-    return CONTAINER_OF(handler, struct tls_pair, raw_handler);
+/* A server's end without TLS. */
+struct raw_end {
+    struct env_stream_handler handler;
+    struct env_stream *stream;
+    struct slice answer;
+    uint8_t room[1024];
+};
+
+static struct raw_end *of_raw(struct env_stream_handler *handler) {
+    return CONTAINER_OF(handler, struct raw_end, handler);
 }
 
 static void raw_opened(struct env_stream_handler *handler) { (void)handler; }
 static void raw_drained(struct env_stream_handler *handler) { (void)handler; }
 
 static void raw_room(struct env_stream_handler *handler, uint8_t **ret_data, size_t *ret_len) {
-    *ret_data = of_raw(handler)->raw_room;
-    *ret_len = sizeof of_raw(handler)->raw_room;
+    *ret_data = of_raw(handler)->room;
+    *ret_len = sizeof of_raw(handler)->room;
 }
 
 static void raw_received(struct env_stream_handler *handler, size_t len) {
     (void)len;
-    struct tls_pair *pair = of_raw(handler);
-    if (pair->raw_answer.len > 0) {
-        CHECK(env_stream_write(pair->raw_stream, &pair->raw_answer, 1) == STATUS_OK);
-        env_stream_finish(pair->raw_stream);
+    struct raw_end *raw = of_raw(handler);
+    if (raw->answer.len > 0) {
+        CHECK(env_stream_write(raw->stream, &raw->answer, 1) == STATUS_OK);
+        env_stream_finish(raw->stream);
     }
 }
 
 static void raw_closed(struct env_stream_handler *handler, const struct error *err) {
     (void)err;
-    of_raw(handler)->raw_stream = NULL;
+    free(of_raw(handler));
 }
 
 static struct env_stream_handler *accept_raw(void *context, struct env_stream *stream) {
     struct tls_pair *pair = context;
-    pair->raw_stream = stream;
-    return &pair->raw_handler;
+    struct raw_end *raw = calloc(1, sizeof *raw);
+    CHECK(raw != NULL);
+    raw->handler = (struct env_stream_handler){raw_opened, raw_room, raw_received, raw_drained, raw_closed};
+    raw->stream = stream;
+    raw->answer = pair->raw_answer;
+    return &raw->handler;
 }
 
 void tls_pair_listen_raw(struct tls_pair *pair, const uint8_t *answer, size_t answer_len) {
-    pair->raw_handler = (struct env_stream_handler){raw_opened, raw_room, raw_received, raw_drained, raw_closed};
     pair->raw_answer = slice_of(answer, answer_len);
     enum status status =
         env_listen(&pair->world.transport, &pair->world.loop, "there", accept_raw, pair, &pair->listener, NULL);

@@ -56,17 +56,14 @@ struct tls_pair {
     unsigned rejected;
     char rejected_address[LIMIT_ADDRESS_BYTES];
     struct error rejected_error;
-    struct env_stream_handler raw_handler; /* of tls_pair_listen_raw */
-    struct env_stream *raw_stream;
-    struct slice raw_answer;
-    uint8_t raw_room[1024];
+    struct slice raw_answer; /* of tls_pair_listen_raw */
 };
 
 /* Contexts with the certificates of those names; client NULL: none. */
 void tls_pair_init(struct tls_pair *pair, const char *dir, const char *server, const char *client, uint64_t seed);
 /* Closes what is open, and fails if anything is left. */
 void tls_pair_deinit(struct tls_pair *pair);
-/* A context with a certificate from dir (NULL: none) and these acceptable servers. */
+/* A context with a certificate from dir (NULL: none) and these acceptable servers; four handshakes per turn. */
 struct tls_context *tls_pair_context(struct tls_pair *pair, const char *dir, const char *name,
                                      const uint8_t (*expected)[ENV_THUMBPRINT_BYTES], uint32_t expected_count);
 /* Listens again, after pair->listener was closed. */

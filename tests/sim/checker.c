@@ -1,0 +1,255 @@
+/*
+ * What must hold after every step (Ongaro and Ousterhout, Figure 3, and DESIGN section 3), seen from outside: only
+ * raft's getters, what the log reported as synced, and the engine's applied index are looked at.
+ *
+ *   election safety        one leader a term
+ *   leader completeness    a new leader's log holds everything committed, with the same terms
+ *   state-machine safety   what is committed at an index has one term, wherever it is committed
+ *   synced by a quorum     when an index is committed first, a quorum's disks hold it
+ *   applied <= committed   and synced <= last, commit never decreases in a life
+ *   durable means durable  after a restart, term and vote are not older than what a group saved, and the log reaches
+ * what was synced convergence            after the faults all replicas hold the same state, and every acknowledged
+ * number
+ */
+#include "tests/sim/cluster.h"
+
+#include "node/base/checksum.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+
+static void grow(uint64_t **array, uint64_t *capacity, uint64_t index) {
+    if (index < *capacity) {
+        return;
+    }
+    uint64_t wanted = *capacity == 0 ? 1024 : *capacity;
+    while (wanted <= index) {
+        wanted *= 2;
+    }
+    *array = realloc(*array, wanted * sizeof **array);
+    CHECK(*array != NULL);
+    memset(*array + *capacity, 0, (wanted - *capacity) * sizeof **array);
+    *capacity = wanted;
+}
+
+/* How many disks hold the entry at index with this term, as their logs reported. */
+static uint32_t holders(const struct cluster *cluster, uint64_t index, uint64_t term) {
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < cluster->replica_count; i++) {
+        const struct replica *replica = &cluster->replicas[i];
+        const struct consensus *consensus = replica__consensus(replica);
+        if (replica->synced_index < index) {
+            continue;
+        }
+        /* A replica that is down or recovering counts by what it reported last; its terms can't have changed since. */
+        count += consensus == NULL || index < raft_first_index(consensus->raft) ||
+                 raft_term_at(consensus->raft, index) == term;
+    }
+    return count;
+}
+
+static void check_commit(struct cluster *cluster, struct replica *replica, const struct raft *raft) {
+    uint64_t commit_index = raft_commit_index(raft);
+    if (commit_index < replica->commit_index) {
+        cluster__fail(cluster, "%s: commit went from %" PRIu64 " back to %" PRIu64, replica->config.name,
+                      replica->commit_index, commit_index);
+    }
+    uint64_t from = replica->commit_index + 1;
+    if (from < raft_first_index(raft)) {
+        from = raft_first_index(raft);
+    }
+    for (uint64_t index = from; index <= commit_index; index++) {
+        uint64_t term = raft_term_at(raft, index);
+        grow(&cluster->committed_terms, &cluster->committed_capacity, index);
+        if (cluster->committed_terms[index] == 0) {
+            cluster->committed_terms[index] = term;
+            if (holders(cluster, index, term) <= cluster->replica_count / 2) {
+                cluster__fail(cluster,
+                              "%s committed entry %" PRIu64 " of term %" PRIu64 ", but only %" PRIu32 " disks hold it",
+                              replica->config.name, index, term, holders(cluster, index, term));
+            }
+        } else if (cluster->committed_terms[index] != term) {
+            cluster__fail(cluster,
+                          "entry %" PRIu64 " was committed with term %" PRIu64 ", and on %s with term %" PRIu64, index,
+                          cluster->committed_terms[index], replica->config.name, term);
+        }
+        if (index > cluster->committed_index) {
+            cluster->committed_index = index;
+        }
+    }
+    replica->commit_index = commit_index;
+}
+
+static void check_leader(struct cluster *cluster, const struct replica *replica, const struct raft *raft) {
+    uint64_t term = raft_term(raft);
+    grow(&cluster->leaders, &cluster->leaders_capacity, term);
+    if (cluster->leaders[term] == raft_id(raft)) {
+        return;
+    }
+    if (cluster->leaders[term] != 0) {
+        cluster__fail(cluster, "term %" PRIu64 " has two leaders: n%" PRIu64 " and %s", term, cluster->leaders[term],
+                      replica->config.name);
+    }
+    cluster->leaders[term] = raft_id(raft);
+    cluster->stats.elections++;
+    for (uint64_t index = raft_first_index(raft); index <= cluster->committed_index; index++) {
+        if (raft_term_at(raft, index) != cluster->committed_terms[index]) {
+            cluster__fail(cluster,
+                          "%s leads term %" PRIu64 " without entry %" PRIu64 " of term %" PRIu64 ", which is committed",
+                          replica->config.name, term, index, cluster->committed_terms[index]);
+            return;
+        }
+    }
+}
+
+/* What a life begins with against what earlier ones made durable. */
+static void check_start(struct cluster *cluster, struct replica *replica, const struct raft *raft) {
+    replica->must_check_start = false;
+    uint64_t term = raft_term(raft);
+    if (term < replica->durable_term) {
+        cluster__fail(cluster, "%s restarted in term %" PRIu64 ", but had saved term %" PRIu64, replica->config.name,
+                      term, replica->durable_term);
+    }
+    if (term == replica->durable_term && replica->durable_vote != 0 && raft_vote(raft) != replica->durable_vote) {
+        cluster__fail(cluster,
+                      "%s restarted with a vote for n%" PRIu64 " in term %" PRIu64 ", but had saved one for n%" PRIu64,
+                      replica->config.name, raft_vote(raft), term, replica->durable_vote);
+    }
+    if (raft_last_index(raft) < replica->synced_index) {
+        cluster__fail(cluster, "%s restarted with a log up to %" PRIu64 ", but had synced %" PRIu64,
+                      replica->config.name, raft_last_index(raft), replica->synced_index);
+    }
+    replica->commit_index = 0;
+    replica->term = 0;
+}
+
+static void note_durable(struct cluster *cluster, struct replica *replica, const struct consensus *consensus) {
+    const struct wal_synced *synced = &consensus->newest_synced;
+    if (synced->term < replica->durable_term ||
+        (synced->term == replica->durable_term && synced->vote == replica->durable_vote)) {
+        return;
+    }
+    if (synced->term == replica->durable_term && replica->durable_vote != 0) {
+        cluster__fail(cluster, "%s voted for n%" PRIu64 " and for n%" PRIu64 " in term %" PRIu64, replica->config.name,
+                      replica->durable_vote, synced->vote, synced->term);
+    }
+    replica->durable_term = synced->term;
+    replica->durable_vote = synced->vote;
+}
+
+static void check_replica(struct cluster *cluster, struct replica *replica, struct consensus *consensus) {
+    const struct raft *raft = consensus->raft;
+    if (replica->must_check_start) {
+        check_start(cluster, replica, raft);
+    }
+    note_durable(cluster, replica, consensus);
+    if (raft_term(raft) < replica->term) {
+        cluster__fail(cluster, "%s: the term went back", replica->config.name);
+    }
+    replica->term = raft_term(raft);
+    replica->synced_index = raft_synced_index(raft);
+    if (replica->synced_index > raft_last_index(raft)) {
+        cluster__fail(cluster, "%s: synced beyond the end of the log", replica->config.name);
+    }
+    if (raft_role(raft) == RAFT_LEADER) {
+        check_leader(cluster, replica, raft);
+    }
+    if (raft_commit_index(raft) != replica->commit_index) {
+        check_commit(cluster, replica, raft);
+    }
+    uint64_t applied_index = storage_applied_index(consensus->storage);
+    if (applied_index > raft_commit_index(raft)) {
+        cluster__fail(cluster, "%s applied entry %" PRIu64 ", but only %" PRIu64 " are committed", replica->config.name,
+                      applied_index, raft_commit_index(raft));
+    }
+    cluster->stats.checks++;
+}
+
+void checker__step(struct cluster *cluster) {
+    /* What is durable first, then what is committed, so that nobody's news is judged by somebody's past. */
+    for (uint32_t i = 0; i < cluster->replica_count; i++) {
+        struct replica *replica = &cluster->replicas[i];
+        const struct consensus *consensus = replica__consensus(replica);
+        if (consensus != NULL && !replica->must_check_start && !consensus__is_dead(consensus)) {
+            replica->synced_index = raft_synced_index(consensus->raft);
+        }
+    }
+    for (uint32_t i = 0; i < cluster->replica_count; i++) {
+        struct replica *replica = &cluster->replicas[i];
+        struct consensus *consensus = replica__consensus(replica);
+        if (consensus != NULL && !consensus__is_dead(consensus)) {
+            check_replica(cluster, replica, consensus);
+        }
+    }
+}
+
+void checker__crashed(struct replica *replica) { replica->must_check_start = false; }
+
+/* ---- The end ------------------------------------------------------------------------------------------------------
+ */
+
+bool checker__converged(void *context) {
+    const struct cluster *cluster = context;
+    uint64_t applied_index = 0;
+    uint32_t leaders = 0;
+    for (uint32_t i = 0; i < cluster->replica_count; i++) {
+        const struct consensus *consensus = replica__consensus(&cluster->replicas[i]);
+        if (consensus == NULL || consensus__is_dead(consensus)) {
+            return false;
+        }
+        uint64_t applied = storage_applied_index(consensus->storage);
+        if (i > 0 && applied != applied_index) {
+            return false;
+        }
+        applied_index = applied;
+        if (applied != raft_last_index(consensus->raft)) {
+            return false;
+        }
+        leaders += raft_role(consensus->raft) == RAFT_LEADER;
+    }
+    return leaders == 1 && applied_index >= cluster->committed_index;
+}
+
+static uint64_t mix(uint64_t digest, const void *data, size_t len) { return checksum64(data, len, digest); }
+
+static uint64_t digest_of(struct cluster *cluster, struct replica *replica) {
+    struct storage_view *view = storage_view_acquire(replica__consensus(replica)->storage);
+    struct storage_iterator *iterator = NULL;
+    struct error error = {0};
+    uint64_t digest = storage_view_revision(view);
+    uint64_t seen_keys = 0;
+    enum status status =
+        storage_iterator_new(view, storage_view_revision(view), SLICE_EMPTY, SLICE_EMPTY, &iterator, &error);
+    while (status == STATUS_OK && (status = storage_iterator_next(iterator, &error)) == STATUS_OK) {
+        struct slice key = storage_iterator_key(iterator);
+        struct slice value = storage_iterator_value(iterator);
+        uint64_t revision = storage_iterator_revision(iterator);
+        digest = mix(mix(mix(digest, key.data, key.len), value.data, value.len), &revision, sizeof revision);
+        workload__check_pair(cluster, replica, key, value, &seen_keys);
+    }
+    if (status != STATUS_NOT_FOUND) {
+        cluster__fail(cluster, "%s can't be read: %s", replica->config.name, error.message);
+    }
+    storage_iterator_free(iterator);
+    storage_view_release(view);
+    workload__check_missing(cluster, replica, seen_keys);
+    return digest;
+}
+
+void checker__final(struct cluster *cluster) {
+    for (uint32_t i = 0; i < cluster->replica_count && !cluster__has_failed(cluster); i++) {
+        struct replica *replica = &cluster->replicas[i];
+        uint64_t digest = digest_of(cluster, replica);
+        if (i > 0 && digest != cluster->state_digest) {
+            cluster__fail(cluster, "%s holds another state than n1 at the same index", replica->config.name);
+        }
+        cluster->state_digest = digest;
+        struct consensus *consensus = replica__consensus(replica);
+        struct storage_stats storage;
+        struct wal_stats wal;
+        storage_get_stats(consensus->storage, &storage);
+        wal_get_stats(consensus->wal, &wal);
+        cluster->stats.flushes += storage.flushes;
+        cluster->stats.segments_deleted += wal.segments_deleted;
+    }
+}

@@ -1,0 +1,167 @@
+/*
+ * A whole cluster in the simulator: replicas that run the production node (raft, storage, proto, server), clients that
+ * run the production session core, faults by a plan from the seed, and a checker that looks on after every step.
+ *
+ *   cluster_new -> cluster_run -> (cluster_failure) -> cluster_free
+ *
+ * cluster.c   replicas: configuration, start, restart
+ * workload.c  clients, and what a read may see
+ * checker.c   invariants after every step, and of the end
+ * plan.c      faults
+ * main.c      seeds, processes, the table
+ *
+ * Everything is a function of (seed, this code). One thread.
+ */
+#ifndef HOLDFAST_SIM_CLUSTER_H
+#define HOLDFAST_SIM_CLUSTER_H
+
+#include "node/base/random.h"
+#include "node/server/consensus_internal.h"
+#include "node/server/node.h"
+#include "proto/client/client_internal.h"
+#include "tests/sim/sim.h"
+
+enum { REPLICAS_MAX = 5, CLIENTS_MAX = 6, KEYS_PER_CLIENT = 3, LOG_LINES_KEPT = 60, FAILURE_BYTES = 512 };
+
+/* One member, over all its lives. */
+struct replica {
+    struct cluster *cluster;
+    uint32_t number; /* 0-based; its node id is number + 1 */
+    struct config config;
+    struct sim_node *sim_node;
+    struct logger logger;
+    char log_lines[LOG_LINES_KEPT][256];
+    uint64_t log_count;
+
+    /* The present life; NULL and 0 while it is down. */
+    struct env *env;
+    struct env_loop *loop;
+    struct node *node;
+    bool serving;
+    uint64_t lives;
+    bool restarting;         /* a restart is on schedule */
+    bool fault_explains_end; /* an injected error may end this life: its end is no failure */
+
+    /* What the checker remembers of it, over its lives. */
+    uint64_t durable_term; /* newest that a completed group saved */
+    uint64_t durable_vote;
+    uint64_t synced_index; /* of this life; at a restart, what must be there */
+    uint64_t synced_term;  /* of the entry at synced_index */
+    bool must_check_start;
+    uint64_t term;
+    uint64_t commit_index;
+};
+
+/* A client with one operation outstanding; a key has one writer, which puts ever larger numbers. */
+struct sim_client {
+    struct cluster *cluster;
+    uint32_t number;
+    struct client_core *core;
+    struct client_request request;
+    struct env_timer timer; /* pause between operations */
+    uint32_t key;           /* of the operation under way */
+    bool reading;
+    uint64_t value; /* number being put */
+    uint64_t floor; /* what a read must see at least, taken when it began */
+    bool busy;
+    uint8_t key_bytes[16];
+    uint8_t value_bytes[4096];
+};
+
+enum { NUMBERS_MAX = 4096 };
+
+/* What is known of one key. */
+struct key_truth {
+    uint64_t begun;                  /* largest number whose put began */
+    uint64_t floor;                  /* largest number acknowledged or seen */
+    uint64_t written;                /* largest number ever given out by its writer */
+    uint8_t failed[NUMBERS_MAX / 8]; /* surely failed */
+};
+
+struct cluster_stats {
+    uint64_t puts_ok;
+    uint64_t puts_failed;
+    uint64_t puts_unknown;
+    uint64_t reads;
+    uint64_t entries; /* committed */
+    uint64_t elections;
+    uint64_t crashes;
+    uint64_t power_losses;
+    uint64_t restarts;
+    uint64_t partitions;
+    uint64_t pauses;
+    uint64_t resets;
+    uint64_t disk_faults;
+    uint64_t flushes;
+    uint64_t segments_deleted;
+    uint64_t checks;
+    uint64_t virtual_us;
+    uint64_t steps;
+};
+
+struct cluster {
+    struct sim *sim;
+    uint64_t seed;
+    uint32_t replica_count;
+    struct replica replicas[REPLICAS_MAX];
+    struct sim_node *client_node;
+    struct env_loop *client_loop;
+    uint32_t client_count;
+    struct sim_client clients[CLIENTS_MAX];
+    struct key_truth keys[CLIENTS_MAX * KEYS_PER_CLIENT];
+    bool workload_on;
+    struct random random; /* the plan's and the workload's */
+
+    /* The checker's: by index, the term of what was committed there; by term, its leader. */
+    uint64_t *committed_terms;
+    uint64_t committed_index;
+    uint64_t committed_capacity;
+    uint64_t *leaders;
+    uint64_t leaders_capacity;
+
+    struct cluster_stats stats;
+    uint64_t state_digest;       /* of the final, equal states */
+    char failure[FAILURE_BYTES]; /* empty while all is well */
+};
+
+/* ---- Running ---------------------------------------------------------------------------------------------------- */
+
+struct cluster *cluster_new(uint64_t seed);
+/* Workload and faults, then quiet, then the checks of the end. False: cluster->failure says what is wrong. */
+bool cluster_run(struct cluster *cluster);
+/* Seed, failure, the last lines of each replica's log. */
+void cluster_print_failure(const struct cluster *cluster);
+void cluster_free(struct cluster *cluster);
+
+/* ---- Between the files ------------------------------------------------------------------------------------------ */
+
+/* The first failure stays. */
+void cluster__fail(struct cluster *cluster, const char *format, ...) PRINTF_LIKE(2, 3);
+static inline bool cluster__has_failed(const struct cluster *cluster) { return cluster->failure[0] != '\0'; }
+/* NULL while it isn't serving. */
+struct consensus *replica__consensus(const struct replica *replica);
+void replica__schedule_restart(struct replica *replica, uint64_t delay_us);
+void replica__crash(struct replica *replica, enum sim_crash crash);
+
+void workload__start(struct cluster *cluster);
+/* True when no operation is under way. */
+bool workload__is_idle(const struct cluster *cluster);
+/* The final state of one replica against what is known: every key's number. */
+void workload__check_pair(struct cluster *cluster, const struct replica *replica, struct slice key, struct slice value,
+                          uint64_t *seen_keys);
+void workload__check_missing(struct cluster *cluster, const struct replica *replica, uint64_t seen_keys);
+
+/* After every step. */
+void checker__step(struct cluster *cluster);
+/* A replica's life ended, or its node began to serve again. */
+void checker__crashed(struct replica *replica);
+/* After convergence: all replicas hold the same, and what they must. */
+void checker__final(struct cluster *cluster);
+bool checker__converged(void *context);
+
+/* Puts this seed's faults on schedule until end_us. */
+void plan__schedule(struct cluster *cluster, uint64_t end_us);
+/* Everything healed, nothing hangs, errors off. */
+void plan__end_faults(struct cluster *cluster);
+
+#endif

@@ -1,0 +1,195 @@
+/*
+ * Faults: each seed draws a swarm (which kinds, how often), then a schedule. Every fault ends by itself after a while;
+ * the plan's end ends them all.
+ */
+#include "tests/sim/cluster.h"
+
+#include <stdlib.h>
+
+enum fault {
+    PLAN_CRASH,
+    PLAN_POWER_LOSS,
+    PLAN_POWER_LOSS_ALL,
+    PLAN_CRASH_ALL,
+    PLAN_PARTITION,
+    PLAN_ONE_WAY,
+    PLAN_ISOLATE,
+    PLAN_RESETS,
+    PLAN_PAUSE,
+    PLAN_DISK_HANG,
+    PLAN_DISK_SLOW,
+    PLAN_DISK_ERRORS,
+    PLAN_NETWORK_SLOW,
+    PLAN_COUNT
+};
+
+struct planned {
+    struct cluster *cluster;
+    enum fault fault;
+    uint32_t victim;
+    uint32_t other;
+    uint64_t lasts_us;
+};
+
+static struct replica *replica_at(const struct planned *planned) {
+    return &planned->cluster->replicas[planned->victim];
+}
+
+static struct sim_node *other_node(const struct planned *planned) {
+    return planned->cluster->replicas[planned->other].sim_node;
+}
+
+static void restart_later(struct planned *planned, struct replica *replica) {
+    replica__schedule_restart(replica, planned->lasts_us / 2 + 1000);
+}
+
+static void isolate(struct planned *planned, bool up) {
+    struct cluster *cluster = planned->cluster;
+    for (uint32_t i = 0; i < cluster->replica_count; i++) {
+        if (i != planned->victim) {
+            sim_link_set(replica_at(planned)->sim_node, cluster->replicas[i].sim_node, up);
+            sim_link_set(cluster->replicas[i].sim_node, replica_at(planned)->sim_node, up);
+        }
+    }
+}
+
+static void end_fault(void *context) {
+    struct planned *planned = context;
+    struct replica *replica = replica_at(planned);
+    switch (planned->fault) {
+    case PLAN_PARTITION: sim_heal(replica->sim_node, other_node(planned)); break;
+    case PLAN_ONE_WAY: sim_link_set(replica->sim_node, other_node(planned), true); break;
+    case PLAN_ISOLATE: isolate(planned, true); break;
+    case PLAN_PAUSE: sim_node_resume(replica->sim_node); break;
+    case PLAN_DISK_HANG: sim_disk_hang(replica->sim_node, false); break;
+    case PLAN_DISK_SLOW: sim_disk_options(replica->sim_node)->slow_ppm = 200; break;
+    case PLAN_DISK_ERRORS:
+        sim_disk_options(replica->sim_node)->write_error_ppm = 0;
+        sim_disk_options(replica->sim_node)->sync_error_ppm = 0;
+        break;
+    case PLAN_NETWORK_SLOW: sim_network_options(planned->cluster->sim)->slow_ppm = 0; break;
+    default: break;
+    }
+    free(planned);
+}
+
+static void crash_all(struct planned *planned, enum sim_crash crash) {
+    struct cluster *cluster = planned->cluster;
+    for (uint32_t i = 0; i < cluster->replica_count; i++) {
+        replica__crash(&cluster->replicas[i], crash);
+        replica__schedule_restart(&cluster->replicas[i], 1000 + random_below(&cluster->random, planned->lasts_us));
+    }
+}
+
+static void begin_fault(void *context) {
+    struct planned *planned = context;
+    struct cluster *cluster = planned->cluster;
+    struct replica *replica = replica_at(planned);
+    struct cluster_stats *stats = &cluster->stats;
+    switch (planned->fault) {
+    case PLAN_CRASH:
+        replica__crash(replica, SIM_CRASH_PROCESS);
+        restart_later(planned, replica);
+        stats->crashes++;
+        break;
+    case PLAN_POWER_LOSS:
+        replica__crash(replica, SIM_CRASH_POWER);
+        restart_later(planned, replica);
+        stats->power_losses++;
+        break;
+    case PLAN_POWER_LOSS_ALL:
+        crash_all(planned, SIM_CRASH_POWER);
+        stats->power_losses += cluster->replica_count;
+        break;
+    case PLAN_CRASH_ALL:
+        crash_all(planned, SIM_CRASH_PROCESS);
+        stats->crashes += cluster->replica_count;
+        break;
+    case PLAN_PARTITION:
+        sim_partition(replica->sim_node, other_node(planned));
+        stats->partitions++;
+        break;
+    case PLAN_ONE_WAY:
+        sim_link_set(replica->sim_node, other_node(planned), false);
+        stats->partitions++;
+        break;
+    case PLAN_ISOLATE:
+        isolate(planned, false);
+        stats->partitions++;
+        break;
+    case PLAN_RESETS:
+        sim_reset_connections(replica->sim_node, other_node(planned));
+        stats->resets++;
+        break;
+    case PLAN_PAUSE:
+        if (sim_node_is_up(replica->sim_node)) {
+            sim_node_pause(replica->sim_node);
+            stats->pauses++;
+        }
+        break;
+    case PLAN_DISK_HANG:
+        sim_disk_hang(replica->sim_node, true);
+        stats->disk_faults++;
+        break;
+    case PLAN_DISK_SLOW:
+        sim_disk_options(replica->sim_node)->slow_ppm = 200 * 1000;
+        stats->disk_faults++;
+        break;
+    case PLAN_DISK_ERRORS:
+        replica->fault_explains_end = true;
+        sim_disk_options(replica->sim_node)->write_error_ppm = 20 * 1000;
+        sim_disk_options(replica->sim_node)->sync_error_ppm = 20 * 1000;
+        stats->disk_faults++;
+        break;
+    case PLAN_NETWORK_SLOW:
+        sim_network_options(cluster->sim)->slow_ppm = 100 * 1000;
+        sim_network_options(cluster->sim)->slow_us_max = 200 * 1000;
+        break;
+    case PLAN_COUNT: CHECK(false);
+    }
+    sim_call_at(cluster->sim, sim_now_us(cluster->sim) + planned->lasts_us, end_fault, planned);
+}
+
+void plan__schedule(struct cluster *cluster, uint64_t end_us) {
+    struct random *random = &cluster->random;
+    uint32_t weights[PLAN_COUNT];
+    uint32_t sum = 0;
+    for (int i = 0; i < PLAN_COUNT; i++) {
+        weights[i] = random_chance(random, 1, 2) ? 1 + (uint32_t)random_below(random, 5) : 0;
+        sum += weights[i];
+    }
+    if (sum == 0) {
+        return;
+    }
+    uint64_t gap_us = 100 * 1000 + random_below(random, 900 * 1000);
+    for (uint64_t at_us = 400 * 1000; at_us < end_us; at_us += 1 + random_below(random, 2 * gap_us)) {
+        uint64_t draw = random_below(random, sum);
+        int fault = 0;
+        while (draw >= weights[fault]) {
+            draw -= weights[fault++];
+        }
+        struct planned *planned = calloc(1, sizeof *planned);
+        CHECK(planned != NULL);
+        planned->cluster = cluster;
+        planned->fault = (enum fault)fault;
+        planned->victim = (uint32_t)random_below(random, cluster->replica_count);
+        planned->other =
+            (planned->victim + 1 + (uint32_t)random_below(random, cluster->replica_count - 1)) % cluster->replica_count;
+        planned->lasts_us = 20 * 1000 + random_below(random, random_chance(random, 1, 4) ? 3000 * 1000 : 600 * 1000);
+        sim_call_at(cluster->sim, at_us, begin_fault, planned);
+    }
+}
+
+void plan__end_faults(struct cluster *cluster) {
+    sim_heal_all(cluster->sim);
+    sim_network_options(cluster->sim)->slow_ppm = 0;
+    for (uint32_t i = 0; i < cluster->replica_count; i++) {
+        struct replica *replica = &cluster->replicas[i];
+        struct sim_disk_options *disk = sim_disk_options(replica->sim_node);
+        sim_disk_hang(replica->sim_node, false);
+        disk->write_error_ppm = 0;
+        disk->sync_error_ppm = 0;
+        disk->slow_ppm = 200;
+        sim_node_resume(replica->sim_node);
+    }
+}
