@@ -43,7 +43,7 @@ struct connection {
     struct env_peer peer; /* the stream's, kept when it is gone */
 };
 
-/* ---- The end -------------------------------------------------------------------------------------------------- */
+/* ---- The end ------------------------------------------------------------------------------------------------- */
 
 static void deliver_closed(struct connection *connection) {
     CHECK(connection->stream == NULL);
@@ -68,7 +68,7 @@ static void fail(struct connection *connection, const struct error *err) {
     }
 }
 
-/* ---- Input ---------------------------------------------------------------------------------------------------- */
+/* ---- Input --------------------------------------------------------------------------------------------------- */
 
 static void deliver_frames(struct connection *connection) {
     struct connection_input *input = &connection->input;
@@ -121,7 +121,7 @@ static void run_task(struct env_task *task) {
     }
 }
 
-/* ---- What the stream calls ------------------------------------------------------------------------------------- */
+/* ---- What the stream calls ----------------------------------------------------------------------------------- */
 
 static struct connection *of_handler(struct env_stream_handler *handler) {
     return CONTAINER_OF(handler, struct connection, stream_handler);
@@ -179,7 +179,7 @@ static void stream_closed(struct env_stream_handler *handler, const struct error
     end_if_drained(connection);
 }
 
-/* ---- What the owner calls -------------------------------------------------------------------------------------- */
+/* ---- What the owner calls ------------------------------------------------------------------------------------ */
 
 enum status connection_new(struct env_loop *loop, const struct connection_limits *limits,
                            struct connection_handler *handler, struct connection **ret_connection) {
@@ -263,7 +263,7 @@ void connection_close(struct connection *connection) {
     }
 }
 
-/* ---- Output ---------------------------------------------------------------------------------------------------- */
+/* ---- Output -------------------------------------------------------------------------------------------------- */
 
 /* Sums lengths; false beyond what a frame may carry. */
 static bool raw_total(const struct slice *raw, size_t raw_count, size_t *ret_total) {

@@ -5,9 +5,13 @@
  *        \-------------- close, error, end of stream ---------/
  *
  * Input is parsed in place: frames are delivered one by one, borrowed, from the connection's buffer. While paused no
- * frame is delivered and, once the buffer holds one whole frame, nothing more is read: the other side feels it. Output
- * goes to the stream, which coalesces all frames of a turn into one send. A malformed frame ends the connection:
- * `closed` with STATUS_CORRUPT, STATUS_TOO_LARGE or STATUS_UNSUPPORTED.
+ * frame is delivered and, once the buffer holds one whole frame, nothing more is read: the other side feels it. Frames
+ * that arrived before the stream's end are delivered before closed, if need be after a pause.
+ *
+ * Output goes to the stream, which coalesces all frames of a turn into one send.
+ *
+ * A malformed frame ends the connection, after what was sent before has left: `closed` with STATUS_CORRUPT,
+ * STATUS_TOO_LARGE or STATUS_UNSUPPORTED.
  *
  * Owner: the loop of its stream.
  */
@@ -56,7 +60,8 @@ struct env_stream_handler *connection_stream_handler(struct connection *connecti
 /* The stream that env_connect returned or `accepted` got. From now on closed will come. */
 void connection_attach(struct connection *connection, struct env_stream *stream);
 
-/* message NULL: none. raw parts are copied. STATUS_CLOSED, STATUS_NO_MEMORY, STATUS_TOO_LARGE: nothing was sent. */
+/* Between opened and finish, close or closed. message NULL: none. raw parts are copied. STATUS_CLOSED,
+ * STATUS_NO_MEMORY, STATUS_TOO_LARGE (beyond LIMIT_FRAME_*): nothing was sent. */
 MUST_USE enum status connection_send(struct connection *connection, uint8_t type, uint64_t request_id,
                                      const ProtobufCMessage *message, const struct slice *raw, size_t raw_count);
 /* At or above ENV_STREAM_HIGH_BYTES of output: stop producing until drained. */
@@ -65,6 +70,7 @@ bool connection_is_full(const struct connection *connection);
 void connection_pause(struct connection *connection);
 void connection_resume(struct connection *connection);
 
+/* Borrowed; from opened until closed has returned. */
 const struct env_peer *connection_peer(const struct connection *connection);
 
 /* Orderly: what was sent leaves first. No more frame calls. */

@@ -74,17 +74,6 @@ static const uint8_t status_of_code[] = {
 };
 static_assert(sizeof status_of_code == WIRE_EXISTS + 1, "every code below the refusals has a status");
 
-/* Reasons of a refusal: the identity or the cluster is the wrong one. */
-static const uint8_t status_of_refusal[] = {
-    [WIRE_NO_CERTIFICATE - WIRE_NO_CERTIFICATE] = STATUS_DENIED,
-    [WIRE_CERTIFICATE_UNKNOWN - WIRE_NO_CERTIFICATE] = STATUS_DENIED,
-    [WIRE_CERTIFICATE_EXPIRED - WIRE_NO_CERTIFICATE] = STATUS_DENIED,
-    [WIRE_CERTIFICATE_NOT_YET_VALID - WIRE_NO_CERTIFICATE] = STATUS_DENIED,
-    [WIRE_CERTIFICATE_UNTRUSTED - WIRE_NO_CERTIFICATE] = STATUS_DENIED,
-    [WIRE_WRONG_CLUSTER - WIRE_NO_CERTIFICATE] = STATUS_DENIED,
-};
-static_assert(sizeof status_of_refusal == WIRE_WRONG_CLUSTER - WIRE_NO_CERTIFICATE + 1, "every refusal has a status");
-
 enum wire_code wire_code_of(enum status status) {
     CHECK((unsigned)status < STATUS_COUNT);
     return (enum wire_code)code_of_status[status];
@@ -94,10 +83,9 @@ enum status status_of_wire(uint32_t code) {
     if (code < sizeof status_of_code) {
         return (enum status)status_of_code[code];
     }
-    if (code >= WIRE_NO_CERTIFICATE && code - WIRE_NO_CERTIFICATE < sizeof status_of_refusal) {
-        return (enum status)status_of_refusal[code - WIRE_NO_CERTIFICATE];
-    }
-    return STATUS_UNSUPPORTED;
+    /* Reasons of a refusal: the identity or the cluster is the wrong one. */
+    bool refused = code >= WIRE_NO_CERTIFICATE && code <= WIRE_WRONG_CLUSTER;
+    return refused ? STATUS_DENIED : STATUS_UNSUPPORTED;
 }
 
 void frame_header_encode(uint8_t out[FRAME_HEADER_BYTES], const struct frame_header *header) {

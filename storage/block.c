@@ -6,7 +6,7 @@
 
 enum { ENTRY_HEAD_BYTES_MAX = 5 * VARINT_BYTES_MAX + 1 };
 
-/* ---- Builder -------------------------------------------------------------------------------------------------- */
+/* ---- Builder ------------------------------------------------------------------------------------------------- */
 
 void block_builder_init(struct block_builder *builder, struct alloc *alloc) {
     buf_init(&builder->body, alloc, 0);
@@ -91,7 +91,7 @@ enum status block_builder_finish(struct block_builder *builder, struct slice *re
     return STATUS_OK;
 }
 
-/* ---- Cursor --------------------------------------------------------------------------------------------------- */
+/* ---- Cursor -------------------------------------------------------------------------------------------------- */
 
 enum status block_cursor_open(struct block_cursor *cursor, struct slice body) {
     if (body.len < 2 * sizeof(uint32_t)) {

@@ -88,7 +88,7 @@ static void done(struct env_work *work) {
 }
 
 static struct generation *oldest_unwritten(struct storage *storage) {
-    LIST_FOREACH(link, &storage->full) {
+    LIST_FOREACH (link, &storage->full) {
         struct generation *generation = LIST_ENTRY(link, struct generation, link);
         if (generation->state == GENERATION_FULL) {
             return generation;

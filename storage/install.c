@@ -11,8 +11,7 @@
 #include "node/base/check.h"
 #include "storage/storage_internal.h"
 
-/* ---- What the edit says -------------------------------------------------------------------------------------------
- */
+/* ---- What the edit says -------------------------------------------------------------------------------------- */
 
 static enum status encode_flush(struct storage *storage, const struct generation *generation, struct buf *out) {
     enum status status = manifest_put_next_file(out, storage->next_file);
@@ -59,8 +58,7 @@ static struct version *next_version(struct storage *storage, const struct genera
     return version_new(storage->env->alloc, storage->version, &change);
 }
 
-/* ---- Worker -------------------------------------------------------------------------------------------------------
- */
+/* ---- Worker -------------------------------------------------------------------------------------------------- */
 
 /* The whole state after this edit, as one edit. */
 static enum status encode_snapshot(const struct edit_job *job, struct buf *out) {
@@ -108,8 +106,7 @@ static void run(struct env_work *work) {
     job->status = status;
 }
 
-/* ---- Owner --------------------------------------------------------------------------------------------------------
- */
+/* ---- Owner --------------------------------------------------------------------------------------------------- */
 
 /* Gives back what the edit had prepared. */
 static void drop_preparation(struct edit_job *job) {

@@ -8,7 +8,7 @@
 
 enum { MANIFEST_READ_BYTES_MAX = 1024 * 1024 * 1024 };
 
-/* ---- Reading ---------------------------------------------------------------------------------------------------- */
+/* ---- Reading ------------------------------------------------------------------------------------------------- */
 
 /* The whole file, appended to buf. */
 static enum status read_file(struct env_file *file, struct buf *buf, struct error *err) {
@@ -84,7 +84,7 @@ enum status manifest_load(struct manifest *manifest, struct manifest_state *stat
         error_prefix(err, "%s", path);
         goto out;
     }
-    if (end.size_bytes != bytes.len) {
+    if (bytes.len > end.size_bytes) {
         status = env_truncate(manifest->file, end.size_bytes, err);
         if (status != STATUS_OK) {
             goto out;
@@ -93,6 +93,7 @@ enum status manifest_load(struct manifest *manifest, struct manifest_state *stat
     manifest->number = number;
     manifest->size_bytes = end.size_bytes;
     manifest->sequence = end.sequence;
+    manifest->marked = end.marked;
 out:
     buf_deinit(&bytes);
     if (status != STATUS_OK) {
@@ -109,7 +110,7 @@ void manifest_close(struct manifest *manifest) {
     manifest->reserved_len = 0;
 }
 
-/* ---- Writing ---------------------------------------------------------------------------------------------------- */
+/* ---- Writing ------------------------------------------------------------------------------------------------- */
 
 static enum status write_at(struct manifest *manifest, struct env_file *file, const void *data, size_t len,
                             uint64_t offset, struct error *err) {
@@ -134,6 +135,24 @@ static enum status sync_file(struct manifest *manifest, struct env_file *file, s
         error_prefix(err, "%s: sync", env_file_path(file));
     }
     return status;
+}
+
+enum status manifest_keep(struct manifest *manifest, struct error *err) {
+    CHECK(manifest->file != NULL);
+    enum status status = sync_file(manifest, manifest->file, err);
+    if (status == STATUS_OK && !manifest->marked) {
+        uint8_t mark[MANIFEST_BLOCK_BYTES];
+        uint64_t mark_at = manifest->size_bytes - MANIFEST_BLOCK_BYTES;
+        manifest_mark_seal(mark, manifest->number, manifest->sequence, mark_at);
+        status = write_at(manifest, manifest->file, mark, sizeof mark, mark_at, err);
+        if (status == STATUS_OK) {
+            status = sync_file(manifest, manifest->file, err);
+        } else if (status == STATUS_NO_SPACE) {
+            error_clear(err); /* the edit holds without it */
+            status = STATUS_OK;
+        }
+    }
+    return status == STATUS_OK ? env_sync_dir(manifest->env, manifest->dir, err) : status;
 }
 
 enum status manifest_reserve(struct manifest *manifest, size_t payload_len) {
@@ -281,5 +300,6 @@ enum status manifest_switch(struct manifest *manifest, uint64_t number, struct s
     manifest->size_bytes = size_bytes;
     manifest->snapshot_bytes = size_bytes;
     manifest->sequence = 1;
+    manifest->marked = true;
     return STATUS_OK;
 }

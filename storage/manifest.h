@@ -6,10 +6,12 @@
  * again edit   = header 32, fields (manifest_edit.h)                 n-th edit of the file mark   = header 32 "edit n
  * was synced"
  *
- * An edit counts only with its mark, and is acknowledged only when the mark is synced too. So what a power loss tore is
- * told from what rotted: an edit without a mark at the end of the file was never acknowledged and is cut; any valid
- * record behind a damaged one makes it corruption. (Damage of an edit and its mark together, at the very end, can't be
- * told.)
+ * An edit is acknowledged only when its mark is synced too. So what a power loss tore is told from what rotted: a
+ * damaged edit at the end of the file with nothing valid behind it was never acknowledged and is cut; any valid record
+ * behind a damaged edit, its mark included, makes it corruption. A mark proves something only while its edit is
+ * damaged, so damage to the mark alone is harmless; damage to both, at the very end, is the one case that can't be
+ * told. A whole edit without a mark was complete but perhaps not synced when the process ended: it counts, as all that
+ * it names was synced before it.
  *
  * Opening goes on with a new manifest that holds one snapshot edit: what is in an old one may be in the page cache
  * only. When the file outgrows its bound, the same is done. The switch: write and sync the new file, sync the
@@ -32,7 +34,7 @@ struct manifest_identity {
     uint64_t node_id;
 };
 
-/* ---- Bytes (pure) ----------------------------------------------------------------------------------------------- */
+/* ---- Bytes (pure) -------------------------------------------------------------------------------------------- */
 
 void manifest_header_encode(uint8_t out[MANIFEST_BLOCK_BYTES], const struct manifest_identity *identity,
                             uint64_t number);
@@ -45,6 +47,7 @@ void manifest_mark_seal(uint8_t out[MANIFEST_BLOCK_BYTES], uint64_t number, uint
 struct manifest_end {
     uint64_t size_bytes; /* of what counts; the next edit goes here */
     uint64_t sequence;   /* of the last edit */
+    bool marked;         /* the last edit has its mark; room for it is within size_bytes anyway */
 };
 
 /* Reads a whole manifest in memory into an initialised state. STATUS_CORRUPT, STATUS_UNSUPPORTED, STATUS_INVALID
@@ -56,7 +59,7 @@ void manifest_current_encode(uint8_t out[CURRENT_BYTES], const struct manifest_i
 MUST_USE enum status manifest_current_decode(struct slice file, const struct manifest_identity *identity,
                                              uint64_t *ret_number, struct error *err);
 
-/* ---- Files ------------------------------------------------------------------------------------------------------ */
+/* ---- Files --------------------------------------------------------------------------------------------------- */
 
 struct manifest {
     struct env *env;
@@ -66,17 +69,20 @@ struct manifest {
     struct env_file *file;
     uint64_t size_bytes;
     uint64_t sequence;
+    bool marked;             /* the last edit is */
     uint64_t snapshot_bytes; /* size right after the switch to it */
     uint64_t written_bytes;  /* by this struct, in all */
     uint8_t *reserved;       /* for the next append */
     size_t reserved_len;
 };
 
-/* Finds CURRENT, reads what it names, cuts what was never acknowledged. STATUS_NOT_FOUND: there is no CURRENT. */
+/* Finds CURRENT, reads what it names, cuts what was torn. STATUS_NOT_FOUND: there is no CURRENT. */
 MUST_USE enum status manifest_load(struct manifest *manifest, struct manifest_state *state, struct error *err);
 /* Begins manifest `number` with a snapshot edit and makes it the current one; the old file is removed. */
 MUST_USE enum status manifest_switch(struct manifest *manifest, uint64_t number, struct slice snapshot,
                                      struct error *err);
+/* Makes a manifest that was loaded durable as it is: where there is no room for a new one. */
+MUST_USE enum status manifest_keep(struct manifest *manifest, struct error *err);
 /* Memory for an append of this payload, so that a lack of it can't fail a write: STATUS_NO_MEMORY. */
 MUST_USE enum status manifest_reserve(struct manifest *manifest, size_t payload_len);
 /* Durable when it returns. A manifest_reserve of the same length went before. Any failure is final. */

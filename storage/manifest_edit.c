@@ -4,7 +4,7 @@
 #include "node/base/bytes.h"
 #include "node/base/check.h"
 
-/* ---- Writing ---------------------------------------------------------------------------------------------------- */
+/* ---- Writing ------------------------------------------------------------------------------------------------- */
 
 enum { FRONTIER_FIXED_BYTES = 5 * 8 + 4 + STORAGE_DIGEST_BYTES + 4, FILE_FIXED_BYTES = 2 + 7 * 8 };
 
@@ -84,7 +84,7 @@ enum status manifest_put_horizon(struct buf *out, uint64_t revision) {
     return put_tag_and_u64(out, MANIFEST_HORIZON, revision);
 }
 
-/* ---- State ------------------------------------------------------------------------------------------------------ */
+/* ---- State --------------------------------------------------------------------------------------------------- */
 
 void manifest_state_init(struct manifest_state *state, struct alloc *alloc) {
     memset(state, 0, sizeof *state);

@@ -31,7 +31,7 @@ MUST_USE enum status manifest_put_remove_file(struct buf *out, unsigned level, u
 /* Reads below this revision can't be served any more: a merge dropped what they would need. */
 MUST_USE enum status manifest_put_horizon(struct buf *out, uint64_t revision);
 
-/* ---- Reading -------------------------------------------------------------------------------------------------- */
+/* ---- Reading ------------------------------------------------------------------------------------------------- */
 
 struct manifest_file {
     unsigned level;

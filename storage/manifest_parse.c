@@ -11,8 +11,9 @@ static const char current_magic[8] = {'H', 'F', 'C', 'U', 'R', 'R', 'N', '\n'};
 
 enum { IDENTITY_BYTES = 64, RECORD_HEADER_BYTES = 32, RECORD_EDIT = 1, RECORD_MARK = 2 };
 
-/* ---- Header and CURRENT: magic 8, version u32, flags u32, manifest number u64, cluster id 16, node id u64, zero u64,
- * checksum u64 --- */
+/* ---- Header and CURRENT -------------------------------------------------------------------------------------- */
+
+/* magic 8, version u32, flags u32, manifest number u64, cluster id 16, node id u64, zero u64, checksum u64 */
 
 static void encode_identity(uint8_t out[IDENTITY_BYTES], const char magic[8], const struct manifest_identity *identity,
                             uint64_t number) {
@@ -66,8 +67,9 @@ enum status manifest_current_decode(struct slice file, const struct manifest_ide
     return decode_identity(file, current_magic, identity, ret_number, err);
 }
 
-/* ---- Records: payload length u32, kind u8, zero 3, sequence u64, payload checksum u64, header checksum u64 ----------
- */
+/* ---- Records ------------------------------------------------------------------------------------------------- */
+
+/* payload length u32, kind u8, zero 3, sequence u64, payload checksum u64, header checksum u64 */
 
 struct record {
     uint8_t kind;
@@ -109,7 +111,7 @@ void manifest_mark_seal(uint8_t out[MANIFEST_BLOCK_BYTES], uint64_t number, uint
     seal_record(out, &record, number, offset);
 }
 
-/* ---- Reading ---------------------------------------------------------------------------------------------------- */
+/* ---- Reading ------------------------------------------------------------------------------------------------- */
 
 static bool read_record(struct slice file, uint64_t number, uint64_t offset, struct record *ret_record) {
     if (file.len < offset || file.len - offset < RECORD_HEADER_BYTES) {
@@ -170,20 +172,8 @@ enum status manifest_parse(struct slice file, const struct manifest_identity *id
         return error_set(err, STATUS_CORRUPT, "the header at offset 0 is manifest %" PRIx64 "'s", named);
     }
     struct manifest_end end = {.size_bytes = MANIFEST_BLOCK_BYTES};
-    for (;;) {
-        uint64_t sequence = end.sequence + 1;
-        struct slice payload;
-        bool has_edit = read_edit(file, number, end.size_bytes, sequence, &payload);
-        uint64_t mark_at = has_edit ? end.size_bytes + manifest_edit_bytes(payload.len) : end.size_bytes;
-        if (!has_edit || !read_mark(file, number, mark_at, sequence)) {
-            /* The first edit was complete before CURRENT named the file. */
-            if (sequence == 1 || acknowledged_later(file, number, mark_at, sequence)) {
-                return error_set(err, STATUS_CORRUPT, "the %s at offset %" PRIu64 " is damaged",
-                                 has_edit ? "mark" : "edit", mark_at);
-            }
-            *ret_end = end;
-            return STATUS_OK;
-        }
+    struct slice payload;
+    while (read_edit(file, number, end.size_bytes, end.sequence + 1, &payload)) {
         status = manifest_state_apply(state, payload);
         if (status != STATUS_OK) {
             return error_set(err, status, "the edit at offset %" PRIu64 " %s", end.size_bytes,
@@ -191,7 +181,15 @@ enum status manifest_parse(struct slice file, const struct manifest_identity *id
                              : status == STATUS_CORRUPT   ? "contradicts the ones before it"
                                                           : "doesn't fit into memory");
         }
+        uint64_t mark_at = end.size_bytes + manifest_edit_bytes(payload.len);
+        end.sequence++;
+        end.marked = read_mark(file, number, mark_at, end.sequence);
         end.size_bytes = mark_at + MANIFEST_BLOCK_BYTES;
-        end.sequence = sequence;
     }
+    /* The first edit was complete before CURRENT named the file. */
+    if (end.sequence == 0 || acknowledged_later(file, number, end.size_bytes, end.sequence + 1)) {
+        return error_set(err, STATUS_CORRUPT, "the edit at offset %" PRIu64 " is damaged", end.size_bytes);
+    }
+    *ret_end = end;
+    return STATUS_OK;
 }

@@ -1,4 +1,4 @@
-/* The skip list and its arena. Invariants and the memory ordering are argued in memtable.h. */
+/* The skip list and its memory. Invariants and the memory ordering are argued in memtable.h. */
 #include "storage/memtable.h"
 
 #include "node/base/check.h"
@@ -13,11 +13,13 @@ enum {
     CHUNK_BYTES_MIN = 4096
 };
 
-/* Key and value stand behind the links, in this order. */
+/* The key stands behind the links. Nodes lie close together and values elsewhere: a search touches one node per step,
+ * and what it costs is cache and page misses. */
 struct memtable_node {
     uint64_t
         prefix; /* first eight bytes of the key as a big-endian number, padded with zeros: decides most comparisons */
     uint64_t revision;
+    const uint8_t *value;
     uint32_t ordinal;
     uint32_t value_len;
     uint16_t key_len;
@@ -33,7 +35,17 @@ struct chunk {
     uint64_t data[];
 };
 
-struct arena_mark {
+/* Memory that is only ever given back as a whole, or down to a mark. */
+struct heap {
+    struct alloc *alloc;
+    size_t chunk_bytes;
+    size_t align;
+    struct chunk *newest;
+    struct chunk *filling; /* where small blocks go; large ones get a chunk of their own */
+    size_t bytes;
+};
+
+struct heap_mark {
     struct chunk *newest;
     struct chunk *filling;
     size_t used;
@@ -42,10 +54,8 @@ struct arena_mark {
 
 struct memtable {
     struct alloc *alloc;
-    struct chunk *newest;
-    struct chunk *filling; /* where small nodes go; large ones get a chunk of their own */
-    size_t chunk_bytes;
-    size_t bytes;
+    struct heap nodes;
+    struct heap values;
     uint64_t entries;
     uint64_t random_state;
     uint64_t revision; /* of the last batch */
@@ -53,60 +63,63 @@ struct memtable {
     struct memtable_node *head;
 };
 
-/* ---- Arena (writer) ------------------------------------------------------------------------------------------- */
+/* ---- Heaps (writer) ------------------------------------------------------------------------------------------ */
 
-static struct chunk *chunk_add(struct memtable *memtable, size_t size) {
-    struct chunk *chunk = mem_alloc(memtable->alloc, sizeof *chunk + size);
+static struct chunk *chunk_add(struct heap *heap, size_t size) {
+    struct chunk *chunk = mem_alloc(heap->alloc, sizeof *chunk + size);
     if (chunk != NULL) {
-        *chunk = (struct chunk){.next = memtable->newest, .size = size};
-        memtable->newest = chunk;
+        *chunk = (struct chunk){.next = heap->newest, .size = size};
+        heap->newest = chunk;
     }
     return chunk;
 }
 
-static void *arena_take(struct memtable *memtable, size_t size) {
-    size = (size + NODE_ALIGN - 1) / NODE_ALIGN * NODE_ALIGN;
-    struct chunk *chunk = memtable->filling;
-    if (chunk == NULL || size > chunk->size - chunk->used) {
-        bool alone = size > memtable->chunk_bytes / 4;
-        chunk = chunk_add(memtable, alone ? size : memtable->chunk_bytes);
+static bool heap_init(struct heap *heap, struct alloc *alloc, size_t chunk_bytes, size_t align) {
+    *heap = (struct heap){.alloc = alloc, .chunk_bytes = chunk_bytes, .align = align};
+    heap->filling = chunk_add(heap, chunk_bytes);
+    return heap->filling != NULL;
+}
+
+static void *heap_take(struct heap *heap, size_t size) {
+    size = (size + heap->align - 1) / heap->align * heap->align;
+    struct chunk *chunk = heap->filling;
+    if (size > chunk->size - chunk->used) {
+        bool alone = size > heap->chunk_bytes / 4;
+        chunk = chunk_add(heap, alone ? size : heap->chunk_bytes);
         if (chunk == NULL) {
             return NULL;
         }
         if (!alone) {
-            memtable->filling = chunk;
+            heap->filling = chunk;
         }
     }
     void *block = (uint8_t *)chunk->data + chunk->used;
     chunk->used += size;
-    memtable->bytes += size;
+    heap->bytes += size;
     return block;
 }
 
-static struct arena_mark arena_mark(const struct memtable *memtable) {
-    return (struct arena_mark){.newest = memtable->newest,
-                               .filling = memtable->filling,
-                               .used = memtable->filling->used,
-                               .bytes = memtable->bytes};
+static struct heap_mark heap_mark(const struct heap *heap) {
+    return (struct heap_mark){heap->newest, heap->filling, heap->filling->used, heap->bytes};
 }
 
-static void free_chunks(struct memtable *memtable, struct chunk *keep) {
-    while (memtable->newest != keep) {
-        struct chunk *chunk = memtable->newest;
-        memtable->newest = chunk->next;
-        mem_free(memtable->alloc, chunk);
+static void free_chunks(struct heap *heap, struct chunk *keep) {
+    while (heap->newest != keep) {
+        struct chunk *chunk = heap->newest;
+        heap->newest = chunk->next;
+        mem_free(heap->alloc, chunk);
     }
 }
 
 /* Forgets what was taken since the mark. */
-static void arena_rewind(struct memtable *memtable, const struct arena_mark *mark) {
-    free_chunks(memtable, mark->newest);
-    memtable->filling = mark->filling;
-    memtable->filling->used = mark->used;
-    memtable->bytes = mark->bytes;
+static void heap_rewind(struct heap *heap, const struct heap_mark *mark) {
+    free_chunks(heap, mark->newest);
+    heap->filling = mark->filling;
+    heap->filling->used = mark->used;
+    heap->bytes = mark->bytes;
 }
 
-/* ---- Nodes ---------------------------------------------------------------------------------------------------- */
+/* ---- Nodes --------------------------------------------------------------------------------------------------- */
 
 static const uint8_t *node_bytes(const struct memtable_node *node) {
     return (const uint8_t *)&node->links[node->height];
@@ -183,22 +196,23 @@ static struct memtable_node *make_node(struct memtable *memtable, const struct b
                                        uint64_t revision, uint32_t ordinal) {
     unsigned height = random_height(memtable);
     size_t links_bytes = height * sizeof(_Atomic(struct memtable_node *));
-    size_t size = sizeof(struct memtable_node) + links_bytes + operation->key.len + operation->value.len;
-    struct memtable_node *node = arena_take(memtable, size);
-    if (node == NULL) {
+    struct memtable_node *node =
+        heap_take(&memtable->nodes, sizeof(struct memtable_node) + links_bytes + operation->key.len);
+    uint8_t *value = operation->value.len == 0 ? NULL : heap_take(&memtable->values, operation->value.len);
+    if (node == NULL || (value == NULL && operation->value.len > 0)) {
         return NULL;
     }
     node->prefix = key_prefix(operation->key);
     node->revision = revision;
     node->ordinal = ordinal;
+    node->value = value;
     node->value_len = (uint32_t)operation->value.len;
     node->key_len = (uint16_t)operation->key.len;
     node->kind = (uint8_t)operation->kind;
     node->height = (uint8_t)height;
-    uint8_t *bytes = (uint8_t *)&node->links[height];
-    memcpy(bytes, operation->key.data, operation->key.len);
-    if (operation->value.len > 0) {
-        memcpy(bytes + operation->key.len, operation->value.data, operation->value.len);
+    memcpy(&node->links[height], operation->key.data, operation->key.len);
+    if (value != NULL) {
+        memcpy(value, operation->value.data, operation->value.len);
     }
     return node;
 }
@@ -221,7 +235,7 @@ static void insert_node(struct memtable *memtable, struct memtable_node *node) {
     }
 }
 
-/* ---- Public --------------------------------------------------------------------------------------------------- */
+/* ---- Public -------------------------------------------------------------------------------------------------- */
 
 struct memtable *memtable_new(struct alloc *alloc, size_t chunk_bytes) {
     struct memtable *memtable = mem_alloc_zero(alloc, sizeof *memtable);
@@ -229,15 +243,14 @@ struct memtable *memtable_new(struct alloc *alloc, size_t chunk_bytes) {
         return NULL;
     }
     memtable->alloc = alloc;
-    memtable->chunk_bytes = chunk_bytes < CHUNK_BYTES_MIN ? CHUNK_BYTES_MIN : chunk_bytes;
     memtable->random_state = 0x9e3779b97f4a7c15u;
-    memtable->filling = chunk_add(memtable, memtable->chunk_bytes);
-    if (memtable->filling == NULL) {
-        mem_free(alloc, memtable);
+    size_t bytes = chunk_bytes < CHUNK_BYTES_MIN ? CHUNK_BYTES_MIN : chunk_bytes;
+    if (!heap_init(&memtable->nodes, alloc, bytes, NODE_ALIGN) || !heap_init(&memtable->values, alloc, bytes, 1)) {
+        memtable_free(memtable);
         return NULL;
     }
     size_t head_bytes = sizeof(struct memtable_node) + HEIGHT_MAX * sizeof(_Atomic(struct memtable_node *));
-    memtable->head = arena_take(memtable, head_bytes);
+    memtable->head = heap_take(&memtable->nodes, head_bytes);
     CHECK(memtable->head != NULL);
     memset((void *)memtable->head, 0, head_bytes);
     memtable->head->height = HEIGHT_MAX;
@@ -249,7 +262,8 @@ void memtable_free(struct memtable *memtable) {
     if (memtable == NULL) {
         return;
     }
-    free_chunks(memtable, NULL);
+    free_chunks(&memtable->nodes, NULL);
+    free_chunks(&memtable->values, NULL);
     mem_free(memtable->alloc, memtable);
 }
 
@@ -261,7 +275,8 @@ enum status memtable_apply(struct memtable *memtable, uint64_t revision, struct 
     if (status != STATUS_OK) {
         return status;
     }
-    struct arena_mark mark = arena_mark(memtable);
+    struct heap_mark nodes = heap_mark(&memtable->nodes);
+    struct heap_mark values = heap_mark(&memtable->values);
     struct memtable_node *first = NULL;
     struct memtable_node *last = NULL;
     for (uint32_t ordinal = 0; (status = batch_next(&reader, &operation)) == STATUS_OK; ordinal++) {
@@ -280,7 +295,8 @@ enum status memtable_apply(struct memtable *memtable, uint64_t revision, struct 
         last = node;
     }
     if (status != STATUS_NOT_FOUND) {
-        arena_rewind(memtable, &mark);
+        heap_rewind(&memtable->nodes, &nodes);
+        heap_rewind(&memtable->values, &values);
         return status;
     }
     while (first != NULL) {
@@ -293,7 +309,7 @@ enum status memtable_apply(struct memtable *memtable, uint64_t revision, struct 
     return STATUS_OK;
 }
 
-size_t memtable_bytes(const struct memtable *memtable) { return memtable->bytes; }
+size_t memtable_bytes(const struct memtable *memtable) { return memtable->nodes.bytes + memtable->values.bytes; }
 
 uint64_t memtable_entries(const struct memtable *memtable) { return memtable->entries; }
 
@@ -315,10 +331,7 @@ const struct memtable_node *memtable_seek(const struct memtable *memtable, const
 const struct memtable_node *memtable_next(const struct memtable_node *node) { return link_load(node, 0); }
 
 struct entry memtable_entry(const struct memtable_node *node) {
-    const uint8_t *bytes = node_bytes(node);
-    return (struct entry){.key = {.user = slice_of(bytes, node->key_len),
-                                  .revision = node->revision,
-                                  .ordinal = node->ordinal},
-                          .value = slice_of(bytes + node->key_len, node->value_len),
+    return (struct entry){.key = {.user = node_key(node), .revision = node->revision, .ordinal = node->ordinal},
+                          .value = slice_of(node->value, node->value_len),
                           .kind = (enum batch_kind)node->kind};
 }

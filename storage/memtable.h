@@ -1,5 +1,5 @@
 /*
- * The newest versions, in memory: a skip list (Pugh, 1990) in the order of entry.h, over an arena that dies with it.
+ * The newest versions, in memory: a skip list (Pugh, 1990) in the order of entry.h, over memory that dies with it.
  *
  * One writer (the owner of the store), any number of readers, no locks. A node is complete before the release store
  * that links it; readers load links with acquire, and nothing is ever unlinked or moved, so whatever a reader reached

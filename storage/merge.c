@@ -20,8 +20,7 @@ static_assert(MANIFEST_LEVELS == 2, "deletes are dropped because level 1 is the 
 
 enum { OUTPUTS_SPARE = 16 };
 
-/* ---- Filter -------------------------------------------------------------------------------------------------------
- */
+/* ---- Filter -------------------------------------------------------------------------------------------------- */
 
 void merge_filter_init(struct merge_filter *filter, uint64_t horizon) {
     filter->horizon = horizon;
@@ -50,8 +49,7 @@ bool merge_filter_keeps(struct merge_filter *filter, const struct entry *entry, 
     return entry->kind != BATCH_DELETE;
 }
 
-/* ---- Worker -------------------------------------------------------------------------------------------------------
- */
+/* ---- Worker -------------------------------------------------------------------------------------------------- */
 
 static enum status open_inputs(const struct merge_job *job, struct cursor **ret_cursor) {
     const struct version *base = job->base;
@@ -209,8 +207,7 @@ static void run(struct env_work *work) {
     job->status = status;
 }
 
-/* ---- Owner --------------------------------------------------------------------------------------------------------
- */
+/* ---- Owner --------------------------------------------------------------------------------------------------- */
 
 void storage__merge_end(struct storage *storage) {
     struct merge_job *job = &storage->merge;

@@ -14,8 +14,7 @@
 #include "node/base/check.h"
 #include "storage/storage_internal.h"
 
-/* ---- Any thread ---------------------------------------------------------------------------------------------------
- */
+/* ---- Any thread ---------------------------------------------------------------------------------------------- */
 
 void storage__read_set_dead(struct view_publisher *publisher) {
     struct storage *storage = publisher->storage;
@@ -24,8 +23,7 @@ void storage__read_set_dead(struct view_publisher *publisher) {
     }
 }
 
-/* ---- Counting down (owner) ----------------------------------------------------------------------------------------
- */
+/* ---- Counting down (owner) ----------------------------------------------------------------------------------- */
 
 void storage__unref_table(struct storage *storage, struct sst *sst) {
     CHECK(sst->refs > 0);
@@ -70,8 +68,7 @@ void storage__collect(struct env_message *message) {
     storage__close_step(storage);
 }
 
-/* ---- Reaper -------------------------------------------------------------------------------------------------------
- */
+/* ---- Reaper -------------------------------------------------------------------------------------------------- */
 
 static void bury_tables(struct storage *storage, struct sst *sst) {
     while (sst != NULL) {
@@ -142,8 +139,7 @@ void storage__start_reaper(struct storage *storage) {
     }
 }
 
-/* ---- Closing ------------------------------------------------------------------------------------------------------
- */
+/* ---- Closing ------------------------------------------------------------------------------------------------- */
 
 void storage_close(struct storage *storage, void (*closed)(void *context), void *context) {
     CHECK(!storage->closing && closed != NULL);

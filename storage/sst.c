@@ -9,7 +9,7 @@
 
 #include <inttypes.h>
 
-/* ---- Reading ---------------------------------------------------------------------------------------------------- */
+/* ---- Reading ------------------------------------------------------------------------------------------------- */
 
 static enum status damaged(const struct sst *sst, enum status status, const char *what, uint64_t offset,
                            struct error *err) {
@@ -77,8 +77,7 @@ enum status sst__damaged_index(const struct sst *sst, struct error *err) {
     return damaged(sst, STATUS_CORRUPT, "the index behind the data", sst->data_end, err);
 }
 
-/* ---- Opening ------------------------------------------------------------------------------------------------------
- */
+/* ---- Opening ------------------------------------------------------------------------------------------------- */
 
 static enum status check_header(struct sst *sst, const uint8_t *cluster_id, struct error *err) {
     uint8_t bytes[SST_HEADER_BYTES];
@@ -203,8 +202,7 @@ void sst_free(struct sst *sst) {
     mem_free(alloc, sst);
 }
 
-/* ---- Lookups ------------------------------------------------------------------------------------------------------
- */
+/* ---- Lookups ------------------------------------------------------------------------------------------------- */
 
 bool sst_may_hold(const struct sst *sst, struct slice key, uint64_t revision) {
     return sst->meta.revision_first <= revision && slice_compare(sst->meta.smallest, key) <= 0 &&

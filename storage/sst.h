@@ -33,7 +33,7 @@ struct sst_meta {
     struct slice largest;
 };
 
-/* ---- Writing -------------------------------------------------------------------------------------------------- */
+/* ---- Writing ------------------------------------------------------------------------------------------------- */
 
 struct sst_builder;
 
@@ -60,7 +60,7 @@ MUST_USE enum status sst_builder_finish(struct sst_builder *builder, struct sst_
 /* Removes the file unless it was finished. NULL is accepted. */
 void sst_builder_free(struct sst_builder *builder);
 
-/* ---- Reading -------------------------------------------------------------------------------------------------- */
+/* ---- Reading ------------------------------------------------------------------------------------------------- */
 
 struct sst {
     struct env *env;

@@ -21,8 +21,7 @@ struct sst_builder {
     uint64_t number;
     uint32_t block_bytes;
     /* Output: */
-    uint8_t *piece;
-    size_t piece_len;
+    struct buf piece; /* grows to a whole one */
     uint64_t written; /* bytes of whole pieces in the file */
     uint64_t checksum;
     /* Contents: */
@@ -35,35 +34,40 @@ struct sst_builder {
     uint8_t last_key[LIMIT_KEY_BYTES];
 };
 
-/* ---- Output --------------------------------------------------------------------------------------------------- */
+/* ---- Output -------------------------------------------------------------------------------------------------- */
 
-static uint64_t position(const struct sst_builder *builder) { return builder->written + builder->piece_len; }
+static enum status no_memory(struct sst_builder *builder, struct error *err) {
+    return error_set(err, STATUS_NO_MEMORY, "%s: no memory to build it", builder->path);
+}
+
+static uint64_t position(const struct sst_builder *builder) { return builder->written + builder->piece.len; }
 
 static enum status write_piece(struct sst_builder *builder, struct error *err) {
     enum status status = env_fault_point(builder->env, FAULT_FLUSH_WRITE, err);
     if (status == STATUS_OK) {
-        status = env_pwrite(builder->file, builder->piece, builder->piece_len, builder->written, err);
+        status = env_pwrite(builder->file, builder->piece.data, builder->piece.len, builder->written, err);
     }
     if (status != STATUS_OK) {
         error_prefix(err, "%s: writing at offset %" PRIu64, builder->path, builder->written);
         return status;
     }
-    builder->checksum = checksum64(builder->piece, builder->piece_len, builder->checksum);
-    builder->written += builder->piece_len;
-    builder->piece_len = 0;
+    builder->checksum = checksum64(builder->piece.data, builder->piece.len, builder->checksum);
+    builder->written += builder->piece.len;
+    buf_clear(&builder->piece);
     return STATUS_OK;
 }
 
 static enum status put_bytes(struct sst_builder *builder, const void *data, size_t len, struct error *err) {
     const uint8_t *from = data;
     while (len > 0) {
-        size_t part = SST_CHECKSUM_PIECE_BYTES - builder->piece_len;
+        size_t part = SST_CHECKSUM_PIECE_BYTES - builder->piece.len;
         part = part < len ? part : len;
-        memcpy(builder->piece + builder->piece_len, from, part);
-        builder->piece_len += part;
+        if (buf_append(&builder->piece, from, part) != STATUS_OK) {
+            return no_memory(builder, err);
+        }
         from += part;
         len -= part;
-        if (builder->piece_len == SST_CHECKSUM_PIECE_BYTES) {
+        if (builder->piece.len == SST_CHECKSUM_PIECE_BYTES) {
             enum status status = write_piece(builder, err);
             if (status != STATUS_OK) {
                 return status;
@@ -92,11 +96,7 @@ static enum status put_block(struct sst_builder *builder, struct slice body, enu
     return status;
 }
 
-/* ---- Blocks --------------------------------------------------------------------------------------------------- */
-
-static enum status no_memory(struct sst_builder *builder, struct error *err) {
-    return error_set(err, STATUS_NO_MEMORY, "%s: no memory to build it", builder->path);
-}
+/* ---- Blocks -------------------------------------------------------------------------------------------------- */
 
 /* The index entry of the pending block: at or behind its last key, in front of `next` (NULL: nothing follows). */
 static enum status index_pending(struct sst_builder *builder, const struct entry_key *next, struct error *err) {
@@ -145,7 +145,7 @@ static void count_entry(struct sst_properties *properties, const struct entry *e
     }
 }
 
-/* ---- Public --------------------------------------------------------------------------------------------------- */
+/* ---- Public -------------------------------------------------------------------------------------------------- */
 
 enum status sst_builder_new(const struct sst_builder_options *options, struct sst_builder **ret_builder,
                             struct error *err) {
@@ -162,11 +162,11 @@ enum status sst_builder_new(const struct sst_builder_options *options, struct ss
     block_builder_init(&builder->data, alloc);
     block_builder_init(&builder->index, alloc);
     buf_init(&builder->smallest, alloc, 0);
+    buf_init(&builder->piece, alloc, SST_CHECKSUM_PIECE_BYTES);
     size_t path_size = strlen(options->path) + 1;
     builder->path = mem_alloc(alloc, path_size);
-    builder->piece = mem_alloc(alloc, SST_CHECKSUM_PIECE_BYTES);
     enum status status = STATUS_NO_MEMORY;
-    if (builder->path == NULL || builder->piece == NULL) {
+    if (builder->path == NULL || buf_reserve(&builder->piece, SST_HEADER_BYTES) != STATUS_OK) {
         (void)error_set(err, status, "%s: no memory to build it", options->path);
         goto out;
     }
@@ -178,8 +178,8 @@ enum status sst_builder_new(const struct sst_builder_options *options, struct ss
     }
     struct sst_header header = {.number = options->number, .id = options->id};
     memcpy(header.cluster_id, options->cluster_id, SST_CLUSTER_ID_BYTES);
-    sst_header_encode(builder->piece, &header);
-    builder->piece_len = SST_HEADER_BYTES;
+    sst_header_encode(builder->piece.data, &header);
+    builder->piece.len = SST_HEADER_BYTES;
     *ret_builder = builder;
     return STATUS_OK;
 out:
@@ -237,7 +237,7 @@ static enum status put_tail(struct sst_builder *builder, struct error *err) {
     uint8_t bytes[SST_FOOTER_BYTES];
     sst_footer_encode(bytes, &footer, builder->id);
     status = put_bytes(builder, bytes, sizeof bytes, err);
-    if (status == STATUS_OK && builder->piece_len > 0) {
+    if (status == STATUS_OK && builder->piece.len > 0) {
         status = write_piece(builder, err);
     }
 out:
@@ -296,6 +296,6 @@ void sst_builder_free(struct sst_builder *builder) {
     block_builder_deinit(&builder->index);
     buf_deinit(&builder->smallest);
     mem_free(alloc, builder->path);
-    mem_free(alloc, builder->piece);
+    buf_deinit(&builder->piece);
     mem_free(alloc, builder);
 }

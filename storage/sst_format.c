@@ -8,8 +8,9 @@
 static const char header_magic[8] = {'H', 'F', 'S', 'S', 'T', 'A', 'B', '\n'};
 static const char footer_magic[8] = {'H', 'F', 'S', 'S', 'T', 'E', 'N', 'D'};
 
-/* ---- Header: magic 8, version u32, flags u32, number u64, id u64, cluster id 16, zero 8, checksum u64
- * ---------------- */
+/* ---- Header -------------------------------------------------------------------------------------------------- */
+
+/* magic 8, version u32, flags u32, number u64, id u64, cluster id 16, zero 8, checksum u64 */
 
 void sst_header_encode(uint8_t out[SST_HEADER_BYTES], const struct sst_header *header) {
     memset(out, 0, SST_HEADER_BYTES);
@@ -37,7 +38,9 @@ enum status sst_header_decode(const uint8_t in[SST_HEADER_BYTES], struct sst_hea
     return STATUS_OK;
 }
 
-/* ---- Handles: offset u64, size u32, zero u32 -------------------------------------------------------------------- */
+/* ---- Handles ------------------------------------------------------------------------------------------------- */
+
+/* offset u64, size u32, zero u32 */
 
 void sst_handle_encode(uint8_t out[SST_HANDLE_BYTES], const struct sst_handle *handle) {
     put_u64(out, handle->offset);
@@ -58,9 +61,10 @@ enum status sst_handle_decode(struct slice in, uint64_t start, uint64_t end, str
     return STATUS_OK;
 }
 
-/* ---- Footer: handles of index, properties, filter (zero), range deletes (zero); version u32, flags u32, zero u64,
- * checksum u64, magic 8
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- Footer -------------------------------------------------------------------------------------------------- */
+
+/* handles of index, properties, filter (zero), range deletes (zero); version u32, flags u32, zero u64, checksum u64,
+ * magic 8 */
 
 enum { FOOTER_VERSION_AT = 4 * SST_HANDLE_BYTES, FOOTER_CHECKSUM_AT = 80, FOOTER_MAGIC_AT = 88 };
 
@@ -109,8 +113,9 @@ enum status sst_footer_decode(const uint8_t in[SST_FOOTER_BYTES], uint64_t id, u
     return status;
 }
 
-/* ---- Trailer: compression u8, kind u8, zero u16, uncompressed size u32, checksum u64 ------------------------------
- */
+/* ---- Trailer ------------------------------------------------------------------------------------------------- */
+
+/* compression u8, kind u8, zero u16, uncompressed size u32, checksum u64 */
 
 static uint64_t block_checksum(const void *data, size_t len, uint64_t id, uint64_t offset) {
     return checksum64(data, len, id ^ (offset * 0x9e3779b97f4a7c15u));
@@ -151,7 +156,9 @@ enum status sst_block_check(struct slice block, enum sst_block_kind kind, uint64
     return STATUS_OK;
 }
 
-/* ---- Properties: (tag varint, length varint, bytes)..., tags growing -------------------------------------------- */
+/* ---- Properties ---------------------------------------------------------------------------------------------- */
+
+/* (tag varint, length varint, bytes)..., tags growing */
 
 enum property_tag {
     PROPERTY_ENTRIES = 1,

@@ -17,8 +17,7 @@ void storage_options_init(struct storage_options *options) {
     };
 }
 
-/* ---- Generations and read sets ------------------------------------------------------------------------------------
- */
+/* ---- Generations and read sets ------------------------------------------------------------------------------- */
 
 struct generation *storage__generation_new(struct storage *storage) {
     struct alloc *alloc = storage->env->alloc;
@@ -63,8 +62,7 @@ void storage__set_current(struct storage *storage, struct read_set *read_set, st
     }
 }
 
-/* ---- Switching ----------------------------------------------------------------------------------------------------
- */
+/* ---- Switching ----------------------------------------------------------------------------------------------- */
 
 static bool is_full(const struct storage *storage) {
     return memtable_bytes(storage->active->memtable) >= storage->options.memtable_bytes;
@@ -136,8 +134,7 @@ void storage_flush(struct storage *storage) {
     storage__schedule(storage);
 }
 
-/* ---- Applying -----------------------------------------------------------------------------------------------------
- */
+/* ---- Applying ------------------------------------------------------------------------------------------------ */
 
 bool storage_can_apply(const struct storage *storage) {
     return !storage->started || !is_full(storage) || can_switch(storage);
@@ -195,16 +192,19 @@ void storage_set_horizon(struct storage *storage, uint64_t revision) {
     }
 }
 
-/* ---- Scheduling ---------------------------------------------------------------------------------------------------
- */
+/* ---- Scheduling ---------------------------------------------------------------------------------------------- */
 
-void storage__wake_at(struct storage *storage, uint64_t deadline_us) {
-    if (env_timer_is_armed(&storage->timer) && storage->timer.deadline_us <= deadline_us) {
-        return;
-    }
-    /* Without memory for the timer the next apply or sync does its work: they schedule, too. */
+/* The timer is always armed, if only for much later: moving it needs no memory, so a lack of memory can't lose a retry.
+ */
+static void arm(struct storage *storage, uint64_t deadline_us) {
     enum status status = env_timer_arm(&storage->timer, deadline_us);
     (void)status;
+}
+
+void storage__wake_at(struct storage *storage, uint64_t deadline_us) {
+    if (!env_timer_is_armed(&storage->timer) || storage->timer.deadline_us > deadline_us) {
+        arm(storage, deadline_us);
+    }
 }
 
 void storage__schedule(struct storage *storage) {
@@ -221,11 +221,23 @@ void storage__schedule(struct storage *storage) {
     storage__start_merge(storage);
 }
 
-static void wake(struct env_timer *timer) { storage__schedule(CONTAINER_OF(timer, struct storage, timer)); }
+static void wake(struct env_timer *timer) {
+    struct storage *storage = CONTAINER_OF(timer, struct storage, timer);
+    const uint64_t retries[] = {storage->flush.retry_at_us, storage->edit.retry_at_us, storage->merge.retry_at_us};
+    uint64_t now_us = env_now_us(storage->loop);
+    arm(storage, now_us + STORAGE_IDLE_US);
+    for (size_t i = 0; i < sizeof retries / sizeof retries[0]; i++) {
+        if (retries[i] > now_us) {
+            storage__wake_at(storage, retries[i]); /* another one that still waits */
+        }
+    }
+    storage__schedule(storage);
+}
 
 void storage_start(struct storage *storage) {
     CHECK(!storage->started && !storage->closing);
     env_timer_init(&storage->timer, storage->loop, wake);
+    arm(storage, env_now_us(storage->loop) + STORAGE_IDLE_US);
     storage->started = true;
     storage__schedule(storage);
 }
@@ -250,8 +262,7 @@ void storage__set_space(struct storage *storage, unsigned who, const struct erro
     }
 }
 
-/* ---- What the owner may ask ---------------------------------------------------------------------------------------
- */
+/* ---- What the owner may ask ---------------------------------------------------------------------------------- */
 
 const struct storage_frontier *storage_frontier(const struct storage *storage) { return &storage->frontier; }
 

@@ -92,7 +92,7 @@ const struct storage_frontier *storage_frontier(const struct storage *storage);
 uint64_t storage_applied_index(const struct storage *storage); /* any thread */
 uint64_t storage_applied_term(const struct storage *storage);
 
-/* ---- Writing (owner loop, or the opening worker before storage_start) ------------------------------------------ */
+/* ---- Writing (owner loop, or the opening worker before storage_start) ---------------------------------------- */
 
 /* False: wait for the can_apply callback. */
 bool storage_can_apply(const struct storage *storage);
@@ -113,7 +113,7 @@ void storage_flush(struct storage *storage);
 /* Versions that no read at or above the horizon can see are dropped by merges. Never decreases. */
 void storage_set_horizon(struct storage *storage, uint64_t revision);
 
-/* ---- Reading (any thread) ------------------------------------------------------------------------------------- */
+/* ---- Reading (any thread) ------------------------------------------------------------------------------------ */
 
 /* The newest state; never NULL, never blocks. Owned: release it on any thread, soon; it pins memory and files. */
 struct storage_view *storage_view_acquire(struct storage *storage);
@@ -139,7 +139,7 @@ MUST_USE enum status storage_get(struct storage_view *view, struct slice key, ui
  * end. */
 bool storage_view_in_memory(struct storage_view *view, struct slice lower, struct slice upper);
 
-/* ---- Iterators: forward, over one view at one revision; workers only unless storage_view_in_memory ------------ */
+/* ---- Iterators: forward, over one view at one revision; workers only unless storage_view_in_memory ----------- */
 
 /* Live keys in [lower, upper) (upper.len 0: no end), each once, newest version <= revision. Borrows the view and the
  * bounds. */

@@ -33,6 +33,7 @@
 enum {
     STORAGE_RETRY_US = 1000 * 1000,            /* after a full disk, a lack of memory, a failed flush */
     STORAGE_MERGE_RETRY_US = 30 * 1000 * 1000, /* after a merge met a bad block */
+    STORAGE_IDLE_US = 3600 * 1000 * 1000u,     /* the timer's period when there is nothing to try again */
     STORAGE_FLUSH_ATTEMPTS = 3                 /* of one memtable, before an I/O error is final */
 };
 
@@ -158,7 +159,7 @@ struct storage {
     char problem[ERROR_MESSAGE_BYTES_MAX];
 };
 
-/* ---- storage.c ---- */
+/* ---- storage.c ----------------------------------------------------------------------------------------------- */
 struct generation *storage__generation_new(struct storage *storage);
 /* A read set with room for every generation there may be; empty. */
 struct read_set *storage__read_set_new(struct storage *storage);
@@ -174,14 +175,14 @@ enum { SPACE_FLUSH, SPACE_MERGE };
 /* Remembers whether the disk is full for flushes or merges; tells when that changes for both together. */
 void storage__set_space(struct storage *storage, unsigned who, const struct error *err);
 
-/* ---- flush.c, merge.c, install.c: each starts its job if there is one to do ---- */
+/* ---- flush.c, merge.c, install.c: each starts its job if there is one to do ---------------------------------- */
 void storage__start_flush(struct storage *storage);
 void storage__start_merge(struct storage *storage);
 void storage__start_edit(struct storage *storage);
 /* The merge's edit is durable, or nothing will come of it: lets go of inputs and outputs, back to idle. */
 void storage__merge_end(struct storage *storage);
 
-/* ---- reaper.c ---- */
+/* ---- reaper.c ------------------------------------------------------------------------------------------------ */
 /* For the publisher: any thread. */
 void storage__read_set_dead(struct view_publisher *publisher);
 void storage__collect(struct env_message *message);

@@ -11,8 +11,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-/* ---- Directory ----------------------------------------------------------------------------------------------------
- */
+/* ---- Directory ----------------------------------------------------------------------------------------------- */
 
 struct leftovers {
     struct storage *storage;
@@ -71,13 +70,10 @@ static enum status look_at(void *context, const char *name) {
 static enum status make_dir(struct storage *storage, struct error *err) {
     char parent[LIMIT_PATH_BYTES];
     enum status status = env_mkdir(storage->env, storage->dir, err);
-    if (status == STATUS_EXISTS) {
-        error_clear(err);
-        return STATUS_OK;
-    }
-    if (status != STATUS_OK) {
+    if (status != STATUS_OK && status != STATUS_EXISTS) {
         return status;
     }
+    error_clear(err);
     (void)snprintf(parent, sizeof parent, "%s", storage->dir);
     char *slash = strrchr(parent, '/');
     if (slash == NULL) {
@@ -88,8 +84,7 @@ static enum status make_dir(struct storage *storage, struct error *err) {
     return env_sync_dir(storage->env, parent, err);
 }
 
-/* ---- Manifest and tables ------------------------------------------------------------------------------------------
- */
+/* ---- Manifest and tables ------------------------------------------------------------------------------------- */
 
 /* Reads the manifest, or sees that the store is new. */
 static enum status load(struct storage *storage, struct manifest_state *state, struct leftovers *leftovers,
@@ -210,18 +205,14 @@ static enum status renew_manifest(struct storage *storage, struct manifest_state
     buf_deinit(&snapshot);
     if (status == STATUS_NO_SPACE && had_one) {
         error_clear(err);
-        status = env_sync(storage->manifest.file, err);
-        if (status == STATUS_OK) {
-            status = env_sync_dir(storage->env, storage->dir, err);
-        }
+        status = manifest_keep(&storage->manifest, err);
     }
     storage->next_file = state->next_file;
     storage->manifest_bytes_written = storage->manifest.written_bytes;
     return status;
 }
 
-/* ---- Memory -------------------------------------------------------------------------------------------------------
- */
+/* ---- Memory -------------------------------------------------------------------------------------------------- */
 
 /* The first memtable, read set and view. */
 static enum status make_first_view(struct storage *storage, struct error *err) {

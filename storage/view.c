@@ -12,8 +12,7 @@
 
 static_assert(VIEW_SLABS_MAX * VIEW_SLAB_VIEWS == 1 << (64 - VIEW_COUNT_BITS), "a slot must fill its bits");
 
-/* ---- Stacks: pushed by anybody, emptied as a whole by the owner ---------------------------------------------------
- */
+/* ---- Stacks: pushed by anybody, emptied as a whole by the owner ---------------------------------------------- */
 
 static void push_returned(struct view_publisher *publisher, struct storage_view *view) {
     struct storage_view *head = atomic_load_explicit(&publisher->returned, memory_order_relaxed);
@@ -49,8 +48,7 @@ static void recycle(struct storage_view *view) {
     read_set_unref(publisher, read_set);
 }
 
-/* ---- Owner --------------------------------------------------------------------------------------------------------
- */
+/* ---- Owner --------------------------------------------------------------------------------------------------- */
 
 void view_publisher_init(struct view_publisher *publisher, struct alloc *alloc, struct storage *storage,
                          void (*dead)(struct view_publisher *publisher)) {
@@ -165,8 +163,7 @@ uint64_t view_count_held(const struct view_publisher *publisher) {
     return held > 0 ? (uint64_t)held : 0;
 }
 
-/* ---- Any thread ---------------------------------------------------------------------------------------------------
- */
+/* ---- Any thread ---------------------------------------------------------------------------------------------- */
 
 struct storage_view *view_take(struct view_publisher *publisher) {
     uint64_t word = atomic_fetch_add_explicit(&publisher->word, 1, memory_order_acquire);

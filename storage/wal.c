@@ -86,7 +86,7 @@ static struct wal *wal_new(const struct wal_options *options) {
 }
 
 static void free_groups(struct wal *wal, struct list *groups) {
-    LIST_FOREACH(node, groups) {
+    LIST_FOREACH (node, groups) {
         list_remove(node);
         struct wal__group *group = LIST_ENTRY(node, struct wal__group, link);
         if (!group->cached) { /* else it goes with the cache */
@@ -109,7 +109,7 @@ void wal__free(struct wal *wal) {
 }
 
 static void close_files(struct wal *wal, struct list *segments) {
-    LIST_FOREACH(node, segments) {
+    LIST_FOREACH (node, segments) {
         list_remove(node);
         struct wal__segment *segment = LIST_ENTRY(node, struct wal__segment, link);
         env_close(segment->file);
@@ -143,6 +143,7 @@ static enum status make_dir(struct wal *wal, struct error *err) {
     if (status != STATUS_OK && status != STATUS_EXISTS) {
         return status;
     }
+    error_clear(err);
     parent_of(parent, wal->dir);
     return env_sync_dir(wal->env, parent, err);
 }
@@ -230,7 +231,9 @@ uint64_t wal_synced_index(const struct wal *wal) { return wal->synced_index; }
 
 static uint64_t list_length(const struct list *head) {
     uint64_t length = 0;
-    LIST_FOREACH(node, head) { length++; }
+    LIST_FOREACH (node, head) {
+        length++;
+    }
     return length;
 }
 

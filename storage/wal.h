@@ -1,11 +1,10 @@
 /*
  * The write-ahead log, which is the Raft log: one record, written and synced once, serves consensus, recovery and
- * replication. FORMAT.md says every byte.
+ * replication. FORMAT-wal.md says every byte.
  *
- *   records  [length kind index term checksum | payload]   the same bytes on every node
- *   group    [header | records | padding to 4 KiB]         one write, one sync; the header is local (term, vote,
- * commit, ...) segment  [header block | group | group | ... | zeroes] a file of fixed size, zero-filled ahead of need
- * by a worker
+ *   record   length, kind, index, term, checksum | payload: the same bytes on every node
+ *   group    header | records | padding to 4 KiB: one write, one sync. The header is local: term, vote, commit, ...
+ *   segment  header block | start group | group | group | ... | zeroes: a file, zero-filled ahead of need by a worker
  *
  * Flow. wal_append puts records into the forming group, in memory that later is exactly what the disk gets and what
  * followers are sent: payloads are copied once. At the end of the turn (ENV_STAGE_FLUSH), if no group is in flight and
@@ -21,8 +20,9 @@
  * Legal order: wal_open (a worker), wal_replay as often as needed (a worker), wal_start (the loop), then the rest on
  * the loop, then wal_close. Owner: the consensus loop.
  *
- * Invariants: synced <= last; group sequences and generations only grow; a synced block is never overwritten; records
- * of one term-run have contiguous indexes; a record with index <= last cuts the log there (logical truncation).
+ * Invariants: synced <= last; commit < any index that is cut; group sequences only grow; a segment's generation is
+ * never used again; a synced block is never overwritten; a group's records have contiguous indexes; a record with index
+ * <= last cuts the log there (logical truncation).
  */
 #ifndef HOLDFAST_STORAGE_WAL_H
 #define HOLDFAST_STORAGE_WAL_H
@@ -115,12 +115,21 @@ struct wal_recovered {
 
 /*
  * Reads and checks the whole log, syncs the retained tail, starts a new segment (DESIGN rule 12), so that on return all
- * that was recovered is durable. Blocks: workers and start-up only.
+ * that was recovered is durable. The tail behind the commit index is in memory again, as far as LIMIT_UNCOMMITTED_BYTES
+ * and the cache's budget go. Blocks: workers and start-up only.
  *
- * STATUS_OK          *ret_wal is owned by the caller. ret_recovered->fault tells of corruption in the middle: the
- * caller decides (until healing exists: refuse to serve and say where). STATUS_INVALID     a segment belongs to another
- * cluster or node, or an option is wrong STATUS_UNSUPPORTED format version STATUS_CORRUPT     not even the order of
- * segments can be established STATUS_IO, ...     err names the file
+ * A log that lacks the frontier's entry (it ends before, or has it in another term) is void: it starts after the
+ * frontier, term and vote are kept. Segments missing below the frontier are no fault. A frontier of a term that the log
+ * has never heard of is one: term and vote are synced here before the engine may hold an entry of that term.
+ *
+ * STATUS_OK: *ret_wal is owned by the caller. If ret_recovered->fault tells of corruption, no segment was changed,
+ *     what is before the damage can be replayed, and the log refuses all else (wal_start, too) with STATUS_FAILED: the
+ *     caller decides (until healing exists: refuse to serve and say where). Term and vote are the newest, also if they
+ *     stand behind the damage.
+ * STATUS_INVALID: a segment belongs to another cluster or node, or an option is wrong.
+ * STATUS_UNSUPPORTED: another format version.
+ * STATUS_CORRUPT: there is no log at all although the frontier isn't zero, so term and vote are lost.
+ * STATUS_IO, STATUS_NO_SPACE, STATUS_NO_MEMORY: err names the file; opening may be tried again.
  */
 MUST_USE enum status wal_open(const struct wal_options *options, const struct wal_frontier *frontier,
                               struct wal **ret_wal, struct wal_recovered *ret_recovered, struct error *err);
@@ -130,18 +139,19 @@ MUST_USE enum status wal_replay(struct wal *wal, uint64_t first_index, uint64_t 
                                 enum status (*each)(void *context, const struct wal_record *record, struct error *err),
                                 void *context, struct error *err);
 
-/* On the loop, before anything else there: arms the mark timer and the preparation of segments. */
+/* On the loop, before anything else there: preparation of segments begins. STATUS_FAILED if recovery found a fault. */
 MUST_USE enum status wal_start(struct wal *wal, struct error *err);
 
-/* Gives everything up: no callbacks from now on. A group in flight and worker jobs finish first, then closed runs (on
- * the loop) and the wal is gone. Also right after wal_open. */
+/* Gives everything up: no callbacks from now on, reads without an answer never get one, records that no write was begun
+ * for are lost. Reads that were answered must have been released. A group in flight and worker jobs finish first, then
+ * closed runs (on the loop, later) and the wal is gone. Also right after wal_open. */
 void wal_close(struct wal *wal, void (*closed)(void *context), void *context);
 
 /* ---- Appending (on the loop) ---------------------------------------------------------------------------------- */
 
 /* Makes sure that the next appends of `record_count` records with `record_bytes` in all (headers included), made in
  * this turn, succeed: STATUS_NO_SPACE, STATUS_NO_MEMORY, STATUS_FAILED otherwise. Consensus asks before it lets raft
- * take the entries. */
+ * take the entries. With more than group_bytes_max in all, at most one of the records may be larger than that. */
 MUST_USE enum status wal_reserve(struct wal *wal, size_t record_bytes, uint32_t record_count);
 
 /* A record made here: reserves payload_len bytes behind a header and returns where the payload goes; wal_append_end
@@ -203,7 +213,7 @@ void wal_read_release(struct wal_read *read);
 
 /* ---- Keeping and deleting (on the loop) ----------------------------------------------------------------------- */
 
-/* Records up to here are applied: the cache may drop them beyond its budget. */
+/* Records up to here are applied, hence committed: the cache may drop them beyond its budget. */
 void wal_set_applied(struct wal *wal, uint64_t applied_index);
 /* Segments whose last index <= min(flushed_index, pin_index) may go, oldest first, by a worker; at least the last one
  * stays (DESIGN rule 11). The caller read committed before flushed. */

@@ -44,7 +44,7 @@ enum status wal__check_space(struct wal *wal, uint64_t record_bytes) {
     const struct list *next_prepared = wal->prepared.next;
     const struct wal__group *newest = newest_pending(wal);
     bool joins = newest != NULL && newest->len + record_bytes <= wal->group_bytes_max;
-    LIST_FOREACH(node, &wal->pending) {
+    LIST_FOREACH (node, &wal->pending) {
         const struct wal__group *group = LIST_ENTRY(node, struct wal__group, link);
         uint64_t len = group->len + (group == newest && joins ? record_bytes : 0);
         if (!take_room(wal, len, &room, &next_prepared)) {
@@ -62,14 +62,20 @@ enum status wal__check_space(struct wal *wal, uint64_t record_bytes) {
     return take_room(wal, len, &room, &next_prepared) ? STATUS_OK : STATUS_NO_SPACE;
 }
 
-static struct wal__group *find_spare(struct wal *wal, size_t len) {
-    LIST_FOREACH(node, &wal->spares) {
+static struct wal__group *find_spare(struct wal *wal, size_t len, uint32_t record_count) {
+    LIST_FOREACH (node, &wal->spares) {
         struct wal__group *group = LIST_ENTRY(node, struct wal__group, link);
-        if (group->buffer->capacity >= len) {
+        if (group->buffer->capacity >= len && group->offset_capacity >= record_count) {
             return group;
         }
     }
     return NULL;
+}
+
+void wal__release_spares(struct wal *wal) {
+    LIST_FOREACH (node, &wal->spares) {
+        wal__group_release(&wal->pool, LIST_ENTRY(node, struct wal__group, link));
+    }
 }
 
 static enum status add_spare(struct wal *wal, size_t len, uint32_t record_count) {
@@ -99,6 +105,27 @@ static enum status reserve_slots(struct wal *wal, uint32_t groups) {
                                : status;
 }
 
+/* Empty groups for records that may not fit the newest one. If they don't fit one group, nothing is known of their
+ * sizes but the sum: one group that takes even a single record of all the bytes, and as many of usual size as can be
+ * filled besides. */
+static enum status reserve_groups(struct wal *wal, size_t record_bytes, uint32_t record_count) {
+    size_t len = WAL_GROUP_HEADER_BYTES + record_bytes;
+    uint32_t more = 0;
+    if (len > wal->group_bytes_max) {
+        more = 2 * (uint32_t)(record_bytes / wal->group_bytes_max);
+        more = more < record_count - 1 ? more : record_count - 1;
+    }
+    enum status status = reserve_slots(wal, more + 1);
+    if (status == STATUS_OK && more == 0 && find_spare(wal, len, record_count) != NULL) {
+        return STATUS_OK;
+    }
+    wal__release_spares(wal); /* else reserving without appending would pile them up */
+    for (uint32_t i = 0; status == STATUS_OK && i < more; i++) {
+        status = add_spare(wal, wal->group_bytes_max, record_count);
+    }
+    return status == STATUS_OK ? add_spare(wal, len, record_count) : status;
+}
+
 enum status wal_reserve(struct wal *wal, size_t record_bytes, uint32_t record_count) {
     CHECK(wal->appending == NULL && record_count > 0);
     if (wal->failed) {
@@ -116,19 +143,7 @@ enum status wal_reserve(struct wal *wal, size_t record_bytes, uint32_t record_co
         }
         return status;
     }
-    size_t len = WAL_GROUP_HEADER_BYTES + record_bytes;
-    uint32_t groups = 1;
-    if (record_count > 1 && len > wal->group_bytes_max) {
-        groups += 2 * (uint32_t)(record_bytes / wal->group_bytes_max);
-        len = wal->group_bytes_max;
-    }
-    status = reserve_slots(wal, groups);
-    struct wal__group *spare = find_spare(wal, len);
-    uint32_t ready = spare != NULL && spare->offset_capacity >= record_count ? 1 : 0;
-    for (uint32_t i = ready; status == STATUS_OK && i < groups; i++) {
-        status = add_spare(wal, len, record_count);
-    }
-    return status;
+    return reserve_groups(wal, record_bytes, record_count);
 }
 
 /* ---- Cutting ------------------------------------------------------------------------------------------------------
@@ -160,7 +175,7 @@ static void cut(struct wal *wal, uint64_t index) {
 /* An empty group as the newest pending one. A spare of that size exists, or memory for one. */
 static enum status open_group(struct wal *wal, size_t record_bytes) {
     size_t len = WAL_GROUP_HEADER_BYTES + record_bytes;
-    struct wal__group *group = find_spare(wal, len);
+    struct wal__group *group = find_spare(wal, len, 1);
     if (group != NULL) {
         list_remove(&group->link);
     } else {
@@ -193,7 +208,7 @@ static enum status make_room(struct wal *wal, uint64_t index, uint64_t term, siz
     }
     bool cutting = index <= wal->last_index;
     if (status == STATUS_OK && cutting) {
-        if (find_spare(wal, WAL_GROUP_HEADER_BYTES + record_bytes) == NULL) {
+        if (find_spare(wal, WAL_GROUP_HEADER_BYTES + record_bytes, 1) == NULL) {
             status = add_spare(wal, WAL_GROUP_HEADER_BYTES + record_bytes, 1);
         }
         if (status == STATUS_OK) {

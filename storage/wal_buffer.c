@@ -36,12 +36,12 @@ static void group_free(struct wal__pool *pool, struct wal__group *group) {
 void wal__pool_deinit(struct wal__pool *pool) {
     CHECK(pool->lent == 0);
     for (uint32_t i = 0; i < WAL_BUFFER_CLASSES; i++) {
-        LIST_FOREACH(node, &pool->free[i]) {
+        LIST_FOREACH (node, &pool->free[i]) {
             list_remove(node);
             buffer_free(pool, LIST_ENTRY(node, struct wal__buffer, link));
         }
     }
-    LIST_FOREACH(node, &pool->groups) {
+    LIST_FOREACH (node, &pool->groups) {
         list_remove(node);
         group_free(pool, LIST_ENTRY(node, struct wal__group, link));
     }

@@ -97,7 +97,7 @@ static enum status check_owner(struct wal__recovery *recovery, const struct wal_
 static enum status inspect(struct wal__recovery *recovery, struct wal__found *found) {
     struct wal__segment *segment = found->segment;
     struct slice head;
-    wal__scanner_set_file(&recovery->scanner, segment->file, WAL_FIRST_RECORDS_OFFSET);
+    wal__scanner_set_file(&recovery->scanner, segment, WAL_FIRST_RECORDS_OFFSET);
     enum status status = wal__scanner_view(&recovery->scanner, 0, WAL_SEGMENT_HEADER_BYTES, &head, recovery->err);
     if (status != STATUS_OK || head.len < WAL_SEGMENT_HEADER_BYTES) {
         return status;

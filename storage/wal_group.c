@@ -70,8 +70,18 @@ void wal__group_seal(uint8_t *group, struct wal__group_header *header, const uin
     put_u64(group + AT_CHECKSUM, header->checksum);
 }
 
-/* What no writer of this version writes. */
+/* Numbers beyond this are never reached, and leave room to count on. */
+static const uint64_t number_max = UINT64_MAX / 2;
+
+/* False for what no writer of this version writes. */
 static bool is_plausible(const struct wal__group_header *header) {
+    if (header->sequence > number_max || header->synced_index > number_max || header->term > number_max) {
+        return false;
+    }
+    if (header->previous_segment != 0 &&
+        (header->previous_end < WAL_FIRST_RECORDS_OFFSET || header->previous_end % WAL_BLOCK_BYTES != 0)) {
+        return false;
+    }
     bool first = (header->flags & WAL__GROUP_FIRST) != 0;
     uint64_t least = WAL_GROUP_HEADER_BYTES + (uint64_t)header->membership_bytes +
                      (uint64_t)header->record_count * WAL_RECORD_HEADER_BYTES;
@@ -88,8 +98,7 @@ static bool is_plausible(const struct wal__group_header *header) {
                           (header->flags & WAL__GROUP_RESET) == 0));
     }
     return !first && (header->flags & (WAL__GROUP_MARK | WAL__GROUP_RESET)) == 0 && header->previous_segment == 0 &&
-           header->previous_end == 0 && header->first_index > 0 && header->synced_index == header->first_index - 1 &&
-           header->first_index <= UINT64_MAX - header->record_count;
+           header->previous_end == 0 && header->first_index > 0 && header->synced_index == header->first_index - 1;
 }
 
 enum status wal__group_header_decode(const uint8_t *bytes, struct wal__group_header *ret_header) {

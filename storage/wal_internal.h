@@ -253,6 +253,7 @@ static inline const struct wal__index_entry *wal__index_at(const struct wal__ind
 struct wal__scanner {
     struct alloc *alloc;
     struct env_file *file;
+    uint64_t file_bytes;
     size_t read_bytes; /* per read, at least */
     uint8_t *memory;
     size_t capacity;
@@ -278,7 +279,7 @@ enum wal__verdict {
 void wal__scanner_init(struct wal__scanner *scanner, struct alloc *alloc);
 void wal__scanner_deinit(struct wal__scanner *scanner);
 /* read_bytes: a multiple of WAL_BLOCK_BYTES; WAL_SCAN_BYTES to read on and on, less to look at a little. */
-void wal__scanner_set_file(struct wal__scanner *scanner, struct env_file *file, size_t read_bytes);
+void wal__scanner_set_file(struct wal__scanner *scanner, const struct wal__segment *segment, size_t read_bytes);
 /* Up to len bytes at offset (a multiple of WAL_BLOCK_BYTES), fewer only at the end of the file. */
 MUST_USE enum status wal__scanner_view(struct wal__scanner *scanner, uint64_t offset, size_t len,
                                        struct slice *ret_bytes, struct error *err);
@@ -452,6 +453,7 @@ struct wal {
 };
 
 /* wal_append.c */
+void wal__release_spares(struct wal *wal);
 /* STATUS_NO_SPACE only while preparation fails and what is prepared can't take so many bytes of records more. */
 MUST_USE enum status wal__check_space(struct wal *wal, uint64_t record_bytes);
 

@@ -97,7 +97,7 @@ static void delete_run(struct env_work *work) {
     struct error ignored;
     enum status status = STATUS_OK;
     bool removed = false;
-    LIST_FOREACH(node, &job->segments) {
+    LIST_FOREACH (node, &job->segments) {
         struct wal__segment *segment = LIST_ENTRY(node, struct wal__segment, link);
         if (!job->close_all) {
             char path[LIMIT_PATH_BYTES];
@@ -121,7 +121,7 @@ static void delete_done(struct env_work *work) {
     struct wal__delete_job *job = CONTAINER_OF(work, struct wal__delete_job, work);
     struct wal *wal = job->wal;
     job->busy = false;
-    LIST_FOREACH(node, &job->segments) {
+    LIST_FOREACH (node, &job->segments) {
         struct wal__segment *segment = LIST_ENTRY(node, struct wal__segment, link);
         list_remove(node);
         if (segment->file != NULL) {
@@ -149,7 +149,7 @@ void wal__delete_more(struct wal *wal) {
     }
     struct list found;
     list_init(&found);
-    LIST_FOREACH(node, &wal->segments) {
+    LIST_FOREACH (node, &wal->segments) {
         struct wal__segment *segment = LIST_ENTRY(node, struct wal__segment, link);
         if (segment == wal->durable_segment || segment->readers > 0 || segment->max_index > wal->floor_index) {
             break;

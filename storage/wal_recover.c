@@ -124,7 +124,7 @@ static bool is_zero(const uint8_t *bytes, size_t len) {
 static enum status survey_segment(struct wal__recovery *recovery, const struct wal__segment *segment, uint64_t from,
                                   struct survey *survey) {
     *survey = (struct survey){.used_end = from};
-    wal__scanner_set_file(&recovery->scanner, segment->file, WAL_SCAN_BYTES);
+    wal__scanner_set_file(&recovery->scanner, segment, WAL_SCAN_BYTES);
     for (uint64_t offset = from;; offset += WAL_BLOCK_BYTES) {
         struct slice block;
         enum status status = wal__scanner_view(&recovery->scanner, offset, WAL_BLOCK_BYTES, &block, recovery->err);
@@ -177,7 +177,7 @@ static enum status read_segment(struct wal__recovery *recovery, struct wal__foun
                                 enum wal__verdict *ret_verdict, struct wal__group_view *ret_view) {
     struct wal__segment *segment = found->segment;
     uint64_t limit = found->end != 0 ? found->end : segment->bytes;
-    wal__scanner_set_file(&recovery->scanner, segment->file, WAL_SCAN_BYTES);
+    wal__scanner_set_file(&recovery->scanner, segment, WAL_SCAN_BYTES);
     *ret_verdict = WAL__GROUP_BAD_HEADER;
     while (segment->end < limit) {
         enum status status = wal__scan_group(&recovery->scanner, segment->end, segment->generation, ret_verdict,
@@ -299,8 +299,19 @@ static enum status read_log(struct wal__recovery *recovery) {
             return status;
         }
     }
-    if (has_chain && recovery->wal->first_index > recovery->frontier->index + 1) {
+    if (!has_chain || recovery->out->fault.present) {
+        return STATUS_OK;
+    }
+    if (recovery->wal->first_index > recovery->frontier->index + 1) {
         return fault_at(recovery, recovery->oldest, 0, "the log starts behind the manifest's last entry");
+    }
+    uint64_t term = recovery->last_header.term;
+    term = recovery->wal->last_term > term ? recovery->wal->last_term : term;
+    if (term < recovery->frontier->term) {
+        /* Terms are synced here before the engine can hold an entry of theirs: the end of the log is gone, votes
+         * included. */
+        return fault_at(recovery, recovery->newest, recovery->found[recovery->newest].segment->end,
+                        "the manifest knows a newer term");
     }
     return STATUS_OK;
 }
@@ -401,6 +412,14 @@ static enum status start_segment(struct wal__recovery *recovery, bool reset) {
     wal->chain = header.checksum;
     wal->active = segment;
     wal->durable_segment = segment;
+    if (previous != NULL && previous->bytes > previous->end) {
+        /* Its end is written down now: what was prepared behind it is given back, else restarts would fill the disk. If
+         * this fails, it stays. */
+        struct error ignored;
+        if (env_truncate(previous->file, previous->end, &ignored) == STATUS_OK) {
+            previous->bytes = previous->end;
+        }
+    }
     return STATUS_OK;
 }
 

@@ -14,9 +14,10 @@ void wal__scanner_deinit(struct wal__scanner *scanner) {
     scanner->memory = NULL;
 }
 
-void wal__scanner_set_file(struct wal__scanner *scanner, struct env_file *file, size_t read_bytes) {
+void wal__scanner_set_file(struct wal__scanner *scanner, const struct wal__segment *segment, size_t read_bytes) {
     CHECK(read_bytes > 0 && read_bytes % WAL_BLOCK_BYTES == 0);
-    scanner->file = file;
+    scanner->file = segment->file;
+    scanner->file_bytes = segment->bytes;
     scanner->read_bytes = read_bytes;
     scanner->window_len = 0;
 }
@@ -42,6 +43,8 @@ enum status wal__scanner_view(struct wal__scanner *scanner, uint64_t offset, siz
     uint64_t window_end = scanner->window_offset + scanner->window_len;
     if (offset < scanner->window_offset || offset + len > window_end) {
         size_t wanted = len > scanner->read_bytes ? (size_t)wal__padded(len) : scanner->read_bytes;
+        uint64_t left = offset < scanner->file_bytes ? wal__padded(scanner->file_bytes - offset) : WAL_BLOCK_BYTES;
+        wanted = wanted < left ? wanted : (size_t)left;
         enum status status = grow(scanner, wanted, err);
         if (status != STATUS_OK) {
             return status;
@@ -83,11 +86,14 @@ enum status wal__scan_group(struct wal__scanner *scanner, uint64_t offset, uint6
         return STATUS_OK;
     }
     *ret_verdict = WAL__GROUP_BAD_BODY;
+    *ret_view = view;
+    if (offset >= scanner->file_bytes || view.header.total_bytes > scanner->file_bytes - offset) {
+        return STATUS_OK; /* longer than the file: nothing is allocated for it */
+    }
     status = wal__scanner_view(scanner, offset, view.header.total_bytes, &bytes, err);
     if (status != STATUS_OK) {
         return status;
     }
-    *ret_view = view;
     if (bytes.len < view.header.total_bytes || wal__group_check_body(&view.header, bytes.data) != STATUS_OK) {
         return STATUS_OK;
     }
@@ -149,7 +155,7 @@ enum status wal__walk(struct wal *wal, struct wal__scanner *scanner, uint64_t fi
         if (position < wal->index.count && wal__index_at(&wal->index, position)->first_index - 1 < covered) {
             covered = wal__index_at(&wal->index, position)->first_index - 1;
         }
-        wal__scanner_set_file(scanner, entry->segment->file, WAL_SCAN_BYTES);
+        wal__scanner_set_file(scanner, entry->segment, WAL_SCAN_BYTES);
         enum status status = walk_entry(scanner, entry, next, covered, visit, context, err);
         if (status != STATUS_OK) {
             return status;

@@ -185,7 +185,9 @@ static void flush(struct env_task *task) {
         return;
     }
     write_next(wal);
-    LIST_FOREACH(node, &wal->spares) { wal__group_release(&wal->pool, LIST_ENTRY(node, struct wal__group, link)); }
+    LIST_FOREACH (node, &wal->spares) {
+        wal__group_release(&wal->pool, LIST_ENTRY(node, struct wal__group, link));
+    }
 }
 
 /* ---- Completion ---------------------------------------------------------------------------------------------------

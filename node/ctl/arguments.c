@@ -34,7 +34,7 @@ static const struct option_info OPTIONS[] = {
     {"node", "NAME|H:P", "talk to this node only", OPTION_TEXT, AT(node), CTL_OPTION_GLOBAL, 0, 0},
     {"local", NULL, "read what that node has applied, without asking the leader", OPTION_FLAG, AT(local),
      CTL_OPTION_GLOBAL, 0, 0},
-    {"timeout", "MS", "deadline of a request (5000)", OPTION_U32, AT(timeout_ms), CTL_OPTION_GLOBAL, 1, 3600 * 1000},
+    {"timeout", "MS", "deadline of a request (5000)", OPTION_U32, AT(timeout_ms), CTL_OPTION_GLOBAL, 1, 3600000},
     {"output", "text|json", "form of what is printed (text)", OPTION_OUTPUT, AT(json), CTL_OPTION_GLOBAL, 0, 0},
     {"help", NULL, "say how to use it", OPTION_FLAG, AT(help), CTL_OPTION_GLOBAL, 0, 0},
     {"prefix", "P", "keys that begin with P", OPTION_TEXT, AT(prefix), CTL_OPTION_PREFIX, 0, 0},

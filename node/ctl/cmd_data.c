@@ -7,6 +7,8 @@
 #include <errno.h>
 #include <unistd.h>
 
+enum { INPUT_STEP_BYTES = 64 * 1024 };
+
 /* An argument as bytes; with --base64 decoded into `decoded`. */
 static enum ctl_exit take_bytes(struct ctl *ctl, const char *what, const char *text, struct buf *decoded,
                                 struct slice *ret_bytes) {
@@ -24,7 +26,7 @@ static enum ctl_exit take_bytes(struct ctl *ctl, const char *what, const char *t
 /* All of standard input, at most a value's bytes. */
 static enum ctl_exit read_input(struct ctl *ctl, struct buf *out) {
     for (;;) {
-        if (buf_reserve(out, 64 * KIB) != STATUS_OK) {
+        if (buf_reserve(out, INPUT_STEP_BYTES) != STATUS_OK) {
             return ctl_fail(ctl, CTL_FAILED, "out of memory");
         }
         ssize_t got = read(ctl->io->in, out->data + out->len, out->capacity - out->len);

@@ -4,6 +4,8 @@
 
 #include "node/base/limits.h"
 
+enum { OUTPUT_STEP_BYTES = 64 * 1024 };
+
 struct scan_output {
     struct ctl *ctl;
     struct buf bytes;
@@ -54,7 +56,7 @@ static enum ctl_exit print_page(struct scan_output *output, const struct holdfas
         const struct holdfast_pair *pair = &page->pairs[i];
         status = ctl->options.json ? append_pair_json(output, pair) : append_pair_text(output, pair);
         output->count++;
-        if (status == STATUS_OK && output->bytes.len >= 64 * KIB) {
+        if (status == STATUS_OK && output->bytes.len >= OUTPUT_STEP_BYTES) {
             (void)fwrite(output->bytes.data, 1, output->bytes.len, ctl->io->out);
             buf_clear(&output->bytes);
         }

@@ -231,7 +231,7 @@ void import_collect(struct import *import, uint64_t now_us) {
         batch_completed(import, batch, now_us);
     }
     /* Those that came back, oldest first. */
-    LIST_FOREACH(link, &import->under_way) {
+    LIST_FOREACH (link, &import->under_way) {
         struct import_batch *batch = LIST_ENTRY(link, struct import_batch, link);
         if (import->failed) {
             return;

@@ -267,7 +267,7 @@ static bool is_worth_a_line(enum status status) {
 static void on_closed(struct connection_handler *handler, const struct error *err) {
     struct client_connection *connection = of_handler(handler);
     struct clients *clients = connection->clients;
-    if (is_worth_a_line(err->code)) {
+    if (connection->state != CLIENT_OPENING && is_worth_a_line(err->code)) { /* of handshakes, the transport tells */
         char quoted[ERROR_MESSAGE_BYTES_MAX + 16];
         log_event(clients->options.logger, LOG_WARN, "client.lost", "addr=%s identity=%s reason=%s",
                   connection_peer(connection->connection)->address,

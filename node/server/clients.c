@@ -10,7 +10,7 @@
 static void on_sweep(struct env_timer *timer) {
     struct clients *clients = CONTAINER_OF(timer, struct clients, sweep_timer);
     uint64_t now_us = env_now_us(clients->options.loop);
-    LIST_FOREACH(node, &clients->connections) {
+    LIST_FOREACH (node, &clients->connections) {
         client_connection__sweep(LIST_ENTRY(node, struct client_connection, link), now_us);
     }
     CHECK(env_timer_arm(timer, now_us + CLIENTS_SWEEP_US) == STATUS_OK); /* it ran: its place is there */
@@ -123,7 +123,7 @@ void clients__check_stopped(struct clients *clients) {
 
 static void on_grace_over(struct env_timer *timer) {
     struct clients *clients = CONTAINER_OF(timer, struct clients, grace_timer);
-    LIST_FOREACH(node, &clients->connections) {
+    LIST_FOREACH (node, &clients->connections) {
         connection_close(LIST_ENTRY(node, struct client_connection, link)->connection);
     }
 }
@@ -136,7 +136,7 @@ void clients_stop(struct clients *clients, uint64_t grace_us, void (*stopped)(vo
     env_listener_close(clients->listener);
     clients->listener = NULL;
     env_timer_cancel(&clients->sweep_timer);
-    LIST_FOREACH(node, &clients->connections) {
+    LIST_FOREACH (node, &clients->connections) {
         client_connection__update(LIST_ENTRY(node, struct client_connection, link));
     }
     if (env_timer_arm(&clients->grace_timer, env_now_us(clients->options.loop) + grace_us) != STATUS_OK) {

@@ -106,6 +106,7 @@ void config_init(struct config *config, struct alloc *alloc) {
         .log_level = LOG_INFO,
         .election_timeout_ms = DEFAULT_ELECTION_TIMEOUT_MS,
         .heartbeat_ms = DEFAULT_HEARTBEAT_MS,
+        .entry_bytes_max = LIMIT_ENTRY_PAYLOAD_BYTES,
         .segment_bytes = DEFAULT_SEGMENT_BYTES,
         .memtable_bytes = DEFAULT_MEMTABLE_BYTES,
         .wal_cache_bytes = DEFAULT_WAL_CACHE_BYTES,

@@ -56,6 +56,8 @@ struct config {
     uint32_t election_timeout_ms; /* default 150 */
     uint32_t heartbeat_ms;        /* default 30 */
     /* [storage] */
+    uint32_t
+        entry_bytes_max; /* a log entry's payload: LIMIT_ENTRY_PAYLOAD_BYTES; not in the file, smaller in simulations */
     uint64_t segment_bytes;   /* default 72 MiB */
     uint64_t memtable_bytes;  /* default 64 MiB */
     uint64_t wal_cache_bytes; /* default 32 MiB */

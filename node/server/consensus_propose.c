@@ -48,7 +48,7 @@ static void take(struct consensus *consensus, struct consensus_proposal *proposa
     consensus->proposal_bytes += proposal->payload_bytes;
     if (consensus__is_dead(consensus) || consensus->refusing) {
         finish(consensus, proposal, STATUS_UNAVAILABLE, false);
-    } else if (proposal->payload_bytes > LIMIT_ENTRY_PAYLOAD_BYTES) {
+    } else if (proposal->payload_bytes > consensus->options.config->entry_bytes_max) {
         finish(consensus, proposal, STATUS_TOO_LARGE, false);
     } else if (consensus->role != RAFT_LEADER) {
         finish(consensus, proposal, consensus->leader == RAFT_NO_NODE ? STATUS_UNAVAILABLE : STATUS_NOT_LEADER, false);

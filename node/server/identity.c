@@ -53,7 +53,7 @@ enum wire_code identity_check(const struct config *config, const struct env_peer
              "certificate %s has expired; make a new one and add its thumbprint to the configuration"},
         [ENV_CERTIFICATE_NOT_YET_VALID] =
             {WIRE_CERTIFICATE_NOT_YET_VALID,
-             "certificate %s is not valid yet; compare the clocks of both machines with its first date"},
+             "certificate %s is not yet valid; compare the clocks of both machines with its first date"},
     };
     CHECK((unsigned)peer->certificate < sizeof verdicts / sizeof verdicts[0]);
     char thumbprint[2 * ENV_THUMBPRINT_BYTES + 1];

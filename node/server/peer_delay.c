@@ -91,5 +91,7 @@ enum peer_verdict peer_delay__check(struct peers *peers, enum peer_direction dir
 }
 
 void peer_delay__drop_all(struct peers *peers) {
-    LIST_FOREACH(node, &peers->delayed) { forget(LIST_ENTRY(node, struct peer_delayed, link)); }
+    LIST_FOREACH (node, &peers->delayed) {
+        forget(LIST_ENTRY(node, struct peer_delayed, link));
+    }
 }

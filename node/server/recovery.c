@@ -33,6 +33,12 @@ static enum status open_storage(struct recovery *recovery, struct error *err) {
     return storage_open(&options, &recovery->storage, err);
 }
 
+/* A group is at most a small part of a segment, so that little is left unused at its end. */
+static uint32_t group_bytes_max(const struct config *config) {
+    uint64_t part = config->segment_bytes / 8 / ENV_BLOCK_BYTES * ENV_BLOCK_BYTES;
+    return part < LIMIT_GROUP_BYTES ? (uint32_t)part : LIMIT_GROUP_BYTES;
+}
+
 static enum status open_wal(struct recovery *recovery, struct wal_recovered *ret_recovered, struct error *err) {
     const struct config *config = recovery->config;
     const struct storage_frontier *frontier = storage_frontier(recovery->storage);
@@ -44,8 +50,8 @@ static enum status open_wal(struct recovery *recovery, struct wal_recovered *ret
         .dir = path,
         .node_id = config->id,
         .segment_bytes = config->segment_bytes,
-        .entry_payload_bytes_max = LIMIT_ENTRY_PAYLOAD_BYTES,
-        .group_bytes_max = LIMIT_GROUP_BYTES,
+        .entry_payload_bytes_max = config->entry_bytes_max,
+        .group_bytes_max = group_bytes_max(config),
         .prepared_segments = PREPARED_SEGMENTS,
         .cache_bytes_max = config->wal_cache_bytes,
         .mark_delay_us = MARK_DELAY_US,

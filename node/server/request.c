@@ -142,7 +142,7 @@ void request__fail_by_status(struct request *request, enum status status, bool u
         request__fail(request, status, false, "the disk of this node is full; free some space there");
         return;
     case STATUS_TOO_LARGE:
-        request__fail(request, status, false, "the write is larger than %d bytes", LIMIT_ENTRY_PAYLOAD_BYTES);
+        request__fail(request, status, false, "the write is larger than %u bytes", options->config->entry_bytes_max);
         return;
     default: request__fail(request, status, false, "this node could not do it: %s", status_name(status)); return;
     }

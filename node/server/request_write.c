@@ -172,9 +172,10 @@ void request_write__batch(struct client_connection *connection, const struct con
     memcpy(memory + operations_bytes, frame->raw.data, frame->raw.len);
     fill_operations(operations, batch, memory + operations_bytes);
     size_t size = batch_size(operations, count);
-    if (size > LIMIT_ENTRY_PAYLOAD_BYTES) {
-        request__fail(request, STATUS_TOO_LARGE, false, "the batch takes %zu bytes in the log; the limit is %d", size,
-                      LIMIT_ENTRY_PAYLOAD_BYTES);
+    uint32_t size_max = connection->clients->options.config->entry_bytes_max;
+    if (size > size_max) {
+        request__fail(request, STATUS_TOO_LARGE, false, "the batch takes %zu bytes in the log; the limit is %u", size,
+                      size_max);
         return;
     }
     propose(request, operations, count, batch->timeout_ms);

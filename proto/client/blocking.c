@@ -200,7 +200,7 @@ enum holdfast_outcome holdfast_status(struct holdfast *handle, uint32_t endpoint
 void holdfast_value_free(struct holdfast *handle, struct holdfast_value *value) {
     if (value != NULL) {
         /* The caller's view is const; the block is ours. */
-        mem_free(handle->env->alloc, (void *)(uintptr_t)value->data);
+        mem_free(handle->env->alloc, (void *)value->data);
         *value = (struct holdfast_value){0};
     }
 }

@@ -41,9 +41,8 @@ enum status client_core_new(struct env *env, struct env_loop *loop, struct env_t
     endpoint__init_all(core);
     uint32_t slots = options->in_flight_max;
     core->slots = mem_alloc_zero(env->alloc, slots * sizeof *core->slots);
-    core->generations = mem_alloc_zero(env->alloc, slots * sizeof *core->generations);
     core->free_slots = mem_alloc(env->alloc, slots * sizeof *core->free_slots);
-    if (core->slots == NULL || core->generations == NULL || core->free_slots == NULL) {
+    if (core->slots == NULL || core->free_slots == NULL) {
         client_core_free(core);
         return STATUS_NO_MEMORY;
     }
@@ -66,7 +65,6 @@ void client_core_free(struct client_core *core) {
     env_timer_cancel(&core->retry);
     arena_deinit(&core->arena);
     mem_free(core->env->alloc, core->slots);
-    mem_free(core->env->alloc, core->generations);
     mem_free(core->env->alloc, core->free_slots);
     mem_free(core->env->alloc, core);
 }
@@ -92,7 +90,9 @@ void client_core_close(struct client_core *core, void (*closed)(void *context), 
     }
     struct error err;
     (void)error_set(&err, STATUS_CLOSED, "the client was closed");
-    LIST_FOREACH(node, &core->links) { link__close(LIST_ENTRY(node, struct client_link, member), &err); }
+    LIST_FOREACH (node, &core->links) {
+        link__close(LIST_ENTRY(node, struct client_link, member), &err);
+    }
     env_defer(core->loop, ENV_STAGE_FLUSH, &core->finish);
 }
 
@@ -265,14 +265,17 @@ void core__unlink_sent(struct client_request *request) {
     CHECK(request->state == CLIENT_SENT);
     struct client_core *core = request->core;
     struct client_link *link = request->sent_on;
-    CHECK(core->slots[request->slot] == request && link->sent_count > 0);
-    core->slots[request->slot] = NULL;
+    CHECK(core->slots[request->slot].request == request && link->sent_count > 0);
+    core->slots[request->slot].request = NULL;
     core->free_slots[core->free_count++] = request->slot;
     list_remove(&request->link);
     link->sent_count--;
     request->sent_on = NULL;
     request->state = CLIENT_IDLE;
     link__settle(link);
+    if (!list_is_empty(&core->ready)) {
+        core__dispatch_soon(core);
+    }
 }
 
 void core__complete(struct client_request *request, struct client_answer *answer) {
@@ -407,15 +410,15 @@ void core__dispatch_soon(struct client_core *core) {
 static void retry_run(struct env_timer *timer) { core__dispatch_soon(CONTAINER_OF(timer, struct client_core, retry)); }
 
 uint64_t core__request_id(const struct client_core *core, const struct client_request *request) {
-    return (uint64_t)core->generations[request->slot] << 32 | request->slot;
+    return (uint64_t)core->slots[request->slot].generation << 32 | request->slot;
 }
 
 struct client_request *core__find(struct client_core *core, const struct client_link *link, uint64_t request_id) {
     uint32_t slot = (uint32_t)request_id;
-    if (slot >= core->options.in_flight_max || core->slots[slot] == NULL) {
+    if (slot >= core->options.in_flight_max || core->slots[slot].request == NULL) {
         return NULL;
     }
-    struct client_request *request = core->slots[slot];
+    struct client_request *request = core->slots[slot].request;
     return request->sent_on == link && core__request_id(core, request) == request_id ? request : NULL;
 }
 
@@ -424,11 +427,11 @@ static void send_first(struct client_core *core, struct list *ready, struct clie
     struct client_request *request = LIST_ENTRY(ready->next, struct client_request, link);
     CHECK(request->state == CLIENT_READY && core->free_count > 0);
     request->slot = core->free_slots[--core->free_count];
-    core->generations[request->slot]++;
+    core->slots[request->slot].generation++;
     enum status status = link__send(link, request);
     if (status == STATUS_OK) {
         list_remove(&request->link);
-        core->slots[request->slot] = request;
+        core->slots[request->slot].request = request;
         request->sent_on = link;
         request->state = CLIENT_SENT;
         list_push_back(&link->sent, &request->link);

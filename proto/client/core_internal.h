@@ -57,6 +57,11 @@ struct client_endpoint {
     char last_error[CLIENT_ERROR_BYTES];
 };
 
+struct client_slot {
+    struct client_request *request; /* NULL: free */
+    uint32_t generation;
+};
+
 struct client_core {
     struct env *env;
     struct env_loop *loop;
@@ -69,8 +74,7 @@ struct client_core {
     struct list waiting; /* for a place */
     struct list ready;   /* to go to `current` */
     struct list delayed;
-    struct client_request **slots; /* request id = generation << 32 | slot */
-    uint32_t *generations;
+    struct client_slot *slots; /* request id = generation << 32 | slot */
     uint32_t *free_slots;
     uint32_t free_count;
     struct arena arena; /* one message's unpacking */

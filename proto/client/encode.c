@@ -6,7 +6,7 @@
 
 static ProtobufCBinaryData binary(struct slice bytes) {
     /* protobuf-c only reads what it packs. */
-    return (ProtobufCBinaryData){.len = bytes.len, .data = (uint8_t *)(uintptr_t)bytes.data};
+    return (ProtobufCBinaryData){.len = bytes.len, .data = (uint8_t *)bytes.data};
 }
 
 static void fill_read_options(Wire__ReadOptions *out, const struct holdfast_read_options *options,

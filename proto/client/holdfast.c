@@ -10,7 +10,12 @@
 #include "node/env/os/env_os.h"
 #include "proto/tls/tls.h"
 
-enum { HANDSHAKE_TIMEOUT_US = 5 * 1000 * 1000, HANDSHAKES_PER_TURN = 4, MAILBOX_COUNT_MAX = 2 * CLIENT_IN_FLIGHT_MAX };
+enum {
+    HANDSHAKE_TIMEOUT_US = 5 * 1000 * 1000,
+    HANDSHAKES_PER_TURN = 4,
+    THUMBPRINT_DIGITS = 2 * ENV_THUMBPRINT_BYTES,
+    MAILBOX_COUNT_MAX = 2 * CLIENT_IN_FLIGHT_MAX
+};
 
 /* ---- Options -------------------------------------------------------------------------------------------------- */
 
@@ -51,7 +56,7 @@ static enum status parse_thumbprints(const char *text, uint8_t (*out)[ENV_THUMBP
             continue;
         }
         if (*at == ',' || *at == '\0') {
-            if (digits != 2 * ENV_THUMBPRINT_BYTES) {
+            if (digits != THUMBPRINT_DIGITS) {
                 break;
             }
             count++;
@@ -63,7 +68,7 @@ static enum status parse_thumbprints(const char *text, uint8_t (*out)[ENV_THUMBP
             continue;
         }
         int value = hex_value(*at);
-        if (value < 0 || count == TLS_EXPECTED_THUMBPRINTS_MAX || digits == 2 * ENV_THUMBPRINT_BYTES) {
+        if (value < 0 || count == TLS_EXPECTED_THUMBPRINTS_MAX || digits == THUMBPRINT_DIGITS) {
             break;
         }
         uint8_t *byte = &out[count][digits / 2];

@@ -12,7 +12,9 @@
 
 #include <stdio.h>
 
-enum { IDLE_PROBE_US = 10 * 1000 * 1000, WATCHES_PER_SILENCE = 4 };
+/* A node reads nothing more of a connection, pings included, that has its bound of requests under way (1,024 unless
+ * configured): we stay below. */
+enum { IDLE_PROBE_US = 10 * 1000 * 1000, WATCHES_PER_SILENCE = 4, LINK_REQUESTS_MAX = 1000 };
 
 static const uint64_t PING_ID = UINT64_MAX;
 
@@ -288,7 +290,7 @@ static void fall_silent(struct client_link *link) {
     endpoint__failed(link->endpoint, &err);
     /* Requests that go are unlinked one by one; the last one would close the link under our feet. */
     link->sent_count++;
-    LIST_FOREACH(node, &link->sent) {
+    LIST_FOREACH (node, &link->sent) {
         struct client_request *request = LIST_ENTRY(node, struct client_request, link);
         if (core__may_repeat(request) || request->target >= 0) {
             core__lost(request, HOLDFAST_CODE_TIMEOUT, reason);
@@ -375,6 +377,7 @@ struct client_link *link__pick(struct client_endpoint *endpoint) {
     struct client_link *picked = NULL;
     uint32_t empty = CLIENT_CONNECTIONS_MAX;
     uint32_t count = core->options.connections;
+    CHECK(count > 0 && count <= CLIENT_CONNECTIONS_MAX);
     for (uint32_t i = 0; i < count; i++) {
         uint32_t slot = (endpoint->next_link + i) % count;
         struct client_link *link = endpoint->links[slot];
@@ -382,7 +385,8 @@ struct client_link *link__pick(struct client_endpoint *endpoint) {
             empty = slot;
         } else if (link->state == LINK_OPEN && link->sent_count == 0 && now_us - link->progress_us > IDLE_PROBE_US) {
             probe(link);
-        } else if (link->state == LINK_OPEN && picked == NULL && !connection_is_full(link->connection)) {
+        } else if (link->state == LINK_OPEN && picked == NULL && link->sent_count < LINK_REQUESTS_MAX &&
+                   !connection_is_full(link->connection)) {
             picked = link;
         }
     }

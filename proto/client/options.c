@@ -7,7 +7,7 @@
 #include <stdlib.h>
 
 enum { TIMEOUT_MS = 5000, IN_FLIGHT = 4096, SILENCE_MS = 1000, SILENCE_MS_MIN = 50, SILENCE_MS_MAX = 60000 };
-static const uint64_t IN_FLIGHT_BYTES = 64u * MIB;
+enum { IN_FLIGHT_BYTES = 64 * MIB };
 
 void holdfast_options_init(struct holdfast_options *options) {
     *options = (struct holdfast_options){

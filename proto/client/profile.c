@@ -233,13 +233,14 @@ enum holdfast_outcome holdfast_profile_load(const char *path, struct holdfast_pr
     struct holdfast_profile *profile = mem_alloc_zero(alloc, sizeof *profile);
     enum status status = STATUS_OK;
     if (profile == NULL) {
-        status = error_set(&err, STATUS_NO_MEMORY, "out of memory");
+        status = STATUS_NO_MEMORY;
+        (void)error_set(&err, status, "out of memory");
     } else {
         profile->alloc = alloc;
         status = read_whole(env, path, &text, &err);
-    }
-    if (status == STATUS_OK) {
-        status = parse(profile, path, buf_slice(&text), &err);
+        if (status == STATUS_OK) {
+            status = parse(profile, path, buf_slice(&text), &err);
+        }
     }
     buf_deinit(&text);
     env_os_free(env);
@@ -280,6 +281,7 @@ enum holdfast_outcome holdfast_open_profile(const char *path, struct holdfast **
     struct holdfast_options options;
     enum holdfast_outcome outcome = holdfast_profile_load(path, &profile, result);
     if (outcome == HOLDFAST_OK) {
+        CHECK(profile != NULL);
         holdfast_profile_options(profile, &options);
         outcome = holdfast_open(&options, ret_handle, result);
     }

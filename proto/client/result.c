@@ -114,8 +114,12 @@ void client_text_copy(char *out, size_t size, const char *text) {
     CHECK(size > 0);
     size_t len = 0;
     while (text != NULL && text[len] != '\0' && len < size - 1) {
-        unsigned char byte = (unsigned char)text[len];
-        out[len++] = byte < 0x20 || byte == 0x7f ? '?' : (char)byte;
+        char byte = text[len];
+        bool is_control = (unsigned char)byte < 0x20 || byte == 0x7f;
+        if (is_control) {
+            byte = '?';
+        }
+        out[len++] = byte;
     }
     out[len] = '\0';
 }

@@ -3,11 +3,12 @@
  *
  * Any certificate, or none, completes the handshake; what it was is in env_peer, and the server above decides and says
  * why in the clear words of a refusal frame. What never reaches TLS 1.3 gets TLS's own alert; `rejected` lets the
- * server log it with the address. Thumbprint and dates are taken from the session after every handshake by our own
- * code, resumed ones included.
+ * server log it with the address. Chain, dates and thumbprint are looked at after every handshake by our own code.
  *
  * A client checks the server: signed by the CA, within its dates, and on its list of expected thumbprints if one is
  * given.
+ *
+ * Sessions are never resumed. Host names are not looked at: identity is the thumbprint.
  *
  * Handshakes cost 0.5 ms: at most `handshakes_per_turn` advance in one turn of the loop.
  *
@@ -26,7 +27,7 @@ struct tls_options {
     const char *ca_file;   /* PEM; one or more certificates */
     const char *cert_file; /* PEM; NULL: none (a client without identity) */
     const char *key_file;
-    uint64_t handshake_timeout_us; /* 5 s is usual */
+    uint64_t handshake_timeout_us; /* from connect or accept to the end of the handshake; 5 s is usual */
     uint32_t handshakes_per_turn;  /* 4 is usual */
     /* Connecting side: acceptable server thumbprints; count 0: any that the CA signed. */
     uint32_t expected_count;
@@ -39,9 +40,9 @@ struct tls_options {
 /* inner carries the bytes (TCP); borrowed. err names the file that is wrong and how. */
 MUST_USE enum status tls_context_new(struct env *env, struct env_transport *inner, const struct tls_options *options,
                                      struct tls_context **ret_context, struct error *err);
-/* When all its streams and listeners are gone. NULL is accepted. */
+/* When all its streams and listeners are gone (not from within a closed callback). NULL is accepted. */
 void tls_context_free(struct tls_context *context);
-/* Borrowed; lives as long as the context. */
+/* Borrowed; lives as long as the context. Listening needs a certificate: STATUS_INVALID without. */
 struct env_transport *tls_context_transport(struct tls_context *context);
 /* SHA-256 of the first certificate of a PEM file. Blocks. */
 MUST_USE enum status tls_thumbprint_of_file(struct env *env, const char *cert_file,

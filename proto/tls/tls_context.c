@@ -126,7 +126,7 @@ struct env_transport *tls_context_transport(struct tls_context *context) {
     return &context->transport;
 }
 
-/* ---- Streams and listeners --------------------------------------------------------------------------------------- */
+/* ---- Streams and listeners ----------------------------------------------------------------------------------- */
 
 struct tls_listener {
     struct env_listener base;

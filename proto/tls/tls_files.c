@@ -96,7 +96,7 @@ static enum status no_certificate(const char *path, struct error *err) {
 }
 
 enum status tls__load_ca(struct env *env, const char *path, X509_STORE *store, struct error *err) {
-    struct pem_file file;
+    struct pem_file file = {0};
     enum status status = pem_read(env, path, &file, err);
     if (status != STATUS_OK) {
         error_prefix(err, "CA certificates");
@@ -129,7 +129,7 @@ enum status tls__load_ca(struct env *env, const char *path, X509_STORE *store, s
 
 /* The first certificate is ours, those behind it lead towards the CA. */
 static enum status load_chain(struct env *env, const char *path, SSL_CTX *ssl_context, struct error *err) {
-    struct pem_file file;
+    struct pem_file file = {0};
     enum status status = pem_read(env, path, &file, err);
     if (status != STATUS_OK) {
         return status;
@@ -158,7 +158,7 @@ static enum status load_chain(struct env *env, const char *path, SSL_CTX *ssl_co
 }
 
 static enum status load_key(struct env *env, const char *path, SSL_CTX *ssl_context, struct error *err) {
-    struct pem_file file;
+    struct pem_file file = {0};
     enum status status = pem_read(env, path, &file, err);
     if (status != STATUS_OK) {
         return status;
@@ -201,7 +201,7 @@ enum status tls__load_identity(struct env *env, const char *cert_file, const cha
 
 enum status tls_thumbprint_of_file(struct env *env, const char *cert_file, uint8_t ret_thumbprint[ENV_THUMBPRINT_BYTES],
                                    struct error *err) {
-    struct pem_file file;
+    struct pem_file file = {0};
     enum status status = pem_read(env, cert_file, &file, err);
     if (status != STATUS_OK) {
         return status;

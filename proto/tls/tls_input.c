@@ -28,8 +28,7 @@ static void make_room(struct tls_stream *stream) {
     }
 }
 
-/* ---- Data ---------------------------------------------------------------------------------------------------------
- */
+/* ---- Data ---------------------------------------------------------------------------------------------------- */
 
 /* OpenSSL answers key updates by itself, whether or not the peer reads the answers: bounded in relation to its data. */
 static bool answers_too_much(struct tls_stream *stream, size_t answer_bytes) {
@@ -99,8 +98,7 @@ static void read_input(struct tls_stream *stream) {
     }
 }
 
-/* ---- The handshake -------------------------------------------------------------------------------------------------
- */
+/* ---- The handshake ------------------------------------------------------------------------------------------- */
 
 static bool is_expected(const struct tls_context *context, const uint8_t thumbprint[ENV_THUMBPRINT_BYTES]) {
     for (uint32_t i = 0; i < context->expected_count; i++) {
@@ -229,8 +227,7 @@ void tls__handshake_timeout(struct env_timer *timer) {
     env_stream_close(inner);
 }
 
-/* ---- What the inner stream calls ------------------------------------------------------------------------------------
- */
+/* ---- What the inner stream calls ----------------------------------------------------------------------------- */
 
 static struct tls_stream *of_handler(struct env_stream_handler *handler) {
     return CONTAINER_OF(handler, struct tls_stream, inner_handler);

@@ -14,8 +14,8 @@ enum {
     TLS_HANDSHAKE_BYTES_MAX = 64 * 1024, /* what a peer may send before it has shaken hands */
     TLS_ANSWER_BYTES_MAX = 4 * 1024,     /* what a peer can make OpenSSL say on its own (key updates), */
     TLS_ANSWER_DATA_RATIO = 256,         /* and one byte more for this many bytes of its data */
-    TLS_OUTPUT_KEPT_BYTES = 64 * 1024, /* a larger output buffer is given back once it is empty */
-    TLS_FILE_BYTES_MAX = 1024 * 1024   /* a PEM file */
+    TLS_OUTPUT_KEPT_BYTES = 64 * 1024,   /* a larger output buffer is given back once it is empty */
+    TLS_FILE_BYTES_MAX = 1024 * 1024     /* a PEM file */
 };
 
 struct tls_context {
@@ -75,7 +75,7 @@ struct tls_stream {
     struct env_peer peer;
 };
 
-/* ---- tls_stream.c: life and output ------------------------------------------------------------------------------ */
+/* ---- tls_stream.c: life and output --------------------------------------------------------------------------- */
 
 /* A stream without inner stream and owner yet. STATUS_NO_MEMORY. */
 MUST_USE enum status tls__stream_new(struct tls_context *context, bool server, struct tls_stream **ret_stream);
@@ -88,7 +88,7 @@ void tls__stream_fail(struct tls_stream *stream, const struct error *err);
 /* Sends what is queued and close_notify, then ends; closed will have `end` or the inner stream's error. */
 void tls__stream_finish(struct tls_stream *stream);
 
-/* ---- tls_input.c: handshake and decryption ----------------------------------------------------------------------- */
+/* ---- tls_input.c: handshake and decryption ------------------------------------------------------------------- */
 
 extern const struct env_stream_handler tls__inner_handler;
 void tls__input_task(struct env_task *task);
@@ -96,8 +96,7 @@ void tls__handshake_task(struct env_task *task);
 void tls__handshake_timeout(struct env_timer *timer);
 void tls__turn_timer(struct env_timer *timer);
 
-/* ---- tls_peer.c: who is at the other end ---------------------------------------------------------------------------
- */
+/* ---- tls_peer.c: who is at the other end --------------------------------------------------------------------- */
 
 /* From the session, after every handshake: fills certificate, thumbprint and subject of *peer. reason: why it isn't
  * VALID, in words; a static string. as_server: the peer must be fit for a server. STATUS_NO_MEMORY only. */
@@ -106,15 +105,13 @@ MUST_USE enum status tls__peer_identify(const struct tls_context *context, SSL *
 /* SHA-256 of the certificate. */
 MUST_USE enum status tls__thumbprint(const X509 *certificate, uint8_t ret_thumbprint[ENV_THUMBPRINT_BYTES]);
 
-/* ---- tls_files.c: PEM
- * ------------------------------------------------------------------------------------------------ */
+/* ---- tls_files.c: PEM ---------------------------------------------------------------------------------------- */
 
 MUST_USE enum status tls__load_ca(struct env *env, const char *file, X509_STORE *store, struct error *err);
 MUST_USE enum status tls__load_identity(struct env *env, const char *cert_file, const char *key_file,
                                         SSL_CTX *ssl_context, struct error *err);
 
-/* ---- tls_bio.c: the seam to OpenSSL
- * ---------------------------------------------------------------------------------- */
+/* ---- tls_bio.c: the seam to OpenSSL -------------------------------------------------------------------------- */
 
 /* BIOs that read a stream's input and write to its inner stream; NULL without memory. */
 BIO_METHOD *tls__bio_method_new(void);

@@ -45,8 +45,8 @@ static void take_subject(const X509 *certificate, char out[LIMIT_NAME_BYTES]) {
     int len = ASN1_STRING_to_UTF8(&utf8, text);
     size_t kept = 0;
     for (int i = 0; i < len && kept + 1 < LIMIT_NAME_BYTES; i++) {
-        unsigned char byte = utf8[i];
-        out[kept++] = byte < 0x20 || byte == 0x7f ? '?' : (char)byte;
+        bool is_control = utf8[i] < 0x20 || utf8[i] == 0x7f;
+        out[kept++] = (char)(is_control ? (unsigned char)'?' : utf8[i]);
     }
     out[kept] = '\0';
     OPENSSL_free(utf8);

@@ -25,7 +25,7 @@
 
 static struct tls_stream *of_base(const struct env_stream *base) { return CONTAINER_OF(base, struct tls_stream, base); }
 
-/* ---- The end ----------------------------------------------------------------------------------------------------- */
+/* ---- The end ------------------------------------------------------------------------------------------------- */
 
 /* From here on the owner hears nothing but closed. */
 static void leave(struct tls_stream *stream) {
@@ -78,7 +78,7 @@ void tls__stream_fail(struct tls_stream *stream, const struct error *err) {
     }
 }
 
-/* ---- Output ------------------------------------------------------------------------------------------------------ */
+/* ---- Output -------------------------------------------------------------------------------------------------- */
 
 /* Encrypts all that is queued, unless OpenSSL first waits for the rest of a handshake message, or the inner stream is
  * at its end. */
@@ -159,8 +159,7 @@ static enum status stream_write(struct env_stream *base, const struct slice *par
     return STATUS_OK;
 }
 
-/* ---- What else the owner calls ------------------------------------------------------------------------------------
- */
+/* ---- What else the owner calls ------------------------------------------------------------------------------- */
 
 static void stream_resume(struct env_stream *base) {
     struct tls_stream *stream = of_base(base);
@@ -211,8 +210,7 @@ static const struct env_stream_ops stream_ops = {
     .close = stream_close,
 };
 
-/* ---- Birth and death ----------------------------------------------------------------------------------------------
- */
+/* ---- Birth and death ----------------------------------------------------------------------------------------- */
 
 enum status tls__stream_new(struct tls_context *context, bool server, struct tls_stream **ret_stream) {
     struct alloc *alloc = context->env->alloc;

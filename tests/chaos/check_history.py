@@ -1,106 +1,251 @@
 #!/usr/bin/env python3
-"""Judges a history of holdfast-history (see history.c), and optionally the final state.
+"""Judges a history of holdfast-history (see history.c), and optionally final states.
 
     check_history.py HISTORY [EXPORT ...]
 
-Each key has one writer that puts 1, 2, 3, ... one at a time. So, for a read of a key that began at a and ended at b:
-  - it may not be older than the newest number acknowledged before a, nor than one that a read which ended before a saw;
-  - it must have been begun before b;
-  - it may not be a number that surely failed.
-The same holds for the final state (a read after everything). This is linearizability for these histories, bar the order of overlapping
-reads with unknown writes. Numbers whose outcome is unknown may show up at any later time, or never; a later number hides them.
-Exports are JSON lines of `holdfastctl export`. Exit code 0: good, 1: a violation (printed), 2: bad input.
+Is each key a linearizable register? No number is put twice, so each read names the put that it saw, and the question has an exact
+answer in n log n (Gibbons and Korach, "Testing shared memories", 1997). A number's cluster is its put and all reads that saw it.
+Somewhere between the earliest end (first_end) and the latest begin (last_begin) in the cluster the register surely held the number, if
+first_end < last_begin: the cluster is then *forward*, and its zone runs from first_end to last_begin. Else it is *backward*: all of it
+overlaps, and one moment inside is enough. The register is linearizable exactly if
+  - no read ended before the put that it saw began,
+  - no two forward zones overlap (the register can't hold two numbers at once),
+  - no backward zone lies inside a forward zone (there would be no moment for it).
+A put that surely failed must not be seen. One of unknown outcome may happen at any later time, so it has no end of its own; if nobody saw
+it, it says nothing. The key's absence is a put of 0 before everything.
+
+Beyond each key: a put has one revision, the same in its own answer and in all reads; of two puts, on whatever keys, where one ended before
+the other began, the later has the higher revision. And a batch is all or nothing: a key's twin is there exactly if the number is even.
+
+A final state is a read of every key after everything; all final states must be equal. They are JSON lines of `holdfastctl export`; keys
+that the history doesn't know are left alone. Exit code 0: good; 1: violations, printed; 2: bad input.
 """
 import json
 import sys
 
-
-def fail(text):
-    print(f"violation: {text}")
-    sys.exit(1)
+FOREVER = float("inf")
+SHOWN_MAX = 20  # violations
 
 
-class Key:
+class Bad(Exception):
+    """The input isn't a history or an export."""
+
+
+class Cluster:
+    """A put, from begin to end in time, and all reads that saw it."""
+
+    __slots__ = ("begin", "end", "outcome", "revision", "first_end", "last_begin", "seen")
+
+    def __init__(self, begin):
+        self.begin = begin
+        self.end = FOREVER
+        self.outcome = "info"
+        self.revision = None
+        self.first_end = FOREVER  # of put and reads
+        self.last_begin = begin
+        self.seen = 0
+
+
+class Judge:
     def __init__(self):
-        self.begun = {}         # number -> when
-        self.surely_failed = set()
-        self.acknowledged = []  # (when, number), in order of time
-        self.seen = []          # (end of read, number)
+        self.keys = {}  # name -> {number -> Cluster}
+        self.violations = []
+        self.counts = {"put ok": 0, "put fail": 0, "put info": 0, "read ok": 0, "read fail": 0}
+        self.first = FOREVER
+        self.last = 0
 
-    def floor(self, when):
-        """The newest number that a read beginning at `when` must at least see."""
-        least = 0
-        for end, number in self.acknowledged:
-            if end < when:
-                least = max(least, number)
-        for end, number in self.seen:
-            if end < when:
-                least = max(least, number)
-        return least
+    def violation(self, text):
+        self.violations.append(text)
 
-    def check(self, name, begin, end, number):
-        if number in self.surely_failed:
-            fail(f"{name}: {number} is there, but its put surely failed")
-        if number and number not in self.begun:
-            fail(f"{name}: {number} was never put")
-        if number and self.begun[number] > end:
-            fail(f"{name}: {number} was read before it was put")
-        least = self.floor(begin)
-        if number < least:
-            fail(f"{name}: read {number} at {begin}..{end} us, but {least} was acknowledged or read before")
+    # ---- Taking events in ------------------------------------------------------------------------------------------
+    def key(self, name):
+        clusters = self.keys.get(name)
+        if clusters is None:
+            absent = Cluster(-1)
+            absent.end = absent.first_end = 0
+            absent.outcome = "ok"
+            clusters = self.keys[name] = {0: absent}
+        return clusters
 
+    def begin_put(self, name, number, at):
+        clusters = self.key(name)
+        if number in clusters:
+            raise Bad(f"{name}: number {number} is put twice")
+        clusters[number] = Cluster(at)
 
-def main():
-    if len(sys.argv) < 2:
-        print(__doc__)
-        sys.exit(2)
-    keys = {}
-    reads = []
-    pending = {}
-    counts = {"ok": 0, "fail": 0, "info": 0}
-    last = 0
-    for line in open(sys.argv[1]):
-        event = json.loads(line)
-        last = event["us"]
-        key = keys.setdefault(event["key"], Key())
-        client, kind = event["client"], event["event"]
+    def end_put(self, name, number, at, outcome, revision):
+        cluster = self.keys[name][number]
+        cluster.outcome = outcome
+        self.counts["put " + outcome] += 1
+        if outcome == "ok":
+            cluster.end = at
+            cluster.first_end = min(cluster.first_end, at)
+            self.note_revision(name, number, cluster, revision)
+
+    def note_revision(self, name, number, cluster, revision):
+        if revision is None:
+            return
+        if cluster.revision is None:
+            cluster.revision = revision
+        elif cluster.revision != revision:
+            self.violation(f"{name}: {number} has the revisions {cluster.revision} and {revision}")
+
+    def read(self, what, name, number, begin, end, revision):
+        cluster = self.key(name).get(number)
+        if cluster is None:
+            return self.violation(f"{what} {name} saw {number}, which was never put")
+        if cluster.begin > end:
+            return self.violation(f"{what} {name} saw {number} at {end} us, before its put began at {cluster.begin} us")
+        cluster.seen += 1
+        cluster.first_end = min(cluster.first_end, end)
+        cluster.last_begin = max(cluster.last_begin, begin)
+        if number != 0:
+            self.note_revision(name, number, cluster, revision)
+        return None
+
+    def twin(self, what, name, number, twin):
+        wanted = number if number % 2 == 0 else 0
+        if twin != wanted:
+            self.violation(f"{what} {name} saw {number} and the twin {twin}, not {wanted}: a batch came in half")
+
+    def load(self, path):
+        """All puts first, as a read may end before the line of its put's end."""
+        reads, pending = [], {}
+        with open(path, encoding="utf-8") as lines:
+            for at, line in enumerate(lines, 1):
+                try:
+                    self.event(json.loads(line), pending, reads)
+                except (ValueError, KeyError, TypeError) as error:
+                    raise Bad(f"{path}:{at}: {error!r}") from error
+        for event, begin in reads:
+            self.read(event["op"], event["key"], event["number"], begin, event["us"], event.get("revision"))
+            if event["op"] == "scan":
+                self.twin("scan", event["key"], event["number"], event["twin"])
+
+    def event(self, event, pending, reads):
+        client, kind, at = event["client"], event["event"], event["us"]
+        if at < self.last:
+            raise Bad("the clock goes backwards")
+        self.first = min(self.first, at)
+        self.last = at
         if kind == "invoke":
             if client in pending:
-                print(f"bad history: client {client} began twice")
-                sys.exit(2)
-            pending[client] = event
+                raise Bad(f"client {client} began twice")
+            pending[client] = (event["op"], event["key"], at)
             if event["op"] == "put":
-                key.begun[event["number"]] = event["us"]
-            continue
-        begin = pending.pop(client)
-        counts[kind] += 1
-        if event["op"] == "put":
-            if kind == "ok":
-                key.acknowledged.append((event["us"], event["number"]))
-            elif kind == "fail":
-                key.surely_failed.add(event["number"])
-        elif kind == "ok":
-            reads.append((event["key"], begin["us"], event["us"], event["number"]))
-    for name, begin, end, number in sorted(reads, key=lambda r: r[2]):
-        keys[name].check(name, begin, end, number)
-        keys[name].seen.append((end, number))
-        # Only the newest of what was seen matters, and it only grows.
-        if len(keys[name].seen) > 64:
-            keys[name].seen = sorted(keys[name].seen, key=lambda s: s[1])[-32:] + keys[name].seen[-16:]
-    for path in sys.argv[2:]:
+                self.begin_put(event["key"], event["number"], at)
+            return
+        op, name, begin = pending.pop(client)
+        if (op, name) != (event["op"], event["key"]) or kind not in ("ok", "fail", "info"):
+            raise Bad(f"client {client} ends what it did not begin")
+        if op == "put":
+            self.end_put(name, event["number"], at, kind, event.get("revision"))
+            return
+        self.key(name)
+        self.counts["read ok" if kind == "ok" else "read fail"] += 1
+        if kind == "ok":
+            reads.append((event, begin))
+
+    def final(self, path):
         found = {}
-        for line in open(path):
-            pair = json.loads(line)
-            if "key" in pair:
-                found[pair["key"]] = int(pair["value"].split()[0]) if pair["value"][:1].isdigit() else 0
-        for name, key in keys.items():
-            key.check(f"{path}: {name}", last + 1, last + 2, found.get(name, 0))
-    acknowledged = sum(len(k.acknowledged) for k in keys.values())
-    if acknowledged == 0 or not reads:
-        print("violation: nothing was acknowledged or nothing was read")
-        sys.exit(1)
-    print(f"good: {acknowledged} puts acknowledged, {len(reads)} reads checked, "
-          f"{counts['fail']} failed, {counts['info']} unknown, {len(keys)} keys, {len(sys.argv) - 2} final states")
+        with open(path, encoding="utf-8") as lines:
+            for line in lines:
+                try:
+                    pair = json.loads(line)
+                    if "key" in pair:
+                        found[pair["key"]] = pair["value"]
+                except (ValueError, KeyError) as error:
+                    raise Bad(f"{path}: {error!r}") from error
+
+        def number_at(name):
+            head = found.get(name, "0 ").split(" ", 1)[0]
+            return int(head) if head.isdigit() else -1
+
+        for name in list(self.keys):
+            number = number_at(name)
+            self.read(path, name, number, self.last + 1, self.last + 2, None)
+            self.twin(path, name, number, number_at(name + "~"))
+        return found
+
+    # ---- Judging ---------------------------------------------------------------------------------------------------
+    def check_key(self, name, clusters):
+        """One sweep over the zones in the order of their begins."""
+        forward, backward = [], []
+        for number, cluster in clusters.items():
+            if cluster.outcome == "fail" and cluster.seen > 0:
+                self.violation(f"{name}: {number} was seen, but its put surely failed")
+            if cluster.outcome == "ok" or cluster.seen > 0:
+                if cluster.first_end < cluster.last_begin:
+                    forward.append((cluster.first_end, cluster.last_begin, number))
+                else:
+                    backward.append((cluster.last_begin, cluster.first_end, number))
+        forward.sort()
+        for (begin, end, number), (later_begin, later_end, later) in zip(forward, forward[1:]):
+            if later_begin < end:
+                self.violation(f"{name}: {number} surely was there from {begin} to {end} us, and {later} from {later_begin} to "
+                               f"{later_end} us")
+        backward.sort()
+        at = 0
+        for begin, end, number in backward:
+            # Forward zones don't overlap, or there is a violation already: the one that may hold this is the last that began before.
+            while at < len(forward) and forward[at][0] < begin:
+                at += 1
+            if at > 0 and end < forward[at - 1][1]:
+                self.violation(f"{name}: {number} must have been there at a moment of {begin} to {end} us, but {forward[at - 1][2]} "
+                               f"surely was from {forward[at - 1][0]} to {forward[at - 1][1]} us: a lost write or an old read")
+
+    def check_revisions(self):
+        """Of all puts whose revision is known, by time: whoever begins after another's end has a higher revision."""
+        begins, ends = [], []
+        for name, clusters in self.keys.items():
+            for number, cluster in clusters.items():
+                if cluster.revision is not None:
+                    begins.append((cluster.begin, cluster.revision, name, number))
+                    ends.append((cluster.end, cluster.revision, name, number))
+        begins.sort()
+        ends.sort()
+        at, newest = 0, (0, 0, "", 0)
+        for begin, revision, name, number in begins:
+            while ends[at][0] < begin:
+                newest = max(newest, ends[at], key=lambda put: put[1])
+                at += 1
+            if revision <= newest[1]:
+                self.violation(f"{name}: {number} has revision {revision}, but {newest[2]}: {newest[3]}, put before, has {newest[1]}")
+
+    def judge(self):
+        for name, clusters in self.keys.items():
+            self.check_key(name, clusters)
+        self.check_revisions()
+        if self.counts["put ok"] == 0 or self.counts["read ok"] == 0:
+            self.violation("nothing was acknowledged or nothing was read")
 
 
-main()
+def main(argv):
+    if len(argv) < 2:
+        print(__doc__)
+        return 2
+    judge = Judge()
+    try:
+        judge.load(argv[1])
+        states = [(path, judge.final(path)) for path in argv[2:]]
+    except (Bad, OSError) as error:
+        print(f"bad input: {error}")
+        return 2
+    for path, found in states[1:]:
+        if found != states[0][1]:
+            names = sorted(set(found) | set(states[0][1]))
+            judge.violation(f"{path} and {states[0][0]} differ, first at {next(n for n in names if found.get(n) != states[0][1].get(n))}")
+    judge.judge()
+    for text in judge.violations[:SHOWN_MAX]:
+        print(f"violation: {text}")
+    if len(judge.violations) > SHOWN_MAX:
+        print(f"and {len(judge.violations) - SHOWN_MAX} more")
+    counts = judge.counts
+    print(f"{'bad' if judge.violations else 'good'}: {counts['put ok']} puts acknowledged, {counts['put fail']} failed, "
+          f"{counts['put info']} unknown; {counts['read ok']} reads, {counts['read fail']} failed; {len(judge.keys)} keys, "
+          f"{len(states)} final states")
+    return 1 if judge.violations else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

@@ -13,12 +13,17 @@ number=0
 failed=0
 # A port base from the process id keeps parallel runs apart: 20000 to 29990.
 port_base=$((20000 + ($$ % 1000) * 10))
-bin=$root/build/bin
+bin=${HOLDFAST_BIN:-$root/build/bin}
 background=()
+
+# A test's own cleaning up, before the folder goes: the name of a function.
+at_finish=:
 
 finish() {
     local code=$?
-    trap - EXIT INT TERM
+    trap '' INT TERM
+    trap - EXIT
+    "$at_finish"
     for pid in "${background[@]}"; do
         kill -KILL "$pid" 2>/dev/null
     done
@@ -33,7 +38,9 @@ finish() {
     [ $code -eq 0 ] && code=$failed
     exit $code
 }
-trap finish EXIT INT TERM
+trap finish EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
 
 ok() {
     number=$((number + 1))

@@ -68,8 +68,8 @@ static int remove_certificates(void **state) {
 }
 
 static void on_give_up(struct env_timer *timer) {
-    (void)timer;
-    CHECK(!"the test took too long");
+    bool took_too_long = timer != NULL;
+    CHECK(!took_too_long);
 }
 
 static void stop_when_both_closed(struct net *net) {
@@ -88,8 +88,7 @@ static void end_closed(struct connection_handler *handler, const struct error *e
 
 static void end_drained(struct connection_handler *handler) { (void)handler; }
 
-/* ---- The server: greets or refuses, then echoes
- * ---------------------------------------------------------------------- */
+/* ---- The server: greets or refuses, then echoes -------------------------------------------------------------- */
 
 static void server_opened(struct connection_handler *handler) {
     struct end *end = CONTAINER_OF(handler, struct end, handler);
@@ -129,8 +128,7 @@ static void note_rejected(void *context, const char *address, const struct error
     assert_non_null(strstr(err->message, "TLS"));
 }
 
-/* ---- The client: keeps some requests in flight
- * ------------------------------------------------------------------------- */
+/* ---- The client: keeps some requests in flight --------------------------------------------------------------- */
 
 static void client_send(struct net *net) {
     uint32_t len = net->sent % 10 == 0 ? RAW_BYTES_MAX : net->sent % 300;

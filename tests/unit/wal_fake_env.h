@@ -260,6 +260,18 @@ static inline enum status fake_size(struct env_file *base, uint64_t *ret, struct
     return STATUS_OK;
 }
 
+static inline enum status fake_truncate(struct env_file *base, uint64_t size_bytes, struct error *err) {
+    struct fake_inode *inode = CONTAINER_OF(base, struct fake_file, base)->inode;
+    enum status status;
+    CHECK(!fake_of(base->env)->on_loop && size_bytes <= inode->size);
+    if (!fake_touch(fake_of(base->env), err, &status)) {
+        return status;
+    }
+    memset(inode->seen + size_bytes, 0, inode->size - size_bytes);
+    inode->size = size_bytes;
+    return STATUS_OK;
+}
+
 static inline enum status fake_rename(struct env *env, const char *from, const char *to, struct error *err) {
     struct fake_env *fake = fake_of(env);
     enum status status;
@@ -373,6 +385,7 @@ static const struct env_ops fake_ops = {.clock_us = fake_clock_us,
                                         .pwrite = fake_pwrite,
                                         .sync = fake_sync,
                                         .size = fake_size,
+                                        .truncate = fake_truncate,
                                         .rename = fake_rename,
                                         .unlink = fake_unlink,
                                         .mkdir = fake_mkdir,
@@ -516,7 +529,7 @@ static inline void fake_choose_sector(struct fake_env *fake, uint8_t *durable, c
 
 /* What a power loss leaves. Call while the write in flight is still in flight: it may have got anywhere. */
 static inline void fake_lose_power(struct fake_env *fake) {
-    LIST_FOREACH(node, &fake->ios) {
+    LIST_FOREACH (node, &fake->ios) {
         struct env_io *io = LIST_ENTRY(node, struct env_io, link);
         struct fake_inode *inode = CONTAINER_OF(io->file, struct fake_file, base)->inode;
         for (size_t at = 0; io->kind == ENV_IO_WRITE_DSYNC && at < io->len; at += FAKE_SECTOR) {

@@ -1,0 +1,204 @@
+/*
+ * What a store should hold, kept in the most naive way: the list of all entries. Looking a key up walks back through
+ * it.
+ *
+ * It is the log, too: entries stay when a store crashes, and are replayed behind the frontier that it comes back with.
+ */
+#ifndef HOLDFAST_TESTS_STORAGE_MODEL_H
+#define HOLDFAST_TESTS_STORAGE_MODEL_H
+
+#include "node/base/random.h"
+#include "tests/unit/storage_host.h"
+
+enum { MODEL_ENTRIES_MAX = 6000, MODEL_OPERATIONS_MAX = 4, MODEL_KEYS = 40, MODEL_VALUE_BYTES_MAX = 400 };
+
+struct model_entry {
+    uint8_t count;
+    struct {
+        uint8_t key;
+        bool is_delete;
+        uint16_t value_len;
+    } operations[MODEL_OPERATIONS_MAX];
+};
+
+struct model {
+    uint64_t count; /* entries 1..count exist */
+    uint64_t horizon;
+    struct model_entry entries[MODEL_ENTRIES_MAX + 1];
+};
+
+/* Keys of several lengths that share prefixes, NUL included. */
+static inline struct slice model_key(unsigned key, uint8_t out[32]) {
+    size_t len = 2 + key % 5;
+    out[0] = (uint8_t)('a' + key / 8);
+    memset(out + 1, key % 3 == 0 ? 0 : 'k', len);
+    out[len] = (uint8_t)key;
+    return slice_of(out, len + 1);
+}
+
+static inline struct slice model_value(uint64_t index, unsigned ordinal, size_t len,
+                                       uint8_t out[MODEL_VALUE_BYTES_MAX]) {
+    for (size_t i = 0; i < len; i++) {
+        out[i] = (uint8_t)(index * 31 + ordinal * 7 + i);
+    }
+    return slice_of(out, len);
+}
+
+/* A random entry at the end of the log; sometimes one without data. Returns its index. */
+static inline uint64_t model_grow(struct model *model, struct random *random) {
+    assert_true(model->count < MODEL_ENTRIES_MAX);
+    struct model_entry *entry = &model->entries[++model->count];
+    entry->count = (uint8_t)random_below(random, MODEL_OPERATIONS_MAX + 1);
+    for (unsigned i = 0; i < entry->count; i++) {
+        entry->operations[i].key = (uint8_t)random_below(random, MODEL_KEYS);
+        entry->operations[i].is_delete = random_chance(random, 1, 3);
+        entry->operations[i].value_len = (uint16_t)random_below(random, MODEL_VALUE_BYTES_MAX);
+    }
+    return model->count;
+}
+
+/* The batch of an entry; borrowed until the next call. */
+static inline struct slice model_batch(const struct model *model, uint64_t index) {
+    static uint8_t keys[MODEL_OPERATIONS_MAX][32];
+    static uint8_t values[MODEL_OPERATIONS_MAX][MODEL_VALUE_BYTES_MAX];
+    static uint8_t batch[MODEL_OPERATIONS_MAX * (MODEL_VALUE_BYTES_MAX + 64)];
+    const struct model_entry *entry = &model->entries[index];
+    struct batch_operation operations[MODEL_OPERATIONS_MAX];
+    for (unsigned i = 0; i < entry->count; i++) {
+        bool is_delete = entry->operations[i].is_delete;
+        operations[i].kind = is_delete ? BATCH_DELETE : BATCH_PUT;
+        operations[i].key = model_key(entry->operations[i].key, keys[i]);
+        operations[i].value =
+            is_delete ? SLICE_EMPTY : model_value(index, i, entry->operations[i].value_len, values[i]);
+    }
+    if (entry->count == 0) {
+        return SLICE_EMPTY;
+    }
+    batch_encode(batch, operations, entry->count);
+    return slice_of(batch, batch_size(operations, entry->count));
+}
+
+/* The newest put of the key at or below the revision; false if there is none or it was deleted. */
+static inline bool model_find(const struct model *model, unsigned key, uint64_t revision, uint64_t *ret_index,
+                              unsigned *ret_ordinal) {
+    for (uint64_t index = revision; index > 0; index--) {
+        const struct model_entry *entry = &model->entries[index];
+        for (unsigned i = entry->count; i-- > 0;) {
+            if (entry->operations[i].key == key) {
+                *ret_index = index;
+                *ret_ordinal = i;
+                return !entry->operations[i].is_delete;
+            }
+        }
+    }
+    return false;
+}
+
+/* One lookup. A status other than found or not found is returned and judged by the caller. */
+static inline enum status model_check_key(const struct model *model, struct storage_view *view, unsigned key,
+                                          uint64_t revision, struct error *err) {
+    uint8_t key_bytes[32];
+    uint8_t value_bytes[MODEL_VALUE_BYTES_MAX];
+    uint64_t index = 0;
+    unsigned ordinal = 0;
+    uint64_t got_revision = 0;
+    struct slice fast;
+    struct buf value;
+    bool exists = model_find(model, key, revision, &index, &ordinal);
+    struct slice name = model_key(key, key_bytes);
+    buf_init(&value, alloc_system(), 0);
+    enum status status = storage_get(view, name, revision, &value, &got_revision, err);
+    if (status == STATUS_OK || status == STATUS_NOT_FOUND) {
+        assert_int_equal(status == STATUS_OK, exists);
+    }
+    if (status == STATUS_OK) {
+        struct slice want =
+            model_value(index, ordinal, model->entries[index].operations[ordinal].value_len, value_bytes);
+        assert_true(slice_equal(want, buf_slice(&value)));
+        assert_int_equal(got_revision, index);
+    }
+    enum storage_lookup lookup = storage_get_memory(view, name, revision, &fast, &got_revision);
+    if (lookup == STORAGE_FOUND) {
+        assert_true(exists && got_revision == index);
+    } else if (lookup == STORAGE_ABSENT) {
+        assert_false(exists);
+    }
+    buf_deinit(&value);
+    return status;
+}
+
+static inline int model_compare_keys(unsigned a, unsigned b) {
+    uint8_t bytes[2][32];
+    return slice_compare(model_key(a, bytes[0]), model_key(b, bytes[1]));
+}
+
+/* All keys in [lower, upper) by iterator, against the model. Either may be MODEL_KEYS: no bound. */
+static inline enum status model_check_scan(const struct model *model, struct storage_view *view, unsigned lower,
+                                           unsigned upper, uint64_t revision, struct error *err) {
+    uint8_t bounds[2][32];
+    struct slice from = lower == MODEL_KEYS ? SLICE_EMPTY : model_key(lower, bounds[0]);
+    struct slice to = upper == MODEL_KEYS ? SLICE_EMPTY : model_key(upper, bounds[1]);
+    unsigned wanted = 0;
+    for (unsigned key = 0; key < MODEL_KEYS; key++) {
+        uint64_t index;
+        unsigned ordinal;
+        bool inside = (lower == MODEL_KEYS || model_compare_keys(key, lower) >= 0) &&
+                      (upper == MODEL_KEYS || model_compare_keys(key, upper) < 0);
+        wanted += inside && model_find(model, key, revision, &index, &ordinal);
+    }
+    struct storage_iterator *iterator;
+    enum status status = storage_iterator_new(view, revision, from, to, &iterator, err);
+    if (status != STATUS_OK) {
+        return status;
+    }
+    unsigned seen = 0;
+    uint8_t last[32];
+    size_t last_len = 0;
+    while ((status = storage_iterator_next(iterator, err)) == STATUS_OK) {
+        struct slice name = storage_iterator_key(iterator);
+        uint8_t value_bytes[MODEL_VALUE_BYTES_MAX];
+        uint64_t index = 0;
+        unsigned ordinal = 0;
+        unsigned key = name.data[name.len - 1];
+        assert_true(key < MODEL_KEYS && model_find(model, key, revision, &index, &ordinal));
+        struct slice want =
+            model_value(index, ordinal, model->entries[index].operations[ordinal].value_len, value_bytes);
+        assert_true(slice_equal(storage_iterator_value(iterator), want));
+        assert_int_equal(storage_iterator_revision(iterator), index);
+        assert_true(last_len == 0 || slice_compare(slice_of(last, last_len), name) < 0);
+        memcpy(last, name.data, name.len);
+        last_len = name.len;
+        seen++;
+    }
+    if (status == STATUS_NOT_FOUND) {
+        assert_int_equal(seen, wanted);
+    }
+    storage_iterator_free(iterator);
+    return status;
+}
+
+/* Everything at one revision. */
+static inline void model_check_all(const struct model *model, struct host *host, uint64_t revision) {
+    struct error err;
+    struct storage_view *view = storage_view_acquire(host->storage);
+    error_clear(&err);
+    for (unsigned key = 0; key < MODEL_KEYS; key++) {
+        enum status status = model_check_key(model, view, key, revision, &err);
+        if (status != STATUS_OK && status != STATUS_NOT_FOUND) {
+            fail_msg("key %u at %u: %s", key, (unsigned)revision, err.message);
+        }
+    }
+    assert_int_equal(model_check_scan(model, view, MODEL_KEYS, MODEL_KEYS, revision, &err), STATUS_NOT_FOUND);
+    storage_view_release(view);
+}
+
+/* Applies log entries up to the end. */
+static inline void model_replay(const struct model *model, struct host *host) {
+    for (uint64_t index = storage_applied_index(host->storage) + 1; index <= model->count; index++) {
+        struct error err;
+        assert_int_equal(storage_apply(host->storage, index, 1, model_batch(model, index), &err), STATUS_OK);
+    }
+    storage_set_durable(host->storage, model->count);
+}
+
+#endif

@@ -1,0 +1,547 @@
+/*
+ * What the engine does when disk or memory fail: full disks, failed writes and syncs, bad blocks, failed allocations.
+ *
+ * Would break these: a failed sync that is tried again on the same file; a manifest failure that is survived; a full
+ * disk that is fatal, loses data or keeps the store from opening; a bad block that stops writes or hurts other keys; a
+ * wrong value from a damaged table; a leak or half an entry after a failed allocation.
+ */
+#include "tests/unit/storage_model.h"
+
+#include <stdlib.h>
+
+static struct host host;
+
+static int setup(void **state) {
+    (void)state;
+    host_new(&host, 1);
+    return 0;
+}
+
+static int teardown(void **state) {
+    (void)state;
+    host_free(&host);
+    return 0;
+}
+
+static struct storage_stats stats(void) {
+    struct storage_stats now;
+    storage_get_stats(host.storage, &now);
+    return now;
+}
+
+static void arm(const char *specification) {
+    assert_int_equal(fault_arm(sim_node_faults(host.node), specification, NULL), STATUS_OK);
+}
+
+static void disarm(enum fault_hook hook) { fault_disarm(sim_node_faults(host.node), hook); }
+
+static enum status count_table(void *context, const char *name) {
+    *(unsigned *)context += strstr(name, ".sst") != NULL;
+    return STATUS_OK;
+}
+
+static unsigned tables_on_disk(void) {
+    unsigned count = 0;
+    assert_int_equal(env_list_dir(host.env, "/data", count_table, &count, NULL), STATUS_OK);
+    return count;
+}
+
+static bool has_failed(void *context) { return ((struct host *)context)->failed_count > 0; }
+
+/* ---- Flush ---------------------------------------------------------------------------------------------------- */
+
+static void test_h31_full_disk_during_flush_is_waited_out(void **state) {
+    (void)state;
+    host_open(&host);
+    (void)host_put(&host, "a", "1");
+    arm("flush.write=error(ENOSPC)");
+    storage_flush(host.storage);
+    host_run_ms(&host, 3500);
+    assert_int_equal(host.full_count, 1);
+    assert_int_equal(host.free_count, 0);
+    assert_int_equal(host.failed_count, 0);
+    assert_int_equal(tables_on_disk(), 0);
+    host_assert(&host, "a", "1");
+    (void)host_delete(&host, "a"); /* writes go on */
+    host_assert(&host, "a", NULL);
+    disarm(FAULT_FLUSH_WRITE);
+    assert_true(host_wait(&host, host_is_settled));
+    assert_int_equal(host.full_count, 1);
+    assert_int_equal(host.free_count, 1);
+    assert_int_equal(host.flushed.index, 1);
+    host_close(&host);
+}
+
+static void test_h31_store_opens_on_a_full_disk(void **state) {
+    (void)state;
+    host_open(&host);
+    (void)host_put(&host, "a", "1");
+    host_flush(&host);
+    host_crash(&host, SIM_CRASH_POWER);
+    for (int i = 0; i < 3; i++) {
+        arm("manifest.write=error(ENOSPC);flush.write=error(ENOSPC)");
+        host_open(&host);
+        host_assert(&host, "a", "1");
+        host_crash(&host, SIM_CRASH_PROCESS);
+    }
+    host_open(&host);
+    (void)host_put(&host, "b", "1");
+    host_flush(&host);
+    host_reopen(&host);
+    host_assert_scan(&host, 2, "", "", "a=1 b=1");
+    host_close(&host);
+}
+
+static void test_h31_rotation_without_space_goes_on_in_the_old_manifest(void **state) {
+    (void)state;
+    host.options.manifest_bytes_max = 16 * 1024;
+    host.options.l0_files_merge = 1000;
+    host_open(&host);
+    (void)host_put(&host, "a", "1");
+    host_flush(&host); /* from the second edit on the bound is passed */
+    for (int i = 0; i < 10; i++) {
+        (void)host_put(&host, "a", "1");
+        arm("manifest.write=error(ENOSPC),count=1"); /* the first write of the new file; the append after it works */
+        host_flush(&host);
+        assert_int_equal(atomic_load(&sim_node_faults(host.node)->rules[FAULT_MANIFEST_WRITE].hits), 3);
+        disarm(FAULT_MANIFEST_WRITE);
+    }
+    assert_int_equal(host.failed_count, 0);
+    assert_int_equal(env_unlink(host.env, "/data/MANIFEST-0000000000000004", NULL), STATUS_NOT_FOUND);
+    host_crash(&host, SIM_CRASH_POWER);
+    host_open(&host);
+    assert_int_equal(storage_frontier(host.storage)->index, 11);
+    host_assert(&host, "a", "1");
+    host_close(&host);
+}
+
+static void test_h27_failed_sync_of_a_table_is_never_repeated(void **state) {
+    (void)state;
+    host_open(&host);
+    (void)host_put(&host, "a", "1");
+    arm("flush.sync=error(EIO),count=1");
+    storage_flush(host.storage);
+    assert_true(host_wait(&host, host_all_flushed));
+    assert_int_equal(host.failed_count, 0);
+    assert_int_equal(tables_on_disk(), 1);
+    /* Table 2 was the attempt whose sync failed: it is gone, another file took its place. */
+    assert_int_equal(env_unlink(host.env, "/data/0000000000000002.sst", NULL), STATUS_NOT_FOUND);
+    host_reopen(&host);
+    host_assert(&host, "a", "1");
+    host_close(&host);
+}
+
+static void test_storage_flush_that_keeps_failing_is_final(void **state) {
+    (void)state;
+    host_open(&host);
+    (void)host_put(&host, "a", "1");
+    arm("flush.write=error(EIO)");
+    storage_flush(host.storage);
+    assert_true(host_wait(&host, has_failed));
+    host_run_ms(&host, 20000);
+    assert_int_equal(host.failed_count, 1);
+    assert_int_equal(host.failed.code, STATUS_IO);
+    assert_non_null(strstr(host.failed.message, ".sst"));
+    assert_int_equal(host.flushed_count, 0);
+    assert_int_equal(tables_on_disk(), 0);
+    host_assert(&host, "a", "1");
+    host_close(&host);
+}
+
+/* ---- Manifest ------------------------------------------------------------------------------------------------- */
+
+static void check_manifest_failure_is_final(const char *specification, enum fault_hook hook, bool rotating) {
+    host.options.manifest_bytes_max = rotating ? 1 : 1024 * 1024;
+    host_open(&host);
+    (void)host_put(&host, "a", "1");
+    host_flush(&host);
+    for (int i = 0; rotating && i < 3; i++) { /* until the bound of twice the snapshot is near */
+        (void)host_put(&host, "a", "1");
+        host_flush(&host);
+    }
+    (void)host_put(&host, "b", "1");
+    unsigned flushed = host.flushed_count;
+    arm(specification);
+    while (host.failed_count == 0) {
+        storage_flush(host.storage);
+        host_run_ms(&host, 100);
+        if (host.failed_count == 0) {
+            flushed = host.flushed_count;
+            (void)host_put(&host, "b", "1");
+        }
+    }
+    assert_int_equal(host.failed_count, 1);
+    assert_int_equal(host.flushed_count, flushed);
+    uint64_t hits = atomic_load(&sim_node_faults(host.node)->rules[hook].hits);
+    (void)host_put(&host, "c", "1");
+    storage_flush(host.storage);
+    host_run_ms(&host, 5000);
+    assert_int_equal(atomic_load(&sim_node_faults(host.node)->rules[hook].hits), hits);
+    assert_int_equal(host.failed_count, 1);
+    assert_int_equal(host.flushed_count, flushed);
+    /* Whether the edit counts is open; everything before it does. */
+    uint64_t acknowledged = host.flushed.index;
+    host_crash(&host, SIM_CRASH_POWER);
+    host_open(&host);
+    assert_true(storage_frontier(host.storage)->index >= acknowledged);
+    host_assert(&host, "a", "1");
+    host_close(&host);
+}
+
+static void test_h27_failed_manifest_write_is_final(void **state) {
+    (void)state;
+    check_manifest_failure_is_final("manifest.write=error(EIO)", FAULT_MANIFEST_WRITE, false);
+}
+
+static void test_h27_failed_manifest_sync_is_final(void **state) {
+    (void)state;
+    check_manifest_failure_is_final("manifest.sync=error(EIO)", FAULT_MANIFEST_SYNC, false);
+}
+
+static void test_h27_failed_sync_of_the_mark_is_final(void **state) {
+    (void)state;
+    check_manifest_failure_is_final("manifest.sync=error(EIO),after=1", FAULT_MANIFEST_SYNC, false);
+}
+
+static void test_h27_failed_manifest_rename_is_final(void **state) {
+    (void)state;
+    check_manifest_failure_is_final("manifest.rename=error(ENOSPC)", FAULT_MANIFEST_RENAME, true);
+}
+
+/* ---- Bad blocks ----------------------------------------------------------------------------------------------- */
+
+/* Three tables of 40 keys each, disjoint in level 0, not merged. Returns after a restart without any cache. */
+static void make_tables(void) {
+    host.options.l0_files_merge = 1000;
+    host_open(&host);
+    for (unsigned table = 0; table < 3; table++) {
+        for (unsigned i = 0; i < 40; i++) {
+            char key[16];
+            (void)snprintf(key, sizeof key, "%c%02u", 'a' + table, i);
+            (void)host_put(&host, key, "a value of some length, so that there are several blocks");
+        }
+        host_flush(&host);
+    }
+}
+
+static void test_h50_bad_block_hurts_only_its_reads(void **state) {
+    (void)state;
+    struct error err;
+    make_tables();
+    assert_int_equal(sim_disk_corrupt(host.node, "/data/0000000000000003.sst", 100, 4), STATUS_OK);
+    unsigned bad = 0;
+    for (unsigned i = 0; i < 40; i++) {
+        char key[16];
+        (void)snprintf(key, sizeof key, "b%02u", i);
+        enum status status = host_get_at(&host, slice_of_string(key), 120, NULL, &err);
+        if (status == STATUS_CORRUPT) {
+            assert_non_null(strstr(err.message, "/data/0000000000000003.sst"));
+            assert_non_null(strstr(err.message, "offset 64"));
+            bad++;
+        } else {
+            assert_int_equal(status, STATUS_OK);
+        }
+    }
+    assert_true(bad > 0 && bad < 15);
+    host_assert(&host, "a00", "a value of some length, so that there are several blocks");
+    host_assert(&host, "c39", "a value of some length, so that there are several blocks");
+    /* A scan fails where it meets the block, and stays failed. */
+    struct storage_view *view = storage_view_acquire(host.storage);
+    struct storage_iterator *iterator;
+    assert_int_equal(storage_iterator_new(view, 120, slice_of_string("b"), slice_of_string("c"), &iterator, NULL),
+                     STATUS_OK);
+    assert_int_equal(storage_iterator_next(iterator, &err), STATUS_CORRUPT);
+    assert_int_equal(storage_iterator_next(iterator, &err), STATUS_CORRUPT);
+    storage_iterator_free(iterator);
+    storage_view_release(view);
+    host_close(&host);
+}
+
+static void test_h50_merge_that_meets_a_bad_block_stops_nothing(void **state) {
+    (void)state;
+    make_tables();
+    assert_int_equal(sim_disk_corrupt(host.node, "/data/0000000000000003.sst", 100, 4), STATUS_OK);
+    host_close(&host);
+    host.options.l0_files_merge = 3;
+    host_open(&host);
+    host_run_ms(&host, 1000);
+    assert_int_equal(stats().merge_failures, 1);
+    assert_non_null(strstr(stats().problem, "/data/0000000000000003.sst"));
+    assert_int_equal(host.failed_count, 0);
+    assert_int_equal(tables_on_disk(), 3);
+    for (int i = 0; i < 200; i++) { /* flushes and reads go on */
+        (void)host_put(&host, "new", "a value of some length, so that there are several blocks");
+    }
+    host_flush(&host);
+    host_assert(&host, "a07", "a value of some length, so that there are several blocks");
+    host_run_ms(&host, 100 * 1000);
+    assert_in_range(stats().merge_failures, 2, 5); /* tried again, not in a loop */
+    assert_int_equal(stats().merges, 0);
+    assert_int_equal(host.failed_count, 0);
+    host_close(&host);
+}
+
+static void test_h50_merge_goes_on_when_reads_work_again(void **state) {
+    (void)state;
+    make_tables();
+    host_close(&host);
+    host.options.l0_files_merge = 3;
+    arm("sst.read=error(EIO),after=20"); /* the openings work */
+    host_open(&host);
+    host_run_ms(&host, 1000);
+    assert_true(stats().merge_failures > 0);
+    disarm(FAULT_SST_READ);
+    assert_true(host_wait(&host, host_is_settled));
+    assert_int_equal(stats().files[0], 0);
+    host_assert(&host, "b07", "a value of some length, so that there are several blocks");
+    host_close(&host);
+}
+
+static void test_h31_full_disk_during_merge_drops_outputs_and_is_waited_out(void **state) {
+    (void)state;
+    make_tables();
+    host_close(&host);
+    host.options.l0_files_merge = 3;
+    arm("flush.write=error(ENOSPC)");
+    host_open(&host);
+    host_run_ms(&host, 3500);
+    assert_int_equal(host.full_count, 1);
+    assert_int_equal(tables_on_disk(), 3);
+    disarm(FAULT_FLUSH_WRITE);
+    assert_true(host_wait(&host, host_is_settled));
+    host_run_ms(&host, 100);
+    assert_int_equal(host.free_count, 1);
+    assert_int_equal(stats().merges, 1);
+    host_assert(&host, "b07", "a value of some length, so that there are several blocks");
+    host_close(&host);
+}
+
+/* ---- Every byte of a table ------------------------------------------------------------------------------------ */
+
+struct table_copy {
+    char path[64];
+    uint8_t bytes[16 * 1024];
+    size_t len;
+};
+
+static void read_table(struct table_copy *copy, const char *path) {
+    struct env_file *file;
+    (void)snprintf(copy->path, sizeof copy->path, "%s", path);
+    assert_int_equal(env_open(host.env, path, ENV_OPEN_READ, &file, NULL), STATUS_OK);
+    assert_int_equal(env_pread(file, copy->bytes, sizeof copy->bytes, 0, &copy->len, NULL), STATUS_OK);
+    assert_true(copy->len < sizeof copy->bytes);
+    env_close(file);
+}
+
+static void write_byte(const struct table_copy *copy, size_t offset, uint8_t byte) {
+    struct env_file *file;
+    assert_int_equal(env_open(host.env, copy->path, ENV_OPEN_WRITE, &file, NULL), STATUS_OK);
+    assert_int_equal(env_pwrite(file, &byte, 1, offset, NULL), STATUS_OK);
+    env_close(file);
+}
+
+static void test_h35_any_flipped_bit_of_a_table_is_found_or_harmless(void **state) {
+    (void)state;
+    static struct model model;
+    static struct table_copy copy;
+    struct random random;
+    struct error err;
+    random_seed(&random, 5);
+    model.count = 0;
+    host.options.l0_files_merge = 1000;
+    host.options.block_bytes = 1024;
+    host_open(&host);
+    for (int i = 0; i < 12; i++) {
+        (void)model_grow(&model, &random);
+    }
+    model_replay(&model, &host);
+    host_flush(&host);
+    host_close(&host);
+    read_table(&copy, "/data/0000000000000002.sst");
+    unsigned refused = 0;
+    unsigned corrupt_reads = 0;
+    for (size_t offset = 0; offset < copy.len; offset++) {
+        write_byte(&copy, offset, (uint8_t)(copy.bytes[offset] ^ (1u << random_below(&random, 8))));
+        enum status status = host_try_open(&host, &err);
+        if (status != STATUS_OK) {
+            assert_true(status == STATUS_CORRUPT || status == STATUS_UNSUPPORTED);
+            assert_non_null(strstr(err.message, "0000000000000002.sst"));
+            refused++;
+        } else {
+            struct storage_view *view = storage_view_acquire(host.storage);
+            for (unsigned key = 0; key < MODEL_KEYS; key++) {
+                status = model_check_key(&model, view, key, model.count, &err);
+                corrupt_reads += status == STATUS_CORRUPT;
+                assert_true(status == STATUS_OK || status == STATUS_NOT_FOUND || status == STATUS_CORRUPT);
+            }
+            status = model_check_scan(&model, view, MODEL_KEYS, MODEL_KEYS, model.count, &err);
+            assert_int_equal(status, STATUS_CORRUPT); /* no byte of a data block goes unchecked */
+            storage_view_release(view);
+            host_close(&host);
+        }
+        write_byte(&copy, offset, copy.bytes[offset]);
+    }
+    assert_true(refused > 200 && corrupt_reads > 1000);
+    host_open(&host);
+    model_check_all(&model, &host, model.count);
+    host_close(&host);
+}
+
+static void test_storage_cut_table_is_refused(void **state) {
+    (void)state;
+    struct error err;
+    make_tables();
+    host_close(&host);
+    struct env_file *file;
+    assert_int_equal(env_open(host.env, "/data/0000000000000003.sst", ENV_OPEN_WRITE, &file, NULL), STATUS_OK);
+    assert_int_equal(env_truncate(file, 700, NULL), STATUS_OK);
+    env_close(file);
+    assert_int_equal(host_try_open(&host, &err), STATUS_CORRUPT);
+    assert_non_null(strstr(err.message, "0000000000000003.sst"));
+}
+
+/* ---- Memory --------------------------------------------------------------------------------------------------- */
+
+static void test_storage_open_with_failing_allocations_is_refused_cleanly(void **state) {
+    (void)state;
+    struct error err;
+    make_tables();
+    host_close(&host);
+    uint64_t before = host_live_blocks(&host);
+    uint64_t n = 0;
+    enum status status;
+    do {
+        n++;
+        sim_node_fail_allocation(host.node, n);
+        status = host_try_open(&host, &err);
+        sim_node_fail_allocation(host.node, 0);
+        if (status != STATUS_OK) {
+            assert_int_equal(status, STATUS_NO_MEMORY);
+            assert_int_equal(host_live_blocks(&host), before);
+        }
+    } while (status != STATUS_OK);
+    assert_true(n > 20);
+    storage_start(host.storage);
+    host_assert(&host, "b07", "a value of some length, so that there are several blocks");
+    host_close(&host);
+    assert_int_equal(host_live_blocks(&host), before);
+}
+
+static void test_storage_apply_with_a_failed_allocation_changes_nothing(void **state) {
+    (void)state;
+    static uint8_t value[40 * 1024];
+    static uint8_t bytes[sizeof value + 64];
+    host.options.memtable_bytes = 1024 * 1024;
+    host_open(&host);
+    (void)host_put(&host, "a", "1");
+    struct batch_operation operations[] = {
+        {BATCH_DELETE, slice_of_string("a"), SLICE_EMPTY},
+        {BATCH_PUT, slice_of_string("b"), slice_of(value, sizeof value)},
+    };
+    batch_encode(bytes, operations, 2);
+    struct slice batch = slice_of(bytes, batch_size(operations, 2));
+    unsigned failures = 0;
+    for (uint64_t index = 2; index < 40; index++) {
+        uint64_t memory = stats().memtable_bytes;
+        sim_node_fail_allocation(host.node, 1);
+        enum status status = storage_apply(host.storage, index, 1, batch, NULL);
+        sim_node_fail_allocation(host.node, 0);
+        if (status != STATUS_OK) {
+            failures++;
+            assert_int_equal(status, STATUS_NO_MEMORY);
+            assert_int_equal(stats().memtable_bytes, memory);
+            assert_int_equal(storage_applied_index(host.storage), index - 1);
+            host_assert(&host, "a", index == 2 ? "1" : NULL);
+            assert_int_equal(storage_apply(host.storage, index, 1, batch, NULL), STATUS_OK);
+        }
+    }
+    assert_true(failures > 10);
+    host_assert(&host, "a", NULL);
+    host_close(&host);
+}
+
+static void test_storage_apply_of_a_malformed_batch_changes_nothing(void **state) {
+    (void)state;
+    struct error err;
+    uint8_t bytes[64];
+    host_open(&host);
+    (void)host_put(&host, "a", "1");
+    struct batch_operation operations[] = {
+        {BATCH_DELETE, slice_of_string("a"), SLICE_EMPTY},
+        {BATCH_PUT, slice_of_string("b"), slice_of_string("1")},
+    };
+    batch_encode(bytes, operations, 2);
+    size_t len = batch_size(operations, 2);
+    uint64_t memory = stats().memtable_bytes;
+    assert_int_equal(storage_apply(host.storage, 2, 1, slice_of(bytes, len - 1), &err), STATUS_CORRUPT);
+    assert_int_equal(stats().memtable_bytes, memory);
+    host_assert(&host, "a", "1");
+    assert_int_equal(storage_apply(host.storage, 2, 1, slice_of(bytes, len), &err), STATUS_OK);
+    host_assert(&host, "a", NULL);
+    host_close(&host);
+}
+
+/* Allocations fail now and then for as long as the workload runs: all that may happen is delay. */
+static void test_storage_flush_and_merge_with_failing_allocations_end_well(void **state) {
+    (void)state;
+    static struct model model;
+    struct random random;
+    random_seed(&random, 3);
+    model.count = 0;
+    host_open(&host);
+    host_close(&host); /* the loop keeps what its timers needed */
+    uint64_t before = host_live_blocks(&host);
+    host_open(&host);
+    for (int i = 0; i < 400; i++) {
+        uint64_t index = model_grow(&model, &random);
+        sim_node_fail_allocations(host.node, 30000);
+        while (!storage_can_apply(host.storage) ||
+               storage_apply(host.storage, index, 1, model_batch(&model, index), NULL) != STATUS_OK) {
+            host_run_ms(&host, 50);
+            assert_int_equal(host.failed_count, 0);
+        }
+        storage_set_durable(host.storage, index);
+        if (i % 20 == 0) {
+            storage_flush(host.storage);
+            host_run_ms(&host, 20);
+        }
+        sim_node_fail_allocations(host.node, 0);
+        if (i % 40 == 0) {
+            model_check_all(&model, &host, index);
+        }
+    }
+    host_flush(&host);
+    assert_true(host_wait(&host, host_is_settled));
+    assert_true(stats().merges > 0);
+    model_check_all(&model, &host, model.count);
+    host_reopen(&host);
+    model_check_all(&model, &host, model.count);
+    host_close(&host);
+    assert_int_equal(host_live_blocks(&host), before);
+}
+
+int main(void) {
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        TEST(test_h31_full_disk_during_flush_is_waited_out),
+        TEST(test_h31_store_opens_on_a_full_disk),
+        TEST(test_h31_rotation_without_space_goes_on_in_the_old_manifest),
+        TEST(test_h27_failed_sync_of_a_table_is_never_repeated),
+        TEST(test_storage_flush_that_keeps_failing_is_final),
+        TEST(test_h27_failed_manifest_write_is_final),
+        TEST(test_h27_failed_manifest_sync_is_final),
+        TEST(test_h27_failed_sync_of_the_mark_is_final),
+        TEST(test_h27_failed_manifest_rename_is_final),
+        TEST(test_h50_bad_block_hurts_only_its_reads),
+        TEST(test_h50_merge_that_meets_a_bad_block_stops_nothing),
+        TEST(test_h50_merge_goes_on_when_reads_work_again),
+        TEST(test_h31_full_disk_during_merge_drops_outputs_and_is_waited_out),
+        TEST(test_h35_any_flipped_bit_of_a_table_is_found_or_harmless),
+        TEST(test_storage_cut_table_is_refused),
+        TEST(test_storage_open_with_failing_allocations_is_refused_cleanly),
+        TEST(test_storage_apply_with_a_failed_allocation_changes_nothing),
+        TEST(test_storage_apply_of_a_malformed_batch_changes_nothing),
+        TEST(test_storage_flush_and_merge_with_failing_allocations_end_well),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
