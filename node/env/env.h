@@ -298,9 +298,9 @@ struct env_transport {
 };
 
 struct env_transport_ops {
-    /* address is "host:port". accepted runs on the loop for each connection; it returns the handler for the new stream,
-     * or NULL to refuse it. context is handed back. The listener's actual address is in env_listener_address (port 0
-     * picks). */
+    /* Loops of one env may listen on one address: they share its connections. address is "host:port". accepted runs on
+     * the loop for each connection; it returns the handler for the new stream, or NULL to refuse it. context is handed
+     * back. The listener's actual address is in env_listener_address (port 0 picks). */
     enum status (*listen)(struct env_transport *transport, struct env_loop *loop, const char *address,
                           struct env_stream_handler *(*accepted)(void *context, struct env_stream *stream),
                           void *context, struct env_listener **ret_listener, struct error *err);

@@ -1,9 +1,8 @@
 /*
  * The client front end of one loop: its connections, and the requests in flight on them.
  *
- * A node has one front end per client thread, or one on the consensus loop where io_threads is 0. Each listens by
- * itself on the same address (the first binds, the others are handed connections' share by SO_REUSEPORT or by the
- * acceptor, as the transport has it).
+ * A node has one front end per client thread, or one on the consensus loop where io_threads is 0. All listen on the
+ * same address; the env shares its connections among them.
  *
  *   accepted --identity--> greeting --> serving --stop--> draining --> gone
  *                     \--> refusal, finish

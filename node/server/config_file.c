@@ -175,15 +175,23 @@ static void begin_section(struct loader *loader, char *head) {
 
 /* ---- Lines ----------------------------------------------------------------------------------------------------- */
 
+/* How many bytes at the front are from this set; lines don't end with a zero byte. */
+static size_t span(const char *text, size_t len, const char *set) {
+    size_t count = 0;
+    while (count < len && text[count] != '\0' && strchr(set, text[count]) != NULL) {
+        count++;
+    }
+    return count;
+}
+
 /* A line that opens with '['. */
 static void see_section_line(struct loader *loader, const char *line, size_t len) {
     const char *end = memchr(line, ']', len);
     size_t head_len = end != NULL ? (size_t)(end - line) - 1 : 0;
-    const char *after = end;
-    while (after != NULL && ++after < line + len && (*after == ' ' || *after == '\t')) {
-    }
+    size_t after = end != NULL ? head_len + 2 : len;
+    after += span(line + after, len - after, " \t");
     char head[LIMIT_NAME_BYTES];
-    if (end == NULL || head_len == 0 || (after < line + len && *after != ';' && *after != '#')) {
+    if (head_len == 0 || (after < len && line[after] != ';' && line[after] != '#')) {
         REFUSE(loader, "this is not a section: expected [name] and nothing behind it");
     } else if (head_len >= 50) { /* where inih cuts */
         REFUSE(loader, "the section's name is too long");
@@ -207,10 +215,7 @@ static void see_line(struct loader *loader, const char *line, size_t len, size_t
             return;
         }
     }
-    size_t blanks = 0;
-    while (blanks < len && (line[blanks] == ' ' || line[blanks] == '\t')) {
-        blanks++;
-    }
+    size_t blanks = span(line, len, " \t");
     bool comment = blanks < len && (line[blanks] == ';' || line[blanks] == '#');
     if (len > len_max) {
         REFUSE(loader, "the line is longer than %zu bytes", len_max);
@@ -221,9 +226,9 @@ static void see_line(struct loader *loader, const char *line, size_t len, size_t
     } else if (line[0] == '[') {
         see_section_line(loader, line, len);
     } else {
-        size_t name_len = strspn(line, "abcdefghijklmnopqrstuvwxyz_0123456789");
-        size_t equals = name_len + strspn(line + name_len, " \t");
-        if (name_len == 0 || equals >= len || line[equals] != '=') {
+        size_t name_len = span(line, len, "abcdefghijklmnopqrstuvwxyz_0123456789");
+        size_t equals = name_len + span(line + name_len, len - name_len, " \t");
+        if (name_len == 0 || equals == len || line[equals] != '=') {
             REFUSE(loader, "expected `key = value`, a [section] or a comment");
         }
     }

@@ -57,6 +57,7 @@ struct node {
     uint32_t front_end_count;   /* made */
     uint32_t front_end_pending; /* orders without an answer */
     struct env_timer timer;     /* RECOVERING: progress; STOPPING: end of grace */
+    struct env_work loops_work;
     struct env_work close_work;
     struct env_task end_task; /* runs stopped or failed from the loop */
 };
@@ -112,7 +113,9 @@ static void on_abandoned(void *context) {
 
 /* ---- Front ends ------------------------------------------------------------------------------------------------- */
 
-static void free_loops(struct node *node) {
+/* Waiting for threads and freeing their loops blocks: a worker's job. */
+static void free_loops(struct env_work *work) {
+    struct node *node = CONTAINER_OF(work, struct node, loops_work);
     for (uint32_t i = 0; i < node->front_end_count; i++) {
         struct front_end *front_end = &node->front_ends[i];
         if (front_end->loop != node->options.loop) {
@@ -121,13 +124,18 @@ static void free_loops(struct node *node) {
             env_loop_free(front_end->loop);
         }
     }
+}
+
+static void on_loops_freed(struct env_work *work) {
+    struct node *node = CONTAINER_OF(work, struct node, loops_work);
     node->front_end_count = 0;
+    consensus_stop(node->consensus, on_consensus_stopped, node);
 }
 
 static void on_all_clients_stopped(struct node *node) {
     env_timer_cancel(&node->timer);
-    free_loops(node);
-    consensus_stop(node->consensus, on_consensus_stopped, node);
+    node->loops_work = (struct env_work){.run = free_loops, .done = on_loops_freed, .loop = node->options.loop};
+    env_work_submit(node->options.env, ENV_WORK_SHORT, &node->loops_work);
 }
 
 static void run_stopped_answer(struct env_message *message) {

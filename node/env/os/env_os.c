@@ -126,6 +126,7 @@ enum status env_os_new(const struct env_os_options *options, struct env **ret_en
     env->base = (struct env){.ops = &env->ops, .alloc = alloc, .faults = options->faults};
     env->tcp.ops = &os_tcp__transport_ops;
     env->use_ring = options->use_ring;
+    list_init(&env->ports);
     CHECK(pthread_mutex_init(&env->lock, NULL) == 0);
     ignore_sigpipe();
     *ret_env = &env->base;

@@ -63,6 +63,7 @@ struct os_env {
     size_t random_left; /* unused bytes at the front of the pool */
     enum os_ring_state ring_state;
     char ring_reason[RING_REASON_BYTES];
+    struct list ports; /* of all loops' listeners: a second one on the same address shares the first one's socket */
 };
 
 static inline struct os_env *os_env_of(struct env *env) { return (struct os_env *)(void *)env; }

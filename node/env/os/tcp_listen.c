@@ -5,6 +5,9 @@
  * gives up its spare descriptor to accept one connection and close it, so that the peer learns of it, and then rests
  * for PAUSE_US: a listener that stays readable doesn't spin.
  *
+ * Loops of one env may listen on the same address: they share one socket, each takes one connection a turn, and who is
+ * idle takes most.
+ *
  * A new stream is handed to `accepted` first, so that its owner can attach; opened follows in this turn's PROCESS
  * stage. Owner: the loop.
  */
@@ -22,6 +25,8 @@ struct tcp_listener {
     struct env_listener base;
     struct os_loop *loop;
     struct list link; /* os_loop.listeners */
+    struct list port; /* os_env.ports, under its lock */
+    bool is_shared;   /* from then on: one connection a turn */
     int fd;
     int spare_fd; /* -1: none could be had */
     bool is_closing;
@@ -110,7 +115,8 @@ static void on_readable(uv_poll_t *poll, int status, int events) {
         rest(listener);
         return;
     }
-    for (int i = 0; i < ACCEPTS_PER_TURN && !listener->is_closing; i++) {
+    int count_max = listener->is_shared ? 1 : ACCEPTS_PER_TURN;
+    for (int i = 0; i < count_max && !listener->is_closing; i++) {
         struct sockaddr_storage address;
         socklen_t address_len = sizeof address;
         memset(&address, 0, sizeof address);
@@ -174,6 +180,34 @@ static int open_socket(struct sockaddr_storage *address, int *ret_fd) {
     return 0;
 }
 
+/* Another descriptor of the socket that this env listens with on the address already, or -1. `port` joins the list in
+ * any case but failure. */
+static int share_socket(struct os_env *env, const char *address, struct tcp_listener *listener) {
+    int fd = -1;
+    CHECK(pthread_mutex_lock(&env->lock) == 0);
+    LIST_FOREACH (node, &env->ports) {
+        struct tcp_listener *other = LIST_ENTRY(node, struct tcp_listener, port);
+        if (fd < 0 && strcmp(other->address, address) == 0) {
+            fd = fcntl(other->fd, F_DUPFD_CLOEXEC, 0);
+        }
+    }
+    listener->is_shared = fd >= 0;
+    CHECK(pthread_mutex_unlock(&env->lock) == 0);
+    return fd;
+}
+
+static void join_ports(struct os_env *env, struct tcp_listener *listener) {
+    CHECK(pthread_mutex_lock(&env->lock) == 0);
+    list_push_back(&env->ports, &listener->port);
+    CHECK(pthread_mutex_unlock(&env->lock) == 0);
+}
+
+static void leave_ports(struct os_env *env, struct tcp_listener *listener) {
+    CHECK(pthread_mutex_lock(&env->lock) == 0);
+    list_remove(&listener->port);
+    CHECK(pthread_mutex_unlock(&env->lock) == 0);
+}
+
 enum status tcp__listen(struct env_transport *transport, struct env_loop *base, const char *address,
                         struct env_stream_handler *(*accepted)(void *context, struct env_stream *stream), void *context,
                         struct env_listener **ret_listener, struct error *err) {
@@ -189,6 +223,10 @@ enum status tcp__listen(struct env_transport *transport, struct env_loop *base, 
         return error_set(err, STATUS_NO_MEMORY, "listen on %s: out of memory", address);
     }
     int sys = open_socket(&bound, &listener->fd);
+    tcp__format(&bound, listener->address);
+    if (sys == EADDRINUSE && (listener->fd = share_socket(os_env_of(base->env), listener->address, listener)) >= 0) {
+        sys = 0;
+    }
     if (sys == 0) {
         sys = -uv_poll_init(&loop->uv, &listener->poll, listener->fd);
         if (sys != 0) {
@@ -206,8 +244,8 @@ enum status tcp__listen(struct env_transport *transport, struct env_loop *base, 
     listener->accepted = accepted;
     listener->context = context;
     env_timer_init(&listener->rest, base, on_rested);
-    tcp__format(&bound, listener->address);
     list_push_back(&loop->listeners, &listener->link);
+    join_ports(os_env_of(base->env), listener);
     CHECK(uv_poll_start(&listener->poll, UV_READABLE, on_readable) == 0);
     *ret_listener = &listener->base;
     return STATUS_OK;
@@ -225,6 +263,7 @@ static void listener_close(struct env_listener *base) {
     CHECK(!listener->is_closing);
     listener->is_closing = true;
     list_remove(&listener->link);
+    leave_ports(os_env_of(listener->loop->base.env), listener);
     env_timer_cancel(&listener->rest);
     uv_close((uv_handle_t *)&listener->poll, on_handle_closed);
     (void)close(listener->fd); /* the port is free on return; uv_close took it out of epoll before */
