@@ -218,6 +218,11 @@ static bool both_closed(void *context) {
     return client.closed_count == 1 && server.closed_count == 1;
 }
 
+static bool client_opened(void *context) {
+    (void)context;
+    return client.opened_count > 0;
+}
+
 static bool client_closed(void *context) {
     (void)context;
     return client.closed_count == 1;
@@ -463,6 +468,23 @@ static void test_listen_on_a_used_port_names_the_address(void **state) {
     assert_null(second);
 }
 
+static void test_listen_on_another_loops_port_shares_it(void **state) {
+    (void)state;
+    struct env_loop *other = NULL;
+    struct env_listener *second = NULL;
+    assert_int_equal(env_loop_new(env, "other", 16, &other, &err), STATUS_OK);
+    assert_int_equal(env_listen(tcp, other, env_listener_address(listener), on_accepted, &server, &second, &err),
+                     STATUS_OK);
+    assert_string_equal(env_listener_address(second), env_listener_address(listener));
+    /* The first one goes on alone when the second is gone. */
+    env_listener_close(second);
+    env_loop_free(other);
+    do_connect(env_listener_address(listener));
+    run_until(client_opened);
+    do_close(&client);
+    run_until(client_closed);
+}
+
 static void test_bad_addresses_are_refused_with_words(void **state) {
     (void)state;
     static const char *const bad[] = {"",         "host",  ":4401",   "host:",   "host:0",  "host:65536", "host:44a",
@@ -687,6 +709,7 @@ int main(void) {
         WITH_LOOP(test_close_while_connecting_closes_without_opened),
         WITH_LOOP(test_connection_refused_is_closed_with_the_address),
         WITH_LOOP(test_listen_on_a_used_port_names_the_address),
+        WITH_LOOP(test_listen_on_another_loops_port_shares_it),
         WITH_LOOP(test_bad_addresses_are_refused_with_words),
         WITH_LOOP(test_peer_reset_is_closed_not_orderly),
         WITH_LOOP(test_half_closed_peer_gets_the_reply_to_what_it_sent),

@@ -182,12 +182,12 @@ static int open_socket(struct sockaddr_storage *address, int *ret_fd) {
 
 /* Another descriptor of the socket that this env listens with on the address already, or -1. `port` joins the list in
  * any case but failure. */
-static int share_socket(struct os_env *env, const char *address, struct tcp_listener *listener) {
+static int share_socket(struct os_env *env, struct tcp_listener *listener) {
     int fd = -1;
     CHECK(pthread_mutex_lock(&env->lock) == 0);
     LIST_FOREACH (node, &env->ports) {
         struct tcp_listener *other = LIST_ENTRY(node, struct tcp_listener, port);
-        if (fd < 0 && strcmp(other->address, address) == 0) {
+        if (fd < 0 && other->loop != listener->loop && strcmp(other->address, listener->address) == 0) {
             fd = fcntl(other->fd, F_DUPFD_CLOEXEC, 0);
         }
     }
@@ -222,9 +222,10 @@ enum status tcp__listen(struct env_transport *transport, struct env_loop *base, 
     if (listener == NULL) {
         return error_set(err, STATUS_NO_MEMORY, "listen on %s: out of memory", address);
     }
+    listener->loop = loop;
     int sys = open_socket(&bound, &listener->fd);
     tcp__format(&bound, listener->address);
-    if (sys == EADDRINUSE && (listener->fd = share_socket(os_env_of(base->env), listener->address, listener)) >= 0) {
+    if (sys == EADDRINUSE && (listener->fd = share_socket(os_env_of(base->env), listener)) >= 0) {
         sys = 0;
     }
     if (sys == 0) {
@@ -238,7 +239,6 @@ enum status tcp__listen(struct env_transport *transport, struct env_loop *base, 
         return error_set_sys(err, sys, "listen on %s", address);
     }
     listener->base.ops = &listener_ops;
-    listener->loop = loop;
     listener->spare_fd = open_spare();
     listener->poll.data = listener;
     listener->accepted = accepted;
