@@ -50,7 +50,7 @@ void client_connection__send(struct client_connection *connection, uint8_t type,
     }
 }
 
-static char *borrow_text(const char *text) { return (char *)(uintptr_t)text; }
+static char *borrow_text(const char *text) { return (char *)text; }
 
 void client_connection__send_error(struct client_connection *connection, uint64_t request_id, enum status status,
                                    bool unknown, const char *message) {
@@ -101,7 +101,7 @@ static void greet(struct client_connection *connection) {
     greeting.has_protocol_max = 1;
     greeting.protocol_max = FRAME_VERSION;
     greeting.has_cluster_id = 1;
-    greeting.cluster_id.data = (uint8_t *)(uintptr_t)config->cluster_id;
+    greeting.cluster_id.data = (uint8_t *)config->cluster_id;
     greeting.cluster_id.len = CONFIG_CLUSTER_ID_BYTES;
     greeting.has_node_id = 1;
     greeting.node_id = config->id;

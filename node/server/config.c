@@ -20,15 +20,13 @@ enum {
     DEFAULT_HEARTBEAT_MS = 30,
     DEFAULT_CONNECTIONS = 4096,
     DEFAULT_REQUESTS = 1024,
-    DEFAULT_IDLE_TIMEOUT_MS = 600 * 1000,
+    DEFAULT_IDLE_TIMEOUT_MS = 600000,
     IO_THREADS_MAX = 64
 };
 
-#define DEFAULT_SEGMENT_BYTES   (72ull * MIB)
-#define DEFAULT_MEMTABLE_BYTES  (64ull * MIB)
-#define DEFAULT_WAL_CACHE_BYTES (32ull * MIB)
-#define DEFAULT_PROPOSAL_BYTES  (64ull * MIB)
-#define SIZE_MAX_BYTES          (64ull * 1024 * MIB)
+#define MIB_BYTES(count) (UINT64_C(1048576) * (count))
+
+#define SIZE_MAX_BYTES MIB_BYTES(65536)
 
 static const struct config_key node_keys[] = {
     {"name", config__parse_name, FIELD(name), .required = true},
@@ -53,26 +51,25 @@ static const struct config_key tls_keys[] = {
 };
 
 static const struct config_key raft_keys[] = {
-    {"election_timeout_ms", config__parse_u32, RANGE(election_timeout_ms, 10, 60 * 1000)},
-    {"heartbeat_ms", config__parse_u32, RANGE(heartbeat_ms, 1, 20 * 1000)},
+    {"election_timeout_ms", config__parse_u32, RANGE(election_timeout_ms, 10, 60000)},
+    {"heartbeat_ms", config__parse_u32, RANGE(heartbeat_ms, 1, 20000)},
 };
 
 static const struct config_key storage_keys[] = {
     {"segment_bytes", config__parse_bytes_size, RANGE(segment_bytes, ENV_BLOCK_BYTES, SIZE_MAX_BYTES)},
-    {"memtable_bytes", config__parse_bytes_size, RANGE(memtable_bytes, 1ull * MIB, SIZE_MAX_BYTES)},
-    {"wal_cache_bytes", config__parse_bytes_size, RANGE(wal_cache_bytes, 1ull * MIB, SIZE_MAX_BYTES)},
+    {"memtable_bytes", config__parse_bytes_size, RANGE(memtable_bytes, MIB_BYTES(1), SIZE_MAX_BYTES)},
+    {"wal_cache_bytes", config__parse_bytes_size, RANGE(wal_cache_bytes, MIB_BYTES(1), SIZE_MAX_BYTES)},
 };
 
 static const struct config_key limits_keys[] = {
-    {"client_connections_max", config__parse_u32, RANGE(client_connections_max, 1, 1000 * 1000)},
+    {"client_connections_max", config__parse_u32, RANGE(client_connections_max, 1, 1000000)},
     {"requests_per_connection_max", config__parse_u32, RANGE(requests_per_connection_max, 1, 65536)},
-    {"proposal_bytes_max", config__parse_bytes_size,
-     RANGE(proposal_bytes_max, 2ull * LIMIT_ENTRY_PAYLOAD_BYTES, SIZE_MAX_BYTES)},
-    {"idle_timeout_ms", config__parse_u32, RANGE(idle_timeout_ms, 0, 7 * 24 * 3600 * 1000u)},
+    {"proposal_bytes_max", config__parse_bytes_size, RANGE(proposal_bytes_max, MIB_BYTES(33), SIZE_MAX_BYTES)},
+    {"idle_timeout_ms", config__parse_u32, RANGE(idle_timeout_ms, 0, 604800000)},
 };
 
 static const struct config_key member_keys[] = {
-    {"id", config__parse_u64, offsetof(struct config_member, id), .min = 1, .max = 1ull << 63, .required = true},
+    {"id", config__parse_u64, offsetof(struct config_member, id), .min = 1, .max = UINT64_C(1) << 63, .required = true},
     {"peer", config__parse_address, MEMBER_FIELD(peer_address), .min = 1, .required = true},
     {"client", config__parse_address, MEMBER_FIELD(client_address), .min = 1, .required = true},
     {"thumbprint", config__parse_hex, MEMBER_FIELD(thumbprint), .required = true},
@@ -83,7 +80,7 @@ static const struct config_key identity_keys[] = {
     {"role", config__parse_role, IDENTITY_FIELD(role), .required = true},
 };
 
-#define KEYS(keys) keys, sizeof keys / sizeof keys[0]
+#define KEYS(keys) (keys), sizeof(keys) / sizeof(keys)[0]
 
 static const struct config_section sections[] = {
     {"node", false, KEYS(node_keys)},    {"log", false, KEYS(log_keys)},          {"tls", false, KEYS(tls_keys)},
@@ -91,6 +88,7 @@ static const struct config_section sections[] = {
     {"member", true, KEYS(member_keys)}, {"identity", true, KEYS(identity_keys)},
 };
 
+static_assert(2 * LIMIT_ENTRY_PAYLOAD_BYTES <= 33 * MIB, "proposal_bytes_max lets two of the largest entries wait");
 static_assert(sizeof node_keys / sizeof node_keys[0] <= CONFIG_SECTION_KEYS_MAX, "the largest section fits");
 static_assert(sizeof sections / sizeof sections[0] + LIMIT_MEMBERS + CONFIG_IDENTITIES_MAX - 2 <= CONFIG_SECTIONS_MAX,
               "every section that may occur has a place");
@@ -107,12 +105,12 @@ void config_init(struct config *config, struct alloc *alloc) {
         .election_timeout_ms = DEFAULT_ELECTION_TIMEOUT_MS,
         .heartbeat_ms = DEFAULT_HEARTBEAT_MS,
         .entry_bytes_max = LIMIT_ENTRY_PAYLOAD_BYTES,
-        .segment_bytes = DEFAULT_SEGMENT_BYTES,
-        .memtable_bytes = DEFAULT_MEMTABLE_BYTES,
-        .wal_cache_bytes = DEFAULT_WAL_CACHE_BYTES,
+        .segment_bytes = MIB_BYTES(72),
+        .memtable_bytes = MIB_BYTES(64),
+        .wal_cache_bytes = MIB_BYTES(32),
         .client_connections_max = DEFAULT_CONNECTIONS,
         .requests_per_connection_max = DEFAULT_REQUESTS,
-        .proposal_bytes_max = DEFAULT_PROPOSAL_BYTES,
+        .proposal_bytes_max = MIB_BYTES(64),
         .idle_timeout_ms = DEFAULT_IDLE_TIMEOUT_MS,
         .alloc = alloc,
     };

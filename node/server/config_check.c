@@ -13,9 +13,8 @@ enum { ELECTION_HEARTBEATS_MIN = 3 };
 
 /* The log keeps four of the largest entries to a segment, each in a group of its own, behind the segment's header
  * block. */
-#define SEGMENT_BYTES_MIN                                                                                              \
-    (ENV_BLOCK_BYTES + 4ull * ((LIMIT_ENTRY_PAYLOAD_BYTES + WAL_RECORD_HEADER_BYTES + 2 * ENV_BLOCK_BYTES) /           \
-                               ENV_BLOCK_BYTES * ENV_BLOCK_BYTES))
+#define GROUP_BYTES_MAX   (UINT64_C(2) * ENV_BLOCK_BYTES + WAL_RECORD_HEADER_BYTES + LIMIT_ENTRY_PAYLOAD_BYTES)
+#define SEGMENT_BYTES_MIN (ENV_BLOCK_BYTES + 4 * (GROUP_BYTES_MAX - GROUP_BYTES_MAX % ENV_BLOCK_BYTES))
 
 static enum status require_sections(const struct config *config, const struct config_places *places,
                                     struct error *err) {
@@ -144,7 +143,7 @@ static enum status check_numbers(const struct config *config, const struct confi
         return config__error(places, config__line_of(places, config, offsetof(struct config, segment_bytes)), err,
                              "segment_bytes = %" PRIu64 " is not a multiple of %d of at least %" PRIu64
                              " (four of the largest entries)",
-                             config->segment_bytes, ENV_BLOCK_BYTES, (uint64_t)SEGMENT_BYTES_MIN);
+                             config->segment_bytes, ENV_BLOCK_BYTES, SEGMENT_BYTES_MIN);
     }
     return STATUS_OK;
 }

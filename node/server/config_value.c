@@ -186,18 +186,8 @@ enum status config__parse_address(const struct config_key *key, const char *fold
     return STATUS_OK;
 }
 
-static int hex_digit(char digit) {
-    if (digit >= '0' && digit <= '9') {
-        return digit - '0';
-    }
-    if (digit >= 'a' && digit <= 'f') {
-        return digit - 'a' + 10;
-    }
-    if (digit >= 'A' && digit <= 'F') {
-        return digit - 'A' + 10;
-    }
-    return -1;
-}
+/* Of a hex digit. */
+static uint8_t digit_value(char digit) { return (uint8_t)(digit <= '9' ? digit - '0' : (digit | 0x20) - 'a' + 10); }
 
 enum status config__parse_hex(const struct config_key *key, const char *folder, const char *text, void *field,
                               struct error *err) {
@@ -209,7 +199,7 @@ enum status config__parse_hex(const struct config_key *key, const char *folder, 
     }
     uint8_t *bytes = field;
     for (size_t i = 0; i < size; i++) {
-        bytes[i] = (uint8_t)(hex_digit(text[2 * i]) << 4 | hex_digit(text[2 * i + 1]));
+        bytes[i] = (uint8_t)(digit_value(text[2 * i]) * 16 + digit_value(text[2 * i + 1]));
     }
     return STATUS_OK;
 }

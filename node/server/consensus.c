@@ -95,9 +95,17 @@ static enum status append_records(struct consensus *consensus, const struct raft
     CHECK(false);
 }
 
+/* A leader with a hanging disk would keep its followers quiet for ever and commit nothing (hazard 13). */
+static bool is_fenced(const struct consensus *consensus, const struct raft_message *message) {
+    return consensus->log_stalled && (message->type == RAFT_APPEND || message->type == RAFT_HEARTBEAT);
+}
+
 static void send_messages(struct consensus *consensus, const struct raft_update *update) {
     for (uint32_t i = 0; i < update->message_count; i++) {
         const struct raft_message *message = &update->messages[i];
+        if (is_fenced(consensus, message)) {
+            continue;
+        }
         if (message->type == RAFT_APPEND) {
             append__send(consensus, message);
         } else {
@@ -259,10 +267,24 @@ void consensus__can_apply(void *context) {
     }
 }
 
+static void note_stall(struct consensus *consensus, bool log_stalled) {
+    if (log_stalled == consensus->log_stalled) {
+        return;
+    }
+    consensus->log_stalled = log_stalled;
+    if (log_stalled) {
+        log_event(consensus->options.logger, LOG_WARN, "log.stalled", "role=%s reason=\"a log write takes over %d ms\"",
+                  raft_role_name(consensus->role), CONSENSUS_FENCE_US / 1000);
+    } else {
+        log_event(consensus->options.logger, LOG_INFO, "log.moves", "role=%s", raft_role_name(consensus->role));
+    }
+}
+
 static void note_progress(struct consensus *consensus) {
     uint64_t now_us = consensus__now_us(consensus);
     struct wal_stats stats;
     wal_get_stats(consensus->wal, &stats);
+    note_stall(consensus, stats.inflight_since_us != 0 && now_us - stats.inflight_since_us >= CONSENSUS_FENCE_US);
     bool log_moves = stats.inflight_since_us == 0 || now_us - stats.inflight_since_us < CONSENSUS_STALL_US;
     bool applied_all = storage_applied_index(consensus->storage) >= consensus->commit_index;
     if (applied_all) {

@@ -44,6 +44,9 @@ static void fail_apply(struct consensus *consensus, struct error *error, uint64_
 /* True if the hook holds apply back. */
 static bool hook_delays(struct consensus *consensus, uint64_t index) {
     struct env *env = consensus->options.env;
+    if (index == consensus->apply_delayed_index) {
+        return false;
+    }
     struct fault_action action = fault_hit(env->faults, FAULT_APPLY);
     uint64_t delay_us = CONSENSUS_HOUSEKEEPING_US;
     struct error error;
@@ -55,7 +58,10 @@ static bool hook_delays(struct consensus *consensus, uint64_t index) {
         (void)error_set(&error, STATUS_IO, "fault hook apply");
         fail_apply(consensus, &error, index);
         return true;
-    case FAULT_KIND_DELAY: delay_us = (uint64_t)action.argument * 1000; break;
+    case FAULT_KIND_DELAY:
+        delay_us = (uint64_t)action.argument * 1000;
+        consensus->apply_delayed_index = index;
+        break;
     case FAULT_KIND_HANG: break; /* asked again after each housekeeping interval, until disarmed */
     }
     if (env_timer_arm(&consensus->apply_timer, consensus__now_us(consensus) + delay_us) != STATUS_OK) {

@@ -26,6 +26,7 @@ enum {
     CONSENSUS_APPENDS_QUEUED_MAX = 256, /* AppendEntries to one peer that wait for the disk */
     CONSENSUS_DEADLINE_STEP_US = 10 * 1000,
     CONSENSUS_HOUSEKEEPING_US = 100 * 1000,
+    CONSENSUS_FENCE_US = 1500 * 1000,    /* a leader with a slower log write falls silent: others may lead */
     CONSENSUS_STALL_US = 5 * 1000 * 1000 /* a log write or an apply that takes longer is no progress */
 };
 
@@ -86,6 +87,7 @@ struct consensus {
     uint64_t commit_index;
     bool apply_suspended; /* a read from the log is under way, or the engine is full, or a fault hook delays */
     bool apply_reading;
+    uint64_t apply_delayed_index; /* the fault hook has delayed this entry already */
     struct wal_read apply_read;
 
     /* Followers' side: the records of one AppendEntries. */
@@ -106,6 +108,7 @@ struct consensus {
     struct error failure; /* code STATUS_OK while all is well */
     struct env_task failure_task;
     struct error space_problem; /* log or engine: disk full */
+    bool log_stalled;           /* the log write under way takes longer than CONSENSUS_FENCE_US */
     bool refusing;              /* the node is stopping: no new requests */
 
     bool stopping;

@@ -47,6 +47,9 @@ static void fill_status(const struct consensus *consensus, struct consensus_stat
         consensus->failure.code != STATUS_OK ? &consensus->failure : &consensus->space_problem;
     if (problem->code != STATUS_OK) {
         (void)snprintf(status->problem, sizeof status->problem, "%s", problem->message);
+    } else if (consensus->log_stalled) {
+        (void)snprintf(status->problem, sizeof status->problem, "a log write takes over %d ms: look at the disk",
+                       CONSENSUS_FENCE_US / 1000);
     }
 }
 

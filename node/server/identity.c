@@ -10,11 +10,12 @@
 void identity_thumbprint_text(const uint8_t thumbprint[ENV_THUMBPRINT_BYTES],
                               char ret_text[2 * ENV_THUMBPRINT_BYTES + 1]) {
     static const char digits[] = "0123456789abcdef";
+    char *at = ret_text;
     for (size_t i = 0; i < ENV_THUMBPRINT_BYTES; i++) {
-        ret_text[2 * i] = digits[thumbprint[i] >> 4];
-        ret_text[2 * i + 1] = digits[thumbprint[i] & 15];
+        *at++ = digits[thumbprint[i] >> 4];
+        *at++ = digits[thumbprint[i] & 15];
     }
-    ret_text[2 * ENV_THUMBPRINT_BYTES] = '\0';
+    *at = '\0';
 }
 
 static bool find(const struct config *config, const uint8_t thumbprint[ENV_THUMBPRINT_BYTES],

@@ -54,9 +54,10 @@ struct node {
     bool stop_requested;
     uint64_t started_us;
     struct front_end front_ends[FRONT_ENDS_MAX];
-    uint32_t front_end_count;   /* made */
-    uint32_t front_end_pending; /* orders without an answer */
-    struct env_timer timer;     /* RECOVERING: progress; STOPPING: end of grace */
+    uint32_t front_end_count;          /* made */
+    uint32_t front_end_pending;        /* orders without an answer */
+    _Atomic uint32_t connection_total; /* clients' connections, of all front ends */
+    struct env_timer timer;            /* RECOVERING: progress; STOPPING: end of grace */
     struct env_work loops_work;
     struct env_work close_work;
     struct env_task end_task; /* runs stopped or failed from the loop */
@@ -200,6 +201,7 @@ static void run_start_order(struct env_message *message) {
         .logger = node->options.logger,
         .listen_address = node->options.config->client_listen,
         .started_us = node->started_us,
+        .connection_total = &node->connection_total,
     };
     front_end->status = clients_start(&options, &front_end->clients, &front_end->error);
     front_end->message.run = run_started_answer;

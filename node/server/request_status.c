@@ -9,7 +9,7 @@ struct status_request {
     struct request *request;
 };
 
-static char *borrow_text(const char *text) { return (char *)(uintptr_t)text; }
+static char *borrow_text(const char *text) { return (char *)text; }
 
 #define SET(message, field, value) ((message)->has_##field = 1, (message)->field = (value))
 
@@ -34,7 +34,7 @@ static void fill_node(Wire__StatusReply *reply, const struct clients *clients) {
     const struct config *config = clients->options.config;
     uint64_t now_us = env_clock_us(clients->options.env);
     reply->has_cluster_id = 1;
-    reply->cluster_id.data = (uint8_t *)(uintptr_t)config->cluster_id;
+    reply->cluster_id.data = (uint8_t *)config->cluster_id;
     reply->cluster_id.len = CONFIG_CLUSTER_ID_BYTES;
     SET(reply, node_id, config->id);
     reply->node_name = borrow_text(config->name);

@@ -29,8 +29,8 @@
 #include "proto/wire.pb-c.h"
 
 enum {
-    CLIENT_ENDPOINTS_MAX = 32,   /* configured and learnt */
-    CLIENT_CONNECTIONS_MAX = 16, /* to one endpoint */
+    CLIENT_ENDPOINTS_MAX = 32,    /* configured and learnt */
+    CLIENT_CONNECTIONS_MAX = 256, /* to one endpoint */
     CLIENT_IN_FLIGHT_MAX = 65536,
     CLIENT_TIMEOUT_MS_MAX = 3600 * 1000,
     CLIENT_REASON_BYTES = 160

@@ -48,6 +48,7 @@ struct client_endpoint {
     char address[LIMIT_ADDRESS_BYTES];
     uint64_t node_id; /* 0: not known yet */
     struct client_link *links[CLIENT_CONNECTIONS_MAX];
+    uint32_t link_count; /* of links, not NULL */
     uint32_t next_link;
     struct list ready;    /* requests that name this endpoint */
     uint32_t failures;    /* in a row */

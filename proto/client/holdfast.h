@@ -93,7 +93,7 @@ struct holdfast_options {
         *server_thumbprints;      /* "hex,..." SHA-256 of acceptable node certificates; NULL: any that the CA signed */
     const char *node;             /* talk to this node only: a name of endpoints, or "host:port"; NULL: to the leader */
     uint32_t timeout_ms;          /* deadline of calls that name none; 1 to 3,600,000 */
-    uint32_t connections;         /* to each node in use, 1 to 16 */
+    uint32_t connections;         /* to each node in use, 1 to 256 */
     uint32_t in_flight_max;       /* requests, 1 to 65,536 */
     uint64_t in_flight_bytes_max; /* keys and values of requests in flight; one request may exceed it alone */
     uint32_t silence_ms; /* a node that sends nothing for so long while requests wait is given up, 50 to 60,000 */

@@ -64,6 +64,7 @@ static void detach(struct client_link *link) {
     for (uint32_t i = 0; i < CLIENT_CONNECTIONS_MAX; i++) {
         if (link->endpoint->links[i] == link) {
             link->endpoint->links[i] = NULL;
+            link->endpoint->link_count--;
         }
     }
     link->attached = false;
@@ -356,6 +357,7 @@ static void link_open(struct client_endpoint *endpoint, uint32_t slot) {
     connection_attach(link->connection, link->stream);
     link->attached = true;
     endpoint->links[slot] = link;
+    endpoint->link_count++;
     list_push_back(&core->links, &link->member);
     watch_start(link);
     return;
@@ -377,8 +379,10 @@ struct client_link *link__pick(struct client_endpoint *endpoint) {
     struct client_link *picked = NULL;
     uint32_t empty = CLIENT_CONNECTIONS_MAX;
     uint32_t count = core->options.connections;
-    CHECK(count > 0 && count <= CLIENT_CONNECTIONS_MAX);
-    for (uint32_t i = 0; i < count; i++) {
+    CHECK(count > 0 && count <= CLIENT_CONNECTIONS_MAX && endpoint->link_count <= count);
+    /* With all links open, one look is enough: the turn goes round, so each is picked, or found idle, in its turn. */
+    bool may_open = endpoint->link_count < count && endpoint->retry_at_us <= now_us;
+    for (uint32_t i = 0; i < count && (picked == NULL || (may_open && empty == CLIENT_CONNECTIONS_MAX)); i++) {
         uint32_t slot = (endpoint->next_link + i) % count;
         struct client_link *link = endpoint->links[slot];
         if (link == NULL) {
@@ -391,7 +395,7 @@ struct client_link *link__pick(struct client_endpoint *endpoint) {
         }
     }
     endpoint->next_link = (endpoint->next_link + 1) % count;
-    if (empty < count && endpoint->retry_at_us <= now_us) {
+    if (may_open && empty < count) {
         link_open(endpoint, empty);
     }
     return picked;

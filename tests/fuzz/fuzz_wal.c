@@ -36,6 +36,7 @@ static struct harness *small_harness(void) {
 }
 
 static void append(struct harness *harness, uint64_t first, uint64_t last, uint64_t term) {
+    wal_set_state(harness->wal, term, 1);
     for (uint64_t index = first; index <= last; index++) {
         CHECK(harness_append_len(harness, index, term, index * 37 % 700) == STATUS_OK);
     }
@@ -45,7 +46,6 @@ static void append(struct harness *harness, uint64_t first, uint64_t last, uint6
 static void make_images(void) {
     struct harness *harness = small_harness();
     harness_up(harness);
-    wal_set_state(harness->wal, 2, 1);
     CHECK(wal_set_membership(harness->wal, slice_of_string("n1 n2 n3")) == STATUS_OK);
     append(harness, 1, 4, 2);
     fake_settle(harness->fake);
@@ -68,8 +68,7 @@ static void make_images(void) {
     harness_free(harness);
 }
 
-/* ---- Damage -------------------------------------------------------------------------------------------------------
- */
+/* ---- Damage ----------------------------------------------------------------------------------------------------- */
 
 enum operation { PATCH, COPY, ZERO, TRUNCATE, FIX_GROUP, FIX_SEGMENT, SWAP, REMOVE, FRONTIER, OPERATION_COUNT };
 
@@ -142,8 +141,7 @@ static uint64_t checksum_of_disk(struct harness *harness) {
     return checksum;
 }
 
-/* ---- Opening it ---------------------------------------------------------------------------------------------------
- */
+/* ---- Opening it ------------------------------------------------------------------------------------------------- */
 
 struct replayed {
     uint64_t next;
@@ -205,8 +203,7 @@ static void fuzz_log(struct slice input) {
     harness_free(harness);
 }
 
-/* ---- The simple ones ----------------------------------------------------------------------------------------------
- */
+/* ---- The simple ones -------------------------------------------------------------------------------------------- */
 
 static void fuzz_records(struct slice input) {
     struct wal_record record;

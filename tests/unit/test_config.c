@@ -15,7 +15,7 @@
 #define T3 "3333333333333333333333333333333333333333333333333333333333333333"
 
 /* A sound file in pieces, so that a test can put something wrong between them. */
-#define NODE     "[node]\nname = n1\ncluster = 00112233445566778899aabbccddeeff\ndata = data\n"
+#define NODE     "[node]\nname = n1\ncluster = 00112233445566778899AAbbccddEeff\ndata = data\n"
 #define TLS      "[tls]\nca = ca.crt\ncert = n1.crt\nkey = /keys/n1.key\n"
 #define MEMBER_1 "[member n1]\nid = 1\npeer = 127.0.0.1:4501\nclient = 127.0.0.1:4401\nthumbprint = " T1 "\n"
 #define MEMBER_2 "[member n2]\nid = 2\npeer = node-2.example:4502\nclient = [::1]:4402\nthumbprint = " T2 "\n"
@@ -85,6 +85,8 @@ static void test_config_sound_file_is_taken(void **state) {
     assert_string_equal(config->name, "n1");
     assert_int_equal(config->id, 1);
     assert_int_equal(config->cluster_id[0], 0x00);
+    assert_int_equal(config->cluster_id[10], 0xaa);
+    assert_int_equal(config->cluster_id[14], 0xee);
     assert_int_equal(config->cluster_id[15], 0xff);
     assert_string_equal(config->data_dir, test_path(fixture->dir, "data"));
     assert_string_equal(config->ca_file, test_path(fixture->dir, "ca.crt"));
@@ -185,6 +187,8 @@ static void test_config_lines_that_inih_misreads_are_refused(void **state) {
     assert_refused(fixture, NODE "\tio_threads = 1\n" TLS MEMBER_1, 5, "begins with a blank");
     assert_refused(fixture, NODE "io_threads 1\n" TLS MEMBER_1, 5, "expected `key = value`");
     assert_refused(fixture, NODE "io_threads: 1\n" TLS MEMBER_1, 5, "expected `key = value`");
+    assert_refused(fixture, ALL "cut", 22, "expected `key = value`"); /* the file ends here */
+    assert_refused(fixture, ALL "cut  ", 22, "expected `key = value`");
     assert_refused(fixture, NODE "io_threads = 1\rx\n" TLS MEMBER_1, 5, "control character");
     (void)snprintf(longest, sizeof longest, "%s# %0220d\n%s", NODE, 0, TLS MEMBER_1);
     assert_refused(fixture, longest, 5, "longer than");

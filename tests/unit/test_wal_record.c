@@ -37,8 +37,7 @@ static void assert_golden(const char *name, const uint8_t *bytes, const uint8_t 
     assert_memory_equal(bytes, golden, len);
 }
 
-/* ---- Records ------------------------------------------------------------------------------------------------------
- */
+/* ---- Records ---------------------------------------------------------------------------------------------------- */
 
 static void test_wal_record_golden_bytes(void **state) {
     (void)state;
@@ -115,8 +114,7 @@ static void test_h35_record_length_is_not_trusted(void **state) {
     }
 }
 
-/* ---- Groups -------------------------------------------------------------------------------------------------------
- */
+/* ---- Groups ----------------------------------------------------------------------------------------------------- */
 
 static const uint8_t golden_group[WAL_GROUP_HEADER_BYTES] = {
     0x48, 0x46, 0x57, 0x41, 0x4c, 0x47, 0x52, 0x50, 0x01, 0x00, 0x00, 0x00, 0xfe, 0x00, 0x00, 0x00, 0x03, 0x00, 0x00,
@@ -245,8 +243,7 @@ static void test_wal_group_implausible_headers_are_refused(void **state) {
     assert_int_equal(wal__group_header_decode(bytes, &decoded), STATUS_CORRUPT);
 }
 
-/* ---- Segments -----------------------------------------------------------------------------------------------------
- */
+/* ---- Segments --------------------------------------------------------------------------------------------------- */
 
 static const uint8_t golden_segment_head[64] = {0x48, 0x46, 0x57, 0x41, 0x4c, 0x53, 0x45, 0x47, 0x01, 0x00, 0x00,
                                                 0x00, 0x00, 0x00, 0x00, 0x00, 0x30, 0x31, 0x32, 0x33, 0x34, 0x35,
@@ -308,8 +305,7 @@ static void test_wal_segment_names(void **state) {
     }
 }
 
-/* ---- All decoders against noise -----------------------------------------------------------------------------------
- */
+/* ---- All decoders against noise --------------------------------------------------------------------------------- */
 
 static void test_wal_decoders_survive_mutations(void **state) {
     (void)state;

@@ -55,8 +55,7 @@ static void reopen(struct harness *harness) {
     assert_int_equal(harness_open(harness), STATUS_OK);
 }
 
-/* ---- Simple cases -------------------------------------------------------------------------------------------------
- */
+/* ---- Simple cases ----------------------------------------------------------------------------------------------- */
 
 static void test_wal_open_new_store_is_empty(void **state) {
     (void)state;
@@ -184,8 +183,7 @@ static void test_wal_open_checks_options(void **state) {
     harness_free(harness);
 }
 
-/* ---- Torn or corrupt ----------------------------------------------------------------------------------------------
- */
+/* ---- Torn or corrupt -------------------------------------------------------------------------------------------- */
 
 /* h30: every subset of the sectors of the last group. It is there or it is cut; never a fault, never a loss before it.
  */
@@ -346,8 +344,7 @@ static void test_wal_damaged_segment_header_is_corruption(void **state) {
     harness_free(harness);
 }
 
-/* ---- Other lives --------------------------------------------------------------------------------------------------
- */
+/* ---- Other lives ------------------------------------------------------------------------------------------------ */
 
 /* h37: what an earlier life of the same blocks left behind the end doesn't pass for the log. */
 static void test_h37_stale_groups_behind_the_end_are_ignored(void **state) {
@@ -461,8 +458,7 @@ static void test_wal_late_write_behind_the_recorded_end_is_ignored(void **state)
     harness_free(harness);
 }
 
-/* ---- Files that a crash left --------------------------------------------------------------------------------------
- */
+/* ---- Files that a crash left ------------------------------------------------------------------------------------ */
 
 /* h42: whatever is left of a segment that was being made, the log opens. */
 static void test_h42_half_made_segments_are_removed(void **state) {
@@ -572,8 +568,7 @@ static void test_wal_restarts_give_space_back(void **state) {
     harness_free(harness);
 }
 
-/* ---- Deleting -----------------------------------------------------------------------------------------------------
- */
+/* ---- Deleting --------------------------------------------------------------------------------------------------- */
 
 /* h41: everything but the last segment is deleted, and nothing is forgotten. */
 static void test_h41_deleted_log_keeps_term_vote_and_membership(void **state) {
@@ -664,8 +659,7 @@ static void test_h41_deletion_waits_for_a_durable_start_group(void **state) {
     harness_free(harness);
 }
 
-/* ---- The frontier -------------------------------------------------------------------------------------------------
- */
+/* ---- The frontier ----------------------------------------------------------------------------------------------- */
 
 static void test_wal_frontier_beyond_the_log_resets_it(void **state) {
     (void)state;
@@ -756,8 +750,7 @@ static void test_h41_lost_log_with_data_is_refused(void **state) {
     harness_free(harness);
 }
 
-/* ---- Failures while opening ---------------------------------------------------------------------------------------
- */
+/* ---- Failures while opening ------------------------------------------------------------------------------------- */
 
 static void test_wal_open_without_memory_leaves_no_trace(void **state) {
     (void)state;

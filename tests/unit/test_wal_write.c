@@ -18,8 +18,7 @@ static struct wal__group_header last_header(struct harness *harness) {
     return header;
 }
 
-/* ---- Groups -------------------------------------------------------------------------------------------------------
- */
+/* ---- Groups ----------------------------------------------------------------------------------------------------- */
 
 static void test_wal_append_one_group_is_one_write(void **state) {
     (void)state;
@@ -133,8 +132,7 @@ static void test_wal_append_foreign_record_is_copied_as_it_is(void **state) {
     harness_free(harness);
 }
 
-/* ---- Term and vote ------------------------------------------------------------------------------------------------
- */
+/* ---- Term and vote ---------------------------------------------------------------------------------------------- */
 
 static void test_wal_set_state_writes_without_records(void **state) {
     (void)state;
@@ -181,8 +179,7 @@ static void test_wal_commit_rides_along_and_never_beyond_the_group(void **state)
     harness_free(harness);
 }
 
-/* ---- Marks --------------------------------------------------------------------------------------------------------
- */
+/* ---- Marks ------------------------------------------------------------------------------------------------------ */
 
 static void test_wal_mark_follows_idle_time_once(void **state) {
     (void)state;
@@ -212,8 +209,7 @@ static void test_wal_mark_follows_idle_time_once(void **state) {
     harness_free(harness);
 }
 
-/* ---- Cutting ------------------------------------------------------------------------------------------------------
- */
+/* ---- Cutting ---------------------------------------------------------------------------------------------------- */
 
 /* h19: a cut while the group with the old suffix is in flight. */
 static void test_h19_cut_of_group_in_flight_does_not_count(void **state) {
@@ -284,8 +280,7 @@ static void test_wal_cut_of_forming_records_forgets_them(void **state) {
     harness_free(harness);
 }
 
-/* ---- Segments -----------------------------------------------------------------------------------------------------
- */
+/* ---- Segments --------------------------------------------------------------------------------------------------- */
 
 static void test_wal_full_segment_continues_in_prepared_one(void **state) {
     (void)state;
@@ -381,6 +376,40 @@ static void test_h31_disk_full_restarts(void **state) {
     harness_free(harness);
 }
 
+/* h31: without a prepared segment and room for one, too: again and again, until there is space. */
+static void test_h31_disk_full_restarts_without_room_for_a_segment(void **state) {
+    (void)state;
+    struct harness *harness = harness_new(1);
+    harness_up(harness);
+    harness->fake->disk_bytes_max = fake_used_bytes(harness->fake);
+    uint64_t index = 1;
+    while (harness_append_len(harness, index, 1, 4000) == STATUS_OK) {
+        index++;
+        fake_settle(harness->fake);
+    }
+    for (uint64_t term = 2; term <= 8; term++) {
+        harness_close(harness);
+        harness_up(harness);
+        assert_int_equal(harness->recovered.last_index, index - 1);
+        assert_int_equal(harness->recovered.term, term == 2 ? 0 : term - 1);
+        wal_set_state(harness->wal, term, 1);
+        fake_settle(harness->fake);
+        assert_int_equal(harness->synced.term, term);
+        assert_int_equal(harness_append_len(harness, index, term, 4000), STATUS_NO_SPACE);
+    }
+    /* The log is trimmed, and that is enough. */
+    wal_set_commit(harness->wal, index - 1);
+    wal_set_applied(harness->wal, index - 1);
+    wal_set_floor(harness->wal, index - 1, UINT64_MAX);
+    fake_settle(harness->fake);
+    harness->fake->now_us += WAL_PREPARE_RETRY_US;
+    fake_settle(harness->fake);
+    assert_int_equal(harness_append_len(harness, index, 8, 4000), STATUS_OK);
+    fake_settle(harness->fake);
+    assert_int_equal(wal_synced_index(harness->wal), index);
+    harness_free(harness);
+}
+
 static void test_wal_prepare_fault_hook_is_told_and_retried(void **state) {
     (void)state;
     struct harness *harness = harness_new(1);
@@ -397,8 +426,7 @@ static void test_wal_prepare_fault_hook_is_told_and_retried(void **state) {
     harness_free(harness);
 }
 
-/* ---- Failure ------------------------------------------------------------------------------------------------------
- */
+/* ---- Failure ---------------------------------------------------------------------------------------------------- */
 
 /* h27: a write or sync that failed is never tried again. */
 static void test_h27_failed_write_is_final(void **state) {
@@ -440,8 +468,7 @@ static void test_wal_write_fault_hook_fails_the_log(void **state) {
     harness_free(harness);
 }
 
-/* ---- Memory -------------------------------------------------------------------------------------------------------
- */
+/* ---- Memory ----------------------------------------------------------------------------------------------------- */
 
 static void test_wal_append_without_memory_changes_nothing(void **state) {
     (void)state;
@@ -538,8 +565,7 @@ static void test_wal_steady_state_allocates_nothing(void **state) {
     harness_free(harness);
 }
 
-/* ---- Cache --------------------------------------------------------------------------------------------------------
- */
+/* ---- Cache ------------------------------------------------------------------------------------------------------ */
 
 static void test_wal_cached_gives_whole_records_across_groups(void **state) {
     (void)state;
@@ -596,8 +622,7 @@ static void test_wal_cache_drops_only_what_is_applied(void **state) {
     harness_free(harness);
 }
 
-/* ---- Closing ------------------------------------------------------------------------------------------------------
- */
+/* ---- Closing ---------------------------------------------------------------------------------------------------- */
 
 static void test_wal_close_waits_for_write_and_jobs(void **state) {
     (void)state;
@@ -653,6 +678,7 @@ int main(void) {
         cmocka_unit_test(test_wal_full_segment_waits_for_slow_preparation),
         cmocka_unit_test(test_h31_disk_full_refuses_records_and_keeps_state),
         cmocka_unit_test(test_h31_disk_full_restarts),
+        cmocka_unit_test(test_h31_disk_full_restarts_without_room_for_a_segment),
         cmocka_unit_test(test_wal_prepare_fault_hook_is_told_and_retried),
         cmocka_unit_test(test_h27_failed_write_is_final),
         cmocka_unit_test(test_wal_write_fault_hook_fails_the_log),

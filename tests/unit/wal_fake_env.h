@@ -95,8 +95,7 @@ static inline bool fake_touch(struct fake_env *fake, struct error *err, enum sta
     return true;
 }
 
-/* ---- Names and inodes ---------------------------------------------------------------------------------------------
- */
+/* ---- Names and inodes ------------------------------------------------------------------------------------------- */
 
 static inline struct fake_name *fake_find(struct fake_names *names, const char *path) {
     for (size_t i = 0; i < names->count; i++) {
@@ -159,8 +158,7 @@ static inline uint64_t fake_used_bytes(struct fake_env *fake) {
     return used;
 }
 
-/* ---- Blocking files -----------------------------------------------------------------------------------------------
- */
+/* ---- Blocking files --------------------------------------------------------------------------------------------- */
 
 static inline enum status fake_open(struct env *env, const char *path, unsigned flags, struct env_file **ret,
                                     struct error *err) {
@@ -347,8 +345,7 @@ static inline enum status fake_list_dir(struct env *env, const char *path,
     return STATUS_OK;
 }
 
-/* ---- The loop -----------------------------------------------------------------------------------------------------
- */
+/* ---- The loop --------------------------------------------------------------------------------------------------- */
 
 static inline uint64_t fake_clock_us(struct env *env) { return fake_of(env)->now_us; }
 static inline uint64_t fake_random(struct env *env) { return random_next(&fake_of(env)->random); }
@@ -468,8 +465,7 @@ static inline bool fake_run_work(struct fake_env *fake) {
     return true;
 }
 
-/* ---- Asynchronous I/O by hand -------------------------------------------------------------------------------------
- */
+/* ---- Asynchronous I/O by hand ----------------------------------------------------------------------------------- */
 
 static inline void fake_carry_out(struct fake_env *fake, struct env_io *io) {
     struct fake_inode *inode = CONTAINER_OF(io->file, struct fake_file, base)->inode;
@@ -518,8 +514,7 @@ static inline void fake_settle(struct fake_env *fake) {
     }
 }
 
-/* ---- Crashing -----------------------------------------------------------------------------------------------------
- */
+/* ---- Crashing --------------------------------------------------------------------------------------------------- */
 
 static inline void fake_choose_sector(struct fake_env *fake, uint8_t *durable, const uint8_t *seen) {
     if (memcmp(durable, seen, FAKE_SECTOR) != 0 && random_chance(&fake->random, 1, 2)) {

@@ -135,8 +135,7 @@ static inline void harness_crash(struct harness *harness) {
     fake_reboot(fake);
 }
 
-/* ---- Records ------------------------------------------------------------------------------------------------------
- */
+/* ---- Records ---------------------------------------------------------------------------------------------------- */
 
 static inline size_t harness_payload_len(uint64_t index, uint64_t term) {
     uint64_t mixed = (index * 0x9e3779b97f4a7c15u) ^ (term * 0xc2b2ae3d27d4eb4fu);
@@ -211,8 +210,7 @@ static inline void harness_replay(struct harness *harness) {
     CHECK(harness->replayed == wal_last_index(harness->wal) + 1 - wal_first_index(harness->wal));
 }
 
-/* ---- Looking at the disk ------------------------------------------------------------------------------------------
- */
+/* ---- Looking at the disk ---------------------------------------------------------------------------------------- */
 
 /* Path of a segment; static buffer. */
 static inline const char *harness_segment(uint64_t number) {
