@@ -105,7 +105,7 @@ static void test_open_wrong_options_are_named(void **state) {
     assert_non_null(strstr(result.message, "/nonexistent/ca.pem"));
     options.connections = 257;
     assert_int_equal(holdfast_open(&options, &handle, &result), HOLDFAST_FAILED);
-    assert_non_null(strstr(result.message, "connections is 17"));
+    assert_non_null(strstr(result.message, "connections is 257"));
     assert_null(handle);
 }
 
