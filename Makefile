@@ -76,7 +76,7 @@ all: $(PROGRAMS) $(LIBRARIES) ## build the daemon, the command line and the clie
 
 $(BIN)/holdfastd: $(O)/node/server/main.o $(LIBS_SERVER)
 	@mkdir -p $(@D)
-	$(call say,LINK)$(link) $(LD_SERVER)
+	$(call say,LINK)$(link) $(LD_SERVER) -Wl,-Map=$(O)/holdfastd.map
 
 $(BIN)/holdfastctl: $(O)/node/ctl/main.o $(call archive,ctl) $(LIBS_CLIENT)
 	@mkdir -p $(@D)
@@ -93,9 +93,12 @@ $(BIN)/../lib/libholdfast.so.0: $(CLIENT_OBJECTS) proto/client/libholdfast.map
 	    $(filter %.o,$^) $(LD_CLIENT)
 	@ln -sf libholdfast.so.0 $(@D)/libholdfast.so
 
-$(BIN)/holdfast-sim: $(O)/tests/sim/main.o $(foreach lib,sim server client proto storage raft env base,$(call archive,$(lib)))
+# Every production object but env and TLS, whether something asks for it or not; of the client only its core.
+LIBS_SIM := $(foreach lib,sim server proto storage raft env base,$(call archive,$(lib)))
+$(BIN)/holdfast-sim: $(O)/tests/sim/main.o $(LIBS_SIM) $(call archive,client)
 	@mkdir -p $(@D)
-	$(call say,LINK)$(link) $(LD_SERVER)
+	$(call say,LINK)$(CC) $(LDFLAGS) -o $@ $< -Wl,--whole-archive $(LIBS_SIM) -Wl,--no-whole-archive $(call archive,client) $(LD_SERVER) \
+	    -Wl,-Map=$(O)/holdfast-sim.map
 
 # Programs of the tests that use the library as anybody would: its public header, nothing else.
 $(BIN)/holdfast-history: $(O)/tests/chaos/history.o $(BIN)/../lib/libholdfast.a
@@ -151,6 +154,9 @@ FIRST ?= 1
 sim: $(BIN)/holdfast-sim ## simulate: SEEDS=200 [FIRST=1], or SEED=n
 	@$(BIN)/holdfast-sim $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --first $(FIRST)) $(SIMFLAGS)
 
+mutants: $(BIN)/holdfast-sim ## bugs that the simulator must find; MUTANTS="name..."
+	@O=$(O) GEN=$(GEN) BIN=$(BIN) tests/sim/mutants/run $(MUTANTS)
+
 # ---- Objects -----------------------------------------------------------------------------------------------------
 $(O)/%.o: %.c Makefile
 	@mkdir -p $(@D)
@@ -195,7 +201,7 @@ cluster-wipe: ## stop the local cluster and delete its data
 
 deploy-test: ## three booted systemd containers, installed and run as an operator would
 	@$(MAKE) --no-print-directory deps deps-test
-	@$(MAKE) --no-print-directory -j2 all
+	@$(MAKE) --no-print-directory -j2 all $(BIN)/holdfast-history
 	@tests/run program tests/deploy/test_deploy.sh
 
 bench-cluster: ## our cluster and etcd in alternation (needs deps-bench)
@@ -225,5 +231,5 @@ clean: ## delete build/, but not the local cluster's data
 	@find build -mindepth 1 -maxdepth 1 ! -name cluster -exec rm -rf {} + 2>/dev/null || true
 
 
-.PHONY: all unit-tests fuzzers fuzz test test-long check asan tsan sim deps deps-test deps-bench cluster cluster-stop cluster-wipe \
+.PHONY: all unit-tests fuzzers fuzz test test-long check asan tsan sim mutants deps deps-test deps-bench cluster cluster-stop cluster-wipe \
     deploy-test bench-cluster chaos install format tidy help clean

@@ -28,16 +28,11 @@ static enum status open_sources(struct storage_view *view, struct slice lower, s
     const struct version *version = read_set->version;
     struct alloc *alloc = view->publisher->alloc;
     size_t count = 0;
-    size_t first = 0;
-    size_t end = version->counts[1];
-    while (first < end && !sst_overlaps(version->tables[1][first], lower, SLICE_EMPTY)) {
-        first++;
-    }
-    while (end > first && !sst_overlaps(version->tables[1][end - 1], SLICE_EMPTY, upper)) {
-        end--;
-    }
+    size_t first;
+    size_t run;
+    version_range(version, lower, upper, &first, &run);
     struct cursor **sources =
-        mem_alloc_zero(alloc, (read_set->generation_count + version->counts[0] + 1) * sizeof *sources);
+        mem_alloc_zero(alloc, (read_set->generation_count + version->counts[0] + 1) * sizeof(struct cursor *));
     if (sources == NULL) {
         return STATUS_NO_MEMORY;
     }
@@ -52,8 +47,8 @@ static enum status open_sources(struct storage_view *view, struct slice lower, s
             complete = complete && sources[count++] != NULL;
         }
     }
-    if (first < end) {
-        sources[count] = sst_cursor_new(alloc, &version->tables[1][first], end - first);
+    if (run > 0) {
+        sources[count] = sst_cursor_new(alloc, &version->tables[1][first], run);
         complete = complete && sources[count++] != NULL;
     }
     struct cursor *merged = NULL;

@@ -163,7 +163,7 @@ static bool acknowledged_later(struct slice file, uint64_t number, uint64_t offs
 
 enum status manifest_parse(struct slice file, const struct manifest_identity *identity, uint64_t number,
                            struct manifest_state *state, struct manifest_end *ret_end, struct error *err) {
-    uint64_t named;
+    uint64_t named = 0;
     enum status status = decode_identity(file, header_magic, identity, &named, err);
     if (status != STATUS_OK) {
         return status;

@@ -13,11 +13,9 @@ enum {
     CHUNK_BYTES_MIN = 4096
 };
 
-/* The key stands behind the links. Nodes lie close together and values elsewhere: a search touches one node per step,
- * and what it costs is cache and page misses. */
+/* The key stands behind the links. What a search costs is cache and page misses, one node per step: so nodes lie close
+ * together with the values elsewhere, and a node's prefix and links are neighbours. */
 struct memtable_node {
-    uint64_t
-        prefix; /* first eight bytes of the key as a big-endian number, padded with zeros: decides most comparisons */
     uint64_t revision;
     const uint8_t *value;
     uint32_t ordinal;
@@ -25,6 +23,8 @@ struct memtable_node {
     uint16_t key_len;
     uint8_t kind;
     uint8_t height;
+    uint64_t
+        prefix; /* first eight bytes of the key as a big-endian number, padded with zeros: decides most comparisons */
     _Atomic(struct memtable_node *) links[];
 };
 

@@ -55,7 +55,7 @@ static enum status open_inputs(const struct merge_job *job, struct cursor **ret_
     const struct version *base = job->base;
     struct alloc *alloc = job->storage->env->alloc;
     size_t count = base->counts[0] + (job->count > 0);
-    struct cursor **sources = mem_alloc_zero(alloc, count * sizeof *sources);
+    struct cursor **sources = mem_alloc_zero(alloc, count * sizeof(struct cursor *));
     if (sources == NULL) {
         return STATUS_NO_MEMORY;
     }
@@ -236,6 +236,7 @@ static void done(struct env_work *work) {
         for (size_t i = 0; i < job->output_count; i++) {
             storage->table_bytes_written += job->outputs[i]->meta.size_bytes;
         }
+        storage->problem[0] = '\0';
         storage__set_space(storage, SPACE_MERGE, NULL);
     } else {
         bool soon = job->status == STATUS_NO_SPACE || job->status == STATUS_NO_MEMORY;

@@ -107,7 +107,7 @@ struct cursor *merging_cursor_new(struct alloc *alloc, struct cursor **sources, 
     merging->heap = (struct cursor **)(merging + 1);
     merging->count = count;
     if (count > 0) {
-        memcpy(merging->heap, sources, count * sizeof *sources);
+        memcpy(merging->heap, sources, count * sizeof(struct cursor *));
     }
     return &merging->base;
 }

@@ -19,7 +19,7 @@ static enum status damaged(const struct sst *sst, enum status status, const char
 
 /* Exactly len bytes, or STATUS_CORRUPT. */
 static enum status read_exactly(const struct sst *sst, void *data, size_t len, uint64_t offset, struct error *err) {
-    size_t got;
+    size_t got = 0;
     enum status status = env_fault_point(sst->env, FAULT_SST_READ, err);
     if (status == STATUS_OK) {
         status = env_pread(sst->file, data, len, offset, &got, err);
@@ -55,7 +55,7 @@ static enum status read_block(const struct sst *sst, const struct sst_handle *ha
 enum status sst__read_data(const struct sst *sst, const struct entry *index_entry, struct buf *buf,
                            struct block_cursor *cursor, uint64_t *ret_offset, struct error *err) {
     struct sst_handle handle;
-    struct slice body;
+    struct slice body = SLICE_EMPTY;
     enum status status = sst_handle_decode(index_entry->value, SST_HEADER_BYTES, sst->data_end, &handle);
     if (status != STATUS_OK) {
         return sst__damaged_index(sst, err);
@@ -106,8 +106,8 @@ static bool properties_agree(const struct sst_properties *properties, const stru
 static enum status read_tail(struct sst *sst, struct error *err) {
     uint8_t bytes[SST_FOOTER_BYTES];
     struct sst_footer footer;
-    struct sst_properties properties;
-    struct slice body;
+    struct sst_properties properties = {.smallest = SLICE_EMPTY};
+    struct slice body = SLICE_EMPTY;
     struct buf scratch;
     buf_init(&scratch, sst->env->alloc, 0);
     uint64_t footer_at = sst->meta.size_bytes - SST_FOOTER_BYTES;
@@ -218,7 +218,7 @@ enum status sst_get(struct sst *sst, struct slice key, uint64_t revision, struct
                     struct error *err) {
     struct block_cursor cursor;
     struct entry_key target = entry_key_at(key, revision);
-    uint64_t offset;
+    uint64_t offset = 0;
     /* A block's separator is at or behind its last entry, and a version of `key` can only be in the first block whose
      * separator is not in front of the target: a separator between two user keys sorts in front of all versions of the
      * second. */

@@ -94,9 +94,9 @@ enum status sst_footer_decode(const uint8_t in[SST_FOOTER_BYTES], uint64_t id, u
         return STATUS_CORRUPT;
     }
     /* The reserved handles belong to features of later versions. */
-    size_t reserved = FOOTER_VERSION_AT - 2 * SST_HANDLE_BYTES;
+    const size_t reserved_at = 2 * (size_t)SST_HANDLE_BYTES;
     if (get_u32(in + FOOTER_VERSION_AT) != SST_VERSION || !all_zero(in + FOOTER_VERSION_AT + 4, 12) ||
-        !all_zero(in + 2 * SST_HANDLE_BYTES, reserved)) {
+        !all_zero(in + reserved_at, FOOTER_VERSION_AT - reserved_at)) {
         return STATUS_UNSUPPORTED;
     }
     uint64_t end = size_bytes - SST_FOOTER_BYTES;

@@ -8,12 +8,12 @@ enum { CHUNK_BYTES_MAX = 1024 * 1024, CHUNKS_PER_MEMTABLE = 16 };
 
 void storage_options_init(struct storage_options *options) {
     *options = (struct storage_options){
-        .memtable_bytes = 64 * MIB,
+        .memtable_bytes = (uint64_t)64 << 20,
         .immutable_memtables_max = 2,
         .block_bytes = 4096,
-        .sst_bytes = 64 * MIB,
+        .sst_bytes = (uint64_t)64 << 20,
         .l0_files_merge = 4,
-        .manifest_bytes_max = 4 * MIB,
+        .manifest_bytes_max = (uint64_t)4 << 20,
     };
 }
 
@@ -119,9 +119,8 @@ static void switch_if_wanted(struct storage *storage) {
     if (!storage->flush_wanted || !can_switch(storage)) {
         return;
     }
-    if (atomic_load_explicit(&storage->applied_index, memory_order_relaxed) == storage->switched_index) {
-        storage->flush_wanted = false;
-    } else if (switch_memtable(storage) == STATUS_OK) {
+    bool is_new = storage_applied_index(storage) > storage->switched_index;
+    if (!is_new || switch_memtable(storage) == STATUS_OK) {
         storage->flush_wanted = false;
     } else {
         storage__wake_at(storage, env_now_us(storage->loop) + STORAGE_RETRY_US);
@@ -186,7 +185,8 @@ void storage_set_durable(struct storage *storage, uint64_t index) {
 }
 
 void storage_set_horizon(struct storage *storage, uint64_t revision) {
-    CHECK(revision <= storage_applied_index(storage));
+    uint64_t applied = storage_applied_index(storage);
+    revision = revision < applied ? revision : applied;
     if (revision > storage->horizon) {
         storage->horizon = revision;
     }

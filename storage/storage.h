@@ -61,14 +61,16 @@ struct storage_options {
 
     /* Callbacks, on the loop, never from inside a storage_* call. */
     void *context;
-    /* The memtable is being switched at (index, term) of the last applied entry: fill in the rest of its frontier. This
-     * one runs inside storage_apply. */
+    /* The memtable is being switched at (index, term), which are filled in, of the last applied entry: fill in the rest
+     * of its frontier, as it was after that entry. This one runs inside calls: in storage_apply of the next entry,
+     * before it is applied, and in storage_flush. The horizon is raised to that of storage_set_horizon. May be NULL. */
     void (*fill_frontier)(void *context, struct storage_frontier *frontier);
     /* A manifest with this frontier is durable. */
     void (*flushed)(void *context, const struct storage_frontier *frontier);
     /* storage_can_apply is true again. */
     void (*can_apply)(void *context);
-    /* The manifest's write or sync failed, or an SST that it names is unreadable where a merge needs it: stop. */
+    /* The manifest's write or sync failed, or a memtable couldn't be written in several attempts: stop. Runs once; no
+     * job is started afterwards. A merge that can't read a table is not among the reasons: see storage_stats. */
     void (*failed)(void *context, const struct error *err);
     /* Disk full while writing an SST: output dropped, tried again every second. err NULL: over. */
     void (*space_state)(void *context, const struct error *err);
@@ -76,14 +78,15 @@ struct storage_options {
 
 void storage_options_init(struct storage_options *options);
 
-/* Opens or creates. Blocks. Removes files that no manifest names. STATUS_INVALID: another cluster's or node's;
- * STATUS_UNSUPPORTED: format version; STATUS_CORRUPT, STATUS_IO: err names file and offset. */
+/* Opens or creates. Blocks. Holds a lock file while it is open: STATUS_BUSY. Removes its own files that no manifest
+ * names. STATUS_INVALID: another cluster's or node's, or options out of range; STATUS_UNSUPPORTED: format version;
+ * STATUS_CORRUPT, STATUS_IO: err names file and offset. Works on a full disk. */
 MUST_USE enum status storage_open(const struct storage_options *options, struct storage **ret_storage,
                                   struct error *err);
 /* On the loop: flushing and merging may begin. */
 void storage_start(struct storage *storage);
-/* No callbacks from now on; jobs under way finish first, then closed runs and the storage is gone. All views must have
- * been released. What is only in the memtable is left to the log. */
+/* On the loop, also before storage_start. No callbacks from now on; jobs under way finish first, then closed runs and
+ * the storage is gone. All views must have been released. What is only in the memtable is left to the log. */
 void storage_close(struct storage *storage, void (*closed)(void *context), void *context);
 
 /* The manifest's. After storage_open, replay starts behind its index. */
@@ -94,12 +97,12 @@ uint64_t storage_applied_term(const struct storage *storage);
 
 /* ---- Writing (owner loop, or the opening worker before storage_start) ---------------------------------------- */
 
-/* False: wait for the can_apply callback. */
+/* False: wait for the can_apply callback; storage_apply is illegal until then. */
 bool storage_can_apply(const struct storage *storage);
 
 /* Applies entry `index` = applied + 1: batch is a checked write batch (batch.h) or empty for entries without data. All
- * its operations and the applied index become visible together. STATUS_CORRUPT (malformed batch: nothing applied),
- * STATUS_NO_MEMORY (nothing applied). Before storage_start the size of the memtable is not bounded by a flush: the
+ * its operations and the applied index become visible together. STATUS_CORRUPT, STATUS_UNSUPPORTED (the batch),
+ * STATUS_NO_MEMORY: nothing applied. Before storage_start the size of the memtable is not bounded by a flush: the
  * replay is, by the log. */
 MUST_USE enum status storage_apply(struct storage *storage, uint64_t index, uint64_t term, struct slice batch,
                                    struct error *err);
@@ -107,10 +110,12 @@ MUST_USE enum status storage_apply(struct storage *storage, uint64_t index, uint
 /* All up to here is synced in this node's log and committed: min(synced, committed). A flush beyond it waits. */
 void storage_set_durable(struct storage *storage, uint64_t index);
 
-/* Switches the memtable now, if it holds anything; `flushed` will tell. */
+/* Switches the memtable if anything was applied since the last switch, be it entries without data; `flushed` will tell.
+ * If too many wait for their flush already, as soon as one is done. */
 void storage_flush(struct storage *storage);
 
-/* Versions that no read at or above the horizon can see are dropped by merges. Never decreases. */
+/* Versions that no read at or above the horizon can see are dropped by merges. Never decreases; not above the applied
+ * index. */
 void storage_set_horizon(struct storage *storage, uint64_t revision);
 
 /* ---- Reading (any thread) ------------------------------------------------------------------------------------ */
@@ -118,7 +123,8 @@ void storage_set_horizon(struct storage *storage, uint64_t revision);
 /* The newest state; never NULL, never blocks. Owned: release it on any thread, soon; it pins memory and files. */
 struct storage_view *storage_view_acquire(struct storage *storage);
 void storage_view_release(struct storage_view *view);
-/* Revision applied when it was taken: the newest that it can show. */
+/* Revision applied when it was taken: the newest that it can show. Asking a view for a newer one is an error of the
+ * caller's (CHECK). */
 uint64_t storage_view_revision(const struct storage_view *view);
 
 enum storage_lookup {
@@ -131,8 +137,9 @@ enum storage_lookup {
  */
 enum storage_lookup storage_get_memory(struct storage_view *view, struct slice key, uint64_t revision,
                                        struct slice *ret_value, uint64_t *ret_revision);
-/* The same with disk reads: workers only. STATUS_NOT_FOUND if absent or deleted; STATUS_CORRUPT, STATUS_IO. The value
- * is appended to `value`. */
+/* The same with disk reads: workers only. STATUS_NOT_FOUND if absent or deleted; STATUS_COMPACTED: a merge
+ * dropped what that revision would need; STATUS_CORRUPT, STATUS_IO, STATUS_NO_MEMORY, STATUS_TOO_LARGE (beyond the
+ * limit of `value`). The value is appended to `value`. */
 MUST_USE enum status storage_get(struct storage_view *view, struct slice key, uint64_t revision, struct buf *value,
                                  uint64_t *ret_revision, struct error *err);
 /* True if the view has no SST that a scan over [lower, upper) would need: then iterating doesn't block. upper.len 0: no
@@ -142,7 +149,7 @@ bool storage_view_in_memory(struct storage_view *view, struct slice lower, struc
 /* ---- Iterators: forward, over one view at one revision; workers only unless storage_view_in_memory ----------- */
 
 /* Live keys in [lower, upper) (upper.len 0: no end), each once, newest version <= revision. Borrows the view and the
- * bounds. */
+ * bounds. STATUS_COMPACTED, STATUS_NO_MEMORY. */
 MUST_USE enum status storage_iterator_new(struct storage_view *view, uint64_t revision, struct slice lower,
                                           struct slice upper, struct storage_iterator **ret_iterator,
                                           struct error *err);
@@ -165,7 +172,7 @@ struct storage_stats {
     uint64_t written_bytes;                /* SSTs and manifests */
     uint64_t views;                        /* held now */
     uint64_t merge_failures;               /* each is tried again later */
-    char problem[ERROR_MESSAGE_BYTES_MAX]; /* of the last merge that failed, or the final one; empty: none */
+    char problem[ERROR_MESSAGE_BYTES_MAX]; /* why the last merge failed, or why all stopped; empty: neither */
 };
 
 void storage_get_stats(const struct storage *storage, struct storage_stats *ret_stats); /* owner loop */

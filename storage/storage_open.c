@@ -53,7 +53,7 @@ static enum status look_at(void *context, const char *name) {
         leftovers->manifest_max = number > leftovers->manifest_max ? number : leftovers->manifest_max;
         break;
     case FILE_CURRENT_NEW: useless = true; break;
-    case FILE_CURRENT: break;
+    case FILE_CURRENT:
     case FILE_OTHER: break;
     }
     leftovers->number_max = number > leftovers->number_max ? number : leftovers->number_max;

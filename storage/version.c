@@ -133,6 +133,23 @@ void version_overlap(const struct version *version, struct slice lower, struct s
     *ret_count = end - first;
 }
 
+void version_range(const struct version *version, struct slice lower, struct slice upper, size_t *ret_first,
+                   size_t *ret_count) {
+    size_t first = first_reaching(version, lower);
+    size_t low = first;
+    size_t high = version->counts[1];
+    while (low < high && upper.len > 0) {
+        size_t middle = low + (high - low) / 2;
+        if (slice_compare(version->tables[1][middle]->meta.smallest, upper) < 0) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    *ret_first = first;
+    *ret_count = high - first;
+}
+
 bool version_may_hold(const struct version *version, struct slice key, uint64_t revision) {
     for (size_t i = 0; i < version->counts[0]; i++) {
         if (sst_may_hold(version->tables[0][i], key, revision)) {
@@ -149,8 +166,10 @@ bool version_overlaps(const struct version *version, struct slice lower, struct 
             return true;
         }
     }
-    size_t at = first_reaching(version, lower);
-    return at < version->counts[1] && sst_overlaps(version->tables[1][at], lower, upper);
+    size_t first;
+    size_t count;
+    version_range(version, lower, upper, &first, &count);
+    return count > 0;
 }
 
 enum status version_get(const struct version *version, struct slice key, uint64_t revision, struct buf *scratch,

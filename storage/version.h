@@ -43,6 +43,9 @@ struct sst *version_find(const struct version *version, struct slice key);
 /* First and number of level 1 tables that meet [lower, upper]; both ends included. */
 void version_overlap(const struct version *version, struct slice lower, struct slice upper, size_t *ret_first,
                      size_t *ret_count);
+/* The same for [lower, upper); upper.len 0: no end. */
+void version_range(const struct version *version, struct slice lower, struct slice upper, size_t *ret_first,
+                   size_t *ret_count);
 /* True if a table may hold a version of the key at or below the revision. */
 bool version_may_hold(const struct version *version, struct slice key, uint64_t revision);
 /* True if a table's range meets [lower, upper); upper.len 0: no end. */

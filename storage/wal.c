@@ -10,8 +10,7 @@ enum {
     RESERVE_PART = 64 /* of a segment */
 };
 
-/* ---- Opening ------------------------------------------------------------------------------------------------------
- */
+/* ---- Opening ---------------------------------------------------------------------------------------------------- */
 
 static uint64_t reserve_bytes(uint64_t segment_bytes) {
     uint64_t part = segment_bytes / RESERVE_PART / WAL_BLOCK_BYTES * WAL_BLOCK_BYTES;
@@ -143,7 +142,6 @@ static enum status make_dir(struct wal *wal, struct error *err) {
     if (status != STATUS_OK && status != STATUS_EXISTS) {
         return status;
     }
-    error_clear(err);
     parent_of(parent, wal->dir);
     return env_sync_dir(wal->env, parent, err);
 }
@@ -169,6 +167,7 @@ enum status wal_open(const struct wal_options *options, const struct wal_frontie
         wal__free(wal);
         return status;
     }
+    error_clear(err); /* of what was tried and overcome */
     *ret_wal = wal;
     *ret_recovered = recovered;
     return STATUS_OK;
@@ -197,8 +196,7 @@ void wal_close(struct wal *wal, void (*closed)(void *context), void *context) {
     wal__close_if_quiet(wal);
 }
 
-/* ---- News ---------------------------------------------------------------------------------------------------------
- */
+/* ---- News ------------------------------------------------------------------------------------------------------- */
 
 static void tell(struct env_task *task) {
     struct wal *wal = CONTAINER_OF(task, struct wal, tell_task);
@@ -222,8 +220,7 @@ void wal__tell(struct wal *wal) {
     }
 }
 
-/* ---- Getters ------------------------------------------------------------------------------------------------------
- */
+/* ---- Getters ---------------------------------------------------------------------------------------------------- */
 
 uint64_t wal_first_index(const struct wal *wal) { return wal->first_index; }
 uint64_t wal_last_index(const struct wal *wal) { return wal->last_index; }

@@ -35,7 +35,7 @@ struct wal;
 
 enum { WAL_CLUSTER_ID_BYTES = 16 };
 
-/* ---- Records -------------------------------------------------------------------------------------------------- */
+/* ---- Records ---------------------------------------------------------------------------------------------------- */
 
 enum { WAL_RECORD_HEADER_BYTES = 32 };
 
@@ -53,7 +53,7 @@ MUST_USE enum status wal_record_decode(struct slice *cursor, struct wal_record *
 /* Writes a header for a payload that stands right behind it (WAL_RECORD_HEADER_BYTES + payload_len bytes at out). */
 void wal_record_seal(uint8_t *out, uint8_t kind, uint64_t index, uint64_t term, size_t payload_len);
 
-/* ---- Opening -------------------------------------------------------------------------------------------------- */
+/* ---- Opening ---------------------------------------------------------------------------------------------------- */
 
 /* What a completed group made durable. */
 struct wal_synced {
@@ -147,7 +147,7 @@ MUST_USE enum status wal_start(struct wal *wal, struct error *err);
  * closed runs (on the loop, later) and the wal is gone. Also right after wal_open. */
 void wal_close(struct wal *wal, void (*closed)(void *context), void *context);
 
-/* ---- Appending (on the loop) ---------------------------------------------------------------------------------- */
+/* ---- Appending (on the loop) ------------------------------------------------------------------------------------ */
 
 /* Makes sure that the next appends of `record_count` records with `record_bytes` in all (headers included), made in
  * this turn, succeed: STATUS_NO_SPACE, STATUS_NO_MEMORY, STATUS_FAILED otherwise. Consensus asks before it lets raft
@@ -178,7 +178,7 @@ uint64_t wal_first_index(const struct wal *wal);
 uint64_t wal_last_index(const struct wal *wal);
 uint64_t wal_synced_index(const struct wal *wal);
 
-/* ---- Reading (on the loop) ------------------------------------------------------------------------------------ */
+/* ---- Reading (on the loop) -------------------------------------------------------------------------------------- */
 
 /* Cached records first_index .. (at most count_max, at most bytes_max unless the first alone is larger), as up to
  * part_count_max slices of whole contiguous records. Returns how many records the parts hold; 0 if first_index isn't
@@ -211,7 +211,7 @@ struct wal_read {
 void wal_read(struct wal *wal, struct wal_read *read);
 void wal_read_release(struct wal_read *read);
 
-/* ---- Keeping and deleting (on the loop) ----------------------------------------------------------------------- */
+/* ---- Keeping and deleting (on the loop) ------------------------------------------------------------------------- */
 
 /* Records up to here are applied, hence committed: the cache may drop them beyond its budget. */
 void wal_set_applied(struct wal *wal, uint64_t applied_index);

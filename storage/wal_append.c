@@ -11,8 +11,7 @@
  */
 #include "storage/wal_internal.h"
 
-/* ---- Room ---------------------------------------------------------------------------------------------------------
- */
+/* ---- Room ------------------------------------------------------------------------------------------------------- */
 
 static struct wal__group *newest_pending(struct wal *wal) {
     return list_is_empty(&wal->pending) ? NULL : LIST_ENTRY(wal->pending.prev, struct wal__group, link);
@@ -146,8 +145,7 @@ enum status wal_reserve(struct wal *wal, size_t record_bytes, uint32_t record_co
     return reserve_groups(wal, record_bytes, record_count);
 }
 
-/* ---- Cutting ------------------------------------------------------------------------------------------------------
- */
+/* ---- Cutting ---------------------------------------------------------------------------------------------------- */
 
 static void cut(struct wal *wal, uint64_t index) {
     CHECK(index > wal->commit_index);
@@ -169,8 +167,7 @@ static void cut(struct wal *wal, uint64_t index) {
     }
 }
 
-/* ---- Appending ----------------------------------------------------------------------------------------------------
- */
+/* ---- Appending -------------------------------------------------------------------------------------------------- */
 
 /* An empty group as the newest pending one. A spare of that size exists, or memory for one. */
 static enum status open_group(struct wal *wal, size_t record_bytes) {
@@ -282,8 +279,7 @@ enum status wal_append(struct wal *wal, const struct wal_record *record) {
     return STATUS_OK;
 }
 
-/* ---- What group headers carry -------------------------------------------------------------------------------------
- */
+/* ---- What group headers carry ----------------------------------------------------------------------------------- */
 
 void wal_set_state(struct wal *wal, uint64_t term, uint64_t vote) {
     CHECK(wal->appending == NULL && term >= wal->term);

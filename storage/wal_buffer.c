@@ -47,8 +47,7 @@ void wal__pool_deinit(struct wal__pool *pool) {
     }
 }
 
-/* ---- Buffers ------------------------------------------------------------------------------------------------------
- */
+/* ---- Buffers ---------------------------------------------------------------------------------------------------- */
 
 static size_t class_bytes(uint32_t size_class) { return (size_t)WAL_BUFFER_BYTES_MIN << size_class; }
 
@@ -109,8 +108,7 @@ void wal__buffer_unref(struct wal__pool *pool, struct wal__buffer *buffer) {
     pool->free_count[size_class]++;
 }
 
-/* ---- Groups -------------------------------------------------------------------------------------------------------
- */
+/* ---- Groups ----------------------------------------------------------------------------------------------------- */
 
 static enum status grow_offsets(struct wal__pool *pool, struct wal__group *group, uint32_t record_count) {
     if (record_count <= group->offset_capacity) {

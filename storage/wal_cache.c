@@ -91,8 +91,7 @@ static void let_go(struct wal *wal, struct wal__group *group) {
     }
 }
 
-/* ---- Cutting ------------------------------------------------------------------------------------------------------
- */
+/* ---- Cutting ---------------------------------------------------------------------------------------------------- */
 
 /* A group that isn't sealed forgets the records for good and is ready for others. */
 static void empty_pending(struct wal *wal, struct wal__group *group) {
@@ -132,8 +131,7 @@ void wal__cache_cut(struct wal *wal, uint64_t index) {
     }
 }
 
-/* ---- Trimming -----------------------------------------------------------------------------------------------------
- */
+/* ---- Trimming --------------------------------------------------------------------------------------------------- */
 
 void wal__cache_pop(struct wal *wal) {
     struct wal__cache *cache = &wal->cache;
@@ -170,8 +168,7 @@ void wal__cache_deinit(struct wal *wal) {
     wal->cache.slots = NULL;
 }
 
-/* ---- Looking up ---------------------------------------------------------------------------------------------------
- */
+/* ---- Looking up ------------------------------------------------------------------------------------------------- */
 
 static struct wal_record record_at(const struct wal__group *group, uint64_t index) {
     return wal__record_at(group->buffer->data + group->offsets[index - group->first_index]);

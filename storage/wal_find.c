@@ -1,5 +1,5 @@
 /*
- * Recovery, first half: which segment files there are, and which of them make up the log.
+ * Recovery, first part: which segment files there are, and which of them make up the log.
  *
  * Each segment's start group names the segment before it and where that one's groups end. So the newest segment with a
  * good start group leads back to all the others, and says to the byte how far each of them counts: what a crash left
@@ -24,8 +24,7 @@ void wal__fault(struct wal__recovery *recovery, uint64_t number, uint64_t offset
                    (unsigned long long)offset, what);
 }
 
-/* ---- Listing ------------------------------------------------------------------------------------------------------
- */
+/* ---- Listing ---------------------------------------------------------------------------------------------------- */
 
 struct names {
     struct alloc *alloc;
@@ -76,8 +75,7 @@ static enum status remove_temporary(struct wal *wal, struct error *err) {
     return status;
 }
 
-/* ---- Looking at one file ------------------------------------------------------------------------------------------
- */
+/* ---- Looking at one file ---------------------------------------------------------------------------------------- */
 
 static enum status check_owner(struct wal__recovery *recovery, const struct wal__segment_header *header,
                                const struct wal__segment *segment) {
@@ -149,8 +147,7 @@ static enum status open_found(struct wal__recovery *recovery, struct wal__found 
     return status == STATUS_OK ? inspect(recovery, found) : status;
 }
 
-/* ---- The chain ----------------------------------------------------------------------------------------------------
- */
+/* ---- The chain -------------------------------------------------------------------------------------------------- */
 
 static size_t find_number(const struct wal__recovery *recovery, uint64_t number) {
     for (size_t i = recovery->found_count; i-- > 0;) {

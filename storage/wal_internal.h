@@ -11,8 +11,9 @@
  *   wal_append.c   records into forming groups; cutting the log
  *   wal_write.c    sealing, the one write in flight, completion, marks, failure
  *   wal_scan.c     blocking readers: groups of a file, records of the log
- *   wal_find.c     recovery, first half: which segment files there are and how they chain
- *   wal_recover.c  recovery, second half: what the log says, torn or corrupt, the new segment
+ *   wal_find.c     recovery, first part: which segment files there are and how they chain
+ *   wal_recover.c  recovery, second part: what the log says, torn or corrupt
+ *   wal_settle.c   recovery, last part: made durable, the new segment, the tail in memory
  *   wal_read.c     asynchronous read-back
  *   wal.c          opening, starting, closing, getters
  *
@@ -55,7 +56,7 @@ static inline uint64_t wal__padded(uint64_t len) {
 /* A record that was checked before: no checks. */
 struct wal_record wal__record_at(const uint8_t *bytes);
 
-/* ---- Groups (wal_group.c) ---------------------------------------------------------------------------------------- */
+/* ---- Groups (wal_group.c) --------------------------------------------------------------------------------------- */
 
 enum wal__group_flags {
     WAL__GROUP_MARK = 1,       /* written after idle time, so that damage to the group before it is found */
@@ -99,7 +100,7 @@ static inline uint64_t wal__group_last_index(const struct wal__group_header *hea
     return header->first_index + header->record_count - 1;
 }
 
-/* ---- Segments (wal_segment.c) ------------------------------------------------------------------------------------ */
+/* ---- Segments (wal_segment.c) ----------------------------------------------------------------------------------- */
 
 struct wal__segment {
     struct list link; /* wal->segments (oldest first), wal->prepared, wal->doomed, or nowhere */
@@ -136,7 +137,7 @@ bool wal__segment_parse_name(const char *name, const char *suffix, uint64_t *ret
 MUST_USE enum status wal__segment_create(struct env *env, const char *dir, const struct wal__segment_header *header,
                                          struct env_file **ret_file, struct error *err);
 
-/* ---- Memory (wal_buffer.c) --------------------------------------------------------------------------------------- */
+/* ---- Memory (wal_buffer.c) -------------------------------------------------------------------------------------- */
 
 struct wal__buffer {
     struct list link; /* in its class's free list */
@@ -183,7 +184,7 @@ MUST_USE enum status wal__group_grow(struct wal__pool *pool, struct wal__group *
 /* Drops the buffer's reference; the struct goes back to the pool. */
 void wal__group_release(struct wal__pool *pool, struct wal__group *group);
 
-/* ---- The tail in memory (wal_cache.c) ---------------------------------------------------------------------------- */
+/* ---- The tail in memory (wal_cache.c) --------------------------------------------------------------------------- */
 
 /* Groups with live records, contiguous, oldest first, up to the log's last index: cached, in flight, forming. */
 struct wal__cache {
@@ -215,7 +216,7 @@ void wal__cache_grown(struct wal *wal, size_t before, size_t after);
 /* Term of a cached entry; 0 if it isn't in memory. */
 uint64_t wal__cache_term(struct wal *wal, uint64_t index);
 
-/* ---- Where on disk (wal_index.c) --------------------------------------------------------------------------------- */
+/* ---- Where on disk (wal_index.c) -------------------------------------------------------------------------------- */
 
 struct wal__index_entry {
     uint64_t first_index;
@@ -247,7 +248,7 @@ static inline const struct wal__index_entry *wal__index_at(const struct wal__ind
     return &index->entries[index->start + position];
 }
 
-/* ---- Blocking readers (wal_scan.c) ------------------------------------------------------------------------------- */
+/* ---- Blocking readers (wal_scan.c) ------------------------------------------------------------------------------ */
 
 /* A window over a segment's file. */
 struct wal__scanner {
@@ -294,7 +295,7 @@ typedef enum status (*wal__visit)(void *context, const struct wal__group_view *v
 MUST_USE enum status wal__walk(struct wal *wal, struct wal__scanner *scanner, uint64_t first_index, uint64_t last_index,
                                wal__visit visit, void *context, struct error *err);
 
-/* ---- Recovery (wal_find.c, wal_recover.c) ------------------------------------------------------------------------ */
+/* ---- Recovery (wal_find.c, wal_recover.c, wal_settle.c) --------------------------------------------------------- */
 
 /* A segment file as found. */
 struct wal__found {
@@ -303,8 +304,9 @@ struct wal__found {
     enum wal__verdict start_verdict;
     struct wal__group_header start; /* unless WAL__GROUP_BAD_HEADER */
     bool on_chain;
-    bool reusable; /* prepared, and nothing was written to it */
-    uint64_t end;  /* as the segment after it says; 0 if none does */
+    bool reusable;  /* prepared, and nothing was written to it */
+    uint64_t end;   /* as the segment after it says; 0 if none does */
+    uint64_t chain; /* checksum of its last group, once it is read */
 };
 
 struct wal__recovery {
@@ -332,10 +334,18 @@ struct wal__recovery {
 /* Lists, opens and looks at the heads of all segment files, finds the chain. May set out->fault. */
 MUST_USE enum status wal__find_segments(struct wal__recovery *recovery);
 void wal__fault(struct wal__recovery *recovery, uint64_t number, uint64_t offset, const char *what);
+void wal__free_found(struct wal *wal, struct wal__found *found);
+/* The newest segment of the chain that holds records: the next one is written behind it. NULL if there is none. */
+const struct wal__found *wal__last_with_records(const struct wal__recovery *recovery);
+/* After a fault: the chain can be read, nothing else is touched. */
+void wal__keep_files(struct wal__recovery *recovery);
+/* Makes the log durable and begins the next segment; reset: the log starts after wal->sealed_index, earlier records are
+ * void. */
+MUST_USE enum status wal__settle(struct wal__recovery *recovery, bool reset);
 MUST_USE enum status wal__recover(struct wal *wal, const struct wal_frontier *frontier, struct wal_recovered *out,
                                   struct error *err);
 
-/* ---- The log ----------------------------------------------------------------------------------------------------- */
+/* ---- The log ---------------------------------------------------------------------------------------------------- */
 
 /* A read from disk under way. */
 struct wal__fetch {
@@ -470,6 +480,8 @@ void wal__seal_start(struct wal *wal, struct wal__segment *segment, const struct
 /* wal_jobs.c */
 void wal__jobs_init(struct wal *wal);
 struct wal__segment *wal__segment_new(struct wal *wal);
+/* Gives it the next number and a generation; returns the header to make its file with. */
+struct wal__segment_header wal__next_segment(struct wal *wal, struct wal__segment *segment, uint64_t bytes);
 /* Starts what is needed and possible. */
 void wal__prepare_more(struct wal *wal);
 void wal__delete_more(struct wal *wal);

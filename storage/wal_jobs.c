@@ -10,8 +10,7 @@
  */
 #include "storage/wal_internal.h"
 
-/* ---- Preparing ----------------------------------------------------------------------------------------------------
- */
+/* ---- Preparing -------------------------------------------------------------------------------------------------- */
 
 struct wal__segment *wal__segment_new(struct wal *wal) {
     struct wal__segment *segment = mem_alloc_zero(wal->alloc, sizeof *segment);
@@ -21,6 +20,18 @@ struct wal__segment *wal__segment_new(struct wal *wal) {
         segment->written_end = WAL_SEGMENT_HEADER_BYTES;
     }
     return segment;
+}
+
+struct wal__segment_header wal__next_segment(struct wal *wal, struct wal__segment *segment, uint64_t bytes) {
+    segment->number = wal->next_number++;
+    segment->generation = env_random(wal->env);
+    segment->bytes = bytes;
+    struct wal__segment_header header = {.node_id = wal->options.node_id,
+                                         .number = segment->number,
+                                         .generation = segment->generation,
+                                         .bytes = bytes};
+    memcpy(header.cluster_id, wal->options.cluster_id, WAL_CLUSTER_ID_BYTES);
+    return header;
 }
 
 static void prepare_failed(struct wal *wal) {
@@ -70,14 +81,7 @@ void wal__prepare_more(struct wal *wal) {
         prepare_failed(wal);
         return;
     }
-    segment->number = wal->next_number++;
-    segment->generation = env_random(wal->env);
-    segment->bytes = wal->options.segment_bytes;
-    job->header = (struct wal__segment_header){.node_id = wal->options.node_id,
-                                               .number = segment->number,
-                                               .generation = segment->generation,
-                                               .bytes = segment->bytes};
-    memcpy(job->header.cluster_id, wal->options.cluster_id, WAL_CLUSTER_ID_BYTES);
+    job->header = wal__next_segment(wal, segment, wal->options.segment_bytes);
     job->segment = segment;
     job->busy = true;
     env_work_submit(wal->env, ENV_WORK_SHORT, &job->work);
@@ -87,8 +91,7 @@ static void prepare_again(struct env_timer *timer) {
     wal__prepare_more(CONTAINER_OF(timer, struct wal, prepare_timer));
 }
 
-/* ---- Deleting -----------------------------------------------------------------------------------------------------
- */
+/* ---- Deleting --------------------------------------------------------------------------------------------------- */
 
 /* Stops at the first failure; what is left stays in the list, to be tried again. */
 static void delete_run(struct env_work *work) {
@@ -180,8 +183,7 @@ void wal_set_floor(struct wal *wal, uint64_t flushed_index, uint64_t pin_index) 
     }
 }
 
-/* ---- Closing ------------------------------------------------------------------------------------------------------
- */
+/* ---- Closing ---------------------------------------------------------------------------------------------------- */
 
 bool wal__is_quiet(const struct wal *wal) {
     if (wal->writing || wal->prepare.busy || wal->delete_job.busy) {

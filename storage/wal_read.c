@@ -17,8 +17,7 @@ enum { FETCH_BYTES_MAX = 1024 * 1024 };
 
 static void start_waiting(struct wal *wal);
 
-/* ---- Answers ------------------------------------------------------------------------------------------------------
- */
+/* ---- Answers ---------------------------------------------------------------------------------------------------- */
 
 static void make_ready(struct wal *wal, struct wal_read *read) {
     list_push_back(&wal->reads_ready, &read->link);
@@ -83,8 +82,7 @@ static bool answer_from_pending(struct wal *wal, struct wal_read *read) {
     return true;
 }
 
-/* ---- Fetching -----------------------------------------------------------------------------------------------------
- */
+/* ---- Fetching --------------------------------------------------------------------------------------------------- */
 
 static void free_fetch(struct wal__fetch *fetch) {
     struct wal *wal = fetch->wal;
@@ -168,8 +166,7 @@ static void start(struct wal__fetch *fetch, struct wal_read *read) {
     }
 }
 
-/* ---- Taking records out -------------------------------------------------------------------------------------------
- */
+/* ---- Taking records out ----------------------------------------------------------------------------------------- */
 
 /* What has been taken so far: at the front of the fetch's buffer. */
 struct taken {
@@ -321,8 +318,7 @@ static void start_waiting(struct wal *wal) {
     }
 }
 
-/* ---- The calls ----------------------------------------------------------------------------------------------------
- */
+/* ---- The calls -------------------------------------------------------------------------------------------------- */
 
 void wal_read(struct wal *wal, struct wal_read *read) {
     CHECK(wal->started && read->done != NULL && read->count_max > 0);

@@ -1,19 +1,17 @@
 /*
- * Recovery, second half: what the log says, torn or corrupt, and the new segment (DESIGN rules 10, 12, 13).
+ * Recovery, second part: what the log says, and what damage means (DESIGN rules 10, 12, 13).
  *
- *   read    every segment of the chain, group by group, each of which must follow the one before it
+ *   find    which files make up the log (wal_find.c)
+ *   read    each segment of the chain, group by group; each group must follow the one before it
  *   judge   damage at the end of the newest segment: a torn tail if no good header stands behind it, else corruption
- *   settle  sync the newest segment, remove what no longer counts, start a new segment with term, vote and membership,
- * sync it load    the tail behind the commit index into memory
+ *   settle  the end is made durable and a new segment begins (wal_settle.c)
  *
- * Corruption stops it after reading: nothing on disk is changed, the log refuses to be written, and the caller is told
- * where. A crash at any point of settling leaves the same log: the new segment counts only when its start group is
- * whole, and that group says where the old one ended.
+ * Corruption stops it after judging: no segment is changed, the log refuses to be written, and the caller is told
+ * where.
  */
 #include "storage/wal_internal.h"
 
-/* ---- Reading ------------------------------------------------------------------------------------------------------
- */
+/* ---- Reading ---------------------------------------------------------------------------------------------------- */
 
 static bool follows(const struct wal__recovery *recovery, const struct wal__group_header *header, uint64_t offset) {
     bool first = (header->flags & WAL__GROUP_FIRST) != 0;
@@ -106,8 +104,7 @@ static enum status count_group(struct wal__recovery *recovery, struct wal__segme
     return status;
 }
 
-/* ---- Judging damage -----------------------------------------------------------------------------------------------
- */
+/* ---- Judging damage --------------------------------------------------------------------------------------------- */
 
 struct survey {
     uint64_t used_end; /* of the last block that isn't all zero; where the survey began if there is none */
@@ -226,13 +223,21 @@ static enum status judge_newest(struct wal__recovery *recovery, enum wal__verdic
     return STATUS_OK;
 }
 
+/* True if the start group was written behind this segment (NULL: behind none) as it is now. */
+static bool names(const struct wal__group_header *start, const struct wal__found *previous) {
+    if (previous == NULL) {
+        return start->previous_segment == 0;
+    }
+    return start->previous_segment == previous->segment->number && start->previous_end == previous->segment->end &&
+           start->previous_checksum == previous->chain;
+}
+
 /* A file behind the newest segment: prepared and unused, the torn start of a segment, or part of a log that is damaged.
  */
 static enum status judge_unused(struct wal__recovery *recovery, size_t position) {
     const struct wal__found *found = &recovery->found[position];
     struct wal__segment *segment = found->segment;
     bool has_chain = recovery->newest < recovery->found_count;
-    const struct wal__segment *newest = has_chain ? recovery->found[recovery->newest].segment : NULL;
     struct survey survey;
     enum status status = survey_segment(recovery, segment, WAL_FIRST_RECORDS_OFFSET, &survey);
     if (status != STATUS_OK) {
@@ -257,10 +262,9 @@ static enum status judge_unused(struct wal__recovery *recovery, size_t position)
     }
     if (found->start_verdict == WAL__GROUP_BAD_BODY) {
         /* A torn start group still says what came before it. */
-        const struct wal__group_header *header = &found->start;
-        saw(recovery, header);
-        if (header->previous_segment != (has_chain ? newest->number : 0) ||
-            header->previous_end != (has_chain ? newest->end : 0) || header->previous_checksum != recovery->chain) {
+        saw(recovery, &found->start);
+        if (!names(&found->start, has_chain ? &recovery->found[recovery->newest] : NULL) &&
+            !names(&found->start, wal__last_with_records(recovery))) {
             return fault_at(recovery, position, WAL_SEGMENT_HEADER_BYTES, "groups before this segment are lost");
         }
     }
@@ -283,6 +287,7 @@ static enum status read_log(struct wal__recovery *recovery) {
             continue;
         }
         enum status status = read_segment(recovery, found, &verdict, &view);
+        found->chain = recovery->chain;
         if (status == STATUS_OK && found->end != 0 && found->segment->end != found->end) {
             return fault_at(recovery, i, found->segment->end, "a damaged group with good ones behind it");
         }
@@ -316,112 +321,7 @@ static enum status read_log(struct wal__recovery *recovery) {
     return STATUS_OK;
 }
 
-/* ---- Settling -----------------------------------------------------------------------------------------------------
- */
-
-static void free_found(struct wal__found *found, struct alloc *alloc) {
-    if (found->segment != NULL) {
-        env_close(found->segment->file);
-        mem_free(alloc, found->segment);
-        found->segment = NULL;
-    }
-}
-
-/* Chain and prepared segments become the wal's; on a fault, everything else stays on disk for whoever heals it. */
-static enum status settle_files(struct wal__recovery *recovery) {
-    struct wal *wal = recovery->wal;
-    bool faulty = recovery->out->fault.present;
-    bool removed = false;
-    for (size_t i = 0; i < recovery->found_count; i++) {
-        struct wal__found *found = &recovery->found[i];
-        if (found->on_chain) {
-            list_push_back(&wal->segments, &found->segment->link);
-            found->segment = NULL;
-        } else if (found->reusable && !faulty) {
-            list_push_back(&wal->prepared, &found->segment->link);
-            wal->prepared_count++;
-            found->segment = NULL;
-        } else if (!faulty) {
-            char path[LIMIT_PATH_BYTES];
-            wal__segment_path(path, wal->dir, found->segment->number, "");
-            enum status status = env_unlink(wal->env, path, recovery->err);
-            if (status != STATUS_OK) {
-                return status;
-            }
-            removed = true;
-            free_found(found, wal->alloc);
-        }
-    }
-    /* Also for the names of prepared segments that a crash of the process left unsynced. */
-    return removed || wal->prepared_count > 0 ? env_sync_dir(wal->env, wal->dir, recovery->err) : STATUS_OK;
-}
-
-/* The next segment: one that was prepared before, or made now. */
-static enum status next_segment(struct wal__recovery *recovery, struct wal__segment **ret_segment) {
-    struct wal *wal = recovery->wal;
-    struct list *node = list_pop_front(&wal->prepared);
-    if (node != NULL) {
-        wal->prepared_count--;
-        *ret_segment = LIST_ENTRY(node, struct wal__segment, link);
-        list_push_back(&wal->segments, node);
-        return STATUS_OK;
-    }
-    struct wal__segment *segment = wal__segment_new(wal);
-    if (segment == NULL) {
-        return error_set(recovery->err, STATUS_NO_MEMORY, "no memory to start a log segment");
-    }
-    struct wal__segment_header header = {.node_id = wal->options.node_id,
-                                         .number = wal->next_number++,
-                                         .generation = env_random(wal->env),
-                                         .bytes = wal->options.segment_bytes};
-    memcpy(header.cluster_id, wal->options.cluster_id, WAL_CLUSTER_ID_BYTES);
-    enum status status = wal__segment_create(wal->env, wal->dir, &header, &segment->file, recovery->err);
-    if (status != STATUS_OK) {
-        mem_free(wal->alloc, segment);
-        return status;
-    }
-    segment->number = header.number;
-    segment->generation = header.generation;
-    segment->bytes = header.bytes;
-    list_push_back(&wal->segments, &segment->link);
-    *ret_segment = segment;
-    return STATUS_OK;
-}
-
-static enum status start_segment(struct wal__recovery *recovery, bool reset) {
-    struct wal *wal = recovery->wal;
-    struct wal__segment *previous =
-        list_is_empty(&wal->segments) ? NULL : LIST_ENTRY(wal->segments.prev, struct wal__segment, link);
-    struct wal__segment *segment = NULL;
-    enum status status = next_segment(recovery, &segment);
-    if (status != STATUS_OK) {
-        return status;
-    }
-    struct wal__group_header header;
-    wal__seal_start(wal, segment, previous, reset ? WAL__GROUP_RESET : 0, &header);
-    status = env_pwrite(segment->file, wal->block, WAL_BLOCK_BYTES, segment->end, recovery->err);
-    if (status == STATUS_OK) {
-        status = env_sync(segment->file, recovery->err);
-    }
-    if (status != STATUS_OK) {
-        return status;
-    }
-    segment->end += WAL_START_GROUP_BYTES;
-    segment->written_end = segment->end;
-    wal->sequence = header.sequence;
-    wal->chain = header.checksum;
-    wal->active = segment;
-    wal->durable_segment = segment;
-    if (previous != NULL && previous->bytes > previous->end) {
-        /* Its end is written down now: what was prepared behind it is given back, else restarts would fill the disk. If
-         * this fails, it stays. */
-        struct error ignored;
-        if (env_truncate(previous->file, previous->end, &ignored) == STATUS_OK) {
-            previous->bytes = previous->end;
-        }
-    }
-    return STATUS_OK;
-}
+/* ---- All of it -------------------------------------------------------------------------------------------------- */
 
 /* True if the log lacks the frontier's entry: then nothing in it counts. */
 static bool lacks_frontier(const struct wal__recovery *recovery) {
@@ -431,42 +331,6 @@ static bool lacks_frontier(const struct wal__recovery *recovery) {
     }
     return recovery->frontier_term != 0 && frontier->term != 0 && recovery->frontier_term != frontier->term;
 }
-
-/* ---- The tail -----------------------------------------------------------------------------------------------------
- */
-
-static enum status load_group(void *context, const struct wal__group_view *view, uint64_t live_first,
-                              uint64_t live_last, struct error *err) {
-    struct wal *wal = context;
-    const struct wal__group_header *header = &view->header;
-    CHECK(live_first >= header->first_index);
-    if (wal__cache_reserve(wal, 1) != STATUS_OK) {
-        return error_set(err, STATUS_NO_MEMORY, "no memory for the tail of the log");
-    }
-    struct wal__group *group = wal__group_take(&wal->pool, header->total_bytes, header->record_count);
-    if (group == NULL) {
-        return error_set(err, STATUS_NO_MEMORY, "no memory for the tail of the log");
-    }
-    memcpy(group->buffer->data, view->bytes, header->total_bytes);
-    group->len = header->total_bytes;
-    group->first_index = header->first_index;
-    group->sealed = true;
-    size_t offset = header->total_bytes - view->records.len;
-    for (uint32_t i = 0; i < header->record_count; i++) {
-        group->offsets[i] = (uint32_t)offset;
-        offset += wal__record_at(view->bytes + offset).bytes.len;
-    }
-    group->count = header->record_count;
-    group->live_count = (uint32_t)(live_last - header->first_index + 1);
-    wal__cache_push(wal, group);
-    while (wal->cache.bytes > wal->options.cache_bytes_max + LIMIT_UNCOMMITTED_BYTES) {
-        wal__cache_pop(wal);
-    }
-    return STATUS_OK;
-}
-
-/* ---- All of it ----------------------------------------------------------------------------------------------------
- */
 
 /* What the log and the frontier together say. */
 static void conclude(struct wal__recovery *recovery, bool reset) {
@@ -529,24 +393,10 @@ static enum status recover(struct wal__recovery *recovery) {
         wal->failed = true;
         wal->told_failed = true; /* the caller is told by ret_recovered */
         (void)error_set(&wal->failure, STATUS_FAILED, "the log is damaged: %s", fault->where);
-        return settle_files(recovery);
+        wal__keep_files(recovery);
+        return STATUS_OK;
     }
-    /* What is retained may be in the page cache only (rule 12); it must be safe before anything that it replaces goes.
-     */
-    if (!is_new) {
-        status = env_sync(recovery->found[recovery->newest].segment->file, recovery->err);
-    }
-    if (status == STATUS_OK) {
-        status = settle_files(recovery);
-    }
-    if (status == STATUS_OK) {
-        status = start_segment(recovery, reset);
-    }
-    if (status == STATUS_OK && wal->last_index > wal->commit_index) {
-        status =
-            wal__walk(wal, &recovery->scanner, wal->commit_index + 1, wal->last_index, load_group, wal, recovery->err);
-    }
-    return status;
+    return wal__settle(recovery, reset);
 }
 
 enum status wal__recover(struct wal *wal, const struct wal_frontier *frontier, struct wal_recovered *out,
@@ -555,7 +405,7 @@ enum status wal__recover(struct wal *wal, const struct wal_frontier *frontier, s
     wal__scanner_init(&recovery.scanner, wal->alloc);
     enum status status = recover(&recovery);
     for (size_t i = 0; i < recovery.found_count; i++) {
-        free_found(&recovery.found[i], wal->alloc);
+        wal__free_found(wal, &recovery.found[i]);
     }
     mem_free(wal->alloc, recovery.found);
     wal__scanner_deinit(&recovery.scanner);

@@ -105,8 +105,7 @@ enum status wal__scan_group(struct wal__scanner *scanner, uint64_t offset, uint6
     return STATUS_OK;
 }
 
-/* ---- The walk -----------------------------------------------------------------------------------------------------
- */
+/* ---- The walk --------------------------------------------------------------------------------------------------- */
 
 static enum status walk_failed(const struct wal__segment *segment, uint64_t offset, uint64_t index, struct error *err) {
     return error_set(err, STATUS_CORRUPT, "%s: no good group with entry %llu at %llu", env_file_path(segment->file),
@@ -155,7 +154,10 @@ enum status wal__walk(struct wal *wal, struct wal__scanner *scanner, uint64_t fi
         if (position < wal->index.count && wal__index_at(&wal->index, position)->first_index - 1 < covered) {
             covered = wal__index_at(&wal->index, position)->first_index - 1;
         }
-        wal__scanner_set_file(scanner, entry->segment, WAL_SCAN_BYTES);
+        /* An entry is a small part of a window: it is read once, not once an entry. */
+        if (next == first_index || scanner->file != entry->segment->file) {
+            wal__scanner_set_file(scanner, entry->segment, WAL_SCAN_BYTES);
+        }
         enum status status = walk_entry(scanner, entry, next, covered, visit, context, err);
         if (status != STATUS_OK) {
             return status;
@@ -165,8 +167,7 @@ enum status wal__walk(struct wal *wal, struct wal__scanner *scanner, uint64_t fi
     return STATUS_OK;
 }
 
-/* ---- Replay -------------------------------------------------------------------------------------------------------
- */
+/* ---- Replay ----------------------------------------------------------------------------------------------------- */
 
 struct replay {
     enum status (*each)(void *context, const struct wal_record *record, struct error *err);

@@ -55,8 +55,7 @@ enum status wal__segment_header_decode(const uint8_t *block, struct wal__segment
     return STATUS_OK;
 }
 
-/* ---- Names --------------------------------------------------------------------------------------------------------
- */
+/* ---- Names ------------------------------------------------------------------------------------------------------ */
 
 void wal__segment_path(char *path, const char *dir, uint64_t number, const char *suffix) {
     int len = snprintf(path, LIMIT_PATH_BYTES, "%s/%016" PRIx64 ".log%s", dir, number, suffix);
@@ -80,8 +79,7 @@ bool wal__segment_parse_name(const char *name, const char *suffix, uint64_t *ret
     return true;
 }
 
-/* ---- Making one (blocking) ----------------------------------------------------------------------------------------
- */
+/* ---- Making one (blocking) -------------------------------------------------------------------------------------- */
 
 /* Every byte is written, so that later writes change no metadata of the file. */
 static enum status fill(struct env *env, struct env_file *file, const struct wal__segment_header *header,

@@ -26,8 +26,7 @@ void wal__wake_writer(struct wal *wal) {
     }
 }
 
-/* ---- Sealing ------------------------------------------------------------------------------------------------------
- */
+/* ---- Sealing ---------------------------------------------------------------------------------------------------- */
 
 static uint64_t min_u64(uint64_t a, uint64_t b) { return a < b ? a : b; }
 
@@ -92,8 +91,7 @@ static void seal_records(struct wal *wal, struct wal__group *group, struct wal__
     wal->group_bytes_hint = group->len > decayed ? min_u64(group->len, wal->group_bytes_max) : decayed;
 }
 
-/* ---- Writing ------------------------------------------------------------------------------------------------------
- */
+/* ---- Writing ---------------------------------------------------------------------------------------------------- */
 
 static void submit(struct wal *wal, uint8_t *data, const struct wal__group_header *header, struct wal__group *group) {
     CHECK(!wal->writing);
@@ -190,8 +188,7 @@ static void flush(struct env_task *task) {
     }
 }
 
-/* ---- Completion ---------------------------------------------------------------------------------------------------
- */
+/* ---- Completion ------------------------------------------------------------------------------------------------- */
 
 static void count(struct wal *wal) {
     const struct wal__group_header *header = &wal->writing_header;
@@ -286,8 +283,7 @@ static void write_done(struct env_io *io) {
     }
 }
 
-/* ---- Failure ------------------------------------------------------------------------------------------------------
- */
+/* ---- Failure ---------------------------------------------------------------------------------------------------- */
 
 void wal__fail(struct wal *wal, const struct error *err) {
     if (wal->failed) {

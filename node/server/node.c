@@ -402,7 +402,7 @@ void node_free(struct node *node) {
 }
 
 struct consensus *node_consensus(struct node *node) {
-    return node->state == NODE_SERVING ? node->consensus : NULL;
+    return node->consensus_running ? node->consensus : NULL;
 }
 
 const char *node_client_address(const struct node *node) {

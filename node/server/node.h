@@ -43,7 +43,7 @@ void node_start(struct node *node);
 void node_stop(struct node *node);
 /* After stopped or failed. */
 void node_free(struct node *node);
-/* While serving, else NULL. */
+/* While it runs: from the end of recovery until the last step of stopping; else NULL. */
 struct consensus *node_consensus(struct node *node);
 const char *node_client_address(const struct node *node);
 const char *node_state_name(const struct node *node); /* "recovering", "serving", "stopping", "failed", ... */

@@ -4,8 +4,8 @@
  *   holdfast-load --profile FILE --op put|get --clients N --connections C [--seconds S] [--warmup S] [--keys N]
  *       [--key-bytes N] [--value-bytes N] [--total N] [--pids P,P,P]
  *
- * Clients are callbacks on one library handle, so the client's own CPU is the library's. --total N: stop after N requests, no warm-up
- * (to fill). --pids: server processes whose CPU time is accounted (/proc).
+ * Clients are callbacks on one library handle, so the client's own CPU is the library's. --total N: stop after N
+ * requests, no warm-up (to fill). --pids: server processes whose CPU time is accounted (/proc).
  */
 #include "proto/client/holdfast.h"
 
@@ -119,9 +119,7 @@ static void on_done(struct client *client, const struct holdfast_result *result)
     }
 }
 
-static void on_written(void *context, const struct holdfast_result *result) {
-    on_done(context, result);
-}
+static void on_written(void *context, const struct holdfast_result *result) { on_done(context, result); }
 
 static void on_got(void *context, const struct holdfast_result *result, const struct holdfast_value *value) {
     (void)value;
@@ -141,10 +139,10 @@ static void issue(struct client *client) {
     char key[KEY_BYTES_MAX + 1];
     (void)snprintf(key, sizeof key, "%0*" PRIu64, (int)settings->key_bytes, which);
     client->begun_us = now_us();
-    enum holdfast_code code =
-        settings->get ? holdfast_get_async(load->handle, key, settings->key_bytes, NULL, on_got, client)
-                      : holdfast_put_async(load->handle, key, settings->key_bytes, load->value, settings->value_bytes,
-                                           NULL, on_written, client);
+    enum holdfast_code code = settings->get
+                                  ? holdfast_get_async(load->handle, key, settings->key_bytes, NULL, on_got, client)
+                                  : holdfast_put_async(load->handle, key, settings->key_bytes, load->value,
+                                                       settings->value_bytes, NULL, on_written, client);
     if (code != HOLDFAST_CODE_OK) {
         fprintf(stderr, "holdfast-load: not accepted: %s\n", holdfast_code_name(code));
         exit(1);
@@ -169,16 +167,17 @@ static void print_result(struct load *load, const struct usage *begin, const str
            settings->get ? "get-linearizable" : "put", settings->clients, settings->connections, seconds, count,
            (double)count / seconds, count > 0 ? load->samples_us[count / 2] : 0,
            count > 0 ? load->samples_us[count * 9 / 10] : 0, count > 0 ? load->samples_us[count * 99 / 100] : 0,
-           count > 0 ? load->samples_us[count - 1] : 0, load->errors, (end->server_cpu_s - begin->server_cpu_s) * per_op,
-           (end->client_cpu_s - begin->client_cpu_s) * per_op);
+           count > 0 ? load->samples_us[count - 1] : 0, load->errors,
+           (end->server_cpu_s - begin->server_cpu_s) * per_op, (end->client_cpu_s - begin->client_cpu_s) * per_op);
     if (load->errors > 0) {
         fprintf(stderr, "holdfast-load: %" PRIu64 " errors, the first: %s\n", load->errors, load->first_error);
     }
 }
 
 static int usage(void) {
-    fprintf(stderr, "usage: holdfast-load --profile FILE --op put|get --clients N --connections C [--seconds S] [--warmup S]\n"
-                    "           [--keys N] [--key-bytes N] [--value-bytes N] [--total N] [--pids P,P,P]\n");
+    fprintf(stderr,
+            "usage: holdfast-load --profile FILE --op put|get --clients N --connections C [--seconds S] [--warmup S]\n"
+            "           [--keys N] [--key-bytes N] [--value-bytes N] [--total N] [--pids P,P,P]\n");
     return 2;
 }
 
@@ -189,7 +188,8 @@ static void parse_pids(struct settings *settings, char *text) {
 }
 
 static int parse(int argc, char **argv, struct settings *settings) {
-    *settings = (struct settings){.clients = 1, .connections = 1, .seconds = 5, .warmup = 1, .keys = 50000, .key_bytes = 16, .value_bytes = 256};
+    *settings = (struct settings){
+        .clients = 1, .connections = 1, .seconds = 5, .warmup = 1, .keys = 50000, .key_bytes = 16, .value_bytes = 256};
     for (int i = 1; i + 1 < argc; i += 2) {
         const char *name = argv[i];
         char *value = argv[i + 1];

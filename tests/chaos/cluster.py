@@ -14,11 +14,6 @@ import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 SANITIZER_EXIT = 99
-SETTINGS = """
-[storage]
-memtable_bytes = 1 MiB
-wal_cache_bytes = 1 MiB
-"""
 
 
 class Failure(Exception):
@@ -69,7 +64,7 @@ class Node:
                 self.ended(code)
 
     def stop(self, seconds):
-        """In order: must end with 0 in time, also without a quorum."""
+        """In order: must end with 0 in time, also without a quorum. A process so young that it has no handler yet just ends."""
         if self.process is None:
             return
         self.signal(signal.SIGCONT)
@@ -79,7 +74,7 @@ class Node:
         except subprocess.TimeoutExpired as error:
             raise Failure(f"{self.name} doesn't stop within {seconds} s of SIGTERM") from error
         self.process = None
-        if code != 0:
+        if code not in (0, -signal.SIGTERM):
             self.ended(code)
 
     def look(self):
@@ -128,6 +123,7 @@ class Cluster:
         self.profile = os.path.join(folder, "client.ini")
         self.nodes = [Node(self, f"n{k}") for k in range(1, count + 1)]
         self.port_base = port_base
+        self.is_local_clusters = False  # its processes may run
 
     def local_cluster(self, *words):
         done = subprocess.run([os.path.join(ROOT, "deploy/local-cluster"), *words, "--dir", self.folder, "--port-base", str(self.port_base)],
@@ -135,17 +131,21 @@ class Cluster:
         if done.returncode != 0:
             raise Failure(f"local-cluster {words[0]}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
 
-    def make(self):
+    def make(self, settings):
+        self.is_local_clusters = True
         self.local_cluster("up", "--nodes", str(len(self.nodes)))
         self.local_cluster("down")
+        self.is_local_clusters = False
         for node in self.nodes:
             path = os.path.join(node.folder, "holdfast.conf")
             with open(path, encoding="utf-8") as conf:
                 text = conf.read()
-            if "fault_injection" not in text:
-                text = text.replace("[node]\n", "[node]\nfault_injection = on\n", 1)
+            for section, keys in settings.items():
+                lines = "".join(f"{key} = {value}\n" for key, value in keys.items())
+                head = f"[{section}]\n"
+                text = text.replace(head, head + lines, 1) if head in text else f"{text}\n{head}{lines}"
             with open(path, "w", encoding="utf-8") as conf:
-                conf.write(text + SETTINGS)
+                conf.write(text)
             node.start()
 
     def look(self):
@@ -162,6 +162,8 @@ class Cluster:
                 node.process.kill()
                 node.process.wait()
                 node.process = None
+        if self.is_local_clusters:
+            self.local_cluster("wipe")
 
     # ---- From outside ----------------------------------------------------------------------------------------------
     def ctl(self, *words, seconds=20, out=None):

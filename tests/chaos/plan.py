@@ -1,4 +1,4 @@
-"""A plan of faults, drawn from a seed: the same seed and length give the same plan, whatever happens while it is carried out.
+"""A plan of faults, and the nodes' settings, drawn from a seed: the same seed and length give the same plan, whatever happens while it is carried out.
 
 A fault names its target by part (leader, follower, any, all); which node that is shows when its time has come. `may_end` says whether a
 node with these hooks armed is allowed to end by itself: a failed log or manifest write must end it, a lost message must not.
@@ -13,10 +13,16 @@ HOOKS = [
     ("exit at a log write", "wal.write=exit(7),after={n}", True, 2),
     ("slow log", "wal.write=delay({d}),probability={p},seed={s}", False, 3),
     ("log write hangs", "wal.write=hang,after={n}", False, 2),
-    ("no space for log segments", "wal.segment.prepare=error(ENOSPC)", False, 2),
+    ("no space for log segments", "wal.segment.prepare=error(ENOSPC)", True, 2),
+    ("no space for log segments for a while", "wal.segment.prepare=error(ENOSPC),count=5", True, 2),
+    ("slow log segments", "wal.segment.prepare=delay({d})", False, 1),
+    ("log can't be read back", "wal.read=error(EIO),probability={p},seed={s}", True, 2),
+    ("log is read back slowly", "wal.read=delay({d})", False, 1),
+    ("tables can't be read", "sst.read=error(EIO),probability={small_p},seed={s}", True, 2),
     ("exit while preparing a segment", "wal.segment.prepare=exit(7),after=1", True, 1),
-    ("flush fails to write", "flush.write=error(ENOSPC),probability=0.2,seed={s}", False, 2),
-    ("flush fails to sync", "flush.sync=error(EIO),probability=0.5,seed={s}", False, 2),
+    ("no space for a flush", "flush.write=error(ENOSPC),probability=0.2,seed={s}", False, 2),
+    ("no space at a flush's sync", "flush.sync=error(ENOSPC),probability=0.5,seed={s}", False, 2),
+    ("flush fails to sync", "flush.sync=error(EIO),after={few},count=1", True, 2),
     ("exit in a flush", "flush.write=exit(7),after={n}", True, 2),
     ("exit before a flush's sync", "flush.sync=exit(7),after={few}", True, 2),
     ("manifest write fails", "manifest.write=error(EIO),after={few},count=1", True, 2),
@@ -68,11 +74,19 @@ def choose(rand, table):
 def draw_hooks(rand, fault):
     name, form, fault.may_end, _ = choose(rand, HOOKS)
     fault.specification = form.format(
-        n=rand.choice([0, 3, 20, 100, 400, 1000]), few=rand.choice([0, 1, 2, 4]), d=rand.choice([2, 10, 50, 200, 400]),
-        p=rand.choice([0.02, 0.1, 0.3, 1]), small_p=rand.choice([0.001, 0.01, 0.05]), s=rand.randrange(1, 1000000))
+        n=rand.choice([0, 3, 20, 100, 400, 1000, 3000]), few=rand.choice([0, 1, 2, 4]), d=rand.choice([2, 10, 50, 200, 400]),
+        p=rand.choice([0.02, 0.1, 0.3, 1.0]), small_p=rand.choice([0.001, 0.01, 0.05]), s=rand.randrange(1, 1000000))
     fault.text = "hooks: " + name
     fault.seconds = rand.uniform(1.5, 5)
     fault.end_by_kill = "hang" in form or rand.random() < 0.6
+
+
+def draw_settings(seed):
+    """What the configurations of all nodes say beyond the usual, by section: small memtables and caches, so that flushes, merges and reads from
+    the log come often; threads for clients or none; io_uring or threads for files."""
+    rand = random.Random(-1 - seed)
+    return {"node": {"io_threads": rand.choice([0, 0, 1, 2]), "io_uring": rand.choice(["on", "on", "on", "off"])},
+            "storage": {"memtable_bytes": "1 MiB", "wal_cache_bytes": "1 MiB"}}
 
 
 def draw(seed, seconds, only=None):
@@ -86,8 +100,6 @@ def draw(seed, seconds, only=None):
         fault = Fault(at, kind, target, 0, kind)
         if kind == "hooks":
             draw_hooks(rand, fault)
-            if target == "all":
-                fault.target = rand.choice(["leader", "any", "all"] if not fault.may_end else ["leader", "any"])
         elif kind == "pause":
             fault.seconds = rand.choice([rand.uniform(0.05, 0.3), rand.uniform(0.3, 3)])
         else:

@@ -27,12 +27,15 @@ finish() {
     for pid in "${background[@]}"; do
         kill -KILL "$pid" 2>/dev/null
     done
-    if [ -d "$dir/cluster" ]; then
-        deploy/local-cluster wipe --dir "$dir/cluster" >/dev/null 2>&1
-    fi
     if [ $failed -ne 0 ] || [ $code -ne 0 ]; then
         keep=build/test-log/$(basename "$0").kept
         rm -rf "$keep" && mkdir -p "$keep" && cp -r "$dir"/*.log "$dir"/*.txt "$keep"/ 2>/dev/null
+        for log in "$dir"/cluster/n*/log; do
+            [ -e "$log" ] && cp "$log" "$keep/$(basename "$(dirname "$log")")-log"
+        done
+    fi
+    if [ -d "$dir/cluster" ]; then
+        deploy/local-cluster wipe --dir "$dir/cluster" >/dev/null 2>&1
     fi
     rm -rf "$dir"
     [ $code -eq 0 ] && code=$failed

@@ -23,7 +23,7 @@ before, after = paths("files-before.txt"), paths("files-after.txt")
 known = {**before, **after}
 tasks = {task for task, who in rows("threads.txt") if who == node}
 segments = {inode for inode, path in before.items() if re.fullmatch(r"data/wal/\d+\.log", path)}
-fresh = {inode for inode, path in after.items() if path.startswith("data/wal/") and inode not in segments}  # being prepared
+fresh = {inode for inode, path in after.items() if inode not in before and path.startswith("data/wal/")}  # being prepared
 (groups_before, flushed_before), (groups_after, flushed_after) = state("before.txt"), state("after.txt")
 formed = groups_after - groups_before
 

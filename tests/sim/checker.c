@@ -2,14 +2,16 @@
  * What must hold after every step (Ongaro and Ousterhout, Figure 3, and DESIGN section 3), seen from outside: only
  * raft's getters, what the log reported as synced, and the engine's applied index are looked at.
  *
- *   election safety        one leader a term
+ *   election safety        one leader a term, and only with the durable votes of a quorum
  *   leader completeness    a new leader's log holds everything committed, with the same terms
  *   state-machine safety   what is committed at an index has one term, wherever it is committed
  *   synced by a quorum     when an index is committed first, a quorum's disks hold it
+ *   own term               a leader's commit moves to an entry of its own term only
  *   applied <= committed   and synced <= last, commit never decreases in a life
+ *   flushed <= durable     the manifest's frontier is at most min(synced, committed)
  *   durable means durable  after a restart, term and vote are not older than what a group saved, and the log reaches
- * what was synced convergence            after the faults all replicas hold the same state, and every acknowledged
- * number
+ *                          what was synced
+ *   convergence            after the faults all replicas hold the same state, and every acknowledged number
  */
 #include "tests/sim/cluster.h"
 
@@ -50,6 +52,11 @@ static uint32_t holders(const struct cluster *cluster, uint64_t index, uint64_t 
 
 static void check_commit(struct cluster *cluster, struct replica *replica, const struct raft *raft) {
     uint64_t commit_index = raft_commit_index(raft);
+    if (replica->was_leader && raft_role(raft) == RAFT_LEADER && raft_term(raft) == replica->term &&
+        raft_term_at(raft, commit_index) != replica->term) {
+        cluster__fail(cluster, "%s leads term %" PRIu64 " and committed up to entry %" PRIu64 " of term %" PRIu64,
+                      replica->config.name, replica->term, commit_index, raft_term_at(raft, commit_index));
+    }
     if (commit_index < replica->commit_index) {
         cluster__fail(cluster, "%s: commit went from %" PRIu64 " back to %" PRIu64, replica->config.name,
                       replica->commit_index, commit_index);
@@ -80,6 +87,20 @@ static void check_commit(struct cluster *cluster, struct replica *replica, const
     replica->commit_index = commit_index;
 }
 
+/* A vote that isn't on disk can be given twice. Who has moved on to a later term may have voted. */
+static void check_votes(struct cluster *cluster, const struct replica *leader, uint64_t term) {
+    uint32_t votes = 0;
+    for (uint32_t i = 0; i < cluster->replica_count; i++) {
+        const struct replica *replica = &cluster->replicas[i];
+        votes += replica->durable_term > term ||
+                 (replica->durable_term == term && replica->durable_vote == leader->number + 1);
+    }
+    if (votes <= cluster->replica_count / 2) {
+        cluster__fail(cluster, "%s leads term %" PRIu64 ", but only %" PRIu32 " votes for it are durable",
+                      leader->config.name, term, votes);
+    }
+}
+
 static void check_leader(struct cluster *cluster, const struct replica *replica, const struct raft *raft) {
     uint64_t term = raft_term(raft);
     grow(&cluster->leaders, &cluster->leaders_capacity, term);
@@ -92,6 +113,7 @@ static void check_leader(struct cluster *cluster, const struct replica *replica,
     }
     cluster->leaders[term] = raft_id(raft);
     cluster->stats.elections++;
+    check_votes(cluster, replica, term);
     for (uint64_t index = raft_first_index(raft); index <= cluster->committed_index; index++) {
         if (raft_term_at(raft, index) != cluster->committed_terms[index]) {
             cluster__fail(cluster,
@@ -119,8 +141,12 @@ static void check_start(struct cluster *cluster, struct replica *replica, const 
         cluster__fail(cluster, "%s restarted with a log up to %" PRIu64 ", but had synced %" PRIu64,
                       replica->config.name, raft_last_index(raft), replica->synced_index);
     }
+    /* What was found on disk is durable now, whether its sync was heard of or not. */
+    replica->durable_term = term;
+    replica->durable_vote = raft_vote(raft);
     replica->commit_index = 0;
-    replica->term = 0;
+    replica->term = term;
+    replica->was_leader = false;
 }
 
 static void note_durable(struct cluster *cluster, struct replica *replica, const struct consensus *consensus) {
@@ -139,15 +165,14 @@ static void note_durable(struct cluster *cluster, struct replica *replica, const
 
 static void check_replica(struct cluster *cluster, struct replica *replica, struct consensus *consensus) {
     const struct raft *raft = consensus->raft;
-    if (replica->must_check_start) {
-        check_start(cluster, replica, raft);
-    }
-    note_durable(cluster, replica, consensus);
     if (raft_term(raft) < replica->term) {
         cluster__fail(cluster, "%s: the term went back", replica->config.name);
     }
+    if (raft_term(raft) > replica->term) {
+        plan__term_changed(replica);
+        replica->was_leader = false;
+    }
     replica->term = raft_term(raft);
-    replica->synced_index = raft_synced_index(raft);
     if (replica->synced_index > raft_last_index(raft)) {
         cluster__fail(cluster, "%s: synced beyond the end of the log", replica->config.name);
     }
@@ -162,17 +187,30 @@ static void check_replica(struct cluster *cluster, struct replica *replica, stru
         cluster__fail(cluster, "%s applied entry %" PRIu64 ", but only %" PRIu64 " are committed", replica->config.name,
                       applied_index, raft_commit_index(raft));
     }
+    uint64_t flushed_index = storage_frontier(consensus->storage)->index;
+    if (flushed_index > replica->synced_index || flushed_index > raft_commit_index(raft)) {
+        cluster__fail(cluster,
+                      "%s flushed up to entry %" PRIu64 ", but only %" PRIu64 " are synced and %" PRIu64 " committed",
+                      replica->config.name, flushed_index, replica->synced_index, raft_commit_index(raft));
+    }
+    replica->was_leader = raft_role(raft) == RAFT_LEADER;
     cluster->stats.checks++;
 }
 
 void checker__step(struct cluster *cluster) {
-    /* What is durable first, then what is committed, so that nobody's news is judged by somebody's past. */
+    /* What is durable first, then what is committed, so that nobody's news is judged by somebody's past. A node that
+     * just failed or stopped may have spoken in the same turn. */
     for (uint32_t i = 0; i < cluster->replica_count; i++) {
         struct replica *replica = &cluster->replicas[i];
         const struct consensus *consensus = replica__consensus(replica);
-        if (consensus != NULL && !replica->must_check_start && !consensus__is_dead(consensus)) {
-            replica->synced_index = raft_synced_index(consensus->raft);
+        if (consensus == NULL) {
+            continue;
         }
+        if (replica->must_check_start) {
+            check_start(cluster, replica, consensus->raft);
+        }
+        note_durable(cluster, replica, consensus);
+        replica->synced_index = raft_synced_index(consensus->raft);
     }
     for (uint32_t i = 0; i < cluster->replica_count; i++) {
         struct replica *replica = &cluster->replicas[i];
@@ -185,8 +223,7 @@ void checker__step(struct cluster *cluster) {
 
 void checker__crashed(struct replica *replica) { replica->must_check_start = false; }
 
-/* ---- The end ------------------------------------------------------------------------------------------------------
- */
+/* ---- The end ----------------------------------------------------------------------------------------------------- */
 
 bool checker__converged(void *context) {
     const struct cluster *cluster = context;
@@ -249,6 +286,7 @@ void checker__final(struct cluster *cluster) {
         struct wal_stats wal;
         storage_get_stats(consensus->storage, &storage);
         wal_get_stats(consensus->wal, &wal);
+        accounting__final(cluster, replica);
         cluster->stats.flushes += storage.flushes;
         cluster->stats.segments_deleted += wal.segments_deleted;
     }

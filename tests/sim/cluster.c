@@ -3,6 +3,8 @@
  */
 #include "tests/sim/cluster.h"
 
+#include "storage/storage_internal.h"
+
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -13,6 +15,9 @@ enum {
     ENTRY_BYTES = 16 * 1024,
     SEGMENT_BYTES = 128 * 1024,
     MEMTABLE_BYTES = 48 * 1024,
+    SST_BYTES = 64 * 1024,
+    MANIFEST_BYTES = 64 * 1024,
+    CLOCK_DRIFT_PPM_MAX = 30 * 1000,
     STEPS_MAX = 30 * 1000 * 1000,
     SECOND_US = 1000 * 1000,
     CONVERGE_US = 60 * SECOND_US
@@ -30,7 +35,8 @@ void cluster__fail(struct cluster *cluster, const char *format, ...) {
 }
 
 struct consensus *replica__consensus(const struct replica *replica) {
-    return replica->serving ? node_consensus(replica->node) : NULL;
+    struct consensus *consensus = replica->node != NULL ? node_consensus(replica->node) : NULL;
+    return consensus != NULL && consensus->raft != NULL ? consensus : NULL;
 }
 
 /* ---- Log lines, kept for a failure's report --------------------------------------------------------------------- */
@@ -51,10 +57,17 @@ static void log_write(struct logger *logger, enum log_level level, struct slice 
 
 /* ---- One life --------------------------------------------------------------------------------------------------- */
 
+/* No configuration makes these as small as short runs need them: several tables a merge, a new manifest now and then.
+ */
+static void shrink_engine(struct storage *storage) {
+    storage->options.sst_bytes = SST_BYTES;
+    storage->options.manifest_bytes_max = MANIFEST_BYTES;
+}
+
 static void on_serving(void *context) {
     struct replica *replica = context;
     replica->serving = true;
-    replica->must_check_start = true;
+    shrink_engine(replica__consensus(replica)->storage);
     replica->cluster->stats.restarts += replica->lives > 1;
 }
 
@@ -100,14 +113,29 @@ static void replica_main(void *context, struct env *env) {
     }
     node_start(replica->node);
     env_loop_run(replica->loop);
+    env_loop_join(replica->loop);
+    /* Stopped: the end of a process, with everything given back. */
+    struct node *node = replica->node;
+    replica->serving = false;
+    replica->node = NULL;
+    node_free(node);
+    env_loop_free(replica->loop);
+    struct sim_memory_stats memory;
+    sim_node_get_memory(replica->sim_node, &memory);
+    if (memory.blocks != 0) {
+        cluster__fail(replica->cluster, "%s stopped and left %" PRIu64 " blocks of memory", replica->config.name,
+                      memory.blocks);
+    }
+    env_exit(env, 0);
 }
 
 static void on_crashed(void *context, enum sim_crash crash, int exit_code) {
     struct replica *replica = context;
-    (void)crash;
+    log_event(&replica->logger, LOG_INFO, "sim.ended", "crash=%d code=%d", (int)crash, exit_code);
     checker__crashed(replica);
     replica->env = NULL;
     replica->loop = NULL;
+    replica->stop_message.run = NULL;
     replica->node = NULL;
     replica->serving = false;
     if (exit_code >= 0) {
@@ -120,7 +148,11 @@ static void restart(void *context) {
     replica->restarting = false;
     if (!sim_node_is_up(replica->sim_node)) {
         replica->lives++;
-        replica->fault_explains_end = sim_disk_options(replica->sim_node)->write_error_ppm > 0;
+        replica->must_check_start = true;
+        replica->group_writes = 0;
+        log_event(&replica->logger, LOG_INFO, "sim.started", "life=%" PRIu64, replica->lives);
+        replica->fault_explains_end = sim_disk_options(replica->sim_node)->write_error_ppm > 0 ||
+                                      sim_disk_options(replica->sim_node)->capacity_bytes == 0;
         sim_node_start(replica->sim_node);
     }
 }
@@ -130,6 +162,20 @@ void replica__schedule_restart(struct replica *replica, uint64_t delay_us) {
         replica->restarting = true;
         sim_call_at(replica->cluster->sim, sim_now_us(replica->cluster->sim) + delay_us, restart, replica);
     }
+}
+
+static void run_stop(struct env_message *message) {
+    struct replica *replica = CONTAINER_OF(message, struct replica, stop_message);
+    node_stop(replica->node);
+}
+
+bool replica__stop(struct replica *replica) {
+    if (!replica->serving || replica->stop_message.run != NULL || replica->fault_explains_end) {
+        return false;
+    }
+    replica->stop_message.run = run_stop;
+    env_post(replica->loop, &replica->stop_message);
+    return true;
 }
 
 void replica__crash(struct replica *replica, enum sim_crash crash) {
@@ -183,7 +229,7 @@ static void make_replica(struct cluster *cluster, uint32_t number) {
     options.crashed = on_crashed;
     options.context = replica;
     options.cpu_count = 2;
-    options.disk.capacity_bytes = 256 * MIB;
+    options.disk.capacity_bytes = CLUSTER_DISK_BYTES;
     options.disk.slow_ppm = 200;
     options.disk.slow_us_max = 30 * 1000;
     replica->sim_node = sim_node_new(cluster->sim, &options);
@@ -196,6 +242,8 @@ struct cluster *cluster_new(uint64_t seed) {
     random_seed(&cluster->random, seed ^ 0x5eed);
     struct sim_options options;
     sim_options_init(&options);
+    options.trace = accounting__note;
+    options.trace_context = cluster;
     if (seed % 5 == 1) {
         options.preempt_ppm = 200;
         options.preempt_us_max = 20 * 1000;
@@ -207,6 +255,7 @@ struct cluster *cluster_new(uint64_t seed) {
     }
     for (uint32_t i = 0; i < cluster->replica_count; i++) {
         cluster->replicas[i].lives = 1;
+        cluster->replicas[i].must_check_start = true;
         sim_node_start(cluster->replicas[i].sim_node);
     }
     return cluster;

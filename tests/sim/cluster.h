@@ -4,11 +4,12 @@
  *
  *   cluster_new -> cluster_run -> (cluster_failure) -> cluster_free
  *
- * cluster.c   replicas: configuration, start, restart
- * workload.c  clients, and what a read may see
- * checker.c   invariants after every step, and of the end
- * plan.c      faults
- * main.c      seeds, processes, the table
+ * cluster.c    replicas: configuration, start, restart
+ * workload.c   clients, and what a read may see
+ * checker.c    invariants after every step, and of the end
+ * accounting.c what nodes do to their files
+ * plan.c       faults
+ * main.c       seeds, processes, the table
  *
  * Everything is a function of (seed, this code). One thread.
  */
@@ -21,7 +22,16 @@
 #include "proto/client/client_internal.h"
 #include "tests/sim/sim.h"
 
-enum { REPLICAS_MAX = 5, CLIENTS_MAX = 6, KEYS_PER_CLIENT = 3, LOG_LINES_KEPT = 60, FAILURE_BYTES = 512 };
+enum {
+    REPLICAS_MAX = 5,
+    CLIENTS_MAX = 6,
+    KEYS_PER_CLIENT = 3,
+    KEYS_MAX = CLIENTS_MAX * KEYS_PER_CLIENT,
+    LOG_LINES_KEPT = 60,
+    FAILURE_BYTES = 512,
+    CLUSTER_DISK_BYTES = 256 * MIB,
+    NUMBERS_MAX = 4096 /* of one key, that are remembered in full */
+};
 
 /* One member, over all its lives. */
 struct replica {
@@ -38,6 +48,7 @@ struct replica {
     struct env_loop *loop;
     struct node *node;
     bool serving;
+    struct env_message stop_message;
     uint64_t lives;
     bool restarting;         /* a restart is on schedule */
     bool fault_explains_end; /* an injected error may end this life: its end is no failure */
@@ -48,34 +59,40 @@ struct replica {
     uint64_t synced_index; /* of this life; at a restart, what must be there */
     uint64_t synced_term;  /* of the entry at synced_index */
     bool must_check_start;
+    uint64_t group_writes; /* of this life */
     uint64_t term;
     uint64_t commit_index;
+    bool was_leader; /* of `term`, at the last look */
 };
 
-/* A client with one operation outstanding; a key has one writer, which puts ever larger numbers. */
+/* A client with one operation outstanding. A key has one writer, whose writes of it are numbered. */
 struct sim_client {
     struct cluster *cluster;
     uint32_t number;
     struct client_core *core;
     struct client_request request;
     struct env_timer timer; /* pause between operations */
-    uint32_t key;           /* of the operation under way */
-    bool reading;
-    uint64_t value; /* number being put */
-    uint64_t floor; /* what a read must see at least, taken when it began */
     bool busy;
+    /* The operation under way. */
+    uint32_t key;                      /* the only one, or the first of a batch */
+    uint64_t numbers[KEYS_PER_CLIENT]; /* what is written to key, key + 1, ... */
+    uint32_t number_count;
+    uint64_t floors[KEYS_MAX]; /* what a read must see at least, taken when it began */
+    uint64_t revision_floor;   /* likewise */
     uint8_t key_bytes[16];
     uint8_t value_bytes[4096];
+    uint32_t batch_kinds[KEYS_PER_CLIENT];
+    uint32_t batch_key_lens[KEYS_PER_CLIENT];
+    uint32_t batch_value_lens[KEYS_PER_CLIENT];
 };
-
-enum { NUMBERS_MAX = 4096 };
 
 /* What is known of one key. */
 struct key_truth {
-    uint64_t begun;                  /* largest number whose put began */
-    uint64_t floor;                  /* largest number acknowledged or seen */
-    uint64_t written;                /* largest number ever given out by its writer */
-    uint8_t failed[NUMBERS_MAX / 8]; /* surely failed */
+    uint64_t begun;                   /* largest number whose write began */
+    uint64_t floor;                   /* largest number acknowledged or seen */
+    uint8_t deletes[NUMBERS_MAX / 8]; /* which numbers are deletes */
+    uint8_t failed[NUMBERS_MAX / 8];  /* surely failed */
+    uint64_t revisions[NUMBERS_MAX];  /* of what was acknowledged; 0: not known */
 };
 
 struct cluster_stats {
@@ -83,6 +100,7 @@ struct cluster_stats {
     uint64_t puts_failed;
     uint64_t puts_unknown;
     uint64_t reads;
+    uint64_t scans;
     uint64_t entries; /* committed */
     uint64_t elections;
     uint64_t crashes;
@@ -90,10 +108,12 @@ struct cluster_stats {
     uint64_t restarts;
     uint64_t partitions;
     uint64_t pauses;
+    uint64_t stops;
     uint64_t resets;
     uint64_t disk_faults;
     uint64_t flushes;
     uint64_t segments_deleted;
+    uint64_t groups;
     uint64_t checks;
     uint64_t virtual_us;
     uint64_t steps;
@@ -108,9 +128,12 @@ struct cluster {
     struct env_loop *client_loop;
     uint32_t client_count;
     struct sim_client clients[CLIENTS_MAX];
-    struct key_truth keys[CLIENTS_MAX * KEYS_PER_CLIENT];
+    struct key_truth keys[KEYS_MAX];
+    uint64_t revision_seen; /* newest that was acknowledged or shown */
     bool workload_on;
     struct random random; /* the plan's and the workload's */
+
+    bool crashes_at_elections; /* who votes or campaigns may lose power at that moment */
 
     /* The checker's: by index, the term of what was committed there; by term, its leader. */
     uint64_t *committed_terms;
@@ -138,9 +161,11 @@ void cluster_free(struct cluster *cluster);
 /* The first failure stays. */
 void cluster__fail(struct cluster *cluster, const char *format, ...) PRINTF_LIKE(2, 3);
 static inline bool cluster__has_failed(const struct cluster *cluster) { return cluster->failure[0] != '\0'; }
-/* NULL while it isn't serving. */
+/* NULL while it is down, recovering, or as good as stopped. */
 struct consensus *replica__consensus(const struct replica *replica);
 void replica__schedule_restart(struct replica *replica, uint64_t delay_us);
+/* What SIGTERM does. False: it isn't serving. */
+bool replica__stop(struct replica *replica);
 void replica__crash(struct replica *replica, enum sim_crash crash);
 
 void workload__start(struct cluster *cluster);
@@ -159,6 +184,13 @@ void checker__crashed(struct replica *replica);
 void checker__final(struct cluster *cluster);
 bool checker__converged(void *context);
 
+/* The simulator's trace; context is the cluster. */
+void accounting__note(void *context, const struct sim_trace *trace);
+/* Of a replica's present life. */
+void accounting__final(struct cluster *cluster, const struct replica *replica);
+
+/* A replica's term changed. */
+void plan__term_changed(struct replica *replica);
 /* Puts this seed's faults on schedule until end_us. */
 void plan__schedule(struct cluster *cluster, uint64_t end_us);
 /* Everything healed, nothing hangs, errors off. */

@@ -86,6 +86,16 @@ static void complete(struct sim_event *event) {
     sim__loop_wake(loop);
 }
 
+static enum sim_trace_kind trace_kind(enum env_io_kind kind) {
+    switch (kind) {
+    case ENV_IO_READ: return SIM_TRACE_IO_READ;
+    case ENV_IO_WRITE: return SIM_TRACE_IO_WRITE;
+    case ENV_IO_WRITE_DSYNC: return SIM_TRACE_IO_WRITE_DSYNC;
+    case ENV_IO_SYNC: return SIM_TRACE_IO_SYNC;
+    }
+    CHECK(false);
+}
+
 static void io_start(struct sim_loop *loop, struct env_io *io) {
     struct sim_node *node = loop->node;
     struct sim_file *file = sim__file_of(io->file);
@@ -106,7 +116,7 @@ static void io_start(struct sim_loop *loop, struct env_io *io) {
     }
     file->ios++;
     list_push_back(&node->ios, &sim_io->link);
-    sim__note(node->sim, node, SIM_TRACE_IO_START, io->offset, io->len, io->file->path);
+    sim__note(node->sim, node, trace_kind(io->kind), io->offset, io->len, io->file->path);
     sim__event_schedule(node->sim, &sim_io->event, node->sim->now_us + io_delay_us(node, io->kind));
 }
 

@@ -2,14 +2,17 @@
  * holdfast-sim: whole clusters in the simulator, seed by seed.
  *
  *   holdfast-sim --seed N            one seed: prints `hash: <hex>` of the run and the final state
- *   holdfast-sim --seeds N [--first F] [--jobs J]
+ *   holdfast-sim --seeds N [--first F] [--jobs J] [--failures M]     ends after M (3) failures
  *
- * Each seed runs in a process of its own, so that a failed CHECK names its seed. Exit code 0: all hold; 1: some seed
- * failed, with its report and the command that repeats it; 2: usage.
+ *   --seconds S                      for one seed at most (120)
+ *
+ * Each seed runs in a process of its own, so that a failed CHECK, or code that never ends, names its seed. Exit code 0:
+ * all hold; 1: some seed failed, with its report and the command that repeats it; 2: usage.
  */
 #include "tests/sim/cluster.h"
 
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -17,7 +20,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { JOBS_MAX = 64, FAILURES_SHOWN = 3 };
+enum { JOBS_MAX = 64, SEED_SECONDS = 120 };
 
 struct settings {
     bool single;
@@ -26,6 +29,8 @@ struct settings {
     uint64_t first;
     uint64_t seeds;
     uint32_t jobs;
+    uint64_t failures_max;
+    uint32_t seconds;
 };
 
 static uint64_t run_hash(const struct cluster *cluster) {
@@ -34,6 +39,7 @@ static uint64_t run_hash(const struct cluster *cluster) {
 }
 
 static bool run_seed(uint64_t seed, const struct settings *settings, struct cluster_stats *ret_stats) {
+    (void)alarm(settings->seconds); /* a callback that never returns makes no steps that could be counted */
     struct cluster *cluster = cluster_new(seed);
     bool good = cluster_run(cluster);
     struct sim_stats sim;
@@ -93,6 +99,15 @@ static pid_t start_child(uint64_t seed, const struct settings *settings, struct 
     return pid;
 }
 
+static const char *how_it_ended(int status) {
+    if (!WIFSIGNALED(status)) {
+        return "";
+    }
+    return WTERMSIG(status) == SIGALRM   ? " (it hangs: no end in time)"
+           : WTERMSIG(status) == SIGABRT ? " with SIGABRT (a failed check)"
+                                         : " with a signal";
+}
+
 static void print_table(const struct shared *shared, double seconds) {
     const struct cluster_stats *sum = &shared->sum;
     double hours = (double)sum->virtual_us / 3.6e9;
@@ -101,12 +116,16 @@ static void print_table(const struct shared *shared, double seconds) {
            shared->passed, shared->failed, seconds, hours, (double)sum->virtual_us / 1e6 / seconds);
     printf("  steps %" PRIu64 ", states checked %" PRIu64 ", entries committed %" PRIu64 ", elections %" PRIu64 "\n",
            sum->steps, sum->checks, sum->entries, sum->elections);
-    printf("  puts: %" PRIu64 " ok, %" PRIu64 " failed, %" PRIu64 " unknown; reads checked %" PRIu64 "\n", sum->puts_ok,
-           sum->puts_failed, sum->puts_unknown, sum->reads);
+    printf("  writes: %" PRIu64 " ok, %" PRIu64 " failed, %" PRIu64 " unknown; reads checked %" PRIu64
+           ", scans %" PRIu64 "\n",
+           sum->puts_ok, sum->puts_failed, sum->puts_unknown, sum->reads, sum->scans);
     printf("  faults: %" PRIu64 " crashes, %" PRIu64 " power losses, %" PRIu64 " restarts, %" PRIu64
-           " partitions, %" PRIu64 " resets, %" PRIu64 " pauses, %" PRIu64 " disk faults\n",
-           sum->crashes, sum->power_losses, sum->restarts, sum->partitions, sum->resets, sum->pauses, sum->disk_faults);
-    printf("  flushes %" PRIu64 ", log segments deleted %" PRIu64 "\n", sum->flushes, sum->segments_deleted);
+           " partitions, %" PRIu64 " resets, %" PRIu64 " pauses, %" PRIu64 " stops, %" PRIu64 " disk faults\n",
+           sum->crashes, sum->power_losses, sum->restarts, sum->partitions, sum->resets, sum->pauses, sum->stops,
+           sum->disk_faults);
+    printf("  last lives: %" PRIu64 " groups of one write and one sync each, %" PRIu64 " flushes, %" PRIu64
+           " log segments deleted\n",
+           sum->groups, sum->flushes, sum->segments_deleted);
 }
 
 static double now_s(void) {
@@ -127,7 +146,7 @@ static int run_many(const struct settings *settings) {
     uint32_t running = 0;
     double begin_s = now_s();
     while (running > 0 || next < end) {
-        for (uint32_t i = 0; i < settings->jobs && next < end && shared.failed < FAILURES_SHOWN; i++) {
+        for (uint32_t i = 0; i < settings->jobs && next < end && shared.failed < settings->failures_max; i++) {
             if (pids[i] == 0) {
                 seeds[i] = next;
                 pids[i] = start_child(next++, settings, &slots[i]);
@@ -150,8 +169,7 @@ static int run_many(const struct settings *settings) {
                 add_stats(&shared.sum, &slots[i]);
             } else {
                 shared.failed++;
-                printf("seed %" PRIu64 " FAILED%s\n", seeds[i],
-                       WIFSIGNALED(status) ? " with a signal (a failed check?)" : "");
+                printf("seed %" PRIu64 " FAILED%s\n", seeds[i], how_it_ended(status));
             }
         }
     }
@@ -160,13 +178,17 @@ static int run_many(const struct settings *settings) {
 }
 
 static int usage(void) {
-    fprintf(stderr, "usage: holdfast-sim --seed N [--log] | --seeds N [--first F] [--jobs J]\n");
+    fprintf(stderr,
+            "usage: holdfast-sim --seed N [--log] | --seeds N [--first F] [--jobs J] [--failures M] [--seconds S]\n");
     return 2;
 }
 
 int main(int argc, char **argv) {
     long cpus = sysconf(_SC_NPROCESSORS_ONLN);
-    struct settings settings = {.first = 1, .jobs = cpus > 0 && cpus < JOBS_MAX ? (uint32_t)cpus : 2};
+    struct settings settings = {.first = 1,
+                                .failures_max = 3,
+                                .seconds = SEED_SECONDS,
+                                .jobs = cpus > 0 && cpus < JOBS_MAX ? (uint32_t)cpus : 2};
     for (int i = 1; i < argc; i++) {
         const char *value = i + 1 < argc ? argv[i + 1] : "";
         if (strcmp(argv[i], "--log") == 0) {
@@ -187,6 +209,10 @@ int main(int argc, char **argv) {
             settings.first = number;
         } else if (strcmp(argv[i], "--jobs") == 0 && number >= 1 && number <= JOBS_MAX) {
             settings.jobs = (uint32_t)number;
+        } else if (strcmp(argv[i], "--seconds") == 0 && number >= 1 && number <= UINT32_MAX) {
+            settings.seconds = (uint32_t)number;
+        } else if (strcmp(argv[i], "--failures") == 0 && number >= 1) {
+            settings.failures_max = number;
         } else {
             return usage();
         }

@@ -20,6 +20,8 @@ enum fault {
     PLAN_DISK_SLOW,
     PLAN_DISK_ERRORS,
     PLAN_NETWORK_SLOW,
+    PLAN_DISK_FULL,
+    PLAN_STOP,
     PLAN_COUNT
 };
 
@@ -41,6 +43,13 @@ static struct sim_node *other_node(const struct planned *planned) {
 
 static void restart_later(struct planned *planned, struct replica *replica) {
     replica__schedule_restart(replica, planned->lasts_us / 2 + 1000);
+}
+
+/* As if somebody else had taken what was left, bar a little. */
+static void fill_disk(struct replica *replica, bool full) {
+    struct sim_disk_options *disk = sim_disk_options(replica->sim_node);
+    disk->capacity_bytes = full ? 0 : CLUSTER_DISK_BYTES;
+    replica->fault_explains_end = replica->fault_explains_end || full;
 }
 
 static void isolate(struct planned *planned, bool up) {
@@ -68,6 +77,7 @@ static void end_fault(void *context) {
         sim_disk_options(replica->sim_node)->sync_error_ppm = 0;
         break;
     case PLAN_NETWORK_SLOW: sim_network_options(planned->cluster->sim)->slow_ppm = 0; break;
+    case PLAN_DISK_FULL: fill_disk(replica, false); break;
     default: break;
     }
     free(planned);
@@ -145,9 +155,28 @@ static void begin_fault(void *context) {
         sim_network_options(cluster->sim)->slow_ppm = 100 * 1000;
         sim_network_options(cluster->sim)->slow_us_max = 200 * 1000;
         break;
+    case PLAN_DISK_FULL:
+        fill_disk(replica, true);
+        stats->disk_faults++;
+        break;
+    case PLAN_STOP: stats->stops += replica__stop(replica) ? 1 : 0; break;
     case PLAN_COUNT: CHECK(false);
     }
     sim_call_at(cluster->sim, sim_now_us(cluster->sim) + planned->lasts_us, end_fault, planned);
+}
+
+static void lose_power(void *context) {
+    struct replica *replica = context;
+    replica__crash(replica, SIM_CRASH_POWER);
+    replica__schedule_restart(replica, 1000);
+    replica->cluster->stats.power_losses++;
+}
+
+void plan__term_changed(struct replica *replica) {
+    struct cluster *cluster = replica->cluster;
+    if (cluster->crashes_at_elections && random_chance(&cluster->random, 1, 8)) {
+        sim_call_at(cluster->sim, sim_now_us(cluster->sim) + random_below(&cluster->random, 1000), lose_power, replica);
+    }
 }
 
 void plan__schedule(struct cluster *cluster, uint64_t end_us) {
@@ -161,6 +190,7 @@ void plan__schedule(struct cluster *cluster, uint64_t end_us) {
     if (sum == 0) {
         return;
     }
+    cluster->crashes_at_elections = random_chance(random, 1, 3);
     uint64_t gap_us = 100 * 1000 + random_below(random, 900 * 1000);
     for (uint64_t at_us = 400 * 1000; at_us < end_us; at_us += 1 + random_below(random, 2 * gap_us)) {
         uint64_t draw = random_below(random, sum);
@@ -182,6 +212,7 @@ void plan__schedule(struct cluster *cluster, uint64_t end_us) {
 
 void plan__end_faults(struct cluster *cluster) {
     sim_heal_all(cluster->sim);
+    cluster->crashes_at_elections = false;
     sim_network_options(cluster->sim)->slow_ppm = 0;
     for (uint32_t i = 0; i < cluster->replica_count; i++) {
         struct replica *replica = &cluster->replicas[i];
@@ -190,6 +221,7 @@ void plan__end_faults(struct cluster *cluster) {
         disk->write_error_ppm = 0;
         disk->sync_error_ppm = 0;
         disk->slow_ppm = 200;
+        disk->capacity_bytes = CLUSTER_DISK_BYTES;
         sim_node_resume(replica->sim_node);
     }
 }

@@ -54,7 +54,10 @@ enum { SIM_NODES_MAX = 64 };
     X(MKDIR, "mkdir")                                                                                                  \
     X(SYNC_DIR, "syncdir")                                                                                             \
     X(LOCK, "lock")                                                                                                    \
-    X(IO_START, "io.start")     /* offset, len */                                                                      \
+    X(IO_READ, "io.read") /* of all four: offset, len; text: path */                                                   \
+    X(IO_WRITE, "io.write")                                                                                            \
+    X(IO_WRITE_DSYNC, "io.dsync")                                                                                      \
+    X(IO_SYNC, "io.sync")                                                                                              \
     X(IO_END, "io.end")         /* errno, bytes so far */                                                              \
     X(DISK_ERROR, "disk.error") /* errno */                                                                            \
     X(DISK_HANG, "disk.hang")   /* 1: hung, 0: released */                                                             \

@@ -1,10 +1,17 @@
 /*
  * Clients: the production session core on a simulated machine that never fails, one operation outstanding each.
  *
- * A key belongs to one writer, which puts 1, 2, 3, ...; everybody reads every key. So a read must show at least what
- * was acknowledged, or seen by an ended read, before it began; nothing that was not yet begun when it ended; and
- * nothing that surely failed. For these histories that is linearizability, bar the order among overlapping reads of
- * unknown writes.
+ * A key belongs to one writer, whose writes are numbered 1, 2, 3, ...; most are puts of their number, some deletes,
+ * some batches over all keys of the writer. Everybody reads every key, alone or by scans of all. What a read shows must
+ * be
+ *
+ *   not older than what was acknowledged, or seen by an ended read, before it began;
+ *   begun by its writer, and not surely failed;
+ *   the state at the revision that the reply names: all that was acknowledged up to there, nothing from behind it;
+ *   at a revision not below one that was acknowledged or seen before it began, whatever the key: the log is one clock.
+ *
+ * And an acknowledged write's revision is new, above every one seen before it began. For these histories that is strict
+ * serializability, bar the order among overlapping reads of unknown writes.
  */
 #include "tests/sim/cluster.h"
 
@@ -12,14 +19,18 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { MAILBOX_MESSAGES = 1024, TIMEOUT_MS = 1500, PAUSE_US = 8000, LARGE_VALUE_BYTES = 4000 };
+enum { MAILBOX_MESSAGES = 1024, TIMEOUT_MS = 1500, PAUSE_US = 8000, LARGE_VALUE_BYTES = 4000, SMALL_VALUE_BYTES = 200 };
 
 static void next_operation(struct sim_client *client);
 
-static struct key_truth *truth_of(struct cluster *cluster, uint32_t key) { return &cluster->keys[key]; }
+static bool bit_at(const uint8_t *bits, uint64_t number) {
+    return number < NUMBERS_MAX && (bits[number / 8] >> (number % 8) & 1) != 0;
+}
 
-static bool has_failed(const struct key_truth *truth, uint64_t number) {
-    return number < NUMBERS_MAX && (truth->failed[number / 8] >> (number % 8) & 1) != 0;
+static void set_bit(uint8_t *bits, uint64_t number) {
+    if (number < NUMBERS_MAX) {
+        bits[number / 8] |= (uint8_t)(1u << (number % 8));
+    }
 }
 
 /* "number " at the front of a value. */
@@ -29,58 +40,167 @@ static uint64_t number_of(struct slice value) {
     return strtoull(text, NULL, 10);
 }
 
-static void check_number(struct cluster *cluster, const char *who, uint32_t key, uint64_t number, uint64_t floor) {
-    const struct key_truth *truth = truth_of(cluster, key);
-    if (number < floor) {
+static uint32_t key_of(struct slice key) {
+    char text[16] = {0};
+    uint32_t number = UINT32_MAX;
+    memcpy(text, key.data, key.len < sizeof text - 1 ? key.len : sizeof text - 1);
+    return sscanf(text, "key%" SCNu32, &number) == 1 ? number : UINT32_MAX;
+}
+
+static uint32_t key_count(const struct cluster *cluster) { return cluster->client_count * KEYS_PER_CLIENT; }
+
+/* ---- What a read may show ---------------------------------------------------------------------------------------- */
+
+/* The least number that explains that nothing is there; UINT64_MAX if none does. */
+static uint64_t least_absence(const struct key_truth *truth, uint64_t floor) {
+    if (floor == 0) {
+        return 0;
+    }
+    for (uint64_t number = floor; number <= truth->begun; number++) {
+        if (number >= NUMBERS_MAX || (bit_at(truth->deletes, number) && !bit_at(truth->failed, number))) {
+            return number;
+        }
+    }
+    return UINT64_MAX;
+}
+
+/* revision: of the state; 0 if not known. */
+static void check_revision(struct cluster *cluster, const char *who, uint32_t key, uint64_t number, uint64_t revision) {
+    const struct key_truth *truth = &cluster->keys[key];
+    if (revision == 0 || number >= NUMBERS_MAX) {
+        return;
+    }
+    if (truth->revisions[number] > revision) {
+        cluster__fail(cluster,
+                      "%s at revision %" PRIu64 " shows %" PRIu64 " for key %" PRIu32 ", written at revision %" PRIu64,
+                      who, revision, number, key, truth->revisions[number]);
+    }
+    for (uint64_t later = number + 1; later <= truth->begun && later < NUMBERS_MAX; later++) {
+        if (truth->revisions[later] != 0 && truth->revisions[later] <= revision) {
+            cluster__fail(cluster,
+                          "%s at revision %" PRIu64 " shows %" PRIu64 " for key %" PRIu32 ", but %" PRIu64
+                          " was written at revision %" PRIu64,
+                          who, revision, number, key, later, truth->revisions[later]);
+        }
+    }
+}
+
+/* Returns the number that was seen, or that explains the absence. */
+static uint64_t check_shown(struct cluster *cluster, const char *who, uint32_t key, bool present, uint64_t number,
+                            uint64_t floor, uint64_t revision) {
+    const struct key_truth *truth = &cluster->keys[key];
+    if (!present) {
+        number = least_absence(truth, floor);
+        if (number == UINT64_MAX) {
+            cluster__fail(cluster,
+                          "%s shows nothing for key %" PRIu32 ", but %" PRIu64
+                          " was acknowledged or seen before, and no delete began since",
+                          who, key, floor);
+            return floor;
+        }
+    } else if (number < floor) {
         cluster__fail(cluster,
                       "%s shows %" PRIu64 " for key %" PRIu32 ", but %" PRIu64 " was acknowledged or seen before", who,
                       number, key, floor);
-    } else if (number > truth->begun) {
+    } else if (number > truth->begun || bit_at(truth->deletes, number)) {
         cluster__fail(cluster, "%s shows %" PRIu64 " for key %" PRIu32 ", which was never put", who, number, key);
-    } else if (has_failed(truth, number)) {
+    } else if (bit_at(truth->failed, number)) {
         cluster__fail(cluster, "%s shows %" PRIu64 " for key %" PRIu32 ", whose put surely failed", who, number, key);
+    } else {
+        check_revision(cluster, who, key, number, revision);
     }
+    return number;
+}
+
+static void saw(struct cluster *cluster, uint32_t key, uint64_t number) {
+    struct key_truth *truth = &cluster->keys[key];
+    truth->floor = number > truth->floor ? number : truth->floor;
 }
 
 /* ---- Ends of operations ------------------------------------------------------------------------------------------ */
 
-static void end_put(struct sim_client *client, const struct holdfast_result *result) {
+static void check_order(struct sim_client *client, uint64_t revision, bool is_write) {
     struct cluster *cluster = client->cluster;
-    struct key_truth *truth = truth_of(cluster, client->key);
+    if (revision < client->revision_floor || (is_write && revision == client->revision_floor)) {
+        cluster__fail(cluster,
+                      "a %s got revision %" PRIu64 ", but revision %" PRIu64
+                      " had been acknowledged or seen before it began",
+                      is_write ? "write" : "read", revision, client->revision_floor);
+    }
+    if (revision > cluster->revision_seen) {
+        cluster->revision_seen = revision;
+    }
+}
+
+/* One number of one key, written or not. */
+static void end_number(struct cluster *cluster, uint32_t key, uint64_t number, const struct holdfast_result *result) {
+    struct key_truth *truth = &cluster->keys[key];
+    if (result->outcome == HOLDFAST_OK) {
+        saw(cluster, key, number);
+        if (number < NUMBERS_MAX) {
+            truth->revisions[number] = result->revision;
+        }
+    } else if (result->outcome == HOLDFAST_FAILED) {
+        set_bit(truth->failed, number);
+    }
+}
+
+static void end_write(struct sim_client *client, const struct holdfast_result *result) {
+    struct cluster *cluster = client->cluster;
     switch (result->outcome) {
     case HOLDFAST_OK:
         cluster->stats.puts_ok++;
-        if (client->value > truth->floor) {
-            truth->floor = client->value;
-        }
-        if (has_failed(truth, client->value)) {
-            cluster__fail(cluster, "key %" PRIu32 ": %" PRIu64 " acknowledged after it failed", client->key,
-                          client->value);
-        }
-        return;
-    case HOLDFAST_FAILED:
-        cluster->stats.puts_failed++;
-        if (client->value < NUMBERS_MAX) {
-            truth->failed[client->value / 8] |= (uint8_t)(1u << (client->value % 8));
-        }
-        return;
-    case HOLDFAST_UNKNOWN: cluster->stats.puts_unknown++; return;
+        check_order(client, result->revision, true);
+        break;
+    case HOLDFAST_FAILED: cluster->stats.puts_failed++; break;
+    case HOLDFAST_UNKNOWN: cluster->stats.puts_unknown++; break;
+    }
+    for (uint32_t i = 0; i < client->number_count; i++) {
+        end_number(cluster, client->key + i, client->numbers[i], result);
     }
 }
 
 static void end_get(struct sim_client *client, const struct client_answer *answer) {
     struct cluster *cluster = client->cluster;
-    uint64_t number = 0;
-    if (answer->result.outcome == HOLDFAST_OK) {
-        number = number_of(slice_of(answer->value.data, answer->value.len));
-    } else if (answer->result.code != HOLDFAST_CODE_NOT_FOUND) {
+    bool present = answer->result.outcome == HOLDFAST_OK;
+    if (!present && answer->result.code != HOLDFAST_CODE_NOT_FOUND) {
         return;
     }
+    uint64_t number = present ? number_of(slice_of(answer->value.data, answer->value.len)) : 0;
     cluster->stats.reads++;
-    check_number(cluster, "a read", client->key, number, client->floor);
-    struct key_truth *truth = truth_of(cluster, client->key);
-    if (number > truth->floor) {
-        truth->floor = number;
+    number = check_shown(cluster, "a read", client->key, present, number, client->floors[client->key],
+                         answer->result.revision);
+    saw(cluster, client->key, number);
+    if (present) {
+        check_order(client, answer->result.revision, false);
+    }
+}
+
+static void end_scan(struct sim_client *client, const struct client_answer *answer) {
+    struct cluster *cluster = client->cluster;
+    if (answer->result.outcome != HOLDFAST_OK) {
+        return;
+    }
+    const struct holdfast_page *page = answer->page;
+    uint32_t next = 0; /* keys below were seen to be there or not */
+    cluster->stats.scans++;
+    check_order(client, page->revision, false);
+    for (size_t i = 0; i < page->pair_count; i++) {
+        const struct holdfast_pair *pair = &page->pairs[i];
+        uint32_t key = key_of(slice_of(pair->key, pair->key_len));
+        if (key >= key_count(cluster) || key < next) {
+            cluster__fail(cluster, "a scan shows a key that nobody put, or not in order");
+            return;
+        }
+        for (; next < key; next++) {
+            saw(cluster, next, check_shown(cluster, "a scan", next, false, 0, client->floors[next], page->revision));
+        }
+        uint64_t number = number_of(slice_of(pair->value, pair->value_len));
+        saw(cluster, key, check_shown(cluster, "a scan", key, true, number, client->floors[key], page->revision));
+        next = key + 1;
+    }
+    for (; !page->more && next < key_count(cluster); next++) {
+        saw(cluster, next, check_shown(cluster, "a scan", next, false, 0, client->floors[next], page->revision));
     }
 }
 
@@ -88,29 +208,89 @@ static void on_done(struct client_request *request, struct client_answer *answer
     struct sim_client *client = CONTAINER_OF(request, struct sim_client, request);
     struct cluster *cluster = client->cluster;
     client->busy = false;
-    if (client->reading) {
-        end_get(client, answer);
-    } else {
-        end_put(client, &answer->result);
+    switch (request->operation) {
+    case CLIENT_GET: end_get(client, answer); break;
+    case CLIENT_SCAN: end_scan(client, answer); break;
+    default: end_write(client, &answer->result); break;
     }
     uint64_t pause_us = random_below(&cluster->random, PAUSE_US);
     CHECK(env_timer_arm(&client->timer, env_now_us(cluster->client_loop) + pause_us) == STATUS_OK);
 }
 
-/* ---- Begins -------------------------------------------------------------------------------------------------------
- */
+/* ---- Begins ------------------------------------------------------------------------------------------------------ */
 
-static void fill_put(struct sim_client *client) {
-    struct cluster *cluster = client->cluster;
-    client->key = client->number * KEYS_PER_CLIENT + (uint32_t)random_below(&cluster->random, KEYS_PER_CLIENT);
-    struct key_truth *truth = truth_of(cluster, client->key);
-    client->value = ++truth->written;
-    truth->begun = client->value;
-    size_t len = 24 + random_below(&cluster->random, random_chance(&cluster->random, 1, 10) ? LARGE_VALUE_BYTES : 200);
-    memset(client->value_bytes, '.', len);
-    int used = snprintf((char *)client->value_bytes, sizeof client->value_bytes, "%" PRIu64 " ", client->value);
-    client->value_bytes[used] = '.';
-    client->request.value = slice_of(client->value_bytes, len);
+static uint32_t own_key(struct sim_client *client, uint32_t i) { return client->number * KEYS_PER_CLIENT + i; }
+
+static void give_number(struct sim_client *client, uint32_t key, bool is_delete) {
+    struct key_truth *truth = &client->cluster->keys[key];
+    uint64_t number = ++truth->begun;
+    client->numbers[client->number_count++] = number;
+    if (is_delete) {
+        set_bit(truth->deletes, number);
+    }
+}
+
+/* "number ...." of a random length. */
+static size_t write_value(struct sim_client *client, uint8_t *out, size_t len_max, uint64_t number) {
+    size_t len = 24 + random_below(&client->cluster->random, len_max);
+    memset(out, '.', len);
+    int used = snprintf((char *)out, len, "%" PRIu64 " ", number);
+    out[used] = '.';
+    return len;
+}
+
+static void fill_key(struct sim_client *client) {
+    int len = snprintf((char *)client->key_bytes, sizeof client->key_bytes, "key%04" PRIu32, client->key);
+    client->request.key = slice_of(client->key_bytes, (size_t)len);
+}
+
+/* All keys of this writer at once; puts and deletes. */
+static void fill_batch(struct sim_client *client) {
+    struct random *random = &client->cluster->random;
+    uint8_t *at = client->value_bytes;
+    client->key = own_key(client, 0);
+    client->request.batch = (struct client_batch){.kinds = client->batch_kinds,
+                                                  .key_lens = client->batch_key_lens,
+                                                  .value_lens = client->batch_value_lens,
+                                                  .count = KEYS_PER_CLIENT};
+    for (uint32_t i = 0; i < KEYS_PER_CLIENT; i++) {
+        bool is_delete = random_chance(random, 1, 6);
+        give_number(client, own_key(client, i), is_delete);
+        client->batch_kinds[i] = is_delete ? HOLDFAST_DELETE : HOLDFAST_PUT;
+        client->batch_key_lens[i] =
+            (uint32_t)snprintf((char *)at, sizeof client->key_bytes, "key%04" PRIu32, own_key(client, i));
+        at += client->batch_key_lens[i];
+        client->batch_value_lens[i] =
+            is_delete ? 0 : (uint32_t)write_value(client, at, SMALL_VALUE_BYTES, client->numbers[i]);
+        at += client->batch_value_lens[i];
+    }
+    client->request.value = slice_of(client->value_bytes, (size_t)(at - client->value_bytes));
+}
+
+static void fill_write(struct sim_client *client) {
+    struct random *random = &client->cluster->random;
+    if (client->request.operation == CLIENT_BATCH) {
+        fill_batch(client);
+        return;
+    }
+    bool is_delete = client->request.operation == CLIENT_DELETE;
+    client->key = own_key(client, (uint32_t)random_below(random, KEYS_PER_CLIENT));
+    give_number(client, client->key, is_delete);
+    fill_key(client);
+    if (!is_delete) {
+        size_t len_max = random_chance(random, 1, 10) ? LARGE_VALUE_BYTES : SMALL_VALUE_BYTES;
+        size_t len = write_value(client, client->value_bytes, len_max, client->numbers[0]);
+        client->request.value = slice_of(client->value_bytes, len);
+    }
+}
+
+static enum client_operation draw_operation(struct random *random) {
+    uint64_t draw = random_below(random, 100);
+    return draw < 28   ? CLIENT_GET
+           : draw < 34 ? CLIENT_SCAN
+           : draw < 42 ? CLIENT_DELETE
+           : draw < 50 ? CLIENT_BATCH
+                       : CLIENT_PUT;
 }
 
 static void next_operation(struct sim_client *client) {
@@ -118,16 +298,23 @@ static void next_operation(struct sim_client *client) {
     if (!cluster->workload_on) {
         return;
     }
-    client->reading = random_chance(&cluster->random, 1, 3);
-    client_request_init(&client->request, client->reading ? CLIENT_GET : CLIENT_PUT, on_done);
-    if (client->reading) {
-        client->key = (uint32_t)random_below(&cluster->random, cluster->client_count * KEYS_PER_CLIENT);
-        client->floor = truth_of(cluster, client->key)->floor;
-    } else {
-        fill_put(client);
+    client_request_init(&client->request, draw_operation(&cluster->random), on_done);
+    client->number_count = 0;
+    client->revision_floor = cluster->revision_seen;
+    for (uint32_t key = 0; key < key_count(cluster); key++) {
+        client->floors[key] = cluster->keys[key].floor;
     }
-    int len = snprintf((char *)client->key_bytes, sizeof client->key_bytes, "key%04" PRIu32, client->key);
-    client->request.key = slice_of(client->key_bytes, (size_t)len);
+    switch (client->request.operation) {
+    case CLIENT_GET:
+        client->key = (uint32_t)random_below(&cluster->random, key_count(cluster));
+        fill_key(client);
+        break;
+    case CLIENT_SCAN:
+        client->request.key = slice_of("key", 3);
+        client->request.upper = slice_of("kez", 3);
+        break;
+    default: fill_write(client); break;
+    }
     enum holdfast_code code = client_core_submit(client->core, &client->request);
     CHECK(code == HOLDFAST_CODE_OK);
     client->busy = true;
@@ -178,26 +365,24 @@ bool workload__is_idle(const struct cluster *cluster) {
     return true;
 }
 
-/* ---- The end ------------------------------------------------------------------------------------------------------
- */
+/* ---- The end ----------------------------------------------------------------------------------------------------- */
 
 void workload__check_pair(struct cluster *cluster, const struct replica *replica, struct slice key, struct slice value,
                           uint64_t *seen_keys) {
-    char text[16] = {0};
-    memcpy(text, key.data, key.len < sizeof text - 1 ? key.len : sizeof text - 1);
-    uint32_t number = 0;
-    if (sscanf(text, "key%" SCNu32, &number) != 1 || number >= cluster->client_count * KEYS_PER_CLIENT) {
-        cluster__fail(cluster, "%s holds a key that nobody put: %s", replica->config.name, text);
+    uint32_t number = key_of(key);
+    if (number >= key_count(cluster)) {
+        cluster__fail(cluster, "%s holds a key that nobody put", replica->config.name);
         return;
     }
     *seen_keys |= (uint64_t)1 << number;
-    check_number(cluster, replica->config.name, number, number_of(value), truth_of(cluster, number)->floor);
+    (void)check_shown(cluster, replica->config.name, number, true, number_of(value), cluster->keys[number].floor,
+                      UINT64_MAX);
 }
 
 void workload__check_missing(struct cluster *cluster, const struct replica *replica, uint64_t seen_keys) {
-    for (uint32_t key = 0; key < cluster->client_count * KEYS_PER_CLIENT; key++) {
+    for (uint32_t key = 0; key < key_count(cluster); key++) {
         if ((seen_keys >> key & 1) == 0) {
-            check_number(cluster, replica->config.name, key, 0, truth_of(cluster, key)->floor);
+            (void)check_shown(cluster, replica->config.name, key, false, 0, cluster->keys[key].floor, UINT64_MAX);
         }
     }
 }

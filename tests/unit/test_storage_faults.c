@@ -297,12 +297,33 @@ static void test_h50_merge_goes_on_when_reads_work_again(void **state) {
     host_close(&host);
 }
 
+static void test_storage_merge_retry_is_not_lost_to_an_earlier_one(void **state) {
+    (void)state;
+    make_tables();
+    host_close(&host);
+    host.options.l0_files_merge = 3;
+    arm("sst.read=error(EIO),after=20");
+    host_open(&host);
+    host_run_ms(&host, 1000);
+    assert_int_equal(stats().merge_failures, 1); /* the next attempt: in half a minute */
+    (void)host_put(&host, "z", "1");
+    arm("flush.write=error(ENOSPC),count=2"); /* the flush's next attempt: in a second */
+    storage_flush(host.storage);
+    disarm(FAULT_SST_READ);
+    assert_true(host_wait(&host, host_all_flushed));
+    assert_int_equal(stats().merges, 0);
+    host_run_ms(&host, 40 * 1000);
+    assert_int_equal(stats().merges, 1);
+    host_close(&host);
+}
+
 static void test_h31_full_disk_during_merge_drops_outputs_and_is_waited_out(void **state) {
     (void)state;
     make_tables();
     host_close(&host);
     host.options.l0_files_merge = 3;
-    arm("flush.write=error(ENOSPC)");
+    host.options.sst_bytes = 4 * 1024;
+    arm("flush.write=error(ENOSPC),after=1"); /* one output gets done */
     host_open(&host);
     host_run_ms(&host, 3500);
     assert_int_equal(host.full_count, 1);
@@ -535,6 +556,7 @@ int main(void) {
         TEST(test_h50_bad_block_hurts_only_its_reads),
         TEST(test_h50_merge_that_meets_a_bad_block_stops_nothing),
         TEST(test_h50_merge_goes_on_when_reads_work_again),
+        TEST(test_storage_merge_retry_is_not_lost_to_an_earlier_one),
         TEST(test_h31_full_disk_during_merge_drops_outputs_and_is_waited_out),
         TEST(test_h35_any_flipped_bit_of_a_table_is_found_or_harmless),
         TEST(test_storage_cut_table_is_refused),

@@ -173,6 +173,9 @@ static void recover_and_compare(struct run *run) {
 static void work_and_crash(struct run *run, uint64_t calls_max) {
     struct harness *harness = run->harness;
     harness_start(harness);
+    uint8_t membership[1500]; /* start groups are larger than a sector: they can be torn */
+    memset(membership, 7, sizeof membership);
+    CHECK(wal_set_membership(harness->wal, slice_of(membership, sizeof membership)) == STATUS_OK);
     uint64_t crash_at = harness->fake->counts.calls + calls_max;
     harness->fake->dead_after = crash_at;
     for (int i = 0; i < 4000 && !fake_is_dead(harness->fake); i++) {
@@ -261,6 +264,42 @@ static void test_h32_recovery_crashed_at_every_io_recovers(void **state) {
     }
 }
 
+/* h06, h32: the newest segment holds nothing but a vote; opening replaces it, and dies at each I/O of that in turn. */
+static void test_h06_vote_survives_crashes_while_its_segment_is_replaced(void **state) {
+    (void)state;
+    for (uint64_t seed = 1; seed <= 6; seed++) {
+        bool done = false;
+        for (uint64_t calls = 1; !done; calls++) {
+            struct harness *harness = harness_new(seed);
+            uint8_t membership[1500];
+            memset(membership, 7, sizeof membership);
+            harness->options.segment_bytes = 128 * 1024;
+            harness_up(harness);
+            CHECK(wal_set_membership(harness->wal, slice_of(membership, sizeof membership)) == STATUS_OK);
+            uint64_t last = 0; /* into the second segment, whose start group is the first to carry the membership */
+            while (harness->wal->active->number < 2) {
+                CHECK(harness_append_len(harness, ++last, 1, 4000) == STATUS_OK);
+                fake_settle(harness->fake);
+            }
+            harness_close(harness);
+            harness_up(harness);
+            wal_set_state(harness->wal, 9, 3);
+            fake_settle(harness->fake);
+            harness_crash(harness);
+            harness->fake->dead_after = calls;
+            done = harness_open(harness) == STATUS_OK && !fake_is_dead(harness->fake);
+            harness_crash(harness);
+            assert_int_equal(harness_open(harness), STATUS_OK);
+            assert_false(harness->recovered.fault.present);
+            assert_int_equal(harness->recovered.term, 9);
+            assert_int_equal(harness->recovered.vote, 3);
+            assert_int_equal(harness->recovered.last_index, last);
+            assert_int_equal(harness->recovered.membership.len, sizeof membership);
+            harness_free(harness);
+        }
+    }
+}
+
 /* A killed process: the page cache survives, the write in flight lands whole or not. */
 static void test_wal_killed_process_loses_nothing(void **state) {
     (void)state;
@@ -317,6 +356,7 @@ int main(void) {
         cmocka_unit_test(test_h32_h22_h06_random_crashes_lose_nothing),
         cmocka_unit_test(test_h22_crash_at_every_io_loses_nothing),
         cmocka_unit_test(test_h32_recovery_crashed_at_every_io_recovers),
+        cmocka_unit_test(test_h06_vote_survives_crashes_while_its_segment_is_replaced),
         cmocka_unit_test(test_wal_killed_process_loses_nothing),
         cmocka_unit_test(test_h22_recovered_tail_is_durable_when_opening_returns),
     };

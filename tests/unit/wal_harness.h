@@ -87,6 +87,7 @@ static inline struct harness *harness_new(uint64_t seed) {
 static inline enum status harness_open(struct harness *harness) {
     memset(&harness->recovered, 0, sizeof harness->recovered);
     harness->fake->on_loop = false;
+    harness->wal = NULL;
     return wal_open(&harness->options, &harness->frontier, &harness->wal, &harness->recovered, &harness->error);
 }
 
@@ -229,6 +230,31 @@ static inline struct fake_inode *harness_inode(struct harness *harness, uint64_t
 static inline void harness_flip(struct fake_inode *inode, uint64_t offset, unsigned bit) {
     inode->seen[offset] ^= (uint8_t)(1u << bit);
     inode->durable[offset] = inode->seen[offset];
+}
+
+/* ---- A log that many tests start with --------------------------------------------------------------------------- */
+
+/* Ten groups of one record and some thousand bytes each in segment 1, marks off. */
+static inline struct harness *harness_ten_groups(void) {
+    struct harness *harness = harness_new(3);
+    harness_up(harness);
+    wal_set_state(harness->wal, 4, 2);
+    fake_settle(harness->fake);
+    for (uint64_t index = 1; index <= 10; index++) {
+        CHECK(harness_append_len(harness, index, 4, 3000) == STATUS_OK);
+        fake_settle(harness->fake);
+    }
+    return harness;
+}
+
+/* Start group and state group come before them. */
+static inline uint64_t harness_group_offset(uint64_t n) { return WAL_FIRST_RECORDS_OFFSET + n * WAL_BLOCK_BYTES; }
+
+static inline void harness_reopen(struct harness *harness) {
+    if (harness->wal != NULL) {
+        harness_close(harness);
+    }
+    CHECK(harness_open(harness) == STATUS_OK);
 }
 
 #endif

@@ -180,11 +180,9 @@ static int open_socket(struct sockaddr_storage *address, int *ret_fd) {
     return 0;
 }
 
-/* Another descriptor of the socket that this env listens with on the address already, or -1. `port` joins the list in
- * any case but failure. */
+/* Another descriptor of the socket that this env listens with on the address already, or -1. Under the env's lock. */
 static int share_socket(struct os_env *env, struct tcp_listener *listener) {
     int fd = -1;
-    CHECK(pthread_mutex_lock(&env->lock) == 0);
     LIST_FOREACH (node, &env->ports) {
         struct tcp_listener *other = LIST_ENTRY(node, struct tcp_listener, port);
         if (fd < 0 && other->loop != listener->loop && strcmp(other->address, listener->address) == 0) {
@@ -192,14 +190,23 @@ static int share_socket(struct os_env *env, struct tcp_listener *listener) {
         }
     }
     listener->is_shared = fd >= 0;
-    CHECK(pthread_mutex_unlock(&env->lock) == 0);
     return fd;
 }
 
-static void join_ports(struct os_env *env, struct tcp_listener *listener) {
+/* A socket for the listener, new or shared; returns an errno. One step for other loops: a port that is taken by one of
+ * them is in the list. */
+static int join_ports(struct os_env *env, struct tcp_listener *listener, struct sockaddr_storage *address) {
     CHECK(pthread_mutex_lock(&env->lock) == 0);
-    list_push_back(&env->ports, &listener->port);
+    int sys = open_socket(address, &listener->fd);
+    tcp__format(address, listener->address);
+    if (sys == EADDRINUSE && (listener->fd = share_socket(env, listener)) >= 0) {
+        sys = 0;
+    }
+    if (sys == 0) {
+        list_push_back(&env->ports, &listener->port);
+    }
     CHECK(pthread_mutex_unlock(&env->lock) == 0);
+    return sys;
 }
 
 static void leave_ports(struct os_env *env, struct tcp_listener *listener) {
@@ -223,14 +230,11 @@ enum status tcp__listen(struct env_transport *transport, struct env_loop *base, 
         return error_set(err, STATUS_NO_MEMORY, "listen on %s: out of memory", address);
     }
     listener->loop = loop;
-    int sys = open_socket(&bound, &listener->fd);
-    tcp__format(&bound, listener->address);
-    if (sys == EADDRINUSE && (listener->fd = share_socket(os_env_of(base->env), listener)) >= 0) {
-        sys = 0;
-    }
+    int sys = join_ports(os_env_of(base->env), listener, &bound);
     if (sys == 0) {
         sys = -uv_poll_init(&loop->uv, &listener->poll, listener->fd);
         if (sys != 0) {
+            leave_ports(os_env_of(base->env), listener);
             (void)close(listener->fd);
         }
     }
@@ -245,7 +249,6 @@ enum status tcp__listen(struct env_transport *transport, struct env_loop *base, 
     listener->context = context;
     env_timer_init(&listener->rest, base, on_rested);
     list_push_back(&loop->listeners, &listener->link);
-    join_ports(os_env_of(base->env), listener);
     CHECK(uv_poll_start(&listener->poll, UV_READABLE, on_readable) == 0);
     *ret_listener = &listener->base;
     return STATUS_OK;
