@@ -3,6 +3,7 @@
  */
 #include "tests/sim/cluster.h"
 
+#include "raft/raft_internal.h"
 #include "storage/storage_internal.h"
 
 #include <inttypes.h>
@@ -17,7 +18,7 @@ enum {
     MEMTABLE_BYTES = 48 * 1024,
     SST_BYTES = 64 * 1024,
     MANIFEST_BYTES = 64 * 1024,
-    CLOCK_DRIFT_PPM_MAX = 30 * 1000,
+    CLOCK_DRIFT_PPM_MAX = 150 * 1000,
     STEPS_MAX = 30 * 1000 * 1000,
     SECOND_US = 1000 * 1000,
     CONVERGE_US = 60 * SECOND_US
@@ -36,7 +37,7 @@ void cluster__fail(struct cluster *cluster, const char *format, ...) {
 
 struct consensus *replica__consensus(const struct replica *replica) {
     struct consensus *consensus = replica->node != NULL ? node_consensus(replica->node) : NULL;
-    return consensus != NULL && consensus->raft != NULL ? consensus : NULL;
+    return consensus != NULL && consensus->raft != NULL && consensus->raft->started ? consensus : NULL;
 }
 
 /* ---- Log lines, kept for a failure's report --------------------------------------------------------------------- */
@@ -257,6 +258,10 @@ struct cluster *cluster_new(uint64_t seed) {
         cluster->replicas[i].lives = 1;
         cluster->replicas[i].must_check_start = true;
         sim_node_start(cluster->replicas[i].sim_node);
+    }
+    for (uint32_t i = 0; seed % 3 == 1 && i < cluster->replica_count; i++) {
+        int32_t drift_ppm = (int32_t)random_below(&cluster->random, 2 * CLOCK_DRIFT_PPM_MAX) - CLOCK_DRIFT_PPM_MAX;
+        sim_node_set_clock_drift(cluster->replicas[i].sim_node, drift_ppm);
     }
     return cluster;
 }

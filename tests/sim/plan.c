@@ -22,6 +22,8 @@ enum fault {
     PLAN_NETWORK_SLOW,
     PLAN_DISK_FULL,
     PLAN_STOP,
+    PLAN_APPLY_SLOW,
+    PLAN_CLIENT_RESETS,
     PLAN_COUNT
 };
 
@@ -43,6 +45,14 @@ static struct sim_node *other_node(const struct planned *planned) {
 
 static void restart_later(struct planned *planned, struct replica *replica) {
     replica__schedule_restart(replica, planned->lasts_us / 2 + 1000);
+}
+
+/* Committed entries wait before they are applied, now and then. */
+static void slow_apply(struct replica *replica) {
+    struct error error;
+    if (sim_node_is_up(replica->sim_node)) {
+        CHECK(fault_arm(sim_node_faults(replica->sim_node), "apply=delay(20),probability=0.05", &error) == STATUS_OK);
+    }
 }
 
 /* As if somebody else had taken what was left, bar a little. */
@@ -78,6 +88,11 @@ static void end_fault(void *context) {
         break;
     case PLAN_NETWORK_SLOW: sim_network_options(planned->cluster->sim)->slow_ppm = 0; break;
     case PLAN_DISK_FULL: fill_disk(replica, false); break;
+    case PLAN_APPLY_SLOW:
+        if (sim_node_is_up(replica->sim_node)) {
+            fault_disarm(sim_node_faults(replica->sim_node), FAULT_APPLY);
+        }
+        break;
     default: break;
     }
     free(planned);
@@ -160,6 +175,11 @@ static void begin_fault(void *context) {
         stats->disk_faults++;
         break;
     case PLAN_STOP: stats->stops += replica__stop(replica) ? 1 : 0; break;
+    case PLAN_APPLY_SLOW: slow_apply(replica); break;
+    case PLAN_CLIENT_RESETS:
+        sim_reset_connections(replica->sim_node, cluster->client_node);
+        stats->resets++;
+        break;
     case PLAN_COUNT: CHECK(false);
     }
     sim_call_at(cluster->sim, sim_now_us(cluster->sim) + planned->lasts_us, end_fault, planned);
