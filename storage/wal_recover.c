@@ -184,6 +184,9 @@ static enum status read_segment(struct wal__recovery *recovery, struct wal__foun
                 return STATUS_OK;
             }
             status = count_group(recovery, segment, segment->end, ret_view);
+            if (status != STATUS_OK) {
+                return status;
+            }
             segment->end += wal__padded(ret_view->header.total_bytes);
             segment->written_end = segment->end;
             continue;

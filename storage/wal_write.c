@@ -159,12 +159,10 @@ static void write_next(struct wal *wal) {
     bool can_switch = wal->prepared_count > 0;
     if (group != NULL && wal__padded(group->len) <= wal__room(wal, wal->active)) {
         write_records(wal, group);
-    } else if (group != NULL && can_switch) {
+    } else if (can_switch && (group != NULL || (wal->state_dirty && !has_state_room(wal, false)))) {
         write_start(wal);
     } else if (wal->state_dirty && has_state_room(wal, false)) {
         write_state(wal, 0);
-    } else if (wal->state_dirty && can_switch) {
-        write_start(wal);
     } else if (wal->mark_due && group == NULL) {
         wal->mark_due = false;
         if (has_state_room(wal, true)) {

@@ -11,7 +11,7 @@
 enum { PPM = 1000000, SPECIFICATION_BYTES_MAX = 4096 };
 
 static const struct fault_info fault_table[FAULT_HOOK_COUNT] = {
-#define FAULT_INFO(hook_name, suffix, hook_text) [FAULT_##suffix] = {.name = hook_name, .text = hook_text},
+#define FAULT_INFO(hook_name, suffix, hook_text) [FAULT_##suffix] = {.name = (hook_name), .text = (hook_text)},
     FAULT_TABLE(FAULT_INFO)
 #undef FAULT_INFO
 };

@@ -19,7 +19,7 @@ static void refuse(struct peer_in *in, enum wire_code code, const char *message)
     Wire__Refusal refusal = WIRE__REFUSAL__INIT;
     refusal.has_code = 1;
     refusal.code = (uint32_t)code;
-    refusal.message = (char *)(uintptr_t)message;
+    refusal.message = (char *)message;
     refusal.thumbprint = peer->certificate == ENV_CERTIFICATE_NONE ? NULL : thumbprint;
     if (connection_send(in->connection, FRAME_REFUSAL, 0, &refusal.base, NULL, 0) == STATUS_OK) {
         connection_finish(in->connection);
@@ -48,12 +48,12 @@ static void on_opened(struct connection_handler *handler) {
     greeting.has_protocol_max = 1;
     greeting.protocol_max = FRAME_VERSION;
     greeting.has_cluster_id = 1;
-    greeting.cluster_id.data = (uint8_t *)(uintptr_t)config->cluster_id;
+    greeting.cluster_id.data = (uint8_t *)config->cluster_id;
     greeting.cluster_id.len = CONFIG_CLUSTER_ID_BYTES;
     greeting.has_node_id = 1;
     greeting.node_id = config->id;
-    greeting.node_name = (char *)(uintptr_t)config->name;
-    greeting.role = (char *)(uintptr_t)config_role_name(in->identity.role);
+    greeting.node_name = (char *)config->name;
+    greeting.role = (char *)config_role_name(in->identity.role);
     if (connection_send(in->connection, FRAME_GREETING, 0, &greeting.base, NULL, 0) != STATUS_OK) {
         connection_close(in->connection);
         return;
@@ -160,7 +160,7 @@ struct env_stream_handler *peer_in__accepted(void *context, struct env_stream *s
         mem_free(peers__alloc(peers), in);
         return NULL;
     }
-    if (env_timer_arm(&in->timer, env_now_us(peers->options.loop) + 2 * PEER_CONNECT_TIMEOUT_US) != STATUS_OK) {
+    if (env_timer_arm(&in->timer, env_now_us(peers->options.loop) + 2ull * PEER_CONNECT_TIMEOUT_US) != STATUS_OK) {
         connection_free_unattached(in->connection);
         mem_free(peers__alloc(peers), in);
         return NULL;

@@ -89,7 +89,7 @@ static void greet(struct peer_link *link, const struct connection_frame *frame) 
     }
     Wire__PeerHello hello = WIRE__PEER_HELLO__INIT;
     hello.has_cluster_id = 1;
-    hello.cluster_id.data = (uint8_t *)(uintptr_t)config->cluster_id;
+    hello.cluster_id.data = (uint8_t *)config->cluster_id;
     hello.cluster_id.len = CONFIG_CLUSTER_ID_BYTES;
     hello.has_node_id = 1;
     hello.node_id = config->id;
