@@ -130,6 +130,7 @@ static enum status inspect(struct wal__recovery *recovery, struct wal__found *fo
 }
 
 static enum status open_found(struct wal__recovery *recovery, struct wal__found *found, uint64_t number) {
+    CHECK(found != NULL);
     struct wal *wal = recovery->wal;
     char path[LIMIT_PATH_BYTES];
     struct wal__segment *segment = wal__segment_new(wal);

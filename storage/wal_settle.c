@@ -52,7 +52,7 @@ static enum status remove_file(struct wal__recovery *recovery, struct wal__found
 const struct wal__found *wal__last_with_records(const struct wal__recovery *recovery) {
     for (size_t i = recovery->found_count; i-- > 0;) {
         const struct wal__found *found = &recovery->found[i];
-        if (found->on_chain && found->segment->max_index > 0) {
+        if (found->on_chain && found->segment != NULL && found->segment->max_index > 0) {
             return found;
         }
     }

@@ -93,6 +93,7 @@ static enum status parse_kind(char *text, struct parsed_rule *rule, struct error
                              argument == NULL ? "needs" : "takes no");
         }
         if (rule->kind == FAULT_KIND_ERROR) {
+            CHECK(argument != NULL);
             for (size_t k = 0; k < COUNT_OF(errno_names); k++) {
                 if (strcmp(argument, errno_names[k].name) == 0) {
                     rule->argument = errno_names[k].sys;
@@ -172,7 +173,7 @@ enum status fault_arm(struct fault_set *set, const char *specification, struct e
     if (strlen(specification) >= sizeof copy) {
         return error_set(err, STATUS_INVALID, "fault specification is longer than %d bytes", SPECIFICATION_BYTES_MAX);
     }
-    struct parsed_rule parsed[FAULT_HOOK_COUNT];
+    struct parsed_rule parsed[FAULT_HOOK_COUNT] = {0};
     size_t count = 0;
     (void)strcpy(copy, specification);
     char *rest = copy;

@@ -22,6 +22,7 @@ static inline void list_init(struct list *head) {
 static inline bool list_is_empty(const struct list *head) { return head->next == head; }
 
 static inline void list_push_back(struct list *head, struct list *node) {
+    CHECK(head->prev != NULL); /* list_init was called */
     node->prev = head->prev;
     node->next = head;
     head->prev->next = node;
