@@ -170,10 +170,7 @@ static enum status start_segment(struct wal__recovery *recovery, bool reset) {
         status = env_sync(segment->file, recovery->err);
     }
     if (status != STATUS_OK) {
-        /* The page cache may keep what the disk hasn't got, and the next life's sync would succeed on it (hazard 27):
-         * that life must not find this segment. If the name comes back after a power loss, nothing follows it. */
-        struct error ignored;
-        (void)!env_unlink(wal->env, env_file_path(segment->file), &ignored);
+        /* The next opening leaves a segment without records out, whatever the page cache says of it (hazard 27). */
         return status;
     }
     segment->end += WAL_START_GROUP_BYTES;

@@ -189,6 +189,37 @@ static void test_h27_failed_write_is_final(void **state) {
     harness_free(harness);
 }
 
+/* h27 across lives: what a failed sync left in the page cache looks good to the next opening, whose sync succeeds
+ * without writing it. Breaks if an opening builds on a segment whose first sync failed. */
+static void test_h27_segment_whose_first_sync_failed_is_not_built_upon(void **state) {
+    (void)state;
+    uint64_t failed = 0;
+    uint64_t number = 1;
+    for (uint64_t seed = 1;; seed++) { /* what the power loss keeps is drawn: several times for each sync */
+        struct harness *harness = harness_new(seed);
+        harness_up(harness);
+        harness_write(harness, 1, 3, 1);
+        harness_close(harness);
+        harness->fake->failing_sync = harness->fake->counts.syncs + number;
+        enum status status = harness_open(harness);
+        harness->fake->failing_sync = 0;
+        if (status == STATUS_OK) { /* an opening has fewer syncs */
+            harness_free(harness);
+            break;
+        }
+        assert_int_equal(status, STATUS_IO);
+        failed++;
+        harness_up(harness);
+        harness_write(harness, 4, 5, 1);
+        harness_crash(harness);
+        harness_up(harness);
+        assert_int_equal(harness->recovered.last_index, 5);
+        harness_free(harness);
+        number += seed % 16 == 0;
+    }
+    assert_true(failed >= 32);
+}
+
 static void test_wal_failure_is_told_once(void **state) {
     (void)state;
     struct harness *harness = harness_new(1);
@@ -326,6 +357,7 @@ int main(void) {
         cmocka_unit_test(test_h31_disk_full_restarts_without_room_for_a_segment),
         cmocka_unit_test(test_wal_prepare_fault_hook_is_told_and_retried),
         cmocka_unit_test(test_h27_failed_write_is_final),
+        cmocka_unit_test(test_h27_segment_whose_first_sync_failed_is_not_built_upon),
         cmocka_unit_test(test_wal_failure_is_told_once),
         cmocka_unit_test(test_wal_write_fault_hook_fails_the_log),
         cmocka_unit_test(test_wal_append_without_memory_changes_nothing),

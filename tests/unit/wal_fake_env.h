@@ -26,6 +26,9 @@ enum { FAKE_FILES_MAX = 512, FAKE_NAMES_MAX = 64, FAKE_SECTOR = 512, FAKE_PATH =
 struct fake_inode {
     uint8_t *seen;
     uint8_t *durable;
+    uint8_t
+        *believed; /* what a sync that failed left in the cache as clean: later syncs leave it out. NULL: none failed */
+    uint64_t believed_len;
     uint64_t size;
     uint64_t durable_size;
     uint64_t capacity;
@@ -69,6 +72,7 @@ struct fake_env {
     struct fake_names durable;
     struct fake_counts counts;
     uint64_t dead_after;     /* 0: never */
+    uint64_t failing_sync;   /* the sync with this number fails with EIO; 0: none */
     uint64_t disk_bytes_max; /* 0: no bound */
     uint64_t now_us;
     struct random random;
@@ -245,8 +249,19 @@ static inline enum status fake_sync(struct env_file *base, struct error *err) {
     if (!fake_touch(fake, err, &status)) {
         return status;
     }
-    if (inode->size > 0) {
-        memcpy(inode->durable, inode->seen, inode->capacity);
+    if (fake->counts.syncs == fake->failing_sync) {
+        free(inode->believed);
+        inode->believed = malloc(inode->capacity + 1);
+        CHECK(inode->believed != NULL);
+        memcpy(inode->believed, inode->seen, inode->capacity);
+        inode->believed_len = inode->capacity;
+        return error_set_sys(err, EIO, "the sync that was to fail");
+    }
+    for (uint64_t at = 0; at < inode->capacity; at += FAKE_SECTOR) {
+        uint64_t len = inode->capacity - at < FAKE_SECTOR ? inode->capacity - at : FAKE_SECTOR;
+        if (at + len > inode->believed_len || memcmp(inode->seen + at, inode->believed + at, len) != 0) {
+            memcpy(inode->durable + at, inode->seen + at, len);
+        }
     }
     inode->durable_size = inode->size;
     return STATUS_OK;
@@ -424,6 +439,7 @@ static inline void fake_free(struct fake_env *fake) {
     for (size_t i = 0; i < fake->inode_count; i++) {
         free(fake->inodes[i]->seen);
         free(fake->inodes[i]->durable);
+        free(fake->inodes[i]->believed);
         free(fake->inodes[i]);
     }
     free(fake);
