@@ -50,6 +50,7 @@ static const uint8_t code_of_status[] = {
     [STATUS_UNKNOWN] = WIRE_UNKNOWN,
     [STATUS_COMPACTED] = WIRE_COMPACTED,
     [STATUS_FAILED] = WIRE_UNAVAILABLE,
+    [STATUS_PENDING] = WIRE_INTERNAL,
 };
 static_assert(sizeof code_of_status == STATUS_COUNT, "every status has a code");
 

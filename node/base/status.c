@@ -30,6 +30,7 @@ static const char *const status_names[STATUS_COUNT] = {
     [STATUS_UNKNOWN] = "unknown",
     [STATUS_COMPACTED] = "compacted",
     [STATUS_FAILED] = "failed",
+    [STATUS_PENDING] = "pending",
 };
 
 const char *status_name(enum status status) {

@@ -30,6 +30,7 @@ enum status {
     STATUS_UNKNOWN,     /* the outcome is not known: it may or may not have happened */
     STATUS_COMPACTED,   /* the revision is below the horizon */
     STATUS_FAILED,      /* stopped for good: the object refuses all further work */
+    STATUS_PENDING,     /* not an outcome yet: what it needs was asked for; call again when that is there */
     STATUS_COUNT
 };
 

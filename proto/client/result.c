@@ -83,6 +83,7 @@ enum holdfast_code client_code_of_status(enum status status) {
     case STATUS_EXISTS:
     case STATUS_CONDITION:
     case STATUS_FAILED:
+    case STATUS_PENDING:
     case STATUS_COUNT: break;
     }
     return HOLDFAST_CODE_INTERNAL;

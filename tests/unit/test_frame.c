@@ -109,7 +109,7 @@ static void test_wire_code_of_every_status_is_fixed(void **state) {
         [STATUS_TOO_LARGE] = 3,   [STATUS_BUSY] = 4,       [STATUS_TIMEOUT] = 5,     [STATUS_CLOSED] = 7,
         [STATUS_CANCELLED] = 7,   [STATUS_NOT_LEADER] = 6, [STATUS_UNAVAILABLE] = 7, [STATUS_DENIED] = 8,
         [STATUS_UNSUPPORTED] = 9, [STATUS_CONDITION] = 15, [STATUS_UNKNOWN] = 14,    [STATUS_COMPACTED] = 13,
-        [STATUS_FAILED] = 7,
+        [STATUS_FAILED] = 7,      [STATUS_PENDING] = 12,
     };
     for (int status = 0; status < STATUS_COUNT; status++) {
         assert_int_equal(wire_code_of((enum status)status), expected[status]);
