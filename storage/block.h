@@ -45,6 +45,7 @@ struct block_builder {
     uint32_t until_restart; /* entries to add before the next restart */
     uint32_t interval;
     bool hash_index;
+    bool repeats;          /* the entry added last has the user key of the one in front of it, also before the reset */
     struct entry_key last; /* of the entry added last, also before the reset; user key in last_key */
     uint8_t last_key[LIMIT_KEY_BYTES];
 };
