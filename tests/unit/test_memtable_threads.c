@@ -147,10 +147,75 @@ static void test_memtable_readers_beside_a_writer_at_the_end_miss_nothing(void *
     write_and_read(true);
 }
 
+/* Small trees, one after the other, in which nearly every insert is near a split that a reader may be in the middle of.
+ */
+enum { TREES = 400, TREE_ENTRIES = 200 };
+
+struct forest {
+    struct memtable *trees[TREES];
+    _Atomic uint64_t published; /* tree * TREE_ENTRIES + revision */
+    _Atomic unsigned mistakes;
+};
+
+static void *read_newest_tree(void *context) {
+    static const struct shared scattered = {.ascending = false};
+    struct forest *forest = context;
+    uint64_t published;
+    uint64_t turn = 0;
+    while ((published = atomic_load_explicit(&forest->published, memory_order_acquire)) <
+           (uint64_t)TREES * TREE_ENTRIES) {
+        const struct memtable *tree = forest->trees[published / TREE_ENTRIES];
+        uint64_t newest = published % TREE_ENTRIES;
+        for (uint64_t i = 0; i < 4 && newest > 0; i++) {
+            uint8_t bytes[8];
+            struct entry entry;
+            uint64_t revision = 1 + turn++ * 7919 % newest;
+            struct slice key = key_of(&scattered, revision, bytes);
+            forest->mistakes += !memtable_get(tree, key, filter_hash(key), newest, &entry);
+        }
+    }
+    return NULL;
+}
+
+static void test_memtable_readers_in_the_middle_of_splits_find_all(void **state) {
+    (void)state;
+    static const struct shared scattered = {.ascending = false};
+    static struct forest forest;
+    pthread_t readers[READERS];
+    for (int tree = 0; tree < TREES; tree++) {
+        forest.trees[tree] = memtable_new(alloc_system(), 64 * 1024);
+        assert_non_null(forest.trees[tree]);
+    }
+    for (int i = 0; i < READERS; i++) {
+        assert_int_equal(pthread_create(&readers[i], NULL, read_newest_tree, &forest), 0);
+    }
+    for (uint64_t at = 1; at <= (uint64_t)TREES * TREE_ENTRIES; at++) {
+        uint64_t revision = at % TREE_ENTRIES;
+        if (revision > 0) {
+            uint8_t key[8];
+            uint8_t bytes[64];
+            struct batch_operation operation = {BATCH_DELETE, key_of(&scattered, revision, key), SLICE_EMPTY};
+            batch_encode(bytes, &operation, 1);
+            assert_int_equal(memtable_apply(forest.trees[at / TREE_ENTRIES], revision,
+                                            slice_of(bytes, batch_size(&operation, 1))),
+                             STATUS_OK);
+        }
+        atomic_store_explicit(&forest.published, at, memory_order_release);
+    }
+    for (int i = 0; i < READERS; i++) {
+        assert_int_equal(pthread_join(readers[i], NULL), 0);
+    }
+    assert_int_equal(forest.mistakes, 0);
+    for (int tree = 0; tree < TREES; tree++) {
+        memtable_free(forest.trees[tree]);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_memtable_readers_beside_a_writer_see_whole_entries),
         cmocka_unit_test(test_memtable_readers_beside_a_writer_at_the_end_miss_nothing),
+        cmocka_unit_test(test_memtable_readers_in_the_middle_of_splits_find_all),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
