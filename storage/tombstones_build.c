@@ -84,16 +84,9 @@ static void sweep(struct tombstones_writer *writer, const struct edge *edges, si
     size_t active_count = 0;
     for (size_t i = 0; i < count;) {
         struct slice key = edges[i].key;
-        /* Begins before ends: then nothing ends that hasn't begun, in whatever order equal keys lie. */
-        for (size_t begins = 0; begins < 2; begins++) {
-            for (size_t at = i; at < count && slice_equal(edges[at].key, key); at++) {
-                if (edges[at].is_end == (begins == 1)) {
-                    active_count = pass_edge(active, active_count, &edges[at]);
-                }
-            }
-        }
-        while (i < count && slice_equal(edges[i].key, key)) {
-            i++;
+        /* In any order: what ends here began in front of it. */
+        for (; i < count && slice_equal(edges[i].key, key); i++) {
+            active_count = pass_edge(active, active_count, &edges[i]);
         }
         if (active_count > 0) {
             CHECK(i < count);
