@@ -5,11 +5,6 @@
 #include "node/base/check.h"
 #include "storage/storage_internal.h"
 
-void storage__history_init(struct storage *storage, uint64_t horizon) {
-    storage->horizon_wanted = horizon;
-    list_init(&storage->pins);
-}
-
 uint64_t storage_horizon(const struct storage *storage) {
     uint64_t applied = storage_applied_index(storage);
     uint64_t kept = storage->options.history_revisions;

@@ -32,6 +32,7 @@ void storage__schedule(struct storage *storage) {
         storage__compact_range_advance(storage);
         storage__start_compactions(storage);
     }
+    atomic_store_explicit(&storage->limiter.relaxed, storage__is_level0_growing(storage), memory_order_relaxed);
     storage__note_stall(storage);
 }
 

@@ -109,6 +109,7 @@ struct edit_job {
     struct buf payload;
     bool rotate;
     uint64_t rotate_number;
+    uint64_t next_file; /* for the rotation */
     struct version *version;
     struct read_set *read_set;
     struct storage_view *view;
@@ -285,11 +286,9 @@ void storage__unblock(struct storage *storage, bool all);
 uint64_t storage__unblock_at(struct storage *storage);
 /* Plans the next step of the compaction asked for by hand; false if there is none now. */
 bool storage__compact_range_pick(struct storage *storage, struct compaction_plan *ret_plan);
+void storage__compact_range_init(struct storage *storage);
 void storage__compact_range_advance(struct storage *storage);
 void storage__compact_range_fail(struct storage *storage);
-
-/* ---- history.c ----------------------------------------------------------------------------------------------- */
-void storage__history_init(struct storage *storage, uint64_t horizon);
 
 /* ---- throttle.c ---------------------------------------------------------------------------------------------- */
 /* Worker: before a compaction writes so many bytes. Sleeps. context: the store. */
