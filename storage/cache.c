@@ -134,6 +134,7 @@ struct cache_block *cache_lookup(struct cache *cache, const struct cache_key *ke
         shard->hits[kind]++;
     } else {
         shard->misses[kind]++;
+        __builtin_prefetch(shard->small.next); /* an insertion is likely, and this one will have to go */
     }
     env_mutex_unlock(&shard->lock);
     return block;
