@@ -32,7 +32,7 @@ static struct walked forward;
 
 static void check_bounds(const struct entry *entry, struct slice body) {
     CHECK(entry->key.user.len >= 1 && entry->key.user.len <= LIMIT_KEY_BYTES);
-    CHECK(entry->value.data >= body.data && entry->value.data + entry->value.len <= body.data + body.len);
+    CHECK(entry->value.data >= body.data && entry->value.data + entry->value.len <= body.data + cursor.entries_len);
     CHECK(entry->kind == BATCH_PUT || (entry->kind == BATCH_DELETE && entry->value.len == 0));
 }
 

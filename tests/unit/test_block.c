@@ -355,7 +355,7 @@ static void use_damaged(struct random *random, struct slice body) {
             struct slice key = cursor.entry.key.user;
             struct slice value = cursor.entry.value;
             assert_true(key.len >= 1 && key.len <= LIMIT_KEY_BYTES);
-            assert_true(value.data >= body.data && value.data + value.len <= body.data + body.len);
+            assert_true(value.data >= body.data && value.data + value.len <= body.data + cursor.entries_len);
             volatile uint8_t touched = key.data[key.len - 1];
             (void)touched;
         } else {
