@@ -372,6 +372,32 @@ static void test_sst_builder_of_largest_key_and_value_reads_back(void **state) {
     free(value);
 }
 
+/* Separators of 4 KiB: without larger partitions the top index would grow with the table, and beyond what a block may
+ * have. */
+static void test_sst_builder_partitions_grow_with_the_top_index(void **state) {
+    (void)state;
+    struct sst_builder_options options = default_options();
+    struct built built;
+    uint8_t *keys = malloc((size_t)ENTRIES_MAX * LIMIT_KEY_BYTES);
+    options.partition_bytes = 6000; /* two blocks of one entry */
+    memset(keys, 'k', (size_t)ENTRIES_MAX * LIMIT_KEY_BYTES);
+    for (size_t i = 0; i < ENTRIES_MAX; i++) {
+        uint8_t *key = keys + i * LIMIT_KEY_BYTES;
+        key[LIMIT_KEY_BYTES - 2] = (uint8_t)(i / 256);
+        key[LIMIT_KEY_BYTES - 1] = (uint8_t)i;
+        input.entries[i] = (struct entry){.key = {slice_of(key, LIMIT_KEY_BYTES), i + 1, 0}, .kind = BATCH_PUT};
+    }
+    input.count = ENTRIES_MAX;
+    input.tombstone_count = 0;
+    build(&options, &built);
+    assert_int_equal(built.table->data_blocks, ENTRIES_MAX);
+    assert_in_range(built.table->partitions, 300, 620); /* of two, then of three, not 750 */
+    check_contents(&built);
+    check_meta(&built);
+    built_free(&built);
+    free(keys);
+}
+
 /* The range of a table is what decides whether it is asked at all: it must cover what its range deletes cover. */
 static void test_sst_builder_range_covers_range_deletes(void **state) {
     (void)state;
@@ -740,6 +766,7 @@ int main(void) {
         TEST(test_sst_builder_whole_file_reads_back),
         TEST(test_sst_builder_versions_of_a_key_over_partitions_are_found),
         TEST(test_sst_builder_of_largest_key_and_value_reads_back),
+        TEST(test_sst_builder_partitions_grow_with_the_top_index),
         TEST(test_sst_builder_range_covers_range_deletes),
         TEST(test_sst_builder_refuses_what_is_out_of_order_and_leaves_no_file),
         TEST(test_sst_builder_refuses_range_deletes_out_of_order),
