@@ -9,6 +9,7 @@
 #include "storage/memtable.h"
 
 #include "node/base/random.h"
+#include "storage/cursor.h"
 #include "storage/filter.h"
 #include "tests/unit/support/support.h"
 
@@ -342,6 +343,37 @@ static void test_memtable_place_outlives_inserts(void **state) {
     memtable_free(memtable);
 }
 
+static void test_h34_memtable_cursor_turns_anywhere(void **state) {
+    (void)state;
+    struct memtable *memtable = memtable_new(alloc_system(), 64 * 1024);
+    char keys[60][8];
+    for (unsigned i = 0; i < 60; i++) {
+        (void)snprintf(keys[i], sizeof keys[i], "%02u", i);
+        put(memtable, i + 1, slice_of_string(keys[i]), "v");
+    }
+    struct cursor *cursor = memtable_cursor_new(alloc_system(), memtable);
+    assert_int_equal(cursor_last(cursor, NULL), STATUS_OK);
+    assert_true(slice_equal(cursor->entry.key.user, slice_of_string("59")));
+    assert_int_equal(cursor_next(cursor, NULL), STATUS_NOT_FOUND);
+    assert_int_equal(cursor_first(cursor, NULL), STATUS_OK);
+    assert_int_equal(cursor_prev(cursor, NULL), STATUS_NOT_FOUND);
+    for (unsigned i = 1; i < 59; i++) {
+        struct entry_key target = entry_key_at(slice_of_string(keys[i]), 100);
+        assert_int_equal(cursor_seek(cursor, &target, NULL), STATUS_OK);
+        assert_true(slice_equal(cursor->entry.key.user, slice_of_string(keys[i])));
+        assert_int_equal(cursor_prev(cursor, NULL), STATUS_OK);
+        assert_int_equal(cursor_next(cursor, NULL), STATUS_OK);
+        assert_int_equal(cursor_next(cursor, NULL), STATUS_OK);
+        assert_true(slice_equal(cursor->entry.key.user, slice_of_string(keys[i + 1])));
+        assert_int_equal(cursor_seek_before(cursor, &target, NULL), STATUS_OK);
+        assert_int_equal(cursor->entry.key.revision, i);
+        assert_int_equal(cursor_next(cursor, NULL), STATUS_OK);
+        assert_int_equal(cursor->entry.key.revision, i + 1);
+    }
+    cursor_free(cursor);
+    memtable_free(memtable);
+}
+
 static void test_memtable_range_deletes_that_all_overlap_make_it_full(void **state) {
     (void)state;
     struct memtable *memtable = memtable_new(alloc_system(), 64 * 1024 * 1024);
@@ -472,6 +504,7 @@ int main(void) {
         cmocka_unit_test(test_memtable_empty_has_no_places),
         cmocka_unit_test(test_memtable_answers_as_a_sorted_array),
         cmocka_unit_test(test_memtable_place_outlives_inserts),
+        cmocka_unit_test(test_h34_memtable_cursor_turns_anywhere),
         cmocka_unit_test(test_memtable_range_deletes_that_all_overlap_make_it_full),
         cmocka_unit_test(test_memtable_range_deletes_apart_cost_little),
         cmocka_unit_test(test_memtable_failed_allocation_leaves_no_part_of_a_batch),
