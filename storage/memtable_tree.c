@@ -107,13 +107,19 @@ bool memtable__tree_init(struct memtable *memtable) {
 }
 
 bool memtable__tree_reserve(struct memtable *memtable, uint32_t inserts) {
-    /* At worst each insert splits a leaf, and one branch above it on each level. But no more branches split than there
-     * are, and those that are new: a new one takes at least seven splits below it before it splits, except the full
-     * ones that ascending inserts leave behind, of which there is one for each 14. */
-    uint64_t height = root_height(atomic_load_explicit(&memtable->root, memory_order_relaxed));
-    uint64_t splits = inserts * height;
-    uint64_t bound = memtable->branches + inserts / 2;
-    splits = (splits < bound ? splits : bound) + height + 1;
+    if (inserts == 0) {
+        return true;
+    }
+    /* The first insert may add a level; for the next one the tree must have grown eightfold. */
+    uint64_t levels = root_height(atomic_load_explicit(&memtable->root, memory_order_relaxed)) + 2;
+    levels += (uint64_t)(31 - __builtin_clz(inserts)) / 3;
+    /* At worst an insert splits a leaf and a branch on each level above it. But not every time: a branch that comes
+     * from a split takes eight splits below it before it splits again, except the full one that inserts at the very end
+     * leave behind, for each fifteen splits below. So on each level there are at most as many splits as branches were
+     * there, and 1/7 + 2/15 of those one level below. Over all levels that is less than: */
+    uint64_t bound = 2 * memtable->branches + inserts / 2 + levels;
+    uint64_t splits = inserts * levels;
+    splits = splits < bound ? splits : bound;
     uint64_t bytes = 2 * (inserts * sizeof(struct memtable_leaf) + splits * sizeof(struct memtable_branch));
     return heap_reserve(&memtable->nodes, bytes, sizeof(struct memtable_branch));
 }

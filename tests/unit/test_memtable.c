@@ -464,6 +464,40 @@ static void test_memtable_failed_allocation_leaves_no_part_of_a_batch(void **sta
     assert_int_equal(alloc.live_blocks, 0);
 }
 
+/* All memory is taken before anything is linked: from the allocation on that lets a large batch in, none is needed. */
+static void test_memtable_large_batch_needs_no_memory_once_it_is_let_in(void **state) {
+    (void)state;
+    enum { OPERATIONS = 5000 };
+    static struct batch_operation operations[OPERATIONS];
+    static char keys[OPERATIONS][12];
+    static uint8_t bytes[OPERATIONS * 16];
+    for (int order = 0; order < 3; order++) {
+        struct test_alloc alloc;
+        test_alloc_init(&alloc);
+        for (unsigned i = 0; i < OPERATIONS; i++) {
+            unsigned number = order == 0 ? i : order == 1 ? OPERATIONS - i : i * 7919 % OPERATIONS;
+            (void)snprintf(keys[i], sizeof keys[i], "k%05u", number);
+            operations[i] = (struct batch_operation){BATCH_DELETE, slice_of_string(keys[i]), SLICE_EMPTY};
+        }
+        batch_encode(bytes, operations, OPERATIONS);
+        struct slice batch = slice_of(bytes, batch_size(operations, OPERATIONS));
+        struct memtable *memtable = memtable_new(&alloc.base, 1024 * 1024);
+        assert_non_null(memtable);
+        for (uint64_t revision = 1; revision <= 3; revision++) {
+            enum status status = STATUS_NO_MEMORY;
+            for (uint64_t n = 1; status != STATUS_OK; n++) {
+                assert_in_range(n, 1, 1000);
+                test_alloc_fail(&alloc, n, true);
+                status = memtable_apply(memtable, revision, batch);
+                test_alloc_fail(&alloc, 0, false);
+                assert_int_equal(memtable_entries(memtable), (revision - (status != STATUS_OK)) * OPERATIONS);
+            }
+        }
+        memtable_free(memtable);
+        assert_int_equal(alloc.live_blocks, 0);
+    }
+}
+
 static void test_memtable_malformed_batch_changes_nothing(void **state) {
     (void)state;
     struct memtable *memtable = memtable_new(alloc_system(), 4096);
@@ -508,6 +542,7 @@ int main(void) {
         cmocka_unit_test(test_memtable_range_deletes_that_all_overlap_make_it_full),
         cmocka_unit_test(test_memtable_range_deletes_apart_cost_little),
         cmocka_unit_test(test_memtable_failed_allocation_leaves_no_part_of_a_batch),
+        cmocka_unit_test(test_memtable_large_batch_needs_no_memory_once_it_is_let_in),
         cmocka_unit_test(test_memtable_malformed_batch_changes_nothing),
         cmocka_unit_test(test_memtable_bytes_follow_what_is_stored),
     };
