@@ -106,7 +106,7 @@ static void release(struct storage *storage, struct compaction_job *job) {
         storage__unref_table(storage, job->outputs[i]);
     }
     mem_free(storage->env->alloc, job->outputs);
-    compaction_plan_deinit(&job->plan);
+    compaction_plan_deinit(storage->env->alloc, &job->plan);
     storage__unref_version(storage, job->base);
     *job = (struct compaction_job){.state = COMPACTION_IDLE};
     storage->pick_wanted = true;
@@ -226,4 +226,50 @@ static struct compaction_job *idle_job(struct storage *storage) {
         }
     }
     return NULL;
+}
+
+void storage__pick_init(struct storage *storage, struct storage_pick *pick) {
+    *pick = (struct storage_pick){.pick = {.alloc = storage->env->alloc,
+                                           .version = storage->version,
+                                           .options = &storage->options,
+                                           .horizon = storage_horizon(storage),
+                                           .under_way = pick->under_way}};
+    for (uint32_t i = 0; i < storage->options.compaction_workers; i++) {
+        if (storage->jobs[i].state != COMPACTION_IDLE) {
+            pick->under_way[pick->pick.under_way_count++] = &storage->jobs[i].plan;
+        }
+    }
+}
+
+static enum status pick_next(struct storage *storage, struct compaction_plan *ret_plan) {
+    struct storage_pick pick;
+    storage__pick_init(storage, &pick);
+    enum status status = compaction_pick(&pick.pick, ret_plan);
+    return status == STATUS_NOT_FOUND ? storage__compact_range_pick(storage, &pick.pick, ret_plan) : status;
+}
+
+void storage__start_compactions(struct storage *storage) {
+    uint64_t now_us = env_now_us(storage->loop);
+    storage__unblock(storage, false);
+    while (storage->pick_wanted && now_us >= storage->compact_retry_us) {
+        struct compaction_job *job = idle_job(storage);
+        struct compaction_plan plan;
+        if (job == NULL) {
+            return;
+        }
+        storage->picked_us = now_us;
+        enum status status = pick_next(storage, &plan);
+        if (status == STATUS_OK) {
+            start(storage, job, &plan);
+        } else if (status == STATUS_NO_MEMORY) {
+            storage->compact_retry_us = now_us + STORAGE_RETRY_US;
+            storage__wake_at(storage, storage->compact_retry_us);
+            return;
+        } else {
+            storage->pick_wanted = false;
+        }
+    }
+    if (!list_is_empty(&storage->written)) {
+        storage__start_edit(storage); /* a move needs no worker */
+    }
 }

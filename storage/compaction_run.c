@@ -27,8 +27,8 @@ struct compaction_run {
     size_t kept_at;              /* fragments before it are written */
     struct compaction_filter filter;
     struct compaction_cut cut;
-    struct sst_builder *builder; /* NULL: no output under way */
-    size_t lower_len;            /* 0: from the start */
+    struct sst_builder *builder;    /* NULL: no output under way */
+    size_t lower_len;               /* 0: from the start */
     uint8_t lower[LIMIT_KEY_BYTES]; /* where the output under way, or the next one, begins */
     unsigned since_check;
 };
@@ -201,9 +201,7 @@ static enum status end_output(struct compaction_run *run, struct slice upper, st
 }
 
 /* Range deletes that are left when no output is under way. */
-static bool has_tombstones_left(const struct compaction_run *run) {
-    return run->kept_at < tombstones_count(run->kept);
-}
+static bool has_tombstones_left(const struct compaction_run *run) { return run->kept_at < tombstones_count(run->kept); }
 
 /* ---- The run ------------------------------------------------------------------------------------------------- */
 
@@ -285,6 +283,8 @@ static enum status prepare(struct compaction_run *run, struct error *err) {
     if (status == STATUS_OK) {
         status = merge_tombstones(run, err);
     }
+    compaction_filter_init(&run->filter, job->base, &job->plan, job->horizon, run->covering);
+    compaction_cut_init(&run->cut, job->base, &job->plan, &storage->options);
     return status;
 }
 

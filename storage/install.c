@@ -41,7 +41,7 @@ static enum status encode_compaction(struct storage *storage, const struct compa
         }
     }
     for (size_t i = 0; plan->trivial && i < plan->input_counts[0] && status == STATUS_OK; i++) {
-        status = manifest_put_add_file(out, plan->output_level, &plan->inputs[0][i]->meta);
+        status = manifest_put_add_file(out, plan->output_level, &plan->moved[i]->meta);
     }
     for (size_t i = 0; i < job->output_count && status == STATUS_OK; i++) {
         status = manifest_put_add_file(out, plan->output_level, &job->outputs[i]->meta);
@@ -49,7 +49,26 @@ static enum status encode_compaction(struct storage *storage, const struct compa
     return status;
 }
 
-NEXTVERSION
+static struct version *next_version(const struct edit_job *job) {
+    struct version_change change = {.horizon = 0};
+    if (job->flushed != NULL) {
+        change.added[0] = &job->flushed->sst;
+        change.added_count[0] = job->flushed->sst != NULL;
+    } else {
+        const struct compaction_plan *plan = &job->compaction->plan;
+        unsigned to = plan->output_level;
+        change.removed[plan->level] = plan->inputs[0];
+        change.removed_count[plan->level] = plan->input_counts[0];
+        if (to != plan->level) {
+            change.removed[to] = plan->inputs[1];
+            change.removed_count[to] = plan->input_counts[1];
+        }
+        change.added[to] = plan->trivial ? plan->moved : job->compaction->outputs;
+        change.added_count[to] = plan->trivial ? plan->input_counts[0] : job->compaction->output_count;
+        change.horizon = job->compaction->horizon;
+    }
+    return version_new(job->storage->env->alloc, job->storage->version, &change);
+}
 
 /* ---- Worker -------------------------------------------------------------------------------------------------- */
 
@@ -145,7 +164,7 @@ static void publish(struct storage *storage) {
         storage->flushes++;
     }
     storage->version = job->version;
-    storage->debt_bytes = storage__debt_bytes(storage);
+    storage->debt_bytes = compaction_debt(storage->version, &storage->options);
     storage->pick_wanted = true;
     storage__set_current(storage, job->read_set, job->version);
     view_publish(&storage->views, job->view, storage_applied_index(storage), storage->read_set);

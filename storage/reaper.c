@@ -192,6 +192,7 @@ void storage__close_step(struct storage *storage) {
         storage__compaction_end(storage, LIST_ENTRY(link, struct compaction_job, link));
     }
     storage__unblock(storage, true);
+    env_task_cancel(&storage->compacts_task);
     if (storage->active != NULL) {
         let_go(storage);
     }

@@ -29,7 +29,9 @@
 #include "node/env/env.h"
 #include "storage/cache.h"
 #include "storage/compress.h"
+#include "storage/fetch.h"
 #include "storage/open_files.h"
+#include "storage/sst.h"
 
 struct storage;
 struct storage_view;
@@ -200,8 +202,8 @@ struct storage_compact {
     /* The store's: */
     struct list link;
     unsigned state;
+    enum status status;
     uint64_t flush_index;
-    uint64_t revision;
     uint64_t number_end;
 };
 
@@ -216,40 +218,113 @@ void storage_view_release(struct storage_view *view);
 /* Revision applied when it was taken: the newest that it can show. Asking a view for a newer one is an error of the
  * caller's (CHECK). */
 uint64_t storage_view_revision(const struct storage_view *view);
+/* The oldest revision that it can show: reads below it are STATUS_COMPACTED. Fixed for the view's life. */
+uint64_t storage_view_horizon(const struct storage_view *view);
+
+/* What makes a read asynchronous. One operation at a time (a get, a multi-get, an iterator) uses it, on its loop:
+ *
+ *   storage_io_init -> read -> STATUS_PENDING -> storage_io_start -> ready -> the same read again -> ... -> deinit
+ *
+ * STATUS_PENDING means that blocks are missing, all that the read knows of at this point. Nothing has been asked for
+ * yet: storage_io_start does, all at once, and `ready` runs on the loop, never inside a call, when they are there (or
+ * failed: the read says so). An iterator that passes over very many deleted keys also says it, to give others their
+ * turn. Until then the operation must be left alone: its view, keys and iterator stay. The read is then repeated with
+ * the same arguments.
+ *
+ * Reads without one (io NULL) block: on threads that own no connections only. */
+struct storage_io {
+    struct fetch fetch;
+    void (*ready)(struct storage_io *io);
+    struct env_message pause; /* of a walk that took long without missing anything */
+    bool is_paused;
+};
+
+/* Allocates nothing. */
+void storage_io_init(struct storage_io *io, struct storage *storage, struct env_loop *loop,
+                     void (*ready)(struct storage_io *io));
+void storage_io_start(struct storage_io *io);
+/* True between storage_io_start and ready. */
+bool storage_io_is_busy(const struct storage_io *io);
+/* Not busy. An iterator that used it is freed first. Afterwards it may be initialised again. */
+void storage_io_deinit(struct storage_io *io);
+
+/* A value that was found. */
+struct storage_value {
+    struct slice bytes;   /* borrowed until the release, which comes before the view's */
+    uint64_t revision;    /* of the write that made it */
+    struct sst_hold hold; /* the engine's: the block where the bytes lie; none if they lie in a memtable */
+};
+
+/* Legal on what a read filled in with STATUS_OK, once; any thread. */
+void storage_value_release(struct storage_value *value);
 
 enum storage_lookup {
     STORAGE_FOUND,
     STORAGE_ABSENT,
-    STORAGE_NEEDS_DISK /* can't be told from memory: ask storage_get on a worker */
+    STORAGE_NEEDS_DISK /* can't be told from memtables, or is below the horizon: storage_get knows */
 };
 
-/* The newest version of key at or below revision, from memory only: never blocks. The value is borrowed from the view.
- */
+/* The newest version of key at or below revision, from memtables only: never blocks. The value is borrowed from the
+ * view. */
 enum storage_lookup storage_get_memory(struct storage_view *view, struct slice key, uint64_t revision,
                                        struct slice *ret_value, uint64_t *ret_revision);
-/* The same with disk reads: workers only. STATUS_NOT_FOUND if absent or deleted; STATUS_COMPACTED: a merge
- * dropped what that revision would need; STATUS_CORRUPT, STATUS_IO, STATUS_NO_MEMORY, STATUS_TOO_LARGE (beyond the
- * limit of `value`). The value is appended to `value`. */
-MUST_USE enum status storage_get(struct storage_view *view, struct slice key, uint64_t revision, struct buf *value,
-                                 uint64_t *ret_revision, struct error *err);
-/* True if the view has no SST that a scan over [lower, upper) would need: then iterating doesn't block. upper.len 0: no
- * end. */
-bool storage_view_in_memory(struct storage_view *view, struct slice lower, struct slice upper);
+/* The same, from tables, too. On STATUS_OK the value is to be released. STATUS_NOT_FOUND if absent or deleted;
+ * STATUS_COMPACTED: below the horizon; STATUS_PENDING (only with io); STATUS_CORRUPT, STATUS_IO, STATUS_NO_MEMORY. */
+MUST_USE enum status storage_get(struct storage_view *view, struct storage_io *io, struct slice key, uint64_t revision,
+                                 struct storage_value *ret_value, struct error *err);
+/* Several gets at one revision; with io the blocks of all keys are asked for together. statuses: STATUS_PENDING for
+ * each at first, then of each key what storage_get would say; values[i] is filled in (and to be released) where
+ * statuses[i] is STATUS_OK. Returns STATUS_PENDING while any is pending, else STATUS_OK. err: of the first that failed
+ * in this call. */
+MUST_USE enum status storage_multi_get(struct storage_view *view, struct storage_io *io, uint64_t revision,
+                                       size_t count, const struct slice *keys, struct storage_value *values,
+                                       enum status *statuses, struct error *err);
 
-/* ---- Iterators: forward, over one view at one revision; workers only unless storage_view_in_memory ----------- */
+/* About the bytes that tables have for keys in [lower, upper) (upper.len 0: no end), as stored. Memory only. */
+uint64_t storage_approximate_bytes(const struct storage_view *view, struct slice lower, struct slice upper);
 
-/* Live keys in [lower, upper) (upper.len 0: no end), each once, newest version <= revision. Borrows the view and the
- * bounds. STATUS_COMPACTED, STATUS_NO_MEMORY. */
-MUST_USE enum status storage_iterator_new(struct storage_view *view, uint64_t revision, struct slice lower,
-                                          struct slice upper, struct storage_iterator **ret_iterator,
-                                          struct error *err);
+/* ---- Iterators: over one view at one revision, both directions ------------------------------------------------ */
+
+struct storage_iterator_options {
+    uint64_t revision;  /* 0: the view's */
+    struct slice lower; /* no key before it */
+    struct slice upper; /* no key at or behind it; len 0: no end. Both are borrowed while the iterator lives */
+    bool keys_only;     /* storage_iterator_value is not asked */
+    bool passing;       /* blocks that it reads aren't kept in the cache */
+    uint32_t readahead_bytes_max; /* of each table that it walks through; 0: none */
+};
+
+/* Live keys within the bounds, each once, with the newest version at or below the revision. At no key yet. Borrows view
+ * and io (NULL: it blocks). options NULL: all zero. STATUS_COMPACTED, STATUS_NO_MEMORY. */
+MUST_USE enum status storage_iterator_new(struct storage_view *view, struct storage_io *io,
+                                          const struct storage_iterator_options *options,
+                                          struct storage_iterator **ret_iterator, struct error *err);
+/* NULL is accepted. Its io must not be busy. */
 void storage_iterator_free(struct storage_iterator *iterator);
-/* Moves to the first key; then onwards. STATUS_NOT_FOUND at the end; errors are final. */
+
+/* Each moves and says STATUS_OK: at a key; STATUS_NOT_FOUND: there is none that way; STATUS_PENDING (only with io): the
+ * same call again when io is ready, nothing else before; STATUS_CORRUPT, STATUS_IO, STATUS_NO_MEMORY.
+ * next and prev are legal after STATUS_OK, whatever the direction before; the others always (but for STATUS_PENDING).
+ */
+MUST_USE enum status storage_iterator_first(struct storage_iterator *iterator, struct error *err);
+MUST_USE enum status storage_iterator_last(struct storage_iterator *iterator, struct error *err);
+/* The first at or behind this key. */
+MUST_USE enum status storage_iterator_seek(struct storage_iterator *iterator, struct slice key, struct error *err);
+/* The last at or in front of this key. */
+MUST_USE enum status storage_iterator_seek_for_prev(struct storage_iterator *iterator, struct slice key,
+                                                    struct error *err);
 MUST_USE enum status storage_iterator_next(struct storage_iterator *iterator, struct error *err);
-/* Borrowed until the next call. */
+MUST_USE enum status storage_iterator_prev(struct storage_iterator *iterator, struct error *err);
+
+/* True if the last call said STATUS_OK. The others are legal only then; what they return is borrowed until the next
+ * move. */
+bool storage_iterator_is_valid(const struct storage_iterator *iterator);
 struct slice storage_iterator_key(const struct storage_iterator *iterator);
-struct slice storage_iterator_value(const struct storage_iterator *iterator);
 uint64_t storage_iterator_revision(const struct storage_iterator *iterator);
+/* Illegal with keys_only. STATUS_PENDING (only with io), STATUS_CORRUPT, STATUS_IO, STATUS_NO_MEMORY: of a value that
+ * is stored apart from the tables. */
+MUST_USE enum status storage_iterator_value(struct storage_iterator *iterator, struct slice *ret_value,
+                                            struct error *err);
 
 /* ---- Statistics (owner loop) ----------------------------------------------------------------------------------- */
 

@@ -39,14 +39,15 @@
 #include "storage/view.h"
 
 enum {
-    STORAGE_RETRY_US = 1000 * 1000,             /* after a full disk, a lack of memory, a failed flush */
-    STORAGE_BACKOFF_MIN_US = 10 * 1000 * 1000,  /* after a compaction met a bad block; doubles for the same table */
+    STORAGE_RETRY_US = 1000 * 1000,            /* after a full disk, a lack of memory, a failed flush */
+    STORAGE_BACKOFF_MIN_US = 10 * 1000 * 1000, /* after a compaction met a bad block; doubles for the same table */
     STORAGE_BACKOFF_MAX_US = 3600 * 1000 * 1000u,
-    STORAGE_PICK_INTERVAL_US = 1000 * 1000,     /* how often a moving horizon alone makes us look for compactions */
-    STORAGE_IDLE_US = 3600 * 1000 * 1000u,      /* the timer's period when there is nothing to try again */
-    STORAGE_FLUSH_ATTEMPTS = 3,                 /* of one memtable, before an I/O error is final */
-    STORAGE_BLOCKED_MAX = 64,                   /* tables that compactions leave alone, at once */
-    STORAGE_DAMAGES_MAX = 64                    /* tables whose damage is remembered until a compaction asks */
+    STORAGE_PICK_INTERVAL_US = 1000 * 1000, /* how often a moving horizon alone makes us look for compactions */
+    STORAGE_IDLE_US = 3600 * 1000 * 1000u,  /* the timer's period when there is nothing to try again */
+    STORAGE_FLUSH_ATTEMPTS = 3,             /* of one memtable, before an I/O error is final */
+    STORAGE_COMPACTION_WORKERS_MAX = 64,
+    STORAGE_BLOCKED_MAX = 64, /* tables that compactions leave alone, at once */
+    STORAGE_DAMAGES_MAX = 64  /* tables whose damage is remembered until a compaction asks */
 };
 
 enum generation_state { GENERATION_ACTIVE, GENERATION_FULL, GENERATION_WRITTEN };
@@ -104,7 +105,7 @@ struct edit_job {
     struct storage *storage;
     bool running;
     uint64_t retry_at_us;
-    struct generation *flushed;        /* or: */
+    struct generation *flushed; /* or: */
     struct compaction_job *compaction;
     struct buf payload;
     bool rotate;
@@ -155,9 +156,9 @@ struct stall_state {
     bool is_stopped; /* storage_can_apply says no */
     enum storage_stall stopped_by;
     uint64_t stopped_us;
-    uint64_t next_write_us;  /* pacing: when the next write may come */
-    uint64_t flush_rate;     /* bytes per second, as measured lately; 0: unknown */
-    uint64_t level0_rate;    /* at which compactions empty level 0 */
+    uint64_t next_write_us; /* pacing: when the next write may come */
+    uint64_t flush_rate;    /* bytes per second, as measured lately; 0: unknown */
+    uint64_t level0_rate;   /* at which compactions empty level 0 */
 };
 
 struct storage {
@@ -186,7 +187,7 @@ struct storage {
     struct version *version;
     struct read_set *read_set; /* of the next view; the published one's or newer */
     struct view_publisher views;
-    struct list old_sets;      /* read sets that were replaced and live on, oldest first */
+    struct list old_sets; /* read sets that were replaced and live on, oldest first */
 
     uint64_t horizon_wanted;
     struct list pins; /* lowest revision first */
@@ -210,7 +211,6 @@ struct storage {
     bool pick_wanted;            /* something changed since the picker found nothing */
     uint64_t picked_us;
     uint64_t compact_retry_us;
-    struct compaction_cursors cursors;
     struct blocked_table blocked[STORAGE_BLOCKED_MAX];
     uint32_t blocked_count;
     struct list compacts; /* struct storage_compact, the first is under way */
@@ -275,6 +275,13 @@ MUST_USE enum status storage__open_written(struct storage *storage, const struct
                                            struct error *err);
 
 /* ---- compaction.c, compaction_run.c, compact_range.c --------------------------------------------------------- */
+struct storage_pick {
+    struct compaction_pick pick;
+    const struct compaction_plan *under_way[STORAGE_COMPACTION_WORKERS_MAX];
+};
+
+/* Must stay where it is. */
+void storage__pick_init(struct storage *storage, struct storage_pick *pick);
 void storage__start_compactions(struct storage *storage);
 /* The compaction's edit is durable, or nothing will come of it: lets go of inputs and outputs; the job is idle. */
 void storage__compaction_end(struct storage *storage, struct compaction_job *job);
@@ -284,8 +291,9 @@ void storage__compaction_run(struct env_work *work);
 void storage__unblock(struct storage *storage, bool all);
 /* When the next of them may be tried; UINT64_MAX. */
 uint64_t storage__unblock_at(struct storage *storage);
-/* Plans the next step of the compaction asked for by hand; false if there is none now. */
-bool storage__compact_range_pick(struct storage *storage, struct compaction_plan *ret_plan);
+/* The next step of the compaction asked for by hand; STATUS_NOT_FOUND: none now. */
+MUST_USE enum status storage__compact_range_pick(struct storage *storage, const struct compaction_pick *pick,
+                                                 struct compaction_plan *ret_plan);
 void storage__compact_range_init(struct storage *storage);
 void storage__compact_range_advance(struct storage *storage);
 void storage__compact_range_fail(struct storage *storage);

@@ -23,7 +23,7 @@ struct leftovers {
     uint64_t manifest_max; /* of any manifest */
     uint64_t table_count;
     uint64_t named_count; /* tables that the manifest names */
-    bool remove; /* second pass */
+    bool remove;          /* second pass */
 };
 
 static bool is_named(const struct leftovers *leftovers, uint64_t number) {
@@ -248,7 +248,7 @@ static enum status make_first_view(struct storage *storage, struct error *err) {
         view_unreserve(&storage->views, view);
         return error_set(err, STATUS_NO_MEMORY, "%s: no memory for a memtable", storage->dir);
     }
-    storage->debt_bytes = debt(storage)
+    storage->debt_bytes = compaction_debt(storage->version, &storage->options);
     storage__set_current(storage, read_set, storage->version);
     view_publish(&storage->views, view, storage->frontier.index, read_set);
     return STATUS_OK;

@@ -1,12 +1,11 @@
 /* The options of a store: defaults, and the range of each. */
+#include "storage/filter.h"
 #include "storage/storage_internal.h"
 
 #include <stddef.h>
 
-#define KIB (UINT64_C(1) << 10)
-#define MIB (UINT64_C(1) << 20)
-#define GIB (UINT64_C(1) << 30)
-#define TIB (UINT64_C(1) << 40)
+#define GIB ((uint64_t)1024 * MIB)
+#define TIB (1024 * GIB)
 
 void storage_options_init(struct storage_options *options) {
     *options = (struct storage_options){
@@ -72,7 +71,7 @@ enum status storage__check_options(const struct storage_options *options, struct
         {"tombstone_percent", options->tombstone_percent, 1, 101},
         {"history_percent", options->history_percent, 1, 101},
         {"manifest_bytes_max", options->manifest_bytes_max, 4 * KIB, GIB},
-        {"compaction_workers", options->compaction_workers, 1, 64},
+        {"compaction_workers", options->compaction_workers, 1, STORAGE_COMPACTION_WORKERS_MAX},
         {"compaction_bytes_per_second_max", options->compaction_bytes_per_second_max, 0, TIB},
     };
     for (size_t i = 0; i < sizeof ranges / sizeof ranges[0]; i++) {

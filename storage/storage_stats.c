@@ -115,8 +115,7 @@ static void fill_work(const struct storage *storage, struct storage_stats *stats
     stats->compaction_failures = storage->compaction_failures;
     stats->compaction_read_bytes = storage->compaction_read_bytes;
     stats->compaction_written_bytes = storage->compaction_written_bytes;
-    stats->written_bytes =
-        storage->flush_bytes + storage->compaction_written_bytes + storage->manifest_bytes_written;
+    stats->written_bytes = storage->flush_bytes + storage->compaction_written_bytes + storage->manifest_bytes_written;
     stats->applied_bytes = storage->applied_bytes;
 }
 

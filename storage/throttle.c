@@ -16,11 +16,11 @@
 
 enum {
     NAP_US = 20 * 1000,
-    BURST_US = 50 * 1000,       /* what a compaction may save up by being slower than the rate */
-    PACE_STEP_US = 1000,        /* shorter waits are saved up: sleeping costs as much */
-    RATE_UNKNOWN = 32 << 20,    /* bytes per second, until something was measured */
+    BURST_US = 50 * 1000,    /* what a compaction may save up by being slower than the rate */
+    PACE_STEP_US = 1000,     /* shorter waits are saved up: sleeping costs as much */
+    RATE_UNKNOWN = 32 << 20, /* bytes per second, until something was measured */
     RATE_MIN = 64 << 10,
-    DEBT_SLOW_BASES = 16,       /* of level_base_bytes: what compactions may owe before writers are paced */
+    DEBT_SLOW_BASES = 16, /* of level_base_bytes: what compactions may owe before writers are paced */
     DEBT_STOP_BASES = 64
 };
 
@@ -93,13 +93,12 @@ static uint64_t writers_rate(const struct storage *storage, enum storage_stall *
     uint64_t debt = storage->debt_bytes;
     uint64_t base = options->level_base_bytes;
     uint64_t parts[STORAGE_STALL_COUNT] = {
-        [STORAGE_STALL_LEVEL0] =
-            part_of(storage->version->counts[0], options->l0_files_slow, options->l0_files_stop),
+        [STORAGE_STALL_LEVEL0] = part_of(storage->version->counts[0], options->l0_files_slow, options->l0_files_stop),
         [STORAGE_STALL_DEBT] = part_of(debt, DEBT_SLOW_BASES * base, DEBT_STOP_BASES * base),
     };
     if (storage->full_count == options->immutable_memtables_max) {
-        parts[STORAGE_STALL_MEMTABLES] = part_of(memtable_bytes(storage->active->memtable),
-                                                 options->memtable_bytes / 2, options->memtable_bytes);
+        parts[STORAGE_STALL_MEMTABLES] =
+            part_of(memtable_bytes(storage->active->memtable), options->memtable_bytes / 2, options->memtable_bytes);
     }
     if (storage->blocked_count > 0) {
         parts[STORAGE_STALL_LEVEL0] = 0; /* waiting wouldn't help */

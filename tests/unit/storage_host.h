@@ -1,6 +1,6 @@
 /*
- * A store in a simulated world, driven from the test: open, put, flush, compact, crash, open again. The test is the host
- * of tests/sim/sim.h: what it calls itself takes no virtual time, jobs run while it waits.
+ * A store in a simulated world, driven from the test: open, put, flush, compact, crash, open again. The test is the
+ * host of tests/sim/sim.h: what it calls itself takes no virtual time, jobs run while it waits.
  *
  * Each applied entry is its own term-1 log record; whatever the frontier has beyond the index is made from the index,
  * so that a test can tell whether all parts of it came from the same moment.
@@ -256,8 +256,9 @@ static inline uint64_t host_delete(struct host *host, const char *key) {
 }
 
 static inline uint64_t host_delete_range(struct host *host, const char *start, const char *end) {
-    struct batch_operation operation = {
-        .kind = BATCH_DELETE_RANGE, .key = slice_of_string(start), .value = slice_of_string(end)};
+    struct batch_operation operation = {.kind = BATCH_DELETE_RANGE,
+                                        .key = slice_of_string(start),
+                                        .value = slice_of_string(end)};
     return host_apply(host, &operation, 1);
 }
 
@@ -323,8 +324,9 @@ static inline void host_assert_scan(struct host *host, uint64_t revision, const 
     struct buf text;
     enum status status;
     buf_init(&text, alloc_system(), 0);
-    struct storage_iterator_options options = {
-        .revision = revision, .lower = slice_of_string(lower), .upper = slice_of_string(upper)};
+    struct storage_iterator_options options = {.revision = revision,
+                                               .lower = slice_of_string(lower),
+                                               .upper = slice_of_string(upper)};
     assert_int_equal(storage_iterator_new(view, NULL, &options, &iterator, NULL), STATUS_OK);
     for (status = storage_iterator_first(iterator, NULL); status == STATUS_OK;
          status = storage_iterator_next(iterator, NULL)) {

@@ -247,8 +247,9 @@ static void test_h50_bad_block_hurts_only_its_reads(void **state) {
     host_assert(&host, "c39", "a value of some length, so that there are several blocks");
     /* A scan fails where it meets the block, and stays failed. */
     struct storage_view *view = storage_view_acquire(host.storage);
-    struct storage_iterator_options options = {
-        .revision = 120, .lower = slice_of_string("b"), .upper = slice_of_string("c")};
+    struct storage_iterator_options options = {.revision = 120,
+                                               .lower = slice_of_string("b"),
+                                               .upper = slice_of_string("c")};
     struct storage_iterator *iterator;
     assert_int_equal(storage_iterator_new(view, NULL, &options, &iterator, NULL), STATUS_OK);
     assert_int_equal(storage_iterator_first(iterator, &err), STATUS_CORRUPT);
