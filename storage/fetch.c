@@ -80,11 +80,9 @@ static void drop_stale(struct fetch *fetch) {
     }
 }
 
-static struct fetch_want **find_want(struct fetch *fetch, enum want_kind kind, const struct sst *sst,
-                                     uint64_t offset) {
+static struct fetch_want **find_want(struct fetch *fetch, enum want_kind kind, const struct sst *sst, uint64_t offset) {
     struct fetch_want **link = &fetch->wants;
-    while (*link != NULL &&
-           ((*link)->kind != kind || (*link)->sst != sst || (*link)->handle.offset != offset)) {
+    while (*link != NULL && ((*link)->kind != kind || (*link)->sst != sst || (*link)->handle.offset != offset)) {
         link = &(*link)->next;
     }
     return link;

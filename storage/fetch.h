@@ -30,11 +30,11 @@ struct sst_context;
 enum { FETCH_READAHEAD_BYTES_MAX = 8 * 1024 * 1024 };
 
 struct fetch_options {
-    struct env_loop *loop;               /* NULL: blocking */
-    void (*ready)(struct fetch *fetch);  /* on the loop, never inside fetch_start */
-    bool fill_cache;                     /* blocks read from files stay in the cache */
-    bool readahead_at_once;              /* cursors begin with the largest reads: the operation walks to the end */
-    uint32_t readahead_bytes_max;        /* of one read of a cursor, at most FETCH_READAHEAD_BYTES_MAX; 0: by blocks */
+    struct env_loop *loop;              /* NULL: blocking */
+    void (*ready)(struct fetch *fetch); /* on the loop, never inside fetch_start */
+    bool fill_cache;                    /* blocks read from files stay in the cache */
+    bool readahead_at_once;             /* cursors begin with the largest reads: the operation walks to the end */
+    uint32_t readahead_bytes_max;       /* of one read of a cursor, at most FETCH_READAHEAD_BYTES_MAX; 0: by blocks */
 };
 
 /* Embedded by the operation; must stay where it is while busy. */

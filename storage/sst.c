@@ -144,8 +144,7 @@ enum status sst__unpack(struct sst *sst, const struct sst_handle *handle, enum s
                         struct cache_block *raw, struct cache_block **ret_block, struct error *err) {
     struct cache *cache = sst->context->cache;
     struct sst_stored stored;
-    enum status status =
-        sst_block_check(slice_of(raw->data, raw->len), kind, sst->meta.id, handle->offset, &stored);
+    enum status status = sst_block_check(slice_of(raw->data, raw->len), kind, sst->meta.id, handle->offset, &stored);
     if (status != STATUS_OK) {
         return status;
     }
@@ -293,8 +292,7 @@ enum status sst_get(struct sst *sst, struct fetch *fetch, struct slice key, uint
     return get_entry(sst, fetch, top, &target, hash, hold, ret_entry, err);
 }
 
-enum status sst_tombstones(struct sst *sst, struct fetch *fetch, const struct tombstones **ret_set,
-                           struct error *err) {
+enum status sst_tombstones(struct sst *sst, struct fetch *fetch, const struct tombstones **ret_set, struct error *err) {
     const struct sst_top *top = sst__top(sst);
     if (sst->meta.tombstones == 0) {
         *ret_set = NULL;

@@ -36,7 +36,8 @@ struct sst_context {
     struct open_files *files;
     const char *dir;
     uint8_t cluster_id[SST_CLUSTER_ID_BYTES];
-    /* Something failed its checks twice (the read that needed it fails, too). Any thread; must not block. May be NULL. */
+    /* Something failed its checks twice (the read that needed it fails, too). Any thread; must not block. May be NULL.
+     */
     void (*damaged)(void *context, const struct sst *sst, const struct error *err);
     void *damaged_context;
 };

@@ -38,9 +38,9 @@ struct sst_cursor {
     struct fetch *fetch;
     struct sst *const *tables;
     size_t count;
-    bool placed;               /* data is at an entry: next and prev are legal */
-    bool backward;             /* direction of the operation */
-    enum operation under_way;  /* said STATUS_PENDING */
+    bool placed;              /* data is at an entry: next and prev are legal */
+    bool backward;            /* direction of the operation */
+    enum operation under_way; /* said STATUS_PENDING */
     enum landing landing;
     enum step step;
     size_t at;                 /* table; count: none */
@@ -148,8 +148,8 @@ static enum status copy_from_window(struct sst_cursor *cursor, const struct sst_
 static enum status use_window(struct sst_cursor *cursor, struct slice *ret_body) {
     struct sst_stored stored;
     const struct sst_handle *handle = &cursor->handle;
-    enum status status = sst_block_check(window_slice(&cursor->window, handle), SST_BLOCK_DATA,
-                                         table(cursor)->meta.id, handle->offset, &stored);
+    enum status status = sst_block_check(window_slice(&cursor->window, handle), SST_BLOCK_DATA, table(cursor)->meta.id,
+                                         handle->offset, &stored);
     if (status != STATUS_OK) {
         return status;
     }
@@ -267,8 +267,8 @@ static void move_part(struct sst_cursor *cursor) {
 }
 
 static enum status damaged_part(struct sst_cursor *cursor, struct error *err) {
-    return sst__damaged(table(cursor), STATUS_CORRUPT, "the partition",
-                        cursor->top->parts[cursor->part].handle.offset, err);
+    return sst__damaged(table(cursor), STATUS_CORRUPT, "the partition", cursor->top->parts[cursor->part].handle.offset,
+                        err);
 }
 
 static enum status move_block(struct sst_cursor *cursor, struct error *err) {
@@ -325,10 +325,8 @@ static enum status position_index(struct sst_cursor *cursor) {
         return status;
     }
     switch (cursor->landing) {
-    case LAND_FIRST:
-        return block_cursor_first(index);
-    case LAND_LAST:
-        return block_cursor_last(index);
+    case LAND_FIRST: return block_cursor_first(index);
+    case LAND_LAST: return block_cursor_last(index);
     case LAND_SEEK:
     case LAND_BEFORE:
         status = block_cursor_seek(index, &cursor->target);
@@ -362,14 +360,10 @@ static enum status position_data(struct sst_cursor *cursor, struct slice body) {
         return status;
     }
     switch (cursor->landing) {
-    case LAND_FIRST:
-        return block_cursor_first(data);
-    case LAND_LAST:
-        return block_cursor_last(data);
-    case LAND_SEEK:
-        return block_cursor_seek(data, &cursor->target);
-    case LAND_BEFORE:
-        return block_cursor_seek_before(data, &cursor->target);
+    case LAND_FIRST: return block_cursor_first(data);
+    case LAND_LAST: return block_cursor_last(data);
+    case LAND_SEEK: return block_cursor_seek(data, &cursor->target);
+    case LAND_BEFORE: return block_cursor_seek_before(data, &cursor->target);
     }
     CHECK(false);
     return STATUS_FAILED;
