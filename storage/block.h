@@ -4,10 +4,10 @@
  *
  *   body = entry... | restart offset u32... | bucket u8... | tail 12
  *
- * FORMAT.md says every byte. An entry takes a prefix of its key from the entry in front of it; every 16th (or as many
- * as the builder was told) is a restart and has its key in full, so that a search can halve its way to a restart and go
- * on from there. A bucket says in which restart interval the newest version of the keys with this hash stands: most
- * lookups then look at one interval, and most of keys that aren't there at no entry at all.
+ * FORMAT.md says every byte. An entry takes a prefix of its key from the entry in front of it; a restart, one entry of
+ * every 16 at least, has its key in full, so that a search can halve its way to a restart and go on from there. A
+ * bucket says in which restart interval the newest version of the keys with this hash stands: most lookups then look at
+ * one interval, and most of keys that aren't there at no entry at all.
  *
  * The form serves for data blocks (with buckets), for index blocks (key = separator, value = handle; every entry a
  * restart, no buckets) and for blocks of range deletes (key = start, value = end). In the latter two all entries are
