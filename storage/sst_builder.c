@@ -15,7 +15,10 @@ enum {
     BLOCK_BYTES_MAX = 1024 * 1024,
     PARTITION_BYTES_MAX = 16 * 1024 * 1024,
     /* A partition with long keys or many hashes ends when its own body gets so large. */
-    PARTITION_BODY_BYTES_END = 4 * 1024 * 1024
+    PARTITION_BODY_BYTES_END = 4 * 1024 * 1024,
+    /* For each so many bytes of top index, which is held in memory while a table is open, partitions get twice as
+     * large: so it stays small however large the table. */
+    TOP_BYTES_STEP = 1024 * 1024
 };
 
 static_assert(BLOCK_BYTES_MAX + LIMIT_VALUE_BYTES + 2 * LIMIT_KEY_BYTES < SST_BLOCK_BYTES_MAX,
@@ -36,6 +39,7 @@ struct sst_builder {
     uint64_t partition_data_bytes; /* of its data blocks in the file */
     struct buf partition;          /* its body while it is put together */
     struct block_builder top;
+    size_t top_bytes_next; /* of top index, at which the partitions grow */
     struct block_builder tombstones;
     struct buf tombstone_end; /* of the last fragment */
     struct sst_properties properties;
@@ -102,6 +106,10 @@ static enum status end_partition(struct sst_builder *builder, const struct entry
     buf_clear(&builder->hashes);
     builder->partition_data_bytes = 0;
     builder->properties.partitions++;
+    if (block_builder_size(&builder->top) >= builder->top_bytes_next) {
+        builder->top_bytes_next += TOP_BYTES_STEP;
+        builder->partition_bytes *= builder->partition_bytes <= PARTITION_BYTES_MAX / 2 ? 2 : 1;
+    }
     return status;
 }
 
@@ -168,6 +176,7 @@ enum status sst_builder_new(const struct sst_builder_options *options, struct ss
     builder->number = options->number;
     builder->block_bytes = options->block_bytes;
     builder->partition_bytes = options->partition_bytes;
+    builder->top_bytes_next = TOP_BYTES_STEP;
     builder->properties.revision_first = UINT64_MAX;
     builder->properties.bloom_bits = options->bloom_bits;
     builder->properties.compression = options->compression;
