@@ -48,7 +48,6 @@ struct iterator_cover {
     struct slice end;   /* excluded; len 0: to the last key */
     struct tombstone_mark mark;
     uint32_t rank;                /* of the source that the mark is from */
-    uint32_t steps;               /* covered entries passed one by one since the last seek */
     const struct tombstones *set; /* of the mark */
     size_t fragment;
 };
@@ -97,22 +96,24 @@ struct iterator_walk {
 
     /* The key that the walk is at, a copy in key_bytes; len 0: none. */
     struct slice key;
-    bool passed; /* FORWARD: what is left of its versions doesn't show */
-    bool found;  /* BACKWARD: the versions seen so far end with one that shows unless a newer one follows */
-    uint32_t steps;
-    struct entry shown; /* key and value borrowed: FORWARD from the sources, BACKWARD from key_bytes and value */
+    bool passed;            /* FORWARD: what is left of its versions doesn't show */
+    bool found;             /* BACKWARD: the versions seen so far end with one that shows unless a newer one follows */
+    uint32_t steps;         /* made over its versions */
+    uint32_t covered_steps; /* made over covered entries since one wasn't */
+    struct entry shown;     /* key and value borrowed: FORWARD from the sources, BACKWARD from key_bytes and value */
     struct buf value;
 
-    uint64_t moves; /* made so far: what tests of effort count */
-    uint8_t key_bytes[LIMIT_KEY_BYTES];
+    uint64_t moves;     /* made so far: what tests of effort count */
+    uint8_t *key_bytes; /* LIMIT_KEY_BYTES */
 };
 
+/* Owns the cursors. Behind it in memory: the heap, then the sources. */
 struct storage_iterator {
     struct alloc *alloc;
-    struct fetch *own_fetch; /* where the caller gave none: points to `blocking` */
-    struct fetch blocking;
+    struct fetch blocking; /* where the caller gave no io */
     struct iterator_walk walk;
-    struct merging_source *heap;
+    uint8_t key_bytes[LIMIT_KEY_BYTES];
+    struct merging_source heap[];
 };
 
 /* ---- iterator_walk.c ----------------------------------------------------------------------------------------- */

@@ -40,8 +40,8 @@ static void narrow_by_set(struct iterator_walk *walk, struct iterator_cover *cov
     narrow_start(cover, fragment.start, false);
     narrow_end(cover, fragment.end);
     struct tombstone_mark mark = tombstone_fragment_mark(&fragment, walk->revision);
-    if (mark.revision != 0 && entry_compare_age(mark.revision, mark.ordinal, cover->mark.revision,
-                                                cover->mark.ordinal) < 0) {
+    if (mark.revision != 0 &&
+        entry_compare_age(mark.revision, mark.ordinal, cover->mark.revision, cover->mark.ordinal) < 0) {
         cover->mark = mark;
         cover->set = set;
         cover->fragment = at;

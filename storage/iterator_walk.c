@@ -3,7 +3,9 @@
 #include "storage/iterator_internal.h"
 
 /* Behind all versions of a key, and in front of them. */
-static struct entry_key behind(struct slice key) { return (struct entry_key){.user = key, .revision = 0, .ordinal = 0}; }
+static struct entry_key behind(struct slice key) {
+    return (struct entry_key){.user = key, .revision = 0, .ordinal = 0};
+}
 
 static struct entry_key in_front(struct slice key) { return entry_key_at(key, ENTRY_REVISION_NONE); }
 
@@ -82,18 +84,21 @@ static enum status check_cover(struct iterator_walk *walk, const struct entry *e
         }
     }
     *ret_covered = tombstone_mark_covers(walk->cover.mark, entry->key.revision, entry->key.ordinal);
+    if (!*ret_covered) {
+        walk->covered_steps = 0;
+    }
     return STATUS_OK;
 }
 
 /* Over a covered entry: by a step; after many of them by a seek, where the source can have nothing else in the range
  * because it is older than the one with the range delete. */
 static void pass_covered(struct iterator_walk *walk) {
-    struct iterator_cover *cover = &walk->cover;
+    const struct iterator_cover *cover = &walk->cover;
     walk->move = ITERATOR_MOVE_STEP;
-    if (merging_rank(&walk->merging) <= cover->rank || cover->steps++ < ITERATOR_STEPS_MAX) {
+    if (merging_rank(&walk->merging) <= cover->rank || walk->covered_steps++ < ITERATOR_STEPS_MAX) {
         return;
     }
-    cover->steps = 0;
+    walk->covered_steps = 0;
     jump_to(walk, in_front(iterator_ranges__reach(walk))); /* a range has both ends */
 }
 

@@ -14,15 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum array_call {
-    ARRAY_NONE,
-    ARRAY_SEEK,
-    ARRAY_SEEK_BEFORE,
-    ARRAY_FIRST,
-    ARRAY_LAST,
-    ARRAY_NEXT,
-    ARRAY_PREV
-};
+enum array_call { ARRAY_NONE, ARRAY_SEEK, ARRAY_SEEK_BEFORE, ARRAY_FIRST, ARRAY_LAST, ARRAY_NEXT, ARRAY_PREV };
 
 struct array_cursor {
     struct cursor base;
@@ -120,9 +112,9 @@ static inline enum status array_first(struct cursor *base, struct error *err) {
 static inline enum status array_last(struct cursor *base, struct error *err) {
     (void)err;
     struct array_cursor *cursor = (struct array_cursor *)base;
-    return array_waits(cursor, ARRAY_LAST, NULL) ? STATUS_PENDING
-                                                 : array_arrive(cursor, cursor->count == 0 ? SIZE_MAX
-                                                                                           : cursor->count - 1);
+    return array_waits(cursor, ARRAY_LAST, NULL)
+               ? STATUS_PENDING
+               : array_arrive(cursor, cursor->count == 0 ? SIZE_MAX : cursor->count - 1);
 }
 
 static inline enum status array_next(struct cursor *base, struct error *err) {
@@ -143,8 +135,8 @@ static inline enum status array_prev(struct cursor *base, struct error *err) {
 static inline void array_free(struct cursor *base) { free(base); }
 
 /* Borrows the entries. */
-static inline struct array_cursor *array_cursor_new(const struct entry *entries, size_t count,
-                                                    unsigned pending_percent, uint64_t seed) {
+static inline struct array_cursor *array_cursor_new(const struct entry *entries, size_t count, unsigned pending_percent,
+                                                    uint64_t seed) {
     static const struct cursor_ops ops = {.seek = array_seek,
                                           .seek_before = array_seek_before,
                                           .first = array_first,
