@@ -127,6 +127,7 @@ enum status storage_iterator_new(struct storage_view *view, struct storage_io *i
                                             .lower = options->lower,
                                             .upper = options->upper,
                                             .fetch = choose_fetch(iterator, view, io, options),
+                                            .moves_max = io != NULL ? ITERATOR_TURN_MOVES_MAX : 0,
                                             .key_bytes = iterator->key_bytes};
     buf_init(&iterator->walk.value, alloc, 0);
     bool complete = add_sources(&list, read_set);

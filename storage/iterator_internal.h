@@ -29,7 +29,9 @@
 enum {
     /* Entries that don't show are passed one by one; after so many of one key or one deleted range, by a seek: about
      * what a seek costs. */
-    ITERATOR_STEPS_MAX = 8
+    ITERATOR_STEPS_MAX = 8,
+    /* With an io: moves in one call. Deleted keys may go on for millions, and the thread has others to serve. */
+    ITERATOR_TURN_MOVES_MAX = 4096
 };
 
 /* Where a source has its range deletes: either or neither. */
@@ -103,8 +105,10 @@ struct iterator_walk {
     struct entry shown;     /* key and value borrowed: FORWARD from the sources, BACKWARD from key_bytes and value */
     struct buf value;
 
-    uint64_t moves;     /* made so far: what tests of effort count */
-    uint8_t *key_bytes; /* LIMIT_KEY_BYTES */
+    uint64_t moves;       /* made so far: what tests of effort count */
+    uint64_t moves_max;   /* in one call, before it says STATUS_PENDING though no block is missing; 0: any number */
+    uint64_t pause_moves; /* at so many it does */
+    uint8_t *key_bytes;   /* LIMIT_KEY_BYTES */
 };
 
 /* Owns the cursors. Behind it in memory: the heap, then the sources. */

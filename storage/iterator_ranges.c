@@ -7,6 +7,7 @@
  */
 #include "node/base/check.h"
 #include "storage/iterator_internal.h"
+#include "storage/version.h"
 
 static void narrow_start(struct iterator_cover *cover, struct slice start, bool excluded) {
     int order = cover->start.len == 0 ? 1 : slice_compare(start, cover->start);
@@ -48,19 +49,13 @@ static void narrow_by_set(struct iterator_walk *walk, struct iterator_cover *cov
     }
 }
 
-/* True if all of the table is in front of the key. */
-static bool ends_before(const struct sst *table, struct slice key) {
-    int order = slice_compare(table->meta.largest, key);
-    return order < 0 || (order == 0 && table->meta.largest_excluded);
-}
-
 static enum status narrow_by_run(struct iterator_walk *walk, struct iterator_cover *cover,
                                  const struct iterator_source *source, struct slice key, struct error *err) {
     size_t low = 0;
     size_t high = source->table_count;
     while (low < high) {
         size_t middle = low + (high - low) / 2;
-        if (ends_before(source->tables[middle], key)) {
+        if (version_ends_before(source->tables[middle], key)) {
             low = middle + 1;
         } else {
             high = middle;

@@ -151,6 +151,9 @@ static enum status walk_forward(struct iterator_walk *walk, struct error *err) {
         if (status != STATUS_OK || walk->move == ITERATOR_MOVE_NONE) {
             return status;
         }
+        if (walk->moves == walk->pause_moves) {
+            return STATUS_PENDING;
+        }
     }
 }
 
@@ -260,6 +263,9 @@ static enum status walk_backward(struct iterator_walk *walk, struct error *err) 
         if (status != STATUS_OK || walk->move == ITERATOR_MOVE_NONE) {
             return status;
         }
+        if (walk->moves == walk->pause_moves) {
+            return STATUS_PENDING;
+        }
     }
 }
 
@@ -336,6 +342,7 @@ enum status iterator_walk__call(struct iterator_walk *walk, enum iterator_call c
         begin_call(walk, call, key);
     }
     CHECK(!walk->pending || walk->call == call);
+    walk->pause_moves = walk->moves_max == 0 ? UINT64_MAX : walk->moves + walk->moves_max;
     enum status status = STATUS_NOT_FOUND;
     if (forward) {
         status = walk_forward(walk, err);

@@ -38,11 +38,19 @@ static void on_ready(struct fetch *fetch) {
     io->ready(io);
 }
 
+static void on_pause_over(struct env_message *message) {
+    struct storage_io *io = CONTAINER_OF(message, struct storage_io, pause);
+    io->is_paused = false;
+    io->ready(io);
+}
+
 void storage_io_init(struct storage_io *io, struct storage *storage, struct env_loop *loop,
                      void (*ready)(struct storage_io *io)) {
     const struct fetch_options options = {.loop = loop, .ready = on_ready, .fill_cache = true};
     fetch_init(&io->fetch, &storage->sst_context, &options);
     io->ready = ready;
+    io->pause = (struct env_message){.run = on_pause_over};
+    io->is_paused = false;
 }
 
 void storage__fetch_init(struct fetch *fetch, const struct storage_view *view) {
@@ -50,11 +58,22 @@ void storage__fetch_init(struct fetch *fetch, const struct storage_view *view) {
     fetch_init(fetch, &view->publisher->storage->sst_context, &options);
 }
 
-void storage_io_start(struct storage_io *io) { fetch_start(&io->fetch); }
+void storage_io_start(struct storage_io *io) {
+    CHECK(!storage_io_is_busy(io));
+    if (io->fetch.wanted > 0) {
+        fetch_start(&io->fetch);
+    } else {
+        io->is_paused = true;
+        env_post(io->fetch.options.loop, &io->pause);
+    }
+}
 
-bool storage_io_is_busy(const struct storage_io *io) { return fetch_is_busy(&io->fetch); }
+bool storage_io_is_busy(const struct storage_io *io) { return io->is_paused || fetch_is_busy(&io->fetch); }
 
-void storage_io_deinit(struct storage_io *io) { fetch_deinit(&io->fetch); }
+void storage_io_deinit(struct storage_io *io) {
+    CHECK(!storage_io_is_busy(io));
+    fetch_deinit(&io->fetch);
+}
 
 /* ---- One source ---------------------------------------------------------------------------------------------- */
 
