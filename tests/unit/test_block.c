@@ -308,6 +308,27 @@ static void test_block_separators_and_extreme_versions_read_back(void **state) {
     block_builder_deinit(&builder);
 }
 
+/* The first key behind the longest one is longer than any key; who goes on from there seeks to it. */
+static void test_block_seeks_to_the_longest_and_the_empty_target(void **state) {
+    (void)state;
+    struct block_builder builder;
+    static uint8_t longest[BLOCK_TARGET_BYTES_MAX];
+    memset(longest, 'k', LIMIT_KEY_BYTES);
+    list.count = 2;
+    list.entries[0] = (struct entry){.key = {slice_of(longest, LIMIT_KEY_BYTES), 5, 0}, .kind = BATCH_PUT};
+    list.entries[1] = (struct entry){.key = {slice_of("l", 1), 5, 0}, .kind = BATCH_PUT};
+    struct slice body = build(&builder, BLOCK_INTERVAL, true);
+    struct entry_key behind = {slice_of(longest, sizeof longest), ENTRY_REVISION_NONE, ENTRY_ORDINAL_MAX};
+    assert_int_equal(block_cursor_open(&cursor, body), STATUS_OK);
+    assert_at(block_cursor_seek(&cursor, &behind), 1);
+    assert_at(block_cursor_seek_before(&cursor, &behind), 0);
+    assert_at(block_cursor_find(&cursor, behind.user, filter_hash(behind.user), 9), -1);
+    struct entry_key front = {SLICE_EMPTY, ENTRY_REVISION_NONE, ENTRY_ORDINAL_MAX}; /* and the shortest target */
+    assert_at(block_cursor_seek(&cursor, &front), 0);
+    assert_at(block_cursor_seek_before(&cursor, &front), -1);
+    block_builder_deinit(&builder);
+}
+
 /* Compactions feed the builder from disks: what comes out of order must not become a block in which nothing is found.
  */
 static void test_block_builder_refuses_entries_out_of_order(void **state) {
@@ -420,6 +441,7 @@ int main(void) {
         cmocka_unit_test(test_block_hash_index_answers_most_misses_at_once),
         cmocka_unit_test(test_block_of_very_many_restarts_has_no_hash_index),
         cmocka_unit_test(test_block_separators_and_extreme_versions_read_back),
+        cmocka_unit_test(test_block_seeks_to_the_longest_and_the_empty_target),
         cmocka_unit_test(test_block_builder_refuses_entries_out_of_order),
         cmocka_unit_test(test_h35_block_of_random_damage_never_leaves_its_bounds),
         cmocka_unit_test(test_h35_block_entry_that_ends_behind_the_entries_is_corrupt),
