@@ -68,11 +68,12 @@ void fetch__drop_all(struct fetch *fetch) {
     CHECK(fetch->wanted == 0);
 }
 
-/* Lets go of what the last round but one brought and nobody asked for since. */
+/* Lets go of what nobody asked for in two rounds. One wouldn't do: who finds his partition gone from a cache that keeps
+ * nothing doesn't come to ask for his block in that round. */
 static void drop_stale(struct fetch *fetch) {
     struct fetch_want **link = &fetch->wants;
     while (*link != NULL) {
-        if ((*link)->state != WANTED && (*link)->round + 1 < fetch->round) {
+        if ((*link)->state != WANTED && (*link)->round + 2 < fetch->round) {
             remove_want(link);
         } else {
             link = &(*link)->next;

@@ -10,9 +10,10 @@
  * All wants of one round go to env together: one env_io READ for each block, or a worker's job where a table must be
  * opened first. Nothing is shared between fetches, so that one read that hangs delays only who needs that block.
  *
- * What a round brought is held by the fetch until a later round was started in which nobody asked for it any more, or
- * until fetch_reset: an operation that begins anew after each round finds again all that it had found, even if the
- * cache keeps nothing. A failed read is reported to the one who asks for it next, once; after that it is read again.
+ * What a round brought is held by the fetch until nobody asked for it in two later rounds, or until fetch_reset: an
+ * operation that begins anew after each round finds again all that it had found, even if the cache keeps nothing. The
+ * tables must stay until then. A failed read is reported to the one who asks for it next, once; after that it is read
+ * again.
  *
  *   idle --a want--> wanting --fetch_start--> busy --all there, `ready` runs--> idle
  *
