@@ -94,6 +94,40 @@ static void test_storage_multi_get_reads_blocks_side_by_side(void **state) {
     reads_close(reads);
 }
 
+static void on_hung_ready(struct storage_io *io) { (void)io; }
+
+/* The disk is silent about one block. Other reads of the same thread go on, from the disk, too. */
+static void test_storage_hung_block_delays_no_other_read(void **state) {
+    (void)state;
+    struct reads *reads = reads_open(6, 0);
+    struct storage_io hung;
+    storage_io_init(&hung, &reads->storage, reads->loop, on_hung_ready);
+    struct fault_set *faults = sim_node_faults(reads->world->node);
+    struct storage_value value;
+    struct slice key = reads_name(reads, 7);
+    uint64_t revision = 20;            /* old: on disk */
+    for (unsigned i = 0; i < 2; i++) { /* the first time, the table's top is what is missing */
+        assert_int_equal(fault_arm(faults, "sst.read=hang,count=1", NULL), STATUS_OK);
+        assert_int_equal(storage_get(&reads->view, &hung, key, revision, &value, NULL), STATUS_PENDING);
+        storage_io_start(&hung);
+        for (uint32_t other = 0; other < HISTORY_KEYS; other++) {
+            enum status status;
+            while ((status = storage_get(&reads->view, &reads->io, reads_name(reads, other), revision, &value, NULL)) ==
+                   STATUS_PENDING) {
+                reads_wait(reads);
+            }
+            assert_value(reads_model(reads, other, revision), status, &value);
+        }
+        assert_true(storage_io_is_busy(&hung));
+        fault_disarm(faults, FAULT_SST_READ);
+        while (storage_io_is_busy(&hung)) {
+            assert_true(sim_step(reads->world->sim));
+        }
+    }
+    storage_io_deinit(&hung);
+    reads_close(reads);
+}
+
 static void test_storage_reads_below_the_horizon_are_refused(void **state) {
     (void)state;
     struct reads *reads = reads_open(5, 1 << 16);
@@ -226,6 +260,7 @@ int main(void) {
         cmocka_unit_test(test_storage_get_any_key_at_any_revision_matches_the_history),
         cmocka_unit_test(test_storage_get_waiting_for_blocks_changes_no_answer),
         cmocka_unit_test(test_storage_multi_get_reads_blocks_side_by_side),
+        cmocka_unit_test(test_storage_hung_block_delays_no_other_read),
         cmocka_unit_test(test_storage_reads_below_the_horizon_are_refused),
         cmocka_unit_test(test_h34_storage_iterator_any_order_of_calls_matches_the_history),
         cmocka_unit_test(test_storage_iterator_waiting_for_blocks_changes_no_answer),
