@@ -69,7 +69,7 @@ struct engine_options {
     uint32_t immutable_memtables_max; /* 2: so many may wait to be written out, then writers wait */
     uint32_t block_bytes;             /* 4096: of a table, before compression */
     uint64_t sst_bytes;               /* 64 MiB: of a table */
-    uint64_t log_segment_bytes;       /* 64 MiB, and 0: that, or what four of the largest writes need */
+    uint64_t log_segment_bytes;       /* 32 MiB; never less than what the largest write needs */
     unsigned workers;                 /* 2: threads that write tables */
 
     struct alloc *alloc; /* NULL: malloc. Thread-safe */

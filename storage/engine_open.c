@@ -13,7 +13,7 @@
 
 #include <stdio.h>
 
-enum { MAILBOX_MESSAGES_MAX = 1024, SEGMENT_BYTES = 64 * 1024 * 1024 };
+enum { MAILBOX_MESSAGES_MAX = 1024, SEGMENT_BYTES_MIN = LIMIT_ENTRY_PAYLOAD_BYTES + 4 * 1024 * 1024 };
 
 static const uint8_t cluster_id[WAL_CLUSTER_ID_BYTES] = "holdfast engine";
 static const uint64_t node_id = 1;
@@ -25,6 +25,7 @@ void engine_options_init(struct engine_options *options) {
                                        .immutable_memtables_max = 2,
                                        .block_bytes = 4096,
                                        .sst_bytes = (uint64_t)64 << 20,
+                                       .log_segment_bytes = (uint64_t)32 << 20,
                                        .workers = 2};
 }
 
@@ -79,12 +80,10 @@ static enum status open_storage(struct engine *engine, struct storage_options *o
     return storage_open(options, &engine->storage, err);
 }
 
-/* Four of the largest writes fit, with what else is in a segment. */
+/* The largest write fits, with what else is in a segment. */
 static uint64_t segment_bytes(const struct engine *engine) {
-    uint64_t bytes = engine->options.log_segment_bytes;
-    uint64_t least = 4 * ((uint64_t)LIMIT_ENTRY_PAYLOAD_BYTES + 2 * ENV_BLOCK_BYTES) + 4 * LIMIT_GROUP_BYTES;
-    bytes = bytes == 0 ? SEGMENT_BYTES : bytes;
-    return bytes > least ? bytes : least;
+    uint64_t bytes = engine->options.log_segment_bytes / ENV_BLOCK_BYTES * ENV_BLOCK_BYTES;
+    return bytes > SEGMENT_BYTES_MIN ? bytes : SEGMENT_BYTES_MIN;
 }
 
 static enum status open_log(struct engine *engine, struct wal_options *options, struct wal_recovered *ret_recovered,

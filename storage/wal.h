@@ -77,7 +77,7 @@ struct wal_options {
     uint8_t cluster_id[WAL_CLUSTER_ID_BYTES];
     uint64_t node_id;                 /* both are in every segment header; a segment of another is refused */
     enum wal_mode mode;
-    uint64_t segment_bytes;           /* multiple of 4096; at least four of the largest entries, checked by wal_open */
+    uint64_t segment_bytes;           /* multiple of 4096; at least four of the largest entries (blocking mode: one) */
     uint32_t entry_payload_bytes_max; /* LIMIT_ENTRY_PAYLOAD_BYTES, smaller in simulations */
     uint32_t group_bytes_max;         /* LIMIT_GROUP_BYTES */
     uint32_t prepared_segments;       /* kept ready ahead of need; at least 1 */

@@ -108,6 +108,14 @@ static void prepare_again(struct env_timer *timer) {
 
 /* ---- Deleting --------------------------------------------------------------------------------------------------- */
 
+/* What is reserved behind the end is of no use to the next life, which begins a segment of its own. */
+static void give_back(const struct wal *wal, const struct wal__segment *segment) {
+    struct error ignored;
+    if (wal->options.mode == WAL_MODE_BLOCKING && !wal->failed && segment->end < segment->bytes) {
+        (void)!env_truncate(segment->file, segment->end, &ignored);
+    }
+}
+
 /* Stops at the first failure; what is left stays in the list, to be tried again. */
 static void delete_run(struct env_work *work) {
     struct wal__delete_job *job = CONTAINER_OF(work, struct wal__delete_job, work);
@@ -125,6 +133,9 @@ static void delete_run(struct env_work *work) {
                 break;
             }
             removed = true;
+        }
+        if (job->close_all && segment == wal->active) {
+            give_back(wal, segment);
         }
         env_close(segment->file);
         segment->file = NULL;
