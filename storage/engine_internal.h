@@ -12,7 +12,7 @@
  *
  *   writer ──lock──> record into the forming group (a tail file) ──> memtable, view ──unlock──> done        without sync
  *                          │ full, or a flush waits for it                 └──> group written, synced ──> done     sync
- *                          └──> a worker writes it to the segment, writers go on in the other tail file
+ *                          └──> a worker writes it to the segment, writers go on in the next tail file
  *
  * One lock guards log, store and everything in struct engine but what says otherwise; it is also the guard of the
  * loop, so the callbacks of both run under it. It is never held across I/O. Reads don't take it.
@@ -101,7 +101,7 @@ MUST_USE enum status engine__open(const struct engine_options *options, void (*f
                                   struct engine **ret_engine, struct error *err);
 
 /* engine_tail.c. Blocking; no lock is needed: nobody else is there. */
-/* Opens, or makes, and maps both files. */
+/* Opens, or makes, and maps the files. */
 MUST_USE enum status engine__tails_open(struct engine *engine, size_t bytes, struct error *err);
 void engine__tails_close(struct engine *engine);
 

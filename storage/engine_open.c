@@ -163,7 +163,7 @@ static enum status replay_tail(struct engine *engine, unsigned number, uint64_t 
     return status;
 }
 
-/* Either file may be the older one. */
+/* Any of the files may be the next. */
 static enum status replay_tails(struct engine *engine, uint64_t term, struct error *err) {
     enum status status = STATUS_OK;
     uint64_t before;

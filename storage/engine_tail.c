@@ -1,5 +1,5 @@
 /*
- * The tail files: `tail-0` and `tail-1`, mapped, the memory that groups of the log form in (wal.h, lent memory). A
+ * The tail files: `tail-0` to `tail-7`, mapped, the memory that groups of the log form in (wal.h, lent memory). A
  * record is in the page cache as soon as it is appended, so it survives the process without a system call. Each file is
  * as long as the largest group, written once with zeroes so that no store ever meets a full disk.
  *
