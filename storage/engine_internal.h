@@ -22,6 +22,10 @@
  *     gathered in it, and hands over to the first one whose record came too late for it;
  *   - else a worker: full groups, and those that a flush waits for.
  *
+ * What is seen. Writes go into the memtable in order, at once, but are published later: those without sync right away,
+ * unless one that wants its sync comes before them and isn't durable yet; that one, and what follows up to the next of
+ * its kind, when its group is.
+ *
  * Terms. The log's term is one higher in each life of the engine, so that records which an earlier life left in a tail
  * file can't be taken for this one's.
  */
@@ -47,13 +51,13 @@ struct engine__waiter {
     struct list link;
     struct env_waiter waiter;
     uint64_t index; /* what must be durable, or flushed */
+    bool hides;     /* the write `index` must not be seen before it is durable */
     bool lead;      /* woken to write the next group itself */
     enum status status;
 };
 
 struct engine_snapshot {
-    struct list link; /* engine->snapshots, oldest first */
-    uint64_t revision;
+    struct storage_pin pin;
 };
 
 struct engine {
@@ -74,6 +78,7 @@ struct engine {
     size_t tail_bytes;
 
     uint64_t term;
+    uint64_t sync_index; /* newest write that must not be seen before it is durable */
     bool is_open; /* replay is over: segments of the log may go */
     bool failed;
     bool closing;
@@ -88,7 +93,6 @@ struct engine {
     bool log_busy;  /* log_work is with a worker or on its way back */
     bool log_again; /* something came while it was */
 
-    struct list snapshots;
     uint64_t snapshot_count;
     uint64_t stalls;
     uint64_t stall_us_total;
@@ -111,8 +115,9 @@ void engine__log_init(struct engine *engine);
 void engine__log_kick(struct engine *engine);
 /* Writes until nothing is left to write. The lock is not held all the time. */
 MUST_USE enum status engine__log_drain(struct engine *engine, struct error *err);
-/* Waits until the index is durable; writes groups itself if nobody does. Returns without the lock. */
-MUST_USE enum status engine__log_sync(struct engine *engine, uint64_t index, struct error *err);
+/* Waits until the index is durable; writes groups itself if nobody does. Returns without the lock. hides: the write
+ * `index` must not be seen before. */
+MUST_USE enum status engine__log_sync(struct engine *engine, uint64_t index, bool hides, struct error *err);
 /* Sleeps, without the lock in between, until the list is woken. */
 MUST_USE enum status engine__wait(struct engine *engine, struct list *waiters, uint64_t index);
 /* Takes those that want nothing beyond index off the list and wakes them with this status. */

@@ -13,7 +13,13 @@
 
 #include <stdio.h>
 
-enum { MAILBOX_MESSAGES_MAX = 1024, SEGMENT_BYTES_MIN = LIMIT_ENTRY_PAYLOAD_BYTES + 4 * 1024 * 1024 };
+enum {
+    MAILBOX_MESSAGES_MAX = 1024,
+    GROUP_BYTES_MIN = 16 * 1024,
+    WRITE_BYTES_MIN = 1024,
+    SEGMENT_MORE_BYTES = 512 * 1024, /* what else is in a segment than one largest write or group */
+    FIRST_COMPRESSED_LEVEL = 2
+};
 
 static const uint8_t cluster_id[WAL_CLUSTER_ID_BYTES] = "holdfast engine";
 static const uint64_t node_id = 1;
@@ -23,9 +29,17 @@ void engine_options_init(struct engine_options *options) {
                                        .flush_on_close = true,
                                        .memtable_bytes = (uint64_t)64 << 20,
                                        .immutable_memtables_max = 2,
+                                       .cache_bytes = (uint64_t)64 << 20,
+                                       .open_files_max = 512,
                                        .block_bytes = 4096,
                                        .sst_bytes = (uint64_t)64 << 20,
+                                       .bloom_bits = 10,
+                                       .compression = ENGINE_COMPRESSION_LZ4,
+                                       .zstd_level = 3,
+                                       .level_base_bytes = (uint64_t)256 << 20,
                                        .log_segment_bytes = (uint64_t)32 << 20,
+                                       .log_group_bytes = LIMIT_GROUP_BYTES,
+                                       .write_bytes_max = LIMIT_ENTRY_PAYLOAD_BYTES,
                                        .workers = 2};
 }
 
@@ -64,6 +78,12 @@ static enum status check_existence(struct engine *engine, struct error *err) {
 
 /* ---- Store and log ---------------------------------------------------------------------------------------------- */
 
+static enum compression compression_of(const struct engine_options *options) {
+    return options->compression == ENGINE_COMPRESSION_NONE  ? COMPRESSION_NONE
+           : options->compression == ENGINE_COMPRESSION_LZ4 ? COMPRESSION_LZ4
+                                                            : COMPRESSION_ZSTD;
+}
+
 static enum status open_storage(struct engine *engine, struct storage_options *options, struct error *err) {
     const struct engine_options *from = &engine->options;
     char path[LIMIT_PATH_BYTES];
@@ -75,15 +95,31 @@ static enum status open_storage(struct engine *engine, struct storage_options *o
     options->node_id = node_id;
     options->memtable_bytes = from->memtable_bytes;
     options->immutable_memtables_max = from->immutable_memtables_max;
+    options->cache_bytes = from->cache_bytes;
+    options->open_files_max = from->open_files_max;
     options->block_bytes = from->block_bytes;
     options->sst_bytes = from->sst_bytes;
+    options->zstd_level = from->zstd_level;
+    options->level_base_bytes = from->level_base_bytes;
+    options->compaction_workers = from->workers;
+    options->compaction_bytes_per_second_max = from->compaction_bytes_per_second_max;
+    /* A snapshot can always be had of the newest revision, so nothing older needs to be kept. */
+    options->history_revisions = from->history_revisions > 0 ? from->history_revisions : 1;
+    for (unsigned level = 0; level < STORAGE_LEVELS; level++) {
+        options->bloom_bits[level] = from->bloom_bits;
+        options->compression[level] = level < FIRST_COMPRESSED_LEVEL ? COMPRESSION_NONE : compression_of(from);
+    }
     return storage_open(options, &engine->storage, err);
 }
 
 /* The largest write fits, with what else is in a segment. */
 static uint64_t segment_bytes(const struct engine *engine) {
-    uint64_t bytes = engine->options.log_segment_bytes / ENV_BLOCK_BYTES * ENV_BLOCK_BYTES;
-    return bytes > SEGMENT_BYTES_MIN ? bytes : SEGMENT_BYTES_MIN;
+    const struct engine_options *options = &engine->options;
+    uint64_t largest =
+        options->write_bytes_max > options->log_group_bytes ? options->write_bytes_max : options->log_group_bytes;
+    uint64_t least = largest + SEGMENT_MORE_BYTES;
+    uint64_t bytes = options->log_segment_bytes > least ? options->log_segment_bytes : least;
+    return (bytes + ENV_BLOCK_BYTES - 1) / ENV_BLOCK_BYTES * ENV_BLOCK_BYTES;
 }
 
 static enum status open_log(struct engine *engine, struct wal_options *options, struct wal_recovered *ret_recovered,
@@ -99,8 +135,8 @@ static enum status open_log(struct engine *engine, struct wal_options *options, 
     options->node_id = node_id;
     options->mode = WAL_MODE_BLOCKING;
     options->segment_bytes = segment_bytes(engine);
-    options->entry_payload_bytes_max = LIMIT_ENTRY_PAYLOAD_BYTES;
-    options->group_bytes_max = LIMIT_GROUP_BYTES;
+    options->entry_payload_bytes_max = engine->options.write_bytes_max;
+    options->group_bytes_max = engine->options.log_group_bytes;
     options->prepared_segments = 1;
     options->mark_delay_us = 50 * 1000;
     enum status status = wal_open(options, &from, &engine->wal, ret_recovered, err);
@@ -288,6 +324,25 @@ static enum status start_log(struct engine *engine, struct error *err) {
     return status;
 }
 
+static enum status check_options(const struct engine_options *options, struct error *err) {
+    if (options->dir == NULL || strlen(options->dir) >= ENGINE_DIR_BYTES) {
+        return error_set(err, STATUS_INVALID, "the engine's directory is missing, or its name longer than %d bytes",
+                         ENGINE_DIR_BYTES - 1);
+    }
+    if (options->log_group_bytes < GROUP_BYTES_MIN || options->log_group_bytes > LIMIT_GROUP_BYTES) {
+        return error_set(err, STATUS_INVALID, "engine option log_group_bytes is %u, not %d to %d",
+                         options->log_group_bytes, GROUP_BYTES_MIN, LIMIT_GROUP_BYTES);
+    }
+    if (options->write_bytes_max < WRITE_BYTES_MIN || options->write_bytes_max > LIMIT_ENTRY_PAYLOAD_BYTES) {
+        return error_set(err, STATUS_INVALID, "engine option write_bytes_max is %u, not %d to %d",
+                         options->write_bytes_max, WRITE_BYTES_MIN, LIMIT_ENTRY_PAYLOAD_BYTES);
+    }
+    if ((unsigned)options->compression > ENGINE_COMPRESSION_ZSTD || options->history_revisions == UINT64_MAX) {
+        return error_set(err, STATUS_INVALID, "engine option compression or history_revisions is out of range");
+    }
+    return STATUS_OK;
+}
+
 static enum status open_parts(struct engine *engine, struct error *err) {
     struct storage_options storage;
     struct wal_options log = {.env = NULL};
@@ -324,9 +379,9 @@ static enum status open_parts(struct engine *engine, struct error *err) {
 enum status engine__open(const struct engine_options *options, void (*free_env)(struct env *env),
                          struct engine **ret_engine, struct error *err) {
     struct alloc *alloc = options->env->alloc;
-    if (options->dir == NULL || strlen(options->dir) >= ENGINE_DIR_BYTES) {
-        return error_set(err, STATUS_INVALID, "the engine's directory is missing, or its name longer than %d bytes",
-                         ENGINE_DIR_BYTES - 1);
+    enum status status = check_options(options, err);
+    if (status != STATUS_OK) {
+        return status;
     }
     struct engine *engine = mem_alloc_zero(alloc, sizeof *engine);
     if (engine == NULL) {
@@ -338,8 +393,7 @@ enum status engine__open(const struct engine_options *options, void (*free_env)(
     (void)snprintf(engine->dir, sizeof engine->dir, "%s", options->dir);
     engine->options.dir = engine->dir;
     env_mutex_init(&engine->lock, engine->env);
-    list_init(&engine->snapshots);
-    enum status status = open_parts(engine, err);
+    status = open_parts(engine, err);
     if (status != STATUS_OK) {
         dismantle(engine);
         return status;
