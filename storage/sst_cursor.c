@@ -438,7 +438,9 @@ static size_t find_table(const struct sst_cursor *cursor, struct slice key) {
     size_t high = cursor->count;
     while (low < high) {
         size_t middle = low + (high - low) / 2;
-        if (slice_compare(cursor->tables[middle]->meta.largest, key) < 0) {
+        const struct sst_meta *meta = &cursor->tables[middle]->meta;
+        int order = slice_compare(meta->largest, key);
+        if (order < 0 || (order == 0 && meta->largest_excluded)) {
             low = middle + 1;
         } else {
             high = middle;
