@@ -96,7 +96,9 @@ static void write_taken(struct engine *engine, uint64_t own_index, struct list *
     }
     uint64_t durable = wal_synced_index(engine->wal);
     storage_set_durable(engine->storage, durable);
-    if (storage_publish(engine->storage, visible_index(engine, durable, own_index), engine->term, &err) != STATUS_OK) {
+    uint64_t visible = visible_index(engine, durable, own_index);
+    if (visible > storage_applied_index(engine->storage) &&
+        storage_publish(engine->storage, visible, engine->term, &err) != STATUS_OK) {
         engine__fail(engine, &err); /* what is acknowledged must be seen */
         return;
     }
