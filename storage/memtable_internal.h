@@ -50,8 +50,9 @@
 #include <stdatomic.h>
 
 enum {
-    NODE_SLOTS = 14,      /* so that a leaf is four cache lines, and an order fits 64 bits */
-    TREE_HEIGHT_MAX = 16, /* a branch that isn't the last of its level has at least 8 children: 8^16 leaves */
+    NODE_SLOTS = 14,        /* so that a leaf is four cache lines, and an order fits 64 bits */
+    RECORD_HEAD_BYTES = 40, /* what an order of keys is decided by, mostly */
+    TREE_HEIGHT_MAX = 16,   /* a branch that isn't the last of its level has at least 8 children: 8^16 leaves */
     NODE_ALIGN = 64,
     MEMTABLE_FILTER_PROBES = 6
 };
@@ -100,21 +101,23 @@ struct memtable_range_deletes;
 
 /* Where the last insert went: while each comes right behind the one before it, no search is needed. */
 struct memtable_hint {
-    struct memtable_leaf *leaf; /* NULL: none */
-    struct memtable_range range;
-    unsigned rank;  /* of the record that was inserted last */
-    bool ascending; /* it came right behind the one before it */
+    struct memtable_leaf *leaf;         /* NULL: none */
+    unsigned rank;                      /* of the record that was inserted last */
+    bool ascending;                     /* it came right behind the one before it */
+    const struct memtable_record *high; /* if it did: the end of the leaf's range, NULL: none */
 };
 
 struct memtable {
-    struct alloc *alloc;
-    _Atomic uintptr_t root; /* the node, and in the low bits how many branches are above each leaf */
+    /* What readers load: it hardly ever changes, so it has a cache line of its own. */
+    _Alignas(
+        NODE_ALIGN) _Atomic uintptr_t root; /* the node, and in the low bits how many branches are above each leaf */
     _Atomic(struct memtable_range_deletes *) range_deletes; /* NULL: none */
     _Atomic uint64_t *filter;                               /* lines of 64 bytes, as in filter.h */
     uint32_t filter_lines;
+    /* The writer's. */
+    _Alignas(NODE_ALIGN) struct alloc *alloc;
     uint64_t revision; /* of the last batch */
     uint64_t entries;
-    uint64_t leaves;
     uint64_t branches;
     struct memtable_hint hint;
     struct heap records;
@@ -195,10 +198,12 @@ static inline const _Atomic(void *) *branch_child(const struct memtable_branch *
     return rank == 0 ? &branch->first : &branch->children[order_slot(order, rank - 1)];
 }
 
+/* The lines of these bytes. */
 static inline void prefetch_lines(const void *at, size_t bytes) {
     for (size_t i = 0; i < bytes; i += NODE_ALIGN) {
         __builtin_prefetch((const uint8_t *)at + i);
     }
+    __builtin_prefetch((const uint8_t *)at + bytes - 1);
 }
 
 /* ---- memtable_tree --------------------------------------------------------------------------------------------- */

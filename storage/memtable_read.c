@@ -31,6 +31,25 @@ static const struct memtable_record *place_record(const struct memtable_place *p
     return place->leaf->records[order_slot(place->order, place->rank)];
 }
 
+/* Memory is far away, and a walk knows where it will go: the records of the leaf behind the one that was just entered,
+ * and the leaf behind that, are asked for now. */
+static void look_ahead(const _Atomic(struct memtable_leaf *) *next_link, ptrdiff_t link_offset) {
+    const struct memtable_leaf *next = atomic_load_explicit(next_link, memory_order_acquire);
+    if (next == NULL) {
+        return;
+    }
+    const uint8_t *link = (const uint8_t *)next + link_offset;
+    const struct memtable_leaf *after =
+        atomic_load_explicit((const _Atomic(struct memtable_leaf *) *)(const void *)link, memory_order_acquire);
+    if (after != NULL) {
+        prefetch_lines(after, sizeof *after);
+    }
+    unsigned count = order_count(atomic_load_explicit(&next->order, memory_order_acquire));
+    for (unsigned slot = 0; slot < count; slot++) {
+        prefetch_lines(next->records[slot], RECORD_HEAD_BYTES);
+    }
+}
+
 /* To the first record of the leaf; only the leaf of an empty memtable has none. */
 static bool enter_front(const struct memtable_leaf *leaf, struct memtable_place *ret_place) {
     if (leaf == NULL) {
@@ -38,6 +57,7 @@ static bool enter_front(const struct memtable_leaf *leaf, struct memtable_place 
     }
     uint64_t order = atomic_load_explicit(&leaf->order, memory_order_acquire);
     *ret_place = (struct memtable_place){leaf, order, 0};
+    look_ahead(&leaf->next, offsetof(struct memtable_leaf, next));
     return order_count(order) > 0;
 }
 
@@ -47,6 +67,7 @@ static bool enter_back(const struct memtable_leaf *leaf, struct memtable_place *
     }
     uint64_t order = atomic_load_explicit(&leaf->order, memory_order_acquire);
     *ret_place = (struct memtable_place){leaf, order, order_count(order) - 1};
+    look_ahead(&leaf->prev, offsetof(struct memtable_leaf, prev));
     return order_count(order) > 0;
 }
 

@@ -5,15 +5,15 @@
 /* One branch on the way down to a leaf. */
 struct step {
     struct memtable_branch *branch;
-    unsigned rank; /* of the child that was taken */
-    struct memtable_range range;
+    unsigned rank;               /* of the child that was taken */
+    struct memtable_range range; /* of the branch; see find_ranges */
 };
 
 struct path {
     struct step steps[TREE_HEIGHT_MAX + 1]; /* by height above the leaves, from 1 */
     unsigned height;
     struct memtable_leaf *leaf;
-    struct memtable_range range; /* of the leaf */
+    struct memtable_range range; /* of the leaf; see find_ranges */
     unsigned rank;               /* where the record belongs in it */
 };
 
@@ -101,19 +101,24 @@ bool memtable__tree_init(struct memtable *memtable) {
         return false;
     }
     struct memtable_leaf *leaf = make_leaf(memtable, &(struct memtable_range){NULL, NULL}, 0, NULL, 0);
-    memtable->leaves = 1;
     atomic_init(&memtable->root, (uintptr_t)leaf);
     return true;
 }
 
 bool memtable__tree_reserve(struct memtable *memtable, uint32_t inserts) {
-    /* At worst each insert splits a leaf, and one branch above it on each level. But no more branches split than there
-     * are, and those that are new: a new one takes at least seven splits below it before it splits, except the full
-     * ones that ascending inserts leave behind, of which there is one for each 14. */
-    uint64_t height = root_height(atomic_load_explicit(&memtable->root, memory_order_relaxed));
-    uint64_t splits = inserts * height;
-    uint64_t bound = memtable->branches + inserts / 2;
-    splits = (splits < bound ? splits : bound) + height + 1;
+    if (inserts == 0) {
+        return true;
+    }
+    /* The first insert may add a level; for the next one the tree must have grown eightfold. */
+    uint64_t levels = root_height(atomic_load_explicit(&memtable->root, memory_order_relaxed)) + 2;
+    levels += (uint64_t)(31 - __builtin_clz(inserts)) / 3;
+    /* At worst an insert splits a leaf and a branch on each level above it. But not every time: a branch that comes
+     * from a split takes eight splits below it before it splits again, except the full one that inserts at the very end
+     * leave behind, for each fifteen splits below. So on each level there are at most as many splits as branches were
+     * there, and 1/7 + 2/15 of those one level below. Over all levels that is less than: */
+    uint64_t bound = 2 * memtable->branches + inserts / 2 + levels;
+    uint64_t splits = inserts * levels;
+    splits = splits < bound ? splits : bound;
     uint64_t bytes = 2 * (inserts * sizeof(struct memtable_leaf) + splits * sizeof(struct memtable_branch));
     return heap_reserve(&memtable->nodes, bytes, sizeof(struct memtable_branch));
 }
@@ -123,7 +128,6 @@ bool memtable__tree_reserve(struct memtable *memtable, uint32_t inserts) {
 static void descend(const struct memtable *memtable, const struct entry_key *target, struct path *ret_path) {
     uintptr_t root = atomic_load_explicit(&memtable->root, memory_order_relaxed);
     void *node = root_node(root);
-    struct memtable_range range = {NULL, NULL};
     ret_path->height = root_height(root);
     for (unsigned height = ret_path->height; height > 0; height--) {
         struct memtable_branch *branch = node;
@@ -132,19 +136,30 @@ static void descend(const struct memtable *memtable, const struct entry_key *tar
         unsigned rank = node_rank(order, branch->windows, branch->separators, window, target, true);
         node = child_own(branch, order, rank);
         prefetch_lines(node, sizeof(struct memtable_leaf));
-        ret_path->steps[height] = (struct step){branch, rank, range};
-        if (rank > 0) {
-            range.low = branch->separators[order_slot(order, rank - 1)];
+        ret_path->steps[height].branch = branch;
+        ret_path->steps[height].rank = rank;
+    }
+    struct memtable_leaf *leaf = node;
+    uint64_t window = key_window(target->user, leaf->shared);
+    ret_path->leaf = leaf;
+    ret_path->rank = node_rank(order_own(&leaf->order), leaf->windows, leaf->records, window, target, false);
+}
+
+/* Fills in the ranges of a path. Most inserts don't need them, and separators are far away. */
+static void find_ranges(struct path *path) {
+    struct memtable_range range = {NULL, NULL};
+    for (unsigned height = path->height; height > 0; height--) {
+        struct step *step = &path->steps[height];
+        uint64_t order = order_own(&step->branch->order);
+        step->range = range;
+        if (step->rank > 0) {
+            range.low = step->branch->separators[order_slot(order, step->rank - 1)];
         }
-        if (rank < order_count(order)) {
-            range.high = branch->separators[order_slot(order, rank)];
+        if (step->rank < order_count(order)) {
+            range.high = step->branch->separators[order_slot(order, step->rank)];
         }
     }
-    ret_path->leaf = node;
-    ret_path->range = range;
-    uint64_t window = key_window(target->user, ret_path->leaf->shared);
-    ret_path->rank = node_rank(order_own(&ret_path->leaf->order), ret_path->leaf->windows, ret_path->leaf->records,
-                               window, target, false);
+    path->range = range;
 }
 
 /* True if the target belongs right behind the last insert, into the same leaf, and that has room. */
@@ -159,7 +174,7 @@ static bool follows_hint(const struct memtable_hint *hint, const struct entry_ke
     }
     struct entry_key last = record_entry_key(leaf->records[order_slot(order, hint->rank)]);
     const struct memtable_record *next =
-        hint->rank + 1 < order_count(order) ? leaf->records[order_slot(order, hint->rank + 1)] : hint->range.high;
+        hint->rank + 1 < order_count(order) ? leaf->records[order_slot(order, hint->rank + 1)] : hint->high;
     if (entry_key_compare(target, &last) <= 0) {
         return false;
     }
@@ -217,10 +232,9 @@ static struct replacement split_leaf(struct memtable *memtable, const struct pat
     if (prev != NULL) {
         atomic_store_explicit(&prev->next, left, memory_order_release);
     }
-    memtable->leaves++;
     bool in_left = path->rank < left_count;
     *hint = (struct memtable_hint){.leaf = in_left ? left : right,
-                                   .range = in_left ? left_range : right_range,
+                                   .high = in_left ? left_range.high : right_range.high,
                                    .rank = in_left ? path->rank : path->rank - left_count,
                                    .ascending = ascending};
     return (struct replacement){left, right, items[left_count].record};
@@ -298,11 +312,18 @@ void memtable__tree_insert(struct memtable *memtable, const struct memtable_reco
     }
     struct path path;
     descend(memtable, &target, &path);
-    if (order_count(order_own(&path.leaf->order)) == NODE_SLOTS) {
+    bool full = order_count(order_own(&path.leaf->order)) == NODE_SLOTS;
+    bool ascending = hint->leaf == path.leaf && path.rank == hint->rank + 1;
+    if (full || ascending) {
+        find_ranges(&path);
+    }
+    if (full) {
         replace(memtable, &path, split_leaf(memtable, &path, record));
         return;
     }
     leaf_put(path.leaf, path.rank, record);
-    bool ascending = hint->leaf == path.leaf && path.rank == hint->rank + 1;
-    *hint = (struct memtable_hint){.leaf = path.leaf, .range = path.range, .rank = path.rank, .ascending = ascending};
+    *hint = (struct memtable_hint){.leaf = path.leaf, .rank = path.rank, .ascending = ascending};
+    if (ascending) {
+        hint->high = path.range.high;
+    }
 }

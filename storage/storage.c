@@ -4,7 +4,6 @@
 
 #include <stdio.h>
 
-
 void storage_options_init(struct storage_options *options) {
     *options = (struct storage_options){
         .memtable_bytes = (uint64_t)64 << 20,

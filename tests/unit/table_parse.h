@@ -15,7 +15,7 @@
 
 #include <cmocka.h>
 
-enum { PARSE_ENTRIES_MAX = 4000, PARSE_BODIES_MAX = 4000 };
+enum { PARSE_ENTRIES_MAX = 4000, PARSE_BODIES_MAX = 8000 };
 
 /* Memory is malloc's, freed by parse_free. */
 struct parsed_table {

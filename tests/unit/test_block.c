@@ -308,6 +308,27 @@ static void test_block_separators_and_extreme_versions_read_back(void **state) {
     block_builder_deinit(&builder);
 }
 
+/* The first key behind the longest one is longer than any key; who goes on from there seeks to it. */
+static void test_block_seeks_to_the_longest_and_the_empty_target(void **state) {
+    (void)state;
+    struct block_builder builder;
+    static uint8_t longest[BLOCK_TARGET_BYTES_MAX];
+    memset(longest, 'k', LIMIT_KEY_BYTES);
+    list.count = 2;
+    list.entries[0] = (struct entry){.key = {slice_of(longest, LIMIT_KEY_BYTES), 5, 0}, .kind = BATCH_PUT};
+    list.entries[1] = (struct entry){.key = {slice_of("l", 1), 5, 0}, .kind = BATCH_PUT};
+    struct slice body = build(&builder, BLOCK_INTERVAL, true);
+    struct entry_key behind = {slice_of(longest, sizeof longest), ENTRY_REVISION_NONE, ENTRY_ORDINAL_MAX};
+    assert_int_equal(block_cursor_open(&cursor, body), STATUS_OK);
+    assert_at(block_cursor_seek(&cursor, &behind), 1);
+    assert_at(block_cursor_seek_before(&cursor, &behind), 0);
+    assert_at(block_cursor_find(&cursor, behind.user, filter_hash(behind.user), 9), -1);
+    struct entry_key front = {SLICE_EMPTY, ENTRY_REVISION_NONE, ENTRY_ORDINAL_MAX}; /* and the shortest target */
+    assert_at(block_cursor_seek(&cursor, &front), 0);
+    assert_at(block_cursor_seek_before(&cursor, &front), -1);
+    block_builder_deinit(&builder);
+}
+
 /* Compactions feed the builder from disks: what comes out of order must not become a block in which nothing is found.
  */
 static void test_block_builder_refuses_entries_out_of_order(void **state) {
@@ -355,7 +376,7 @@ static void use_damaged(struct random *random, struct slice body) {
             struct slice key = cursor.entry.key.user;
             struct slice value = cursor.entry.value;
             assert_true(key.len >= 1 && key.len <= LIMIT_KEY_BYTES);
-            assert_true(value.data >= body.data && value.data + value.len <= body.data + body.len);
+            assert_true(value.data >= body.data && value.data + value.len <= body.data + cursor.entries_len);
             volatile uint8_t touched = key.data[key.len - 1];
             (void)touched;
         } else {
@@ -386,6 +407,32 @@ static void test_h35_block_of_random_damage_never_leaves_its_bounds(void **state
     block_builder_deinit(&builder);
 }
 
+/* The lengths of the last entry reach into restarts, buckets and tail, or behind the body. */
+static void test_h35_block_entry_that_ends_behind_the_entries_is_corrupt(void **state) {
+    (void)state;
+    struct block_builder builder;
+    list.count = 1;
+    list.entries[0] =
+        (struct entry){.key = {slice_of("key", 3), 7, 0}, .value = slice_of("value", 5), .kind = BATCH_PUT};
+    struct slice body = build(&builder, BLOCK_INTERVAL, true);
+    const struct entry_key *target = &list.entries[0].key;
+    uint64_t hash = filter_hash(target->user);
+    for (int at = 2; at <= 3; at++) { /* length of the rest of the key, of the value */
+        for (int len = at == 2 ? 4 : 6; len <= 0x7f; len++) {
+            uint8_t *damaged = malloc(body.len);
+            memcpy(damaged, body.data, body.len);
+            damaged[at] = (uint8_t)len;
+            assert_int_equal(block_cursor_open(&cursor, slice_of(damaged, body.len)), STATUS_OK);
+            assert_int_equal(block_cursor_first(&cursor), STATUS_CORRUPT);
+            assert_int_equal(block_cursor_last(&cursor), STATUS_CORRUPT);
+            assert_int_equal(block_cursor_seek(&cursor, target), STATUS_CORRUPT);
+            assert_int_equal(block_cursor_find(&cursor, target->user, hash, 9), STATUS_CORRUPT);
+            free(damaged);
+        }
+    }
+    block_builder_deinit(&builder);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_h34_block_walks_turns_and_seeks_agree_with_a_list),
@@ -394,8 +441,10 @@ int main(void) {
         cmocka_unit_test(test_block_hash_index_answers_most_misses_at_once),
         cmocka_unit_test(test_block_of_very_many_restarts_has_no_hash_index),
         cmocka_unit_test(test_block_separators_and_extreme_versions_read_back),
+        cmocka_unit_test(test_block_seeks_to_the_longest_and_the_empty_target),
         cmocka_unit_test(test_block_builder_refuses_entries_out_of_order),
         cmocka_unit_test(test_h35_block_of_random_damage_never_leaves_its_bounds),
+        cmocka_unit_test(test_h35_block_entry_that_ends_behind_the_entries_is_corrupt),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -9,6 +9,7 @@
 #include "storage/memtable.h"
 
 #include "node/base/random.h"
+#include "storage/cursor.h"
 #include "storage/filter.h"
 #include "tests/unit/support/support.h"
 
@@ -342,6 +343,37 @@ static void test_memtable_place_outlives_inserts(void **state) {
     memtable_free(memtable);
 }
 
+static void test_h34_memtable_cursor_turns_anywhere(void **state) {
+    (void)state;
+    struct memtable *memtable = memtable_new(alloc_system(), 64 * 1024);
+    char keys[60][8];
+    for (unsigned i = 0; i < 60; i++) {
+        (void)snprintf(keys[i], sizeof keys[i], "%02u", i);
+        put(memtable, i + 1, slice_of_string(keys[i]), "v");
+    }
+    struct cursor *cursor = memtable_cursor_new(alloc_system(), memtable);
+    assert_int_equal(cursor_last(cursor, NULL), STATUS_OK);
+    assert_true(slice_equal(cursor->entry.key.user, slice_of_string("59")));
+    assert_int_equal(cursor_next(cursor, NULL), STATUS_NOT_FOUND);
+    assert_int_equal(cursor_first(cursor, NULL), STATUS_OK);
+    assert_int_equal(cursor_prev(cursor, NULL), STATUS_NOT_FOUND);
+    for (unsigned i = 1; i < 59; i++) {
+        struct entry_key target = entry_key_at(slice_of_string(keys[i]), 100);
+        assert_int_equal(cursor_seek(cursor, &target, NULL), STATUS_OK);
+        assert_true(slice_equal(cursor->entry.key.user, slice_of_string(keys[i])));
+        assert_int_equal(cursor_prev(cursor, NULL), STATUS_OK);
+        assert_int_equal(cursor_next(cursor, NULL), STATUS_OK);
+        assert_int_equal(cursor_next(cursor, NULL), STATUS_OK);
+        assert_true(slice_equal(cursor->entry.key.user, slice_of_string(keys[i + 1])));
+        assert_int_equal(cursor_seek_before(cursor, &target, NULL), STATUS_OK);
+        assert_int_equal(cursor->entry.key.revision, i);
+        assert_int_equal(cursor_next(cursor, NULL), STATUS_OK);
+        assert_int_equal(cursor->entry.key.revision, i + 1);
+    }
+    cursor_free(cursor);
+    memtable_free(memtable);
+}
+
 static void test_memtable_range_deletes_that_all_overlap_make_it_full(void **state) {
     (void)state;
     struct memtable *memtable = memtable_new(alloc_system(), 64 * 1024 * 1024);
@@ -432,6 +464,40 @@ static void test_memtable_failed_allocation_leaves_no_part_of_a_batch(void **sta
     assert_int_equal(alloc.live_blocks, 0);
 }
 
+/* All memory is taken before anything is linked: from the allocation on that lets a large batch in, none is needed. */
+static void test_memtable_large_batch_needs_no_memory_once_it_is_let_in(void **state) {
+    (void)state;
+    enum { OPERATIONS = 5000 };
+    static struct batch_operation operations[OPERATIONS];
+    static char keys[OPERATIONS][12];
+    static uint8_t bytes[OPERATIONS * 16];
+    for (int order = 0; order < 3; order++) {
+        struct test_alloc alloc;
+        test_alloc_init(&alloc);
+        for (unsigned i = 0; i < OPERATIONS; i++) {
+            unsigned number = order == 0 ? i : order == 1 ? OPERATIONS - i : i * 7919 % OPERATIONS;
+            (void)snprintf(keys[i], sizeof keys[i], "k%05u", number);
+            operations[i] = (struct batch_operation){BATCH_DELETE, slice_of_string(keys[i]), SLICE_EMPTY};
+        }
+        batch_encode(bytes, operations, OPERATIONS);
+        struct slice batch = slice_of(bytes, batch_size(operations, OPERATIONS));
+        struct memtable *memtable = memtable_new(&alloc.base, 1024 * 1024);
+        assert_non_null(memtable);
+        for (uint64_t revision = 1; revision <= 3; revision++) {
+            enum status status = STATUS_NO_MEMORY;
+            for (uint64_t n = 1; status != STATUS_OK; n++) {
+                assert_in_range(n, 1, 1000);
+                test_alloc_fail(&alloc, n, true);
+                status = memtable_apply(memtable, revision, batch);
+                test_alloc_fail(&alloc, 0, false);
+                assert_int_equal(memtable_entries(memtable), (revision - (status != STATUS_OK)) * OPERATIONS);
+            }
+        }
+        memtable_free(memtable);
+        assert_int_equal(alloc.live_blocks, 0);
+    }
+}
+
 static void test_memtable_malformed_batch_changes_nothing(void **state) {
     (void)state;
     struct memtable *memtable = memtable_new(alloc_system(), 4096);
@@ -472,9 +538,11 @@ int main(void) {
         cmocka_unit_test(test_memtable_empty_has_no_places),
         cmocka_unit_test(test_memtable_answers_as_a_sorted_array),
         cmocka_unit_test(test_memtable_place_outlives_inserts),
+        cmocka_unit_test(test_h34_memtable_cursor_turns_anywhere),
         cmocka_unit_test(test_memtable_range_deletes_that_all_overlap_make_it_full),
         cmocka_unit_test(test_memtable_range_deletes_apart_cost_little),
         cmocka_unit_test(test_memtable_failed_allocation_leaves_no_part_of_a_batch),
+        cmocka_unit_test(test_memtable_large_batch_needs_no_memory_once_it_is_let_in),
         cmocka_unit_test(test_memtable_malformed_batch_changes_nothing),
         cmocka_unit_test(test_memtable_bytes_follow_what_is_stored),
     };
