@@ -124,6 +124,7 @@ $(UNIT_TESTS): $(O)/tests/%: $(O)/tests/unit/%.o $(foreach lib,$(LIBS_ALL),$(cal
 	@mkdir -p $(@D)
 	$(call say,LINK)$(link) -lcmocka $(LD_SERVER)
 
+$(O)/tests/test_dump: | $(BIN)/holdfast-dump
 unit-tests: $(UNIT_TESTS)
 
 FUZZERS := $(patsubst tests/fuzz/%.c,$(O)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
