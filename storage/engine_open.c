@@ -271,7 +271,7 @@ static void dismantle(struct engine *engine) {
     engine__tails_close(engine);
     env_event_free(engine->closed);
     struct env *env = engine->env;
-    void (*free_env)(struct env *env) = engine->free_env;
+    void (*free_env)(struct env * env) = engine->free_env;
     mem_free(engine->alloc, engine);
     if (free_env != NULL) {
         free_env(env);

@@ -37,8 +37,8 @@ enum status engine__tails_open(struct engine *engine, size_t bytes, struct error
         char path[LIMIT_PATH_BYTES];
         void *data = NULL;
         tail_path(path, engine, i);
-        status = env_open(engine->env, path, ENV_OPEN_READ | ENV_OPEN_WRITE | ENV_OPEN_CREATE, &engine->tail_files[i],
-                          err);
+        status =
+            env_open(engine->env, path, ENV_OPEN_READ | ENV_OPEN_WRITE | ENV_OPEN_CREATE, &engine->tail_files[i], err);
         if (status == STATUS_OK) {
             status = fill(engine, engine->tail_files[i], bytes, err);
         }
