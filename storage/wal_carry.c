@@ -4,9 +4,9 @@
  * That group is the only one that may not be durable: each is written when the one before it is. A sync of its file
  * isn't enough to make it so. If that sync fails, the kernel forgets what it couldn't write; the process ends, and the
  * next one reads the group from the page cache, syncs with success, and builds on bytes that no disk has (hazard 27).
- * So the old copy is not built upon: the new segment's start group says that the log goes up to the place in front of it,
- * and a copy stands right behind the start group. Both go out in one write with one sync, and the segment counts only if
- * both are whole: a crash before that leaves the old log as it was.
+ * So the old copy is not built upon: the new segment's start group says that the log goes up to the place in front of
+ * it, and a copy stands right behind the start group. Both go out in one write with one sync, and the segment counts
+ * only if both are whole: a crash before that leaves the old log as it was.
  *
  *   old segment  ... | group | last |            end of the log as the start group names it: in front of `last`
  *   new segment  start (CARRY) | last (CARRY) | ...
@@ -109,8 +109,8 @@ enum status wal__carry(struct wal__recovery *recovery, struct wal__segment *segm
     enum wal__verdict verdict;
     struct wal__group_view view;
     wal__scanner_set_file(&recovery->scanner, last->segment, WAL_SCAN_BYTES);
-    enum status status = wal__scan_group(&recovery->scanner, last->offset, last->segment->generation, &verdict, &view,
-                                         recovery->err);
+    enum status status =
+        wal__scan_group(&recovery->scanner, last->offset, last->segment->generation, &verdict, &view, recovery->err);
     if (status != STATUS_OK) {
         return status;
     }

@@ -157,7 +157,8 @@ static void test_dump_wal_shows_a_new_segment(void **state) {
     (void)state;
     char path[LIMIT_PATH_BYTES];
     char arguments[LIMIT_PATH_BYTES + 64];
-    struct wal__segment_header header = {.node_id = 3, .number = 6, .generation = 1, .bytes = 1024 * 1024, .filled_bytes = 1024 * 1024};
+    struct wal__segment_header header = {
+        .node_id = 3, .number = 6, .generation = 1, .bytes = 1024 * 1024, .filled_bytes = 1024 * 1024};
     struct env_file *file;
     json_t *objects;
     assert_int_equal(wal__segment_create(env, dir, &header, &file, NULL), STATUS_OK);
