@@ -468,7 +468,7 @@ static void test_storage_inserted_entries_show_together(void **state) {
     assert_int_equal(storage_frontier(host.storage)->index, 3);
     assert_int_equal(storage_applied_index(host.storage), 0);
     host_assert_scan(&host, 0, "", "", "");
-    assert_int_equal(storage_publish(host.storage, NULL), STATUS_OK);
+    assert_int_equal(storage_publish(host.storage, 3, 1, NULL), STATUS_OK);
     assert_int_equal(storage_applied_index(host.storage), 3);
     host_assert_scan(&host, 3, "", "", "b=1 c=1 d=1");
     assert_int_equal(storage_view_revision(before), 0);
