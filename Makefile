@@ -43,7 +43,8 @@ LIB_base := $(call sources,node/base)
 LIB_env := $(call sources,node/env)
 LIB_envos := $(call sources,node/env/os)
 LIB_raft := $(call sources,raft)
-LIB_storage := $(call sources,storage)
+LIB_storage := $(filter-out storage/engine_os.c,$(call sources,storage))
+LIB_engine := storage/engine_os.c
 LIB_proto := $(call sources,proto)
 LIB_tls := $(call sources,proto/tls)
 LIB_client := $(call sources,proto/client)
@@ -51,7 +52,7 @@ LIB_server := $(filter-out node/server/main.c,$(call sources,node/server))
 LIB_ctl := $(filter-out node/ctl/main.c,$(call sources,node/ctl))
 LIB_sim := $(filter-out tests/sim/main.c,$(call sources,tests/sim))
 LIB_support := $(call sources,tests/unit/support)
-LIBS_ALL := support sim ctl server client tls proto storage raft envos env base
+LIBS_ALL := support sim ctl server client tls proto engine storage raft envos env base
 EXTRA_OBJECTS_proto := $(patsubst $(GEN)/%.c,$(O)/gen/%.o,$(PROTO_C))
 
 archive = $(O)/libholdfast-$(1).a
@@ -70,7 +71,7 @@ LD_CLIENT := -luring -luv -lssl -lcrypto -lprotobuf-c -linih -ljansson -lm
 
 # ---- Programs ----------------------------------------------------------------------------------------------------
 PROGRAMS := $(if $(wildcard node/server/main.c),$(BIN)/holdfastd) $(if $(wildcard node/ctl/main.c),$(BIN)/holdfastctl)
-LIBRARIES := $(if $(LIB_client),$(BIN)/../lib/libholdfast.a $(BIN)/../lib/libholdfast.so.0)
+LIBRARIES := $(if $(LIB_client),$(BIN)/../lib/libholdfast.a $(BIN)/../lib/libholdfast.so.0) $(BIN)/../lib/libholdfast-storage.a
 
 all: $(PROGRAMS) $(LIBRARIES) ## build the daemon, the command line and the client library
 
@@ -108,6 +109,20 @@ $(BIN)/holdfast-load: $(O)/tests/bench/load.o $(BIN)/../lib/libholdfast.a
 	@mkdir -p $(@D)
 	$(call say,LINK)$(link) $(LD_CLIENT)
 OBJECTS += $(O)/tests/chaos/history.o $(O)/tests/bench/load.o
+
+# The storage engine by itself, with all that it needs of the folders below it.
+ENGINE_OBJECTS := $(call objects,$(LIB_engine) $(LIB_storage) $(LIB_envos) $(LIB_env) $(LIB_base))
+$(BIN)/../lib/libholdfast-storage.a: $(ENGINE_OBJECTS)
+	@mkdir -p $(@D)
+	@rm -f $@ && ar rcsD $@ $^
+LD_ENGINE := -luring -luv -llz4 -lzstd -lm
+
+# Ours and its peers, in one program.
+KVBENCH := $(wildcard tests/bench/storage/*.c)
+$(BIN)/holdfast-kvbench: $(call objects,$(KVBENCH)) $(BIN)/../lib/libholdfast-storage.a
+	@mkdir -p $(@D)
+	$(call say,LINK)$(link) $(LD_ENGINE) -lleveldb -lrocksdb
+OBJECTS += $(call objects,$(KVBENCH))
 
 # ---- Tests -------------------------------------------------------------------------------------------------------
 UNIT_SOURCES := $(wildcard tests/unit/test_*.c)

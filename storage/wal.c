@@ -22,7 +22,8 @@ static uint64_t reserve_bytes(uint64_t segment_bytes) {
 
 static enum status check_options(const struct wal_options *options, struct error *err) {
     CHECK(options->env != NULL && options->loop != NULL && options->dir != NULL);
-    CHECK(options->synced != NULL && options->failed != NULL);
+    CHECK(options->failed != NULL);
+    CHECK(options->mode == WAL_MODE_BLOCKING ? options->writable != NULL : options->synced != NULL);
     if (strlen(options->dir) + WAL_NAME_BYTES >= LIMIT_PATH_BYTES) {
         return error_set(err, STATUS_INVALID, "the log's path is longer than %d bytes",
                          LIMIT_PATH_BYTES - WAL_NAME_BYTES);
@@ -174,7 +175,8 @@ enum status wal_open(const struct wal_options *options, const struct wal_frontie
 }
 
 enum status wal_start(struct wal *wal, struct error *err) {
-    CHECK(!wal->started && !wal->closing && env_on_loop(wal->loop));
+    CHECK(!wal->started && !wal->closing);
+    CHECK(wal->options.mode == WAL_MODE_BLOCKING || env_on_loop(wal->loop));
     if (wal->failed) {
         return error_set(err, STATUS_FAILED, "%s", wal->failure.message);
     }

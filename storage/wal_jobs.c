@@ -65,6 +65,10 @@ static void prepare_done(struct env_work *work) {
         wal__tell(wal);
         wal__prepare_more(wal);
         wal__wake_writer(wal);
+        if (wal->starved && !wal->closing && !wal->failed) {
+            wal->starved = false;
+            wal->options.writable(wal->options.context);
+        }
     }
     wal__close_if_quiet(wal);
 }

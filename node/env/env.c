@@ -36,7 +36,9 @@ void env_loop_free(struct env_loop *loop) {
 struct env *env_loop_env(struct env_loop *loop) {
     return loop->env;
 }
-uint64_t env_now_us(struct env_loop *loop) { return loop->now_us; }
+/* Under a guard several threads ask, and a turn may be long ago. */
+uint64_t env_now_us(struct env_loop *loop) { return loop->guard == NULL ? loop->now_us : env_clock_us(loop->env); }
+void env_loop_set_guard(struct env_loop *loop, struct env_mutex *guard) { loop->guard = guard; }
 bool env_on_loop(struct env_loop *loop) { return loop->env->ops->on_loop(loop); }
 
 void env_work_submit(struct env *env, enum env_work_class work_class, struct env_work *work) {

@@ -39,6 +39,7 @@ struct env_file;
 struct env_stream;
 struct env_listener;
 struct env_event;
+struct env_mutex;
 
 /* The base of every implementation; a node has one. Immutable after start-up, so any thread may read it. */
 struct env {
@@ -78,6 +79,11 @@ void env_loop_join(struct env_loop *loop);
  * or close are waited for), and so must everybody who posts to it; messages, jobs and file operations under way end
  * first, their callbacks included. NULL is accepted. */
 void env_loop_free(struct env_loop *loop);
+/* Before the loop runs. From then on its timers, tasks, messages and ends of work run with the guard held, and whoever
+ * holds the guard counts as the owner thread for timers, tasks and env_now_us, not for streams and asynchronous files:
+ * what lives on the loop belongs to the holder of a lock instead of one thread. The guard outlives the loop. Callbacks
+ * must be short: writers wait for them. */
+void env_loop_set_guard(struct env_loop *loop, struct env_mutex *guard);
 struct env *env_loop_env(struct env_loop *loop);
 /* Monotonic microseconds as of the start of this turn. Owner thread. */
 uint64_t env_now_us(struct env_loop *loop);
