@@ -224,6 +224,11 @@ bench-cluster: ## our cluster and etcd in alternation (needs deps-bench)
 	@$(MAKE) --no-print-directory -j2 all
 	@tests/bench/bench-cluster
 
+bench-storage: ## our engine, LevelDB and RocksDB over the same workloads (needs deps-bench); BENCHFLAGS="--growth"
+	@$(MAKE) --no-print-directory deps deps-bench
+	@$(MAKE) --no-print-directory -j2 $(BIN)/holdfast-kvbench
+	@tests/bench/bench-storage $(BENCHFLAGS)
+
 chaos: ## kills, pauses and faults on real processes, with a history that is checked
 	@$(MAKE) --no-print-directory -j2 all
 	@tests/chaos/chaos $(CHAOSFLAGS)
@@ -247,4 +252,4 @@ clean: ## delete build/, but not the local cluster's data
 
 
 .PHONY: all unit-tests fuzzers fuzz test test-long check asan tsan sim mutants deps deps-test deps-bench cluster cluster-stop cluster-wipe \
-    deploy-test bench-cluster chaos install format tidy help clean
+    deploy-test bench-cluster bench-storage chaos install format tidy help clean

@@ -121,6 +121,10 @@ void engine__wake(struct list *waiters, uint64_t index, enum status status);
 void engine__fail(struct engine *engine, const struct error *err);
 MUST_USE enum status engine__failure(const struct engine *engine, struct error *err);
 
+/* engine_batch.c */
+/* What the log gets; borrowed until the batch changes. */
+struct slice engine__batch_bytes(struct engine_batch *batch);
+
 /* engine.c */
 /* The callbacks that go into the options. */
 void engine__set_callbacks(struct engine *engine, struct wal_options *log, struct storage_options *storage);

@@ -127,6 +127,27 @@ enum status engine_delete(struct engine *engine, const struct engine_write_optio
     return perform_one(engine, options, &(struct batch_operation){.kind = BATCH_DELETE, .key = key}, err);
 }
 
+enum status engine_delete_range(struct engine *engine, const struct engine_write_options *options, struct slice start,
+                                struct slice end, struct error *err) {
+    if (!is_key(start) || !is_key(end) || slice_compare(start, end) >= 0) {
+        return error_set(err, STATUS_INVALID,
+                         "a range of keys of %zu and %zu bytes: 1 to %d are possible, the first before the second",
+                         start.len, end.len, LIMIT_KEY_BYTES);
+    }
+    return perform_one(engine, options,
+                       &(struct batch_operation){.kind = BATCH_DELETE_RANGE, .key = start, .value = end}, err);
+}
+
+enum status engine_write(struct engine *engine, const struct engine_write_options *options, struct engine_batch *batch,
+                         struct error *err) {
+    if (engine_batch_count(batch) == 0) {
+        return options != NULL && options->sync ? engine_sync(engine, err) : STATUS_OK;
+    }
+    struct slice bytes = engine__batch_bytes(batch);
+    const struct write write = {.batch = bytes, .bytes = bytes.len};
+    return perform(engine, options, &write, err);
+}
+
 enum status engine_sync(struct engine *engine, struct error *err) {
     env_mutex_lock(&engine->lock);
     return engine__log_sync(engine, wal_last_index(engine->wal), err); /* unlocks */

@@ -21,10 +21,10 @@ static enum status write_table(struct flush_job *job, const char *path, struct s
     if (status != STATUS_OK) {
         return status;
     }
-    struct entry_key start = entry_key_at(SLICE_EMPTY, ENTRY_REVISION_NONE);
-    const struct memtable_node *node = memtable_seek(job->generation->memtable, &start);
-    for (; node != NULL && status == STATUS_OK; node = memtable_next(node)) {
-        struct entry entry = memtable_entry(node);
+    struct memtable_place place;
+    bool found = memtable_first(job->generation->memtable, &place);
+    for (; found && status == STATUS_OK; found = memtable_next(&place)) {
+        struct entry entry = memtable_entry(&place);
         status = sst_builder_add(*ret_builder, &entry, err);
     }
     return status == STATUS_OK ? sst_builder_finish(*ret_builder, ret_meta, err) : status;

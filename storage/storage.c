@@ -4,8 +4,6 @@
 
 #include <stdio.h>
 
-enum { CHUNK_BYTES_MAX = 1024 * 1024, CHUNKS_PER_MEMTABLE = 16 };
-
 void storage_options_init(struct storage_options *options) {
     *options = (struct storage_options){
         .memtable_bytes = (uint64_t)64 << 20,
@@ -25,8 +23,7 @@ struct generation *storage__generation_new(struct storage *storage) {
     if (generation == NULL) {
         return NULL;
     }
-    uint64_t chunk_bytes = storage->options.memtable_bytes / CHUNKS_PER_MEMTABLE;
-    generation->memtable = memtable_new(alloc, chunk_bytes > CHUNK_BYTES_MAX ? CHUNK_BYTES_MAX : (size_t)chunk_bytes);
+    generation->memtable = memtable_new(alloc, (size_t)storage->options.memtable_bytes);
     if (generation->memtable == NULL) {
         mem_free(alloc, generation);
         return NULL;

@@ -1,6 +1,7 @@
 /* Reading over a view, on any thread. Everything reached from a view is immutable but for the active memtable
  * (memtable.h). */
 #include "node/base/check.h"
+#include "storage/filter.h"
 #include "storage/storage_internal.h"
 
 struct storage_view *storage_view_acquire(struct storage *storage) {
@@ -13,8 +14,9 @@ uint64_t storage_view_revision(const struct storage_view *view) { return view->r
 
 static bool get_from_memtables(const struct read_set *read_set, struct slice key, uint64_t revision,
                                struct entry *ret_entry) {
+    uint64_t hash = filter_hash(key);
     for (size_t i = 0; i < read_set->generation_count; i++) {
-        if (memtable_get(read_set->generations[i]->memtable, key, revision, ret_entry)) {
+        if (memtable_get(read_set->generations[i]->memtable, key, hash, revision, ret_entry)) {
             return true;
         }
     }

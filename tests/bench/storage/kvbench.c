@@ -407,6 +407,8 @@ static int run_named(char *text) {
         if (strcmp(name, workloads[i].name) == 0 && thread_count > 0 && thread_count <= THREADS_MAX) {
             if (is_possible(&workloads[i])) {
                 run_workload(&workloads[i], operations != NULL ? strtoull(operations, NULL, 10) : entries, thread_count);
+            } else {
+                printf("{\"engine\": \"%s\", \"workload\": \"%s\", \"skipped\": true}\n", engine->name, name);
             }
             return 0;
         }
