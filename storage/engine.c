@@ -19,6 +19,9 @@ static void fill_frontier(void *context, struct storage_frontier *frontier) {
     }
     storage_set_horizon(engine->storage, horizon);
     engine->log_wanted = frontier->index;
+    if (engine->log_started) {
+        engine__log_kick(engine); /* whoever wanted the flush may sleep already */
+    }
 }
 
 static void flushed(void *context, const struct storage_frontier *frontier) {

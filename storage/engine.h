@@ -70,6 +70,8 @@ struct engine_options {
     uint32_t block_bytes;             /* 4096: of a table, before compression */
     uint64_t sst_bytes;               /* 64 MiB: of a table */
     uint64_t log_segment_bytes;       /* 64 MiB, and 0: that, or what four of the largest writes need */
+    uint32_t log_group_bytes;         /* 1 MiB (4 KiB to that): gathers in memory and is written as one */
+    uint32_t write_bytes_max;         /* LIMIT_ENTRY_PAYLOAD_BYTES (8 KiB to that): a larger write is STATUS_TOO_LARGE */
     unsigned workers;                 /* 2: threads that write tables */
 
     struct alloc *alloc; /* NULL: malloc. Thread-safe */

@@ -71,9 +71,11 @@ struct engine {
     /* The tail files. */
     struct env_file *tail_files[WAL_LENT_COUNT];
     uint8_t *tails[WAL_LENT_COUNT];
-    size_t tail_bytes;
+    size_t tail_bytes;                    /* of a group */
+    size_t tail_mapped[WAL_LENT_COUNT];   /* not less: another life may have had larger groups */
 
     uint64_t term;
+    bool log_started; /* groups can be written */
     bool is_open; /* replay is over: segments of the log may go */
     bool failed;
     bool closing;

@@ -13,7 +13,14 @@
 
 #include <stdio.h>
 
-enum { MAILBOX_MESSAGES_MAX = 1024, SEGMENT_BYTES = 64 * 1024 * 1024 };
+enum {
+    MAILBOX_MESSAGES_MAX = 1024,
+    SEGMENT_BYTES = 64 * 1024 * 1024,
+    SEGMENT_EXTRA_BYTES = 64 * 1024, /* for headers, */
+    SEGMENT_RESERVE_PART = 32,       /* and for what the log keeps in reserve */
+    WRITE_BYTES_MIN = 8 * 1024,
+    GROUP_BYTES_MIN = 4 * 1024
+};
 
 static const uint8_t cluster_id[WAL_CLUSTER_ID_BYTES] = "holdfast engine";
 static const uint64_t node_id = 1;
@@ -25,6 +32,8 @@ void engine_options_init(struct engine_options *options) {
                                        .immutable_memtables_max = 2,
                                        .block_bytes = 4096,
                                        .sst_bytes = (uint64_t)64 << 20,
+                                       .log_group_bytes = LIMIT_GROUP_BYTES,
+                                       .write_bytes_max = LIMIT_ENTRY_PAYLOAD_BYTES,
                                        .workers = 2};
 }
 
@@ -82,7 +91,9 @@ static enum status open_storage(struct engine *engine, struct storage_options *o
 /* Four of the largest writes fit, with what else is in a segment. */
 static uint64_t segment_bytes(const struct engine *engine) {
     uint64_t bytes = engine->options.log_segment_bytes;
-    uint64_t least = 4 * ((uint64_t)LIMIT_ENTRY_PAYLOAD_BYTES + 2 * ENV_BLOCK_BYTES) + 4 * LIMIT_GROUP_BYTES;
+    uint64_t least = 4 * ((uint64_t)engine->options.write_bytes_max + 2 * ENV_BLOCK_BYTES) +
+                     4 * (uint64_t)engine->options.log_group_bytes + SEGMENT_EXTRA_BYTES;
+    least = (least + least / SEGMENT_RESERVE_PART) / ENV_BLOCK_BYTES * ENV_BLOCK_BYTES;
     bytes = bytes == 0 ? SEGMENT_BYTES : bytes;
     return bytes > least ? bytes : least;
 }
@@ -100,8 +111,8 @@ static enum status open_log(struct engine *engine, struct wal_options *options, 
     options->node_id = node_id;
     options->mode = WAL_MODE_BLOCKING;
     options->segment_bytes = segment_bytes(engine);
-    options->entry_payload_bytes_max = LIMIT_ENTRY_PAYLOAD_BYTES;
-    options->group_bytes_max = LIMIT_GROUP_BYTES;
+    options->entry_payload_bytes_max = engine->options.write_bytes_max;
+    options->group_bytes_max = engine->options.log_group_bytes;
     options->prepared_segments = 1;
     options->mark_delay_us = 50 * 1000;
     enum status status = wal_open(options, &from, &engine->wal, ret_recovered, err);
@@ -142,7 +153,7 @@ static enum status replay_log(struct engine *engine, const struct wal_recovered 
 
 /* The records of one tail file that continue the log. */
 static enum status replay_tail(struct engine *engine, unsigned number, uint64_t term, struct error *err) {
-    struct slice piece = slice_of(engine->tails[number], engine->tail_bytes);
+    struct slice piece = slice_of(engine->tails[number], engine->tail_mapped[number]);
     struct slice records = wal_lent_records(piece, term, wal_last_index(engine->wal) + 1);
     enum status status = STATUS_OK;
     while (status == STATUS_OK && records.len > 0) {
@@ -285,6 +296,7 @@ static void start_storage(struct engine *engine) {
 static enum status start_log(struct engine *engine, struct error *err) {
     env_mutex_lock(&engine->lock);
     enum status status = wal_start(engine->wal, err);
+    engine->log_started = status == STATUS_OK;
     env_mutex_unlock(&engine->lock);
     return status;
 }
@@ -328,6 +340,12 @@ enum status engine__open(const struct engine_options *options, void (*free_env)(
     if (options->dir == NULL || strlen(options->dir) >= ENGINE_DIR_BYTES) {
         return error_set(err, STATUS_INVALID, "the engine's directory is missing, or its name longer than %d bytes",
                          ENGINE_DIR_BYTES - 1);
+    }
+    if (options->write_bytes_max < WRITE_BYTES_MIN || options->write_bytes_max > LIMIT_ENTRY_PAYLOAD_BYTES ||
+        options->log_group_bytes < GROUP_BYTES_MIN || options->log_group_bytes > LIMIT_GROUP_BYTES) {
+        return error_set(err, STATUS_INVALID, "write_bytes_max is %u, log_group_bytes %u: %d to %d and %d to %d are possible",
+                         options->write_bytes_max, options->log_group_bytes, WRITE_BYTES_MIN, LIMIT_ENTRY_PAYLOAD_BYTES,
+                         GROUP_BYTES_MIN, LIMIT_GROUP_BYTES);
     }
     struct engine *engine = mem_alloc_zero(alloc, sizeof *engine);
     if (engine == NULL) {

@@ -15,11 +15,17 @@ static void tail_path(char *path, const struct engine *engine, unsigned number) 
 }
 
 /* Zeroes from where the file ends; its size is only ever the whole or what a crash left of making it. */
-static enum status fill(struct engine *engine, struct env_file *file, size_t bytes, struct error *err) {
+static enum status fill(struct engine *engine, struct env_file *file, size_t bytes, size_t *ret_bytes,
+                        struct error *err) {
     uint64_t size_bytes = 0;
     enum status status = env_size(file, &size_bytes, err);
-    if (status != STATUS_OK || size_bytes >= bytes) {
+    if (status != STATUS_OK) {
         return status;
+    }
+    *ret_bytes = bytes;
+    if (size_bytes >= bytes) {
+        *ret_bytes = size_bytes < LIMIT_GROUP_BYTES ? (size_t)size_bytes : LIMIT_GROUP_BYTES;
+        return STATUS_OK;
     }
     uint8_t *zeroes = mem_alloc_zero(engine->alloc, bytes);
     if (zeroes == NULL) {
@@ -40,10 +46,10 @@ enum status engine__tails_open(struct engine *engine, size_t bytes, struct error
         status = env_open(engine->env, path, ENV_OPEN_READ | ENV_OPEN_WRITE | ENV_OPEN_CREATE, &engine->tail_files[i],
                           err);
         if (status == STATUS_OK) {
-            status = fill(engine, engine->tail_files[i], bytes, err);
+            status = fill(engine, engine->tail_files[i], bytes, &engine->tail_mapped[i], err);
         }
         if (status == STATUS_OK) {
-            status = env_map(engine->tail_files[i], bytes, &data, err);
+            status = env_map(engine->tail_files[i], engine->tail_mapped[i], &data, err);
         }
         engine->tails[i] = data;
     }
@@ -53,7 +59,7 @@ enum status engine__tails_open(struct engine *engine, size_t bytes, struct error
 void engine__tails_close(struct engine *engine) {
     for (unsigned i = 0; i < WAL_LENT_COUNT; i++) {
         if (engine->tails[i] != NULL) {
-            env_unmap(engine->tail_files[i], engine->tails[i], engine->tail_bytes);
+            env_unmap(engine->tail_files[i], engine->tails[i], engine->tail_mapped[i]);
         }
         env_close(engine->tail_files[i]);
         engine->tails[i] = NULL;

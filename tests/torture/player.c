@@ -21,7 +21,7 @@ void torture_say_how(const char *format, ...) {
     va_end(arguments);
 }
 
-void torture_fail(const struct player *player, const char *format, ...) {
+void torture_fail(const struct torture *torture, const struct player *player, const char *format, ...) {
     char message[1024];
     va_list arguments;
     va_start(arguments, format);
@@ -34,6 +34,9 @@ void torture_fail(const struct player *player, const char *format, ...) {
         (void)fprintf(stderr, "  actor %u, operation %u: %s; writes begun %u, acknowledged %u, durable %u\n",
                       player->script.actor, at, operation_text(&player->script.operations[at], text), player->begun,
                       player->acknowledged, player->durable);
+    }
+    if (torture != NULL && torture->explain != NULL) {
+        torture->explain(torture);
     }
     (void)fflush(stderr);
     _exit(1);
@@ -93,7 +96,7 @@ bool player_failed(struct player *player, enum status status, const struct error
         return false;
     }
     if (!player->torture->may_fail) {
-        torture_fail(player, "%s: %s: %s", what, status_name(status), err->message);
+        torture_fail(player->torture, player, "%s: %s: %s", what, status_name(status), err->message);
     }
     player->torture->failures++;
     return true;
@@ -120,7 +123,7 @@ static bool read_everything(struct player *player, struct found *found) {
     for (; status == STATUS_OK; status = engine_iterator_next(iterator, &err)) {
         unsigned place = script_place(player->script.actor, engine_iterator_key(iterator));
         if (place == TORTURE_KEYS || found->digests[place] != 0) {
-            torture_fail(player, "after a restart there is a key that was never written, or one twice");
+            torture_fail(player->torture, player, "after a restart there is a key that was never written, or one twice");
         }
         found->digests[place] = player__digest_of(engine_iterator_value(iterator));
     }
@@ -186,7 +189,7 @@ void player_adopt(struct player *player, uint32_t least) {
         }
         if (writes == player->begun || position == player->script.count) {
             describe(player, &found);
-            torture_fail(player, "what is there isn't what writes 1 to n left, for any n from %u to %u", least,
+            torture_fail(player->torture, player, "what is there isn't what writes 1 to n left, for any n from %u to %u", least,
                          player->begun);
         }
         model_apply(&model, &player->script.operations[position++]);
@@ -274,7 +277,7 @@ static void settle_failure(struct player *player, struct operation *operation, e
     if (player->refused) {
         operation->dead = true;
         if (status != STATUS_FAILED) {
-            torture_fail(player, "a write after STATUS_FAILED gives %s", status_name(status));
+            torture_fail(player->torture, player, "a write after STATUS_FAILED gives %s", status_name(status));
         }
         return;
     }
@@ -294,7 +297,7 @@ static void settle_failure(struct player *player, struct operation *operation, e
         player->now = with;
     } else if (!matches(player, &player->now, &found)) {
         describe(player, &found);
-        torture_fail(player, "half of a write that failed (%s) is there", status_name(status));
+        torture_fail(player->torture, player, "half of a write that failed (%s) is there", status_name(status));
     }
 }
 
@@ -319,7 +322,7 @@ static void perform_write(struct player *player, struct operation *operation) {
         return;
     }
     if (player->refused) {
-        torture_fail(player, "a write succeeded after one that failed for good");
+        torture_fail(player->torture, player, "a write succeeded after one that failed for good");
     }
     model_apply(&player->now, operation);
     player->acknowledged = operation->write;

@@ -44,13 +44,15 @@ struct torture {
     uint64_t failures;
     /* Called when an operation has ended. May be NULL. */
     void (*stepped)(struct torture *torture, struct player *player);
+    /* Called before the process ends by torture_fail: to say more. May be NULL. */
+    void (*explain)(const struct torture *torture);
     void *context;
     uint64_t checks;
 };
 
 /* Lets the process end with a message that says what, where and how to repeat it. */
-_Noreturn void torture_fail(const struct player *player, const char *format, ...)
-    __attribute__((format(printf, 2, 3)));
+_Noreturn void torture_fail(const struct torture *torture, const struct player *player, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 /* Put in front of such messages: how to repeat. */
 void torture_say_how(const char *format, ...) __attribute__((format(printf, 1, 2)));
 

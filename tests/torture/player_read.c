@@ -46,7 +46,7 @@ static void compare_value(struct player *player, const struct source *source, un
     uint32_t id = source->model->ids[place];
     uint64_t digest = status == STATUS_OK ? player__digest_of(value) : 0;
     if (digest != player__digest(player, id)) {
-        torture_fail(player, "a get%s of key %u gives %s of %zu bytes; write %u.%u is right",
+        torture_fail(player->torture, player, "a get%s of key %u gives %s of %zu bytes; write %u.%u is right",
                      source->snapshot != NULL ? " at a snapshot" : "", place, status_name(status), value.len,
                      id / TORTURE_EFFECTS_MAX, id % TORTURE_EFFECTS_MAX);
     }
@@ -113,11 +113,11 @@ static void walk_compare(struct walk *walk, unsigned want, enum status status, c
         digest = player__digest_of(engine_iterator_value(walk->iterator));
     }
     if (place != want) {
-        torture_fail(player, "%s of an iterator over [%u, %u)%s from %u leads to %u; %u is right", what, walk->from,
+        torture_fail(player->torture, player, "%s of an iterator over [%u, %u)%s from %u leads to %u; %u is right", what, walk->from,
                      walk->to, walk->source.snapshot != NULL ? " at a snapshot" : "", walk->place, place, want);
     }
     if (want != TORTURE_KEYS && digest != player__digest(player, walk->source.model->ids[want])) {
-        torture_fail(player, "%s of an iterator over [%u, %u)%s shows a wrong value at key %u", what, walk->from,
+        torture_fail(player->torture, player, "%s of an iterator over [%u, %u)%s shows a wrong value at key %u", what, walk->from,
                      walk->to, walk->source.snapshot != NULL ? " at a snapshot" : "", want);
     }
     walk->place = want;

@@ -24,7 +24,8 @@ enum {
     TORTURE_KEYS = 72,
     TORTURE_EFFECTS_MAX = 10, /* of one write */
     TORTURE_SLOTS = 4,        /* snapshots held at once */
-    TORTURE_VALUE_BYTES_MAX = 96 * KIB,
+    TORTURE_VALUE_BYTES_MAX = 40 * KIB,
+    TORTURE_WRITE_BYTES_MAX = TORTURE_EFFECTS_MAX * 41 * KIB,
     TORTURE_KEY_BYTES_MAX = 512
 };
 

@@ -7,12 +7,18 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { STEPS_MAX = 20 * 1000 * 1000, OPEN_TRIES_MAX = 8, POLL_US = 200, REST_US = 100 * 1000 };
+enum { STEPS_MAX = 20 * 1000 * 1000, OPEN_TRIES_MAX = 8, POLL_US = 200, LIFE_US_MAX = 600 * 1000 * 1000, REST_US = 100 * 1000 };
 
 /* ---- Events ----------------------------------------------------------------------------------------------------- */
 
 static void count_event(void *context, const struct sim_trace *trace) {
     struct world *world = context;
+    if (trace->kind == SIM_TRACE_TURN || trace->kind == SIM_TRACE_SLICE) {
+        return;
+    }
+    uint64_t place = world->recent_count++ % WORLD_RECENT;
+    world->recent[place].trace = *trace;
+    (void)snprintf(world->recent[place].text, sizeof world->recent[place].text, "%s", trace->text);
     switch (trace->kind) {
     case SIM_TRACE_OPEN:
     case SIM_TRACE_WRITE:
@@ -34,6 +40,17 @@ static void operation_ended(struct torture *torture, struct player *player) {
     ((struct world *)torture->context)->events++;
 }
 
+static void explain(const struct torture *torture) {
+    const struct world *world = torture->context;
+    uint64_t first = world->recent_count > WORLD_RECENT ? world->recent_count - WORLD_RECENT : 0;
+    for (uint64_t i = first; i < world->recent_count; i++) {
+        const struct sim_trace *trace = &world->recent[i % WORLD_RECENT].trace;
+        (void)fprintf(stderr, "  %10llu us %-10s %llu %llu %s\n", (unsigned long long)trace->time_us,
+                      sim_trace_name(trace->kind), (unsigned long long)trace->a, (unsigned long long)trace->b,
+                      world->recent[i % WORLD_RECENT].text);
+    }
+}
+
 /* ---- A life ----------------------------------------------------------------------------------------------------- */
 
 static bool open_engine(struct world *world) {
@@ -46,7 +63,7 @@ static bool open_engine(struct world *world) {
         }
         (void)snprintf(world->problem, sizeof world->problem, "%s", err.message);
         if (!world->may_not_open) {
-            torture_fail(NULL, "opening: %s: %s", status_name(status), err.message);
+            torture_fail(&world->torture, NULL, "opening: %s: %s", status_name(status), err.message);
         }
         if (i + 2 == OPEN_TRIES_MAX) {
             sim_disk_fail(world->node, 0, 0, false); /* somebody has mended it */
@@ -54,7 +71,7 @@ static bool open_engine(struct world *world) {
         world->open_failures++;
         world->torture.failures++;
     }
-    torture_fail(NULL, "opening fails again and again: %s", world->problem);
+    torture_fail(&world->torture, NULL, "opening fails again and again: %s", world->problem);
 }
 
 static void play(void *context) {
@@ -102,7 +119,7 @@ static void live(void *context) {
     torture->engine = NULL;
     world->leaked_blocks = blocks(world) - blocks_before;
     if (world->leaked_blocks != 0) {
-        torture_fail(NULL, "%llu blocks of memory are still there after engine_close",
+        torture_fail(&world->torture, NULL, "%llu blocks of memory are still there after engine_close",
                      (unsigned long long)world->leaked_blocks);
     }
     world->finished = true;
@@ -116,6 +133,9 @@ void world_engine_options(struct engine_options *options) {
     options->memtable_bytes = 24 * 1024;
     options->block_bytes = 512;
     options->sst_bytes = 8 * 1024;
+    options->log_group_bytes = 16 * 1024;
+    options->write_bytes_max = TORTURE_WRITE_BYTES_MAX;
+    options->log_segment_bytes = 1; /* as small as can be */
 }
 
 struct world *world_new(uint64_t seed, unsigned actors, const struct script_profile *profile, uint32_t operations) {
@@ -134,6 +154,7 @@ struct world *world_new(uint64_t seed, unsigned actors, const struct script_prof
     sim_node_start(world->node);
     world_engine_options(&world->options);
     world->torture.stepped = operation_ended;
+    world->torture.explain = explain;
     world->torture.context = world;
     for (unsigned i = 0; i < actors; i++) {
         player_init(&world->torture, i, seed, profile, operations);
@@ -166,15 +187,17 @@ bool world_step(struct world *world) {
         return false;
     }
     if (!sim_step(world->sim)) {
-        torture_fail(&world->torture.players[0], "everything waits, and nothing will come");
+        torture_fail(&world->torture, &world->torture.players[0], "everything waits, and nothing will come");
     }
     return true;
 }
 
 void world_run(struct world *world) {
+    uint64_t since_us = sim_now_us(world->sim);
     for (uint64_t steps = 0; world_step(world); steps++) {
-        if (steps == STEPS_MAX) {
-            torture_fail(&world->torture.players[0], "no end in sight after %llu steps", (unsigned long long)steps);
+        if (steps == STEPS_MAX || sim_now_us(world->sim) - since_us > LIFE_US_MAX) {
+            torture_fail(&world->torture, &world->torture.players[0], "no end in sight after %llu steps",
+                         (unsigned long long)steps);
         }
     }
     /* What the program left runs out. */

@@ -15,6 +15,8 @@
 #include "tests/sim/sim.h"
 #include "tests/torture/player.h"
 
+enum { WORLD_RECENT = 48 };
+
 struct world {
     struct torture torture; /* first: what its `stepped` gets leads here */
     struct sim *sim;
@@ -31,6 +33,12 @@ struct world {
     bool finished;
     uint64_t open_failures;
     uint64_t leaked_blocks;
+    /* The last things that happened, for messages. */
+    struct {
+        struct sim_trace trace;
+        char text[64];
+    } recent[WORLD_RECENT];
+    uint64_t recent_count;
     char problem[ERROR_MESSAGE_BYTES_MAX]; /* why opening failed */
 };
 
