@@ -12,6 +12,8 @@ static const struct {
     bool (*run)(const struct sweep_options *options);
 } commands[] = {
     {"crash", sweep_crashes},
+    {"io", sweep_io_faults},
+    {"memory", sweep_allocations},
 };
 
 static int usage(void) {

@@ -95,7 +95,7 @@ bool player_failed(struct player *player, enum status status, const struct error
     if (status == STATUS_OK) {
         return false;
     }
-    if (!player->torture->may_fail) {
+    if ((player->torture->may_fail >> (unsigned)status & 1) == 0) {
         torture_fail(player->torture, player, "%s: %s: %s", what, status_name(status), err->message);
     }
     player->torture->failures++;
@@ -201,6 +201,7 @@ void player_adopt(struct player *player, uint32_t least) {
     player->acknowledged = writes;
     player->durable = writes; /* the opening has made it so */
     player->refused = false;
+    player->doubt = false;
     player->adopted = true;
 }
 
@@ -272,6 +273,22 @@ static void raise_durable(struct player *player, const struct marks *marks) {
     }
 }
 
+void player__resolve_doubt(struct player *player) {
+    struct model with = player->now;
+    struct found found;
+    if (!player->doubt || !read_everything(player, &found)) {
+        return;
+    }
+    model_apply(&with, &player->script.operations[player->doubtful]);
+    player->doubt = false;
+    if (matches(player, &with, &found)) {
+        player->now = with;
+    } else if (!matches(player, &player->now, &found)) {
+        describe(player, &found);
+        torture_fail(player->torture, player, "a write that failed has left something else than all or nothing");
+    }
+}
+
 /* What failed: surely not done, or in doubt; then it shows whether it was. */
 static void settle_failure(struct player *player, struct operation *operation, enum status status) {
     if (player->refused) {
@@ -287,18 +304,9 @@ static void settle_failure(struct player *player, struct operation *operation, e
         return;
     }
     player->refused = true;
-    struct model with = player->now;
-    struct found found;
-    model_apply(&with, operation);
-    if (!read_everything(player, &found)) {
-        return;
-    }
-    if (matches(player, &with, &found)) {
-        player->now = with;
-    } else if (!matches(player, &player->now, &found)) {
-        describe(player, &found);
-        torture_fail(player->torture, player, "half of a write that failed (%s) is there", status_name(status));
-    }
+    player->doubt = true;
+    player->doubtful = player->position;
+    player__resolve_doubt(player);
 }
 
 static void perform_write(struct player *player, struct operation *operation) {
@@ -364,7 +372,8 @@ static void perform_snapshot(struct player *player, const struct operation *oper
     unsigned slot = operation->slot % TORTURE_SLOTS;
     engine_snapshot_release(player->torture->engine, player->slots[slot].snapshot);
     player->slots[slot].snapshot = NULL;
-    if (operation->kind == OPERATION_RELEASE) {
+    player__resolve_doubt(player);
+    if (operation->kind == OPERATION_RELEASE || player->doubt) {
         return;
     }
     player->slots[slot].snapshot = engine_snapshot_new(player->torture->engine);

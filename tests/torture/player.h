@@ -6,7 +6,8 @@
  * What an actor knows. Its writes are numbered; `acknowledged` were answered with success in this life or survived the
  * last one, `durable` of them must survive a loss of power: those that asked for sync, and all writes acknowledged
  * before a sync of anybody was begun. A write that failed without a word on its outcome is `doubtful`: it may be there
- * or not, in this life and the next one; after it the engine refuses writes.
+ * or not, in this life and the next one; after it the engine refuses writes. As long as a fault keeps the player from
+ * seeing which, its reads of the newest state prove nothing, and are left out.
  *
  * Several players on one engine share a `struct torture`. One thread per player; in the simulator a fiber.
  */
@@ -28,6 +29,8 @@ struct player {
     uint32_t durable;
     bool adopted; /* this life: the numbers above and below tell of it */
     bool refused; /* writes are refused from now on */
+    bool doubt;   /* the write at `doubtful` failed, and what it did couldn't be read yet */
+    uint32_t doubtful;
     uint64_t answers; /* digest of everything that was read, to compare runs */
     struct {
         struct engine_snapshot *snapshot;
@@ -40,8 +43,8 @@ struct torture {
     struct engine *engine;
     unsigned player_count;
     struct player players[TORTURE_ACTORS_MAX];
-    bool may_fail; /* faults are about: calls may fail, but never lie */
-    uint64_t failures;
+    uint64_t may_fail; /* bit n: calls may end with status n, for faults are about */
+    uint64_t failures; /* calls that did */
     /* Called when an operation has ended. May be NULL. */
     void (*stepped)(struct torture *torture, struct player *player);
     /* Called before the process ends by torture_fail: to say more. May be NULL. */

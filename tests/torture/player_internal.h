@@ -18,6 +18,9 @@ struct slice player__end_key(const struct player *player, unsigned place, uint8_
 uint64_t player__digest(struct player *player, uint32_t id);
 uint64_t player__digest_of(struct slice value);
 
+/* Looks again whether the write that failed is there. */
+void player__resolve_doubt(struct player *player);
+
 /* Performs what only reads, and compares. */
 void player__read(struct player *player, const struct operation *operation);
 

@@ -238,6 +238,10 @@ static void multi_get(struct player *player, const struct operation *operation) 
 
 void player__read(struct player *player, const struct operation *operation) {
     struct source source = source_of(player, operation);
+    player__resolve_doubt(player);
+    if (player->doubt && source.snapshot == NULL) {
+        return;
+    }
     switch (operation->kind) {
     case OPERATION_GET: get_one(player, &source, operation->from); break;
     case OPERATION_MULTI_GET: multi_get(player, operation); break;
@@ -258,6 +262,10 @@ void player__read(struct player *player, const struct operation *operation) {
 void player_check_all(struct player *player) {
     struct operation everything = {.kind = OPERATION_SCAN, .from = 0, .to = TORTURE_KEYS, .slot = TORTURE_SLOTS};
     struct source source = source_of(player, &everything);
+    player__resolve_doubt(player);
+    if (player->doubt) {
+        return;
+    }
     for (unsigned place = 0; place < TORTURE_KEYS; place++) {
         get_one(player, &source, place);
     }

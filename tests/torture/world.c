@@ -9,6 +9,8 @@
 
 enum { STEPS_MAX = 20 * 1000 * 1000, OPEN_TRIES_MAX = 8, POLL_US = 200, LIFE_US_MAX = 600 * 1000 * 1000, REST_US = 100 * 1000 };
 
+static const uint64_t DISK_BYTES = (uint64_t)4096 * MIB;
+
 /* ---- Events ----------------------------------------------------------------------------------------------------- */
 
 static void count_event(void *context, const struct sim_trace *trace) {
@@ -51,6 +53,12 @@ static void explain(const struct torture *torture) {
     }
 }
 
+void world_mend(struct world *world) {
+    sim_disk_fail(world->node, 0, 0, false);
+    sim_node_fail_allocation(world->node, 0);
+    sim_disk_options(world->node)->capacity_bytes = DISK_BYTES;
+}
+
 /* ---- A life ----------------------------------------------------------------------------------------------------- */
 
 static bool open_engine(struct world *world) {
@@ -62,11 +70,11 @@ static bool open_engine(struct world *world) {
             return true;
         }
         (void)snprintf(world->problem, sizeof world->problem, "%s", err.message);
-        if (!world->may_not_open) {
+        if ((world->torture.may_fail >> (unsigned)status & 1) == 0) {
             torture_fail(&world->torture, NULL, "opening: %s: %s", status_name(status), err.message);
         }
         if (i + 2 == OPEN_TRIES_MAX) {
-            sim_disk_fail(world->node, 0, 0, false); /* somebody has mended it */
+            world_mend(world);
         }
         world->open_failures++;
         world->torture.failures++;
@@ -149,7 +157,7 @@ struct world *world_new(uint64_t seed, unsigned actors, const struct script_prof
     world->sim = sim_new(seed, &sim_options);
     sim_node_options_init(&node_options, "n1");
     node_options.workers_long = 3;
-    node_options.disk.capacity_bytes = (uint64_t)4096 * MIB;
+    node_options.disk.capacity_bytes = DISK_BYTES;
     world->node = sim_node_new(world->sim, &node_options);
     sim_node_start(world->node);
     world_engine_options(&world->options);

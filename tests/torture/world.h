@@ -15,7 +15,7 @@
 #include "tests/sim/sim.h"
 #include "tests/torture/player.h"
 
-enum { WORLD_RECENT = 48 };
+enum { WORLD_RECENT = 24 };
 
 struct world {
     struct torture torture; /* first: what its `stepped` gets leads here */
@@ -25,7 +25,6 @@ struct world {
     /* What the next life does: */
     uint32_t operations_max; /* per player */
     bool checks_at_end;
-    bool may_not_open; /* a fault is about: opening may fail, and then it is tried again */
     uint32_t least[TORTURE_ACTORS_MAX];
     /* What has become of it: */
     uint64_t events;
@@ -54,6 +53,8 @@ void world_begin(struct world *world, uint32_t operations_max, bool checks_at_en
 bool world_step(struct world *world);
 /* To its end. */
 void world_run(struct world *world);
+/* Whatever was broken works again. */
+void world_mend(struct world *world);
 /* The node goes down; players know what must be left of theirs. Then it starts again. */
 void world_crash(struct world *world, enum sim_crash kind);
 
