@@ -23,7 +23,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { OPERATIONS = 150, AFTERWARDS = 20, EVENTS_MAX = 20000, FULL_EVENTS = 40 };
+enum { OPERATIONS = 170, MENDED = 20, AFTERWARDS = 20, EVENTS_MAX = 20000, FULL_EVENTS = 40 };
 
 static const struct script_profile profile = {
     .weights = {[OPERATION_PUT] = 40,
@@ -61,6 +61,7 @@ static void live_on(struct world *world, struct pool *pool, uint64_t full_events
     if (full_events > 0) {
         world_mend(world);
     }
+    world->operations_mended = MENDED;
     world_run(world);
     world_mend(world);
     world->torture.may_fail = 0;
@@ -83,8 +84,9 @@ static const char *const fault_names[FAULT_KINDS] = {"EIO", "EIO from there on",
 static void fail_here(struct world *world, struct pool *pool, enum fault fault) {
     bool is_space = fault == FAULT_ENOSPC || fault == FAULT_FULL;
     sim_disk_reseed(world->node, world->events * FAULT_KINDS + fault);
-    /* A sync that fails leaves everything open, whatever its errno. */
-    world->torture.may_fail = MAY(STATUS_FAILED) | MAY(STATUS_IO) | (is_space ? MAY(STATUS_NO_SPACE) : 0);
+    /* A sync that fails leaves everything open, whatever its errno; a segment that couldn't be made is room that isn't
+     * there. */
+    world->torture.may_fail = MAY(STATUS_FAILED) | MAY(STATUS_IO) | MAY(STATUS_NO_SPACE);
     if (fault == FAULT_FULL) {
         sim_disk_options(world->node)->capacity_bytes = 0;
     } else {
@@ -102,7 +104,7 @@ static void sweep_io_seed(struct pool *pool, const struct sweep_options *options
     struct world *world = make_world(seed);
     char label[POOL_LABEL_BYTES];
     uint64_t seen = UINT64_MAX;
-    world_begin(world, OPERATIONS - AFTERWARDS, true);
+    world_begin(world, OPERATIONS - MENDED - AFTERWARDS, true);
     do {
         if (world->events == seen) {
             continue;
@@ -132,7 +134,7 @@ static uint64_t allocations(const struct world *world) {
 static uint64_t count_allocations(uint64_t seed, uint64_t counts[EVENTS_MAX]) {
     struct world *world = make_world(seed);
     uint64_t events = 0;
-    world_begin(world, OPERATIONS - AFTERWARDS, true);
+    world_begin(world, OPERATIONS - MENDED - AFTERWARDS, true);
     do {
         for (; events <= world->events; events++) {
             CHECK(events < EVENTS_MAX);
@@ -150,7 +152,7 @@ static void sweep_allocations_seed(struct pool *pool, const struct sweep_options
     struct world *world = make_world(seed);
     char label[POOL_LABEL_BYTES];
     uint64_t seen = UINT64_MAX;
-    world_begin(world, OPERATIONS - AFTERWARDS, true);
+    world_begin(world, OPERATIONS - MENDED - AFTERWARDS, true);
     do {
         if (world->events == seen || world->events + 1 >= events) {
             continue;

@@ -14,6 +14,8 @@ static const struct {
     {"crash", sweep_crashes},
     {"io", sweep_io_faults},
     {"memory", sweep_allocations},
+    {"variants", sweep_variants},
+    {"corruption", sweep_corruption},
 };
 
 static int usage(void) {

@@ -4,6 +4,7 @@
 #include "node/base/check.h"
 #include "node/base/checksum.h"
 
+#include <ftw.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -41,6 +42,15 @@ void torture_fail(const struct torture *torture, const struct player *player, co
     (void)fflush(stderr);
     _exit(1);
 }
+
+static int remove_one(const char *path, const struct stat *status, int type, struct FTW *where) {
+    (void)status;
+    (void)type;
+    (void)where;
+    return remove(path);
+}
+
+void torture_remove_tree(const char *dir) { (void)nftw(dir, remove_one, 16, FTW_DEPTH | FTW_PHYS); }
 
 /* ---- Life ------------------------------------------------------------------------------------------------------- */
 
@@ -125,7 +135,12 @@ static bool read_everything(struct player *player, struct found *found) {
         if (place == TORTURE_KEYS || found->digests[place] != 0) {
             torture_fail(player->torture, player, "after a restart there is a key that was never written, or one twice");
         }
-        found->digests[place] = player__digest_of(engine_iterator_value(iterator));
+        struct slice value;
+        status = player__value(iterator, &value, &err);
+        if (status != STATUS_OK) {
+            break;
+        }
+        found->digests[place] = player__digest_of(value);
     }
     engine_iterator_free(iterator);
     return status == STATUS_NOT_FOUND || !player_failed(player, status, &err, "reading after a restart");
@@ -269,7 +284,10 @@ static void take_marks(const struct player *player, struct marks *marks) {
 static void raise_durable(struct player *player, const struct marks *marks) {
     for (unsigned i = 0; i < player->torture->player_count; i++) {
         struct player *other = &player->torture->players[i];
-        other->durable = marks->acknowledged[i] > other->durable ? marks->acknowledged[i] : other->durable;
+        if (marks->acknowledged[i] > other->durable) {
+            other->durable_before = other->durable;
+            other->durable = marks->acknowledged[i];
+        }
     }
 }
 
@@ -360,7 +378,7 @@ static void perform_compact(struct player *player, const struct operation *opera
     struct bounds bounds;
     error_clear(&err);
     player__bounds(player, operation->from, operation->to, &bounds);
-#ifdef TORTURE_COMPACT
+#ifdef TORTURE_NEW
     enum status status = engine_compact_range(player->torture->engine, bounds.lower, bounds.upper, &err);
 #else
     enum status status = engine_flush(player->torture->engine, &err);
@@ -389,16 +407,17 @@ bool player_step(struct player *player) {
         return false;
     }
     struct operation *operation = &player->script.operations[player->position];
-    switch (operation->kind) {
+    switch (operation->dead ? OPERATION_KINDS : operation->kind) {
+    case OPERATION_KINDS: break;
     case OPERATION_SYNC: perform_sync(player, false); break;
     case OPERATION_FLUSH: perform_sync(player, true); break;
     case OPERATION_COMPACT: perform_compact(player, operation); break;
     case OPERATION_SNAPSHOT:
     case OPERATION_RELEASE: perform_snapshot(player, operation); break;
     default:
-        if (operation->write != 0 && !operation->dead) {
+        if (operation->write != 0) {
             perform_write(player, operation);
-        } else if (operation->write == 0) {
+        } else {
             player__read(player, operation);
         }
     }

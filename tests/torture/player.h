@@ -27,6 +27,7 @@ struct player {
     uint32_t begun;      /* writes handed to the engine */
     uint32_t acknowledged;
     uint32_t durable;
+    uint32_t durable_before; /* the last sync but one */
     bool adopted; /* this life: the numbers above and below tell of it */
     bool refused; /* writes are refused from now on */
     bool doubt;   /* the write at `doubtful` failed, and what it did couldn't be read yet */
@@ -56,6 +57,8 @@ struct torture {
 /* Lets the process end with a message that says what, where and how to repeat it. */
 _Noreturn void torture_fail(const struct torture *torture, const struct player *player, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+/* rm -rf, on the real disk. */
+void torture_remove_tree(const char *dir);
 /* Put in front of such messages: how to repeat. */
 void torture_say_how(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
@@ -74,6 +77,10 @@ void player_let_go(struct player *player);
 void player_forget(struct player *player);
 /* Everything that the player's keys hold, by gets and by iterators both ways, against the model. */
 void player_check_all(struct player *player);
+
+/* How many keys can't be read because something is CORRUPT, by gets and by iterators; `file` must be in the message. All
+ * that can be read is right. */
+unsigned player_count_damaged(struct player *player, const char *file);
 
 /* What tells of a failure that was allowed to happen; anything else ends the process. True if the call failed. */
 bool player_failed(struct player *player, enum status status, const struct error *err, const char *what);

@@ -21,6 +21,32 @@ void player__bounds(const struct player *player, unsigned from, unsigned to, str
     bounds->upper = player__end_key(player, to, bounds->bytes[1]);
 }
 
+#ifdef TORTURE_NEW
+enum status player__value(struct engine_iterator *iterator, struct slice *ret_value, struct error *err) {
+    return engine_iterator_value(iterator, ret_value, err);
+}
+#else
+enum status player__value(struct engine_iterator *iterator, struct slice *ret_value, struct error *err) {
+    (void)err;
+    *ret_value = engine_iterator_value(iterator);
+    return STATUS_OK;
+}
+static enum status engine_multi_get(struct engine *engine, const struct engine_read_options *options, size_t count,
+                                    const struct slice *keys, struct engine_value *values, enum status *statuses,
+                                    struct error *err) {
+    for (size_t i = 0; i < count; i++) {
+        statuses[i] = engine_get(engine, options, keys[i], &values[i], err);
+        if (statuses[i] != STATUS_OK && statuses[i] != STATUS_NOT_FOUND) {
+            while (i-- > 0) {
+                engine_value_release(&values[i]);
+            }
+            return STATUS_NO_MEMORY;
+        }
+    }
+    return STATUS_OK;
+}
+#endif
+
 struct source {
     const struct engine_snapshot *snapshot; /* NULL: the newest */
     const struct model *model;
@@ -110,7 +136,13 @@ static void walk_compare(struct walk *walk, unsigned want, enum status status, c
     uint64_t digest = 0;
     if (status == STATUS_OK) {
         place = script_place(player->script.actor, engine_iterator_key(walk->iterator));
-        digest = player__digest_of(engine_iterator_value(walk->iterator));
+        struct slice value;
+        struct error value_err;
+        if (player_failed(player, player__value(walk->iterator, &value, &value_err), &value_err, "a value")) {
+            walk->failed = true;
+            return;
+        }
+        digest = player__digest_of(value);
     }
     if (place != want) {
         torture_fail(player->torture, player, "%s of an iterator over [%u, %u)%s from %u leads to %u; %u is right", what, walk->from,
@@ -156,7 +188,7 @@ static void scan_forward(struct player *player, const struct operation *operatio
     }
 }
 
-#ifdef TORTURE_REVERSE
+#ifdef TORTURE_NEW
 static void walk_last(struct walk *walk) {
     struct error err;
     unsigned want = model_next(walk->source.model, (int)walk->to - 1, -1, walk->from, walk->to);
@@ -205,7 +237,7 @@ static void walk_about(struct player *player, const struct operation *operation)
         switch (random_below(&random, stands ? 12 : 4)) {
         case 0: walk_first(&walk); break;
         case 1: walk_seek(&walk, place); break;
-#ifdef TORTURE_REVERSE
+#ifdef TORTURE_NEW
         case 2: walk_last(&walk); break;
         case 3: walk_seek_for_prev(&walk, place); break;
         case 4:
@@ -223,15 +255,120 @@ static void walk_about(struct player *player, const struct operation *operation)
     engine_iterator_free(walk.iterator);
 }
 
+enum { KEYS_AT_ONCE_MAX = 16 };
+
 /* ---- Several keys at once --------------------------------------------------------------------------------------- */
 
 static void multi_get(struct player *player, const struct operation *operation) {
     struct source source = source_of(player, operation);
+    const struct engine_read_options options = {.snapshot = source.snapshot};
     struct random random;
+    static _Thread_local uint8_t bytes[KEYS_AT_ONCE_MAX][TORTURE_KEY_BYTES_MAX];
+    struct slice keys[KEYS_AT_ONCE_MAX];
+    unsigned places[KEYS_AT_ONCE_MAX];
+    struct engine_value values[KEYS_AT_ONCE_MAX];
+    enum status statuses[KEYS_AT_ONCE_MAX];
+    struct error err;
     random_seed(&random, operation->salt);
-    for (uint64_t left = 1 + random_below(&random, 16); left > 0; left--) {
-        get_one(player, &source, (unsigned)random_below(&random, TORTURE_KEYS));
+    size_t count = 1 + (size_t)random_below(&random, KEYS_AT_ONCE_MAX);
+    for (size_t i = 0; i < count; i++) {
+        places[i] = (unsigned)random_below(&random, TORTURE_KEYS);
+        keys[i] = script_key(player->script.actor, places[i], bytes[i]);
     }
+    error_clear(&err);
+    memset(values, 0, sizeof values);
+    enum status status = engine_multi_get(player->torture->engine, &options, count, keys, values, statuses, &err);
+    if (player_failed(player, status, &err, "a multi-get") && status == STATUS_NO_MEMORY) {
+        return;
+    }
+    for (size_t i = 0; i < count; i++) {
+        if (statuses[i] == STATUS_OK || statuses[i] == STATUS_NOT_FOUND) {
+            compare_value(player, &source, places[i], statuses[i], values[i].bytes);
+        } else if (status == STATUS_OK) {
+            torture_fail(player->torture, player, "a multi-get says ok, and %s of a key", status_name(statuses[i]));
+        }
+        if (statuses[i] == STATUS_OK) {
+            engine_value_release(&values[i]);
+        }
+    }
+}
+
+/* ---- Among damage ----------------------------------------------------------------------------------------------- */
+
+static bool is_damage(struct player *player, enum status status, const struct error *err, const char *file) {
+    if (status == STATUS_OK || status == STATUS_NOT_FOUND) {
+        return false;
+    }
+    if (status != STATUS_CORRUPT || strstr(err->message, file) == NULL) {
+        torture_fail(player->torture, player, "a bit of %s was flipped, and a read says %s: %s", file,
+                     status_name(status), err->message);
+    }
+    return true;
+}
+
+static unsigned count_damaged_gets(struct player *player, const char *file) {
+    const struct source source = {NULL, &player->now};
+    unsigned damaged = 0;
+    for (unsigned place = 0; place < TORTURE_KEYS; place++) {
+        uint8_t bytes[TORTURE_KEY_BYTES_MAX];
+        struct engine_value value;
+        struct error err;
+        memset(&value, 0, sizeof value);
+        error_clear(&err);
+        enum status status = engine_get(player->torture->engine, NULL, script_key(player->script.actor, place, bytes),
+                                        &value, &err);
+        if (is_damage(player, status, &err, file)) {
+            damaged++;
+            continue;
+        }
+        compare_value(player, &source, place, status, value.bytes);
+        if (status == STATUS_OK) {
+            engine_value_release(&value);
+        }
+    }
+    return damaged;
+}
+
+/* One step of a scan from behind `after` (-1: the start); false at its end or at damage. */
+static bool scan_step(struct walk *walk, enum status status, const struct error *err, const char *file, int step) {
+    struct player *player = walk->player;
+    struct slice value;
+    struct error value_err;
+    error_clear(&value_err);
+    if (is_damage(player, status, err, file)) {
+        return false;
+    }
+    if (status == STATUS_OK && is_damage(player, player__value(walk->iterator, &value, &value_err), &value_err, file)) {
+        return false;
+    }
+    int from = walk->place == TORTURE_KEYS ? (step > 0 ? 0 : TORTURE_KEYS - 1) : (int)walk->place + step;
+    walk_compare(walk, model_next(walk->source.model, from, step, 0, TORTURE_KEYS), status, err, "a scan among damage");
+    return status == STATUS_OK;
+}
+
+unsigned player_count_damaged(struct player *player, const char *file) {
+    struct operation everything = {.kind = OPERATION_SCAN, .from = 0, .to = TORTURE_KEYS, .slot = TORTURE_SLOTS};
+    struct walk walk;
+    struct error err;
+    unsigned damaged = count_damaged_gets(player, file);
+    error_clear(&err);
+    if (walk_begin(&walk, player, &everything)) {
+        bool goes_on = scan_step(&walk, engine_iterator_first(walk.iterator, &err), &err, file, 1);
+        while (goes_on) {
+            goes_on = scan_step(&walk, engine_iterator_next(walk.iterator, &err), &err, file, 1);
+        }
+        engine_iterator_free(walk.iterator);
+    }
+#ifdef TORTURE_NEW
+    if (walk_begin(&walk, player, &everything)) {
+        bool goes_on = scan_step(&walk, engine_iterator_last(walk.iterator, &err), &err, file, -1);
+        while (goes_on) {
+            goes_on = scan_step(&walk, engine_iterator_prev(walk.iterator, &err), &err, file, -1);
+        }
+        engine_iterator_free(walk.iterator);
+    }
+#endif
+    return damaged;
 }
 
 /* ---- The calls -------------------------------------------------------------------------------------------------- */
@@ -247,7 +384,7 @@ void player__read(struct player *player, const struct operation *operation) {
     case OPERATION_MULTI_GET: multi_get(player, operation); break;
     case OPERATION_WALK: walk_about(player, operation); break;
     case OPERATION_SCAN:
-#ifdef TORTURE_REVERSE
+#ifdef TORTURE_NEW
         if (operation->salt % 2 == 0) {
             scan_backward(player, operation);
             break;
@@ -270,7 +407,7 @@ void player_check_all(struct player *player) {
         get_one(player, &source, place);
     }
     scan_forward(player, &everything);
-#ifdef TORTURE_REVERSE
+#ifdef TORTURE_NEW
     scan_backward(player, &everything);
 #endif
 }

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { STEPS_MAX = 20 * 1000 * 1000, OPEN_TRIES_MAX = 8, POLL_US = 200, LIFE_US_MAX = 600 * 1000 * 1000, REST_US = 100 * 1000 };
+enum { STEPS_MAX = 20 * 1000 * 1000, OPEN_TRIES_MAX = 8, POLL_US = 200, MENDED_US = 3 * 1000 * 1000, LIFE_US_MAX = 600 * 1000 * 1000, REST_US = 100 * 1000 };
 
 static const uint64_t DISK_BYTES = (uint64_t)4096 * MIB;
 
@@ -96,6 +96,20 @@ static uint64_t blocks(const struct world *world) {
     return stats.blocks;
 }
 
+/* All players, each on a fiber. */
+static void play_all(struct world *world, uint32_t operations) {
+    struct torture *torture = &world->torture;
+    world->operations_max = operations;
+    world->running = torture->player_count;
+    for (unsigned i = 1; i < torture->player_count; i++) {
+        sim_node_thread(world->node, play, &torture->players[i]);
+    }
+    play(&torture->players[0]);
+    while (world->running > 0) {
+        env_sleep_us(sim_node_env(world->node), POLL_US);
+    }
+}
+
 /* On a fiber: what main() of a program with an engine does. */
 static void live(void *context) {
     struct world *world = context;
@@ -107,13 +121,12 @@ static void live(void *context) {
     for (unsigned i = 0; i < torture->player_count; i++) {
         player_adopt(&torture->players[i], world->least[i]);
     }
-    world->running = torture->player_count;
-    for (unsigned i = 1; i < torture->player_count; i++) {
-        sim_node_thread(world->node, play, &torture->players[i]);
-    }
-    play(&torture->players[0]);
-    while (world->running > 0) {
-        env_sleep_us(sim_node_env(world->node), POLL_US);
+    play_all(world, world->operations_max);
+    if (world->operations_mended > 0) {
+        world_mend(world);
+        env_sleep_us(sim_node_env(world->node), MENDED_US);
+        torture->may_fail &= (uint64_t)1 << STATUS_FAILED;
+        play_all(world, world->operations_mended);
     }
     for (unsigned i = 0; i < torture->player_count && world->checks_at_end; i++) {
         if (torture->players[i].adopted) {
@@ -178,16 +191,21 @@ void world_free(struct world *world) {
     free(world);
 }
 
-void world_begin(struct world *world, uint32_t operations_max, bool checks_at_end) {
-    world->operations_max = operations_max;
-    world->checks_at_end = checks_at_end;
+void world_begin_with(struct world *world, void (*run)(void *world)) {
+    world->operations_mended = 0;
     world->options.env = sim_node_env(world->node);
     for (unsigned i = 0; i < world->torture.player_count; i++) {
         world->torture.players[i].adopted = false;
     }
     world->finished = false;
     world->events = 0;
-    sim_node_thread(world->node, live, world);
+    sim_node_thread(world->node, run, world);
+}
+
+void world_begin(struct world *world, uint32_t operations_max, bool checks_at_end) {
+    world->operations_max = operations_max;
+    world->checks_at_end = checks_at_end;
+    world_begin_with(world, live);
 }
 
 bool world_step(struct world *world) {

@@ -25,6 +25,8 @@ struct world {
     /* What the next life does: */
     uint32_t operations_max; /* per player */
     bool checks_at_end;
+    uint32_t operations_mended; /* then faults end, and after a while come so many more: without failures, unless the
+                                   engine has stopped for good */
     uint32_t least[TORTURE_ACTORS_MAX];
     /* What has become of it: */
     uint64_t events;
@@ -49,6 +51,8 @@ void world_free(struct world *world);
 
 /* The node is up: it plays at most so many operations per player. */
 void world_begin(struct world *world, uint32_t operations_max, bool checks_at_end);
+/* Another program instead; it sets `finished` at its end. */
+void world_begin_with(struct world *world, void (*run)(void *world));
 /* One step; false when the life is over. */
 bool world_step(struct world *world);
 /* To its end. */
