@@ -16,11 +16,14 @@ static const struct {
     {"memory", sweep_allocations},
     {"variants", sweep_variants},
     {"corruption", sweep_corruption},
+    {"write", real_write},
+    {"verify", real_verify},
+    {"fill", real_fill},
 };
 
 static int usage(void) {
     (void)fprintf(stderr, "usage: holdfast-torture COMMAND [--seed N] [--seeds N] [--stride N] [--fates N] [--only N] "
-                          "[--processes N]\ncommands:");
+                          "[--processes N] [--dir D] [--state F] [--power 0|1]\ncommands:");
     for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++) {
         (void)fprintf(stderr, " %s", commands[i].name);
     }
@@ -33,6 +36,14 @@ static bool parse(int count, char **words, struct sweep_options *options) {
         char *end = NULL;
         if (i + 1 == count) {
             return false;
+        }
+        if (strcmp(words[i], "--dir") == 0) {
+            options->dir = words[i + 1];
+            continue;
+        }
+        if (strcmp(words[i], "--state") == 0) {
+            options->state = words[i + 1];
+            continue;
         }
         uint64_t number = strtoull(words[i + 1], &end, 10);
         if (*end != '\0' || end == words[i + 1]) {
@@ -48,6 +59,8 @@ static bool parse(int count, char **words, struct sweep_options *options) {
             options->fates = (uint32_t)number;
         } else if (strcmp(words[i], "--only") == 0) {
             options->only = number;
+        } else if (strcmp(words[i], "--power") == 0) {
+            options->power = number != 0;
         } else if (strcmp(words[i], "--processes") == 0 && number > 0) {
             options->processes = (unsigned)number;
         } else {
