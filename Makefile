@@ -117,6 +117,11 @@ $(BIN)/../lib/libholdfast-storage.a: $(ENGINE_OBJECTS)
 	@rm -f $@ && ar rcsD $@ $^
 LD_ENGINE := -luring -luv -llz4 -lzstd -lm
 
+$(BIN)/holdfast-engine-writer: $(O)/tests/integration/engine_writer.o $(BIN)/../lib/libholdfast-storage.a
+	@mkdir -p $(@D)
+	$(call say,LINK)$(link) $(LD_ENGINE)
+OBJECTS += $(O)/tests/integration/engine_writer.o
+
 # Ours and its peers, in one program.
 KVBENCH := $(wildcard tests/bench/storage/*.c)
 $(BIN)/holdfast-kvbench: $(call objects,$(KVBENCH)) $(BIN)/../lib/libholdfast-storage.a

@@ -12,7 +12,7 @@
  *
  *   writer ──lock──> record into the forming group (a tail file) ──> memtable, view ──unlock──> done        without sync
  *                          │ full, or a flush waits for it                 └──> group written, synced ──> done     sync
- *                          └──> a worker writes it to the segment, writers go on in the other tail file
+ *                          └──> a worker writes it to the segment, writers go on in the next tail file
  *
  * One lock guards log, store and everything in struct engine but what says otherwise; it is also the guard of the
  * loop, so the callbacks of both run under it. It is never held across I/O. Reads don't take it.
@@ -21,6 +21,10 @@
  *   - a writer that wants its sync and finds no write under way becomes the leader: it writes the group with all that
  *     gathered in it, and hands over to the first one whose record came too late for it;
  *   - else a worker: full groups, and those that a flush waits for.
+ *
+ * What is seen. Writes go into the memtable in order, at once, but are published later: those without sync right away,
+ * unless one that wants its sync comes before them and isn't durable yet; that one, and what follows up to the next of
+ * its kind, when its group is.
  *
  * Terms. The log's term is one higher in each life of the engine, so that records which an earlier life left in a tail
  * file can't be taken for this one's.
@@ -47,13 +51,13 @@ struct engine__waiter {
     struct list link;
     struct env_waiter waiter;
     uint64_t index; /* what must be durable, or flushed */
+    bool hides;     /* the write `index` must not be seen before it is durable */
     bool lead;      /* woken to write the next group itself */
     enum status status;
 };
 
 struct engine_snapshot {
-    struct list link; /* engine->snapshots, oldest first */
-    uint64_t revision;
+    struct storage_pin pin;
 };
 
 struct engine {
@@ -71,11 +75,10 @@ struct engine {
     /* The tail files. */
     struct env_file *tail_files[WAL_LENT_COUNT];
     uint8_t *tails[WAL_LENT_COUNT];
-    size_t tail_bytes;                    /* of a group */
-    size_t tail_mapped[WAL_LENT_COUNT];   /* not less: another life may have had larger groups */
+    size_t tail_bytes;
 
     uint64_t term;
-    bool log_started; /* groups can be written */
+    uint64_t sync_index; /* newest write that must not be seen before it is durable */
     bool is_open; /* replay is over: segments of the log may go */
     bool failed;
     bool closing;
@@ -90,7 +93,6 @@ struct engine {
     bool log_busy;  /* log_work is with a worker or on its way back */
     bool log_again; /* something came while it was */
 
-    struct list snapshots;
     uint64_t snapshot_count;
     uint64_t stalls;
     uint64_t stall_us_total;
@@ -103,7 +105,7 @@ MUST_USE enum status engine__open(const struct engine_options *options, void (*f
                                   struct engine **ret_engine, struct error *err);
 
 /* engine_tail.c. Blocking; no lock is needed: nobody else is there. */
-/* Opens, or makes, and maps both files. */
+/* Opens, or makes, and maps the files. */
 MUST_USE enum status engine__tails_open(struct engine *engine, size_t bytes, struct error *err);
 void engine__tails_close(struct engine *engine);
 
@@ -113,8 +115,9 @@ void engine__log_init(struct engine *engine);
 void engine__log_kick(struct engine *engine);
 /* Writes until nothing is left to write. The lock is not held all the time. */
 MUST_USE enum status engine__log_drain(struct engine *engine, struct error *err);
-/* Waits until the index is durable; writes groups itself if nobody does. Returns without the lock. */
-MUST_USE enum status engine__log_sync(struct engine *engine, uint64_t index, struct error *err);
+/* Waits until the index is durable; writes groups itself if nobody does. Returns without the lock. hides: the write
+ * `index` must not be seen before. */
+MUST_USE enum status engine__log_sync(struct engine *engine, uint64_t index, bool hides, struct error *err);
 /* Sleeps, without the lock in between, until the list is woken. */
 MUST_USE enum status engine__wait(struct engine *engine, struct list *waiters, uint64_t index);
 /* Takes those that want nothing beyond index off the list and wakes them with this status. */

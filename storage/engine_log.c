@@ -32,8 +32,8 @@ static void wake_all(struct list *woken) {
 static void collect(struct list *waiters, uint64_t index, enum status status, struct list *woken) {
     LIST_FOREACH (node, waiters) {
         struct engine__waiter *waiter = LIST_ENTRY(node, struct engine__waiter, link);
-        if (waiter->index > index) {
-            continue;
+        if (waiter->index > index || waiter->lead) {
+            continue; /* who leads is awake, or about to be */
         }
         waiter->status = status;
         list_remove(node);
@@ -67,8 +67,25 @@ enum status engine__failure(const struct engine *engine, struct error *err) {
 
 /* ---- Writing a group -------------------------------------------------------------------------------------------- */
 
-/* Writes what was taken: without the lock in between. Those that it made durable are on `woken`. */
-static void write_taken(struct engine *engine, struct list *woken) {
+/* The newest write that may be seen: what follows `durable` up to the first one that must be durable first. */
+static uint64_t visible_index(const struct engine *engine, uint64_t durable, uint64_t own_index) {
+    uint64_t last_index = wal_last_index(engine->wal);
+    if (engine->sync_index <= durable) {
+        return last_index;
+    }
+    uint64_t first_hidden = own_index > durable ? own_index : last_index + 1;
+    LIST_FOREACH (node, &engine->sync_waiters) {
+        const struct engine__waiter *waiter = LIST_ENTRY(node, struct engine__waiter, link);
+        if (waiter->hides && waiter->index > durable && waiter->index < first_hidden) {
+            first_hidden = waiter->index;
+        }
+    }
+    return first_hidden - 1;
+}
+
+/* Writes what was taken: without the lock in between. Those that it made durable are on `woken`. own_index: the write
+ * that the caller hides until it is durable, or UINT64_MAX. */
+static void write_taken(struct engine *engine, uint64_t own_index, struct list *woken) {
     struct error err;
     env_mutex_unlock(&engine->lock);
     wal_write_run(engine->wal);
@@ -79,6 +96,12 @@ static void write_taken(struct engine *engine, struct list *woken) {
     }
     uint64_t durable = wal_synced_index(engine->wal);
     storage_set_durable(engine->storage, durable);
+    uint64_t visible = visible_index(engine, durable, own_index);
+    if (visible > storage_applied_index(engine->storage) &&
+        storage_publish(engine->storage, visible, engine->term, &err) != STATUS_OK) {
+        engine__fail(engine, &err); /* what is acknowledged must be seen */
+        return;
+    }
     collect(&engine->sync_waiters, durable, STATUS_OK, woken);
     collect(&engine->room_waiters, UINT64_MAX, STATUS_OK, woken); /* a tail file is free */
 }
@@ -96,7 +119,7 @@ static void log_run(struct env_work *work) {
     env_mutex_lock(&engine->lock);
     engine->log_again = false;
     while (!engine->failed && wal_write_take(engine->wal) == STATUS_OK) {
-        write_taken(engine, &woken);
+        write_taken(engine, UINT64_MAX, &woken);
         if (!list_is_empty(&woken)) {
             env_mutex_unlock(&engine->lock);
             wake_all(&woken);
@@ -148,7 +171,7 @@ enum status engine__log_drain(struct engine *engine, struct error *err) {
     list_init(&woken);
     while (!engine->failed && !wal_is_idle(engine->wal)) {
         if (wal_write_take(engine->wal) == STATUS_OK) {
-            write_taken(engine, &woken);
+            write_taken(engine, UINT64_MAX, &woken);
             wake_all(&woken);
         } else {
             (void)!engine__wait(engine, &engine->room_waiters, 0); /* for a worker's write, or a failure */
@@ -159,20 +182,28 @@ enum status engine__log_drain(struct engine *engine, struct error *err) {
 
 /* ---- Syncing ---------------------------------------------------------------------------------------------------- */
 
-/* The first of those that wait, to lead the next group; or a worker for what is left. Onto the front of `woken`. */
-static void hand_over(struct engine *engine, struct list *woken) {
-    struct list *node = list_pop_front(&engine->sync_waiters);
-    if (node != NULL) {
-        LIST_ENTRY(node, struct engine__waiter, link)->lead = true;
-        list_push_front(woken, node);
-    } else if (worker_is_wanted(engine)) {
-        engine__log_kick(engine);
+/* The first of those that wait leads the next group, or else a worker writes what is left. The leader stays on the list
+ * until he runs: his write is still hidden. Returns whom to wake, or NULL. */
+static struct engine__waiter *hand_over(struct engine *engine) {
+    if (list_is_empty(&engine->sync_waiters)) {
+        if (worker_is_wanted(engine)) {
+            engine__log_kick(engine);
+        }
+        return NULL;
     }
+    LIST_FOREACH (node, &engine->sync_waiters) {
+        if (LIST_ENTRY(node, struct engine__waiter, link)->lead) {
+            return NULL; /* there is one already, not yet running */
+        }
+    }
+    struct engine__waiter *first = LIST_ENTRY(engine->sync_waiters.next, struct engine__waiter, link);
+    first->lead = true;
+    return first;
 }
 
 /* Sleeps until the index is durable (*ret_lead false), or until it is this thread's turn to write. */
-static enum status wait_for_sync(struct engine *engine, uint64_t index, bool *ret_lead) {
-    struct engine__waiter waiter = {.index = index, .status = STATUS_OK};
+static enum status wait_for_sync(struct engine *engine, uint64_t index, bool hides, bool *ret_lead) {
+    struct engine__waiter waiter = {.index = index, .hides = hides, .status = STATUS_OK};
     env_waiter_init(&waiter.waiter, engine->env);
     list_push_back(&engine->sync_waiters, &waiter.link);
     env_mutex_unlock(&engine->lock);
@@ -180,11 +211,12 @@ static enum status wait_for_sync(struct engine *engine, uint64_t index, bool *re
     *ret_lead = waiter.lead;
     if (waiter.lead) {
         env_mutex_lock(&engine->lock);
+        list_remove(&waiter.link);
     }
     return waiter.status;
 }
 
-enum status engine__log_sync(struct engine *engine, uint64_t index, struct error *err) {
+enum status engine__log_sync(struct engine *engine, uint64_t index, bool hides, struct error *err) {
     struct list woken;
     list_init(&woken);
     while (wal_synced_index(engine->wal) < index) {
@@ -195,7 +227,7 @@ enum status engine__log_sync(struct engine *engine, uint64_t index, struct error
             return status;
         }
         if (wal_write_take(engine->wal) == STATUS_OK) {
-            write_taken(engine, &woken);
+            write_taken(engine, hides ? index : UINT64_MAX, &woken);
             continue;
         }
         if (!list_is_empty(&woken)) {
@@ -205,13 +237,16 @@ enum status engine__log_sync(struct engine *engine, uint64_t index, struct error
             continue;
         }
         bool lead = false;
-        enum status status = wait_for_sync(engine, index, &lead);
+        enum status status = wait_for_sync(engine, index, hides, &lead);
         if (!lead) {
             return status == STATUS_OK ? STATUS_OK : error_set(err, status, "the log could not be written");
         }
     }
-    hand_over(engine, &woken);
+    struct engine__waiter *next = hand_over(engine);
     env_mutex_unlock(&engine->lock);
+    if (next != NULL) {
+        env_waiter_wake(&next->waiter); /* first: the disk is idle */
+    }
     wake_all(&woken);
     return STATUS_OK;
 }

@@ -15,11 +15,10 @@
 
 enum {
     MAILBOX_MESSAGES_MAX = 1024,
-    SEGMENT_BYTES = 64 * 1024 * 1024,
-    SEGMENT_EXTRA_BYTES = 64 * 1024, /* for headers, */
-    SEGMENT_RESERVE_PART = 32,       /* and for what the log keeps in reserve */
-    WRITE_BYTES_MIN = 8 * 1024,
-    GROUP_BYTES_MIN = 4 * 1024
+    GROUP_BYTES_MIN = 16 * 1024,
+    WRITE_BYTES_MIN = 1024,
+    SEGMENT_MORE_BYTES = 512 * 1024, /* what else is in a segment than one largest write or group */
+    FIRST_COMPRESSED_LEVEL = 2
 };
 
 static const uint8_t cluster_id[WAL_CLUSTER_ID_BYTES] = "holdfast engine";
@@ -30,8 +29,15 @@ void engine_options_init(struct engine_options *options) {
                                        .flush_on_close = true,
                                        .memtable_bytes = (uint64_t)64 << 20,
                                        .immutable_memtables_max = 2,
+                                       .cache_bytes = (uint64_t)64 << 20,
+                                       .open_files_max = 512,
                                        .block_bytes = 4096,
                                        .sst_bytes = (uint64_t)64 << 20,
+                                       .bloom_bits = 10,
+                                       .compression = ENGINE_COMPRESSION_LZ4,
+                                       .zstd_level = 3,
+                                       .level_base_bytes = (uint64_t)256 << 20,
+                                       .log_segment_bytes = (uint64_t)32 << 20,
                                        .log_group_bytes = LIMIT_GROUP_BYTES,
                                        .write_bytes_max = LIMIT_ENTRY_PAYLOAD_BYTES,
                                        .workers = 2};
@@ -72,6 +78,12 @@ static enum status check_existence(struct engine *engine, struct error *err) {
 
 /* ---- Store and log ---------------------------------------------------------------------------------------------- */
 
+static enum compression compression_of(const struct engine_options *options) {
+    return options->compression == ENGINE_COMPRESSION_NONE  ? COMPRESSION_NONE
+           : options->compression == ENGINE_COMPRESSION_LZ4 ? COMPRESSION_LZ4
+                                                            : COMPRESSION_ZSTD;
+}
+
 static enum status open_storage(struct engine *engine, struct storage_options *options, struct error *err) {
     const struct engine_options *from = &engine->options;
     char path[LIMIT_PATH_BYTES];
@@ -83,19 +95,31 @@ static enum status open_storage(struct engine *engine, struct storage_options *o
     options->node_id = node_id;
     options->memtable_bytes = from->memtable_bytes;
     options->immutable_memtables_max = from->immutable_memtables_max;
+    options->cache_bytes = from->cache_bytes;
+    options->open_files_max = from->open_files_max;
     options->block_bytes = from->block_bytes;
     options->sst_bytes = from->sst_bytes;
+    options->zstd_level = from->zstd_level;
+    options->level_base_bytes = from->level_base_bytes;
+    options->compaction_workers = from->workers;
+    options->compaction_bytes_per_second_max = from->compaction_bytes_per_second_max;
+    /* A snapshot can always be had of the newest revision, so nothing older needs to be kept. */
+    options->history_revisions = from->history_revisions > 0 ? from->history_revisions : 1;
+    for (unsigned level = 0; level < STORAGE_LEVELS; level++) {
+        options->bloom_bits[level] = from->bloom_bits;
+        options->compression[level] = level < FIRST_COMPRESSED_LEVEL ? COMPRESSION_NONE : compression_of(from);
+    }
     return storage_open(options, &engine->storage, err);
 }
 
-/* Four of the largest writes fit, with what else is in a segment. */
+/* The largest write fits, with what else is in a segment. */
 static uint64_t segment_bytes(const struct engine *engine) {
-    uint64_t bytes = engine->options.log_segment_bytes;
-    uint64_t least = 4 * ((uint64_t)engine->options.write_bytes_max + 2 * ENV_BLOCK_BYTES) +
-                     4 * (uint64_t)engine->options.log_group_bytes + SEGMENT_EXTRA_BYTES;
-    least = (least + least / SEGMENT_RESERVE_PART) / ENV_BLOCK_BYTES * ENV_BLOCK_BYTES;
-    bytes = bytes == 0 ? SEGMENT_BYTES : bytes;
-    return bytes > least ? bytes : least;
+    const struct engine_options *options = &engine->options;
+    uint64_t largest =
+        options->write_bytes_max > options->log_group_bytes ? options->write_bytes_max : options->log_group_bytes;
+    uint64_t least = largest + SEGMENT_MORE_BYTES;
+    uint64_t bytes = options->log_segment_bytes > least ? options->log_segment_bytes : least;
+    return (bytes + ENV_BLOCK_BYTES - 1) / ENV_BLOCK_BYTES * ENV_BLOCK_BYTES;
 }
 
 static enum status open_log(struct engine *engine, struct wal_options *options, struct wal_recovered *ret_recovered,
@@ -153,7 +177,7 @@ static enum status replay_log(struct engine *engine, const struct wal_recovered 
 
 /* The records of one tail file that continue the log. */
 static enum status replay_tail(struct engine *engine, unsigned number, uint64_t term, struct error *err) {
-    struct slice piece = slice_of(engine->tails[number], engine->tail_mapped[number]);
+    struct slice piece = slice_of(engine->tails[number], engine->tail_bytes);
     struct slice records = wal_lent_records(piece, term, wal_last_index(engine->wal) + 1);
     enum status status = STATUS_OK;
     while (status == STATUS_OK && records.len > 0) {
@@ -175,7 +199,7 @@ static enum status replay_tail(struct engine *engine, unsigned number, uint64_t 
     return status;
 }
 
-/* Either file may be the older one. */
+/* Any of the files may be the next. */
 static enum status replay_tails(struct engine *engine, uint64_t term, struct error *err) {
     enum status status = STATUS_OK;
     uint64_t before;
@@ -296,9 +320,27 @@ static void start_storage(struct engine *engine) {
 static enum status start_log(struct engine *engine, struct error *err) {
     env_mutex_lock(&engine->lock);
     enum status status = wal_start(engine->wal, err);
-    engine->log_started = status == STATUS_OK;
     env_mutex_unlock(&engine->lock);
     return status;
+}
+
+static enum status check_options(const struct engine_options *options, struct error *err) {
+    if (options->dir == NULL || strlen(options->dir) >= ENGINE_DIR_BYTES) {
+        return error_set(err, STATUS_INVALID, "the engine's directory is missing, or its name longer than %d bytes",
+                         ENGINE_DIR_BYTES - 1);
+    }
+    if (options->log_group_bytes < GROUP_BYTES_MIN || options->log_group_bytes > LIMIT_GROUP_BYTES) {
+        return error_set(err, STATUS_INVALID, "engine option log_group_bytes is %u, not %d to %d",
+                         options->log_group_bytes, GROUP_BYTES_MIN, LIMIT_GROUP_BYTES);
+    }
+    if (options->write_bytes_max < WRITE_BYTES_MIN || options->write_bytes_max > LIMIT_ENTRY_PAYLOAD_BYTES) {
+        return error_set(err, STATUS_INVALID, "engine option write_bytes_max is %u, not %d to %d",
+                         options->write_bytes_max, WRITE_BYTES_MIN, LIMIT_ENTRY_PAYLOAD_BYTES);
+    }
+    if ((unsigned)options->compression > ENGINE_COMPRESSION_ZSTD || options->history_revisions == UINT64_MAX) {
+        return error_set(err, STATUS_INVALID, "engine option compression or history_revisions is out of range");
+    }
+    return STATUS_OK;
 }
 
 static enum status open_parts(struct engine *engine, struct error *err) {
@@ -337,15 +379,9 @@ static enum status open_parts(struct engine *engine, struct error *err) {
 enum status engine__open(const struct engine_options *options, void (*free_env)(struct env *env),
                          struct engine **ret_engine, struct error *err) {
     struct alloc *alloc = options->env->alloc;
-    if (options->dir == NULL || strlen(options->dir) >= ENGINE_DIR_BYTES) {
-        return error_set(err, STATUS_INVALID, "the engine's directory is missing, or its name longer than %d bytes",
-                         ENGINE_DIR_BYTES - 1);
-    }
-    if (options->write_bytes_max < WRITE_BYTES_MIN || options->write_bytes_max > LIMIT_ENTRY_PAYLOAD_BYTES ||
-        options->log_group_bytes < GROUP_BYTES_MIN || options->log_group_bytes > LIMIT_GROUP_BYTES) {
-        return error_set(err, STATUS_INVALID, "write_bytes_max is %u, log_group_bytes %u: %d to %d and %d to %d are possible",
-                         options->write_bytes_max, options->log_group_bytes, WRITE_BYTES_MIN, LIMIT_ENTRY_PAYLOAD_BYTES,
-                         GROUP_BYTES_MIN, LIMIT_GROUP_BYTES);
+    enum status status = check_options(options, err);
+    if (status != STATUS_OK) {
+        return status;
     }
     struct engine *engine = mem_alloc_zero(alloc, sizeof *engine);
     if (engine == NULL) {
@@ -357,8 +393,7 @@ enum status engine__open(const struct engine_options *options, void (*free_env)(
     (void)snprintf(engine->dir, sizeof engine->dir, "%s", options->dir);
     engine->options.dir = engine->dir;
     env_mutex_init(&engine->lock, engine->env);
-    list_init(&engine->snapshots);
-    enum status status = open_parts(engine, err);
+    status = open_parts(engine, err);
     if (status != STATUS_OK) {
         dismantle(engine);
         return status;

@@ -1,5 +1,5 @@
 /*
- * The tail files: `tail-0` and `tail-1`, mapped, the memory that groups of the log form in (wal.h, lent memory). A
+ * The tail files: `tail-0` to `tail-7`, mapped, the memory that groups of the log form in (wal.h, lent memory). A
  * record is in the page cache as soon as it is appended, so it survives the process without a system call. Each file is
  * as long as the largest group, written once with zeroes so that no store ever meets a full disk.
  *
@@ -15,17 +15,11 @@ static void tail_path(char *path, const struct engine *engine, unsigned number) 
 }
 
 /* Zeroes from where the file ends; its size is only ever the whole or what a crash left of making it. */
-static enum status fill(struct engine *engine, struct env_file *file, size_t bytes, size_t *ret_bytes,
-                        struct error *err) {
+static enum status fill(struct engine *engine, struct env_file *file, size_t bytes, struct error *err) {
     uint64_t size_bytes = 0;
     enum status status = env_size(file, &size_bytes, err);
-    if (status != STATUS_OK) {
+    if (status != STATUS_OK || size_bytes >= bytes) {
         return status;
-    }
-    *ret_bytes = bytes;
-    if (size_bytes >= bytes) {
-        *ret_bytes = size_bytes < LIMIT_GROUP_BYTES ? (size_t)size_bytes : LIMIT_GROUP_BYTES;
-        return STATUS_OK;
     }
     uint8_t *zeroes = mem_alloc_zero(engine->alloc, bytes);
     if (zeroes == NULL) {
@@ -46,10 +40,10 @@ enum status engine__tails_open(struct engine *engine, size_t bytes, struct error
         status = env_open(engine->env, path, ENV_OPEN_READ | ENV_OPEN_WRITE | ENV_OPEN_CREATE, &engine->tail_files[i],
                           err);
         if (status == STATUS_OK) {
-            status = fill(engine, engine->tail_files[i], bytes, &engine->tail_mapped[i], err);
+            status = fill(engine, engine->tail_files[i], bytes, err);
         }
         if (status == STATUS_OK) {
-            status = env_map(engine->tail_files[i], engine->tail_mapped[i], &data, err);
+            status = env_map(engine->tail_files[i], bytes, &data, err);
         }
         engine->tails[i] = data;
     }
@@ -59,7 +53,7 @@ enum status engine__tails_open(struct engine *engine, size_t bytes, struct error
 void engine__tails_close(struct engine *engine) {
     for (unsigned i = 0; i < WAL_LENT_COUNT; i++) {
         if (engine->tails[i] != NULL) {
-            env_unmap(engine->tail_files[i], engine->tails[i], engine->tail_mapped[i]);
+            env_unmap(engine->tail_files[i], engine->tails[i], engine->tail_bytes);
         }
         env_close(engine->tail_files[i]);
         engine->tails[i] = NULL;

@@ -1,6 +1,6 @@
 /*
- * The path of a write: a record is encoded straight into the group of the log that is forming, applied to the store
- * from there, and becomes visible; then it is acknowledged, or waits for its group to be durable.
+ * The path of a write: a record is encoded straight into the group of the log that is forming and applied to the store
+ * from there; then it becomes visible and is acknowledged, or waits first for its group to be durable.
  */
 #include "storage/engine_internal.h"
 
@@ -13,14 +13,19 @@ struct write {
 
 /* ---- Room ------------------------------------------------------------------------------------------------------- */
 
+static void note_pause(struct engine *engine, uint64_t waited_us) {
+    if (__builtin_expect(waited_us > 0, 0)) {
+        engine->stalls++;
+        engine->stall_us_total += waited_us;
+        engine->stall_us_max = waited_us > engine->stall_us_max ? waited_us : engine->stall_us_max;
+    }
+}
+
 /* Until a tail file or a memtable is free. */
 static enum status wait_for_room(struct engine *engine, struct error *err) {
     uint64_t since_us = env_clock_us(engine->env);
     enum status status = engine__wait(engine, &engine->room_waiters, 0);
-    uint64_t waited_us = env_clock_us(engine->env) - since_us;
-    engine->stalls++;
-    engine->stall_us_total += waited_us;
-    engine->stall_us_max = waited_us > engine->stall_us_max ? waited_us : engine->stall_us_max;
+    note_pause(engine, env_clock_us(engine->env) - since_us);
     return status == STATUS_OK ? STATUS_OK : engine__failure(engine, err);
 }
 
@@ -52,7 +57,9 @@ static enum status begin(struct engine *engine, size_t bytes, uint8_t **ret_payl
 
 /* ---- Writing ---------------------------------------------------------------------------------------------------- */
 
-static enum status append(struct engine *engine, const struct write *write, uint64_t *ret_index, struct error *err) {
+/* shown: visible on return; else it is the caller's to have it published. */
+static enum status append(struct engine *engine, const struct write *write, bool shown, uint64_t *ret_index,
+                          struct error *err) {
     uint8_t *payload;
     enum status status = begin(engine, write->bytes, &payload, err);
     if (status != STATUS_OK) {
@@ -64,7 +71,10 @@ static enum status append(struct engine *engine, const struct write *write, uint
         memcpy(payload, write->batch.data, write->batch.len);
     }
     uint64_t index = wal_last_index(engine->wal) + 1;
-    status = storage_apply(engine->storage, index, engine->term, slice_of(payload, write->bytes), err);
+    struct slice batch = slice_of(payload, write->bytes);
+    shown = shown && engine->sync_index <= wal_synced_index(engine->wal);
+    status = shown ? storage_apply(engine->storage, index, engine->term, batch, err)
+                   : storage_insert(engine->storage, index, engine->term, batch, err);
     if (status != STATUS_OK) {
         wal_append_cancel(engine->wal);
         return status;
@@ -80,24 +90,38 @@ static bool must_sync(const struct engine *engine, size_t bytes) {
     return bytes + WAL_RECORD_HEADER_BYTES + ENV_BLOCK_BYTES > engine->tail_bytes;
 }
 
+static void pause_writer(struct engine *engine, uint64_t pause_us) {
+    if (__builtin_expect(pause_us > 0, 0)) {
+        env_sleep_us(engine->env, pause_us);
+    }
+}
+
 static enum status perform(struct engine *engine, const struct engine_write_options *options,
                            const struct write *write, struct error *err) {
-    bool sync = (options != NULL && options->sync) || engine->options.sync_every_write;
+    bool sync = (options != NULL && options->sync) || engine->options.sync_every_write ||
+                must_sync(engine, write->bytes);
     uint64_t index = 0;
     env_mutex_lock(&engine->lock);
-    enum status status = append(engine, write, &index, err);
+    enum status status = append(engine, write, !sync, &index, err);
     if (status != STATUS_OK) {
         env_mutex_unlock(&engine->lock);
         return status;
     }
-    if (sync || must_sync(engine, write->bytes)) {
-        return engine__log_sync(engine, index, err); /* unlocks */
+    uint64_t pause_us = storage_pace_us(engine->storage, write->bytes);
+    note_pause(engine, pause_us);
+    if (sync) {
+        engine->sync_index = index;
     }
-    if (__builtin_expect(wal_has_full_group(engine->wal) || engine->log_wanted > wal_synced_index(engine->wal), 0)) {
-        engine__log_kick(engine);
+    if (engine->sync_index > wal_synced_index(engine->wal)) {
+        status = engine__log_sync(engine, engine->sync_index, true, err); /* unlocks */
+    } else {
+        if (__builtin_expect(wal_has_full_group(engine->wal) || engine->log_wanted > wal_synced_index(engine->wal), 0)) {
+            engine__log_kick(engine);
+        }
+        env_mutex_unlock(&engine->lock);
     }
-    env_mutex_unlock(&engine->lock);
-    return STATUS_OK;
+    pause_writer(engine, pause_us);
+    return status;
 }
 
 static enum status perform_one(struct engine *engine, const struct engine_write_options *options,
@@ -150,5 +174,5 @@ enum status engine_write(struct engine *engine, const struct engine_write_option
 
 enum status engine_sync(struct engine *engine, struct error *err) {
     env_mutex_lock(&engine->lock);
-    return engine__log_sync(engine, wal_last_index(engine->wal), err); /* unlocks */
+    return engine__log_sync(engine, wal_last_index(engine->wal), false, err); /* unlocks */
 }

@@ -42,10 +42,11 @@ static void filter_add(struct memtable *memtable, uint64_t hash) {
 }
 
 struct memtable *memtable_new(struct alloc *alloc, size_t bytes_expected) {
-    struct memtable *memtable = mem_alloc_zero(alloc, sizeof *memtable);
+    struct memtable *memtable = mem_alloc_aligned(alloc, NODE_ALIGN, sizeof *memtable);
     if (memtable == NULL) {
         return NULL;
     }
+    memset((void *)memtable, 0, sizeof *memtable);
     memtable->alloc = alloc;
     atomic_init(&memtable->range_deletes, NULL);
     size_t chunk_bytes = bytes_expected / CHUNKS;

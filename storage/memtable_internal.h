@@ -108,14 +108,16 @@ struct memtable_hint {
 };
 
 struct memtable {
-    struct alloc *alloc;
-    _Atomic uintptr_t root; /* the node, and in the low bits how many branches are above each leaf */
+    /* What readers load: it hardly ever changes, so it has a cache line of its own. */
+    _Alignas(
+        NODE_ALIGN) _Atomic uintptr_t root; /* the node, and in the low bits how many branches are above each leaf */
     _Atomic(struct memtable_range_deletes *) range_deletes; /* NULL: none */
     _Atomic uint64_t *filter;                               /* lines of 64 bytes, as in filter.h */
     uint32_t filter_lines;
+    /* The writer's. */
+    _Alignas(NODE_ALIGN) struct alloc *alloc;
     uint64_t revision; /* of the last batch */
     uint64_t entries;
-    uint64_t leaves;
     uint64_t branches;
     struct memtable_hint hint;
     struct heap records;

@@ -101,7 +101,6 @@ bool memtable__tree_init(struct memtable *memtable) {
         return false;
     }
     struct memtable_leaf *leaf = make_leaf(memtable, &(struct memtable_range){NULL, NULL}, 0, NULL, 0);
-    memtable->leaves = 1;
     atomic_init(&memtable->root, (uintptr_t)leaf);
     return true;
 }
@@ -233,7 +232,6 @@ static struct replacement split_leaf(struct memtable *memtable, const struct pat
     if (prev != NULL) {
         atomic_store_explicit(&prev->next, left, memory_order_release);
     }
-    memtable->leaves++;
     bool in_left = path->rank < left_count;
     *hint = (struct memtable_hint){.leaf = in_left ? left : right,
                                    .high = in_left ? left_range.high : right_range.high,

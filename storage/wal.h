@@ -77,7 +77,7 @@ struct wal_options {
     uint8_t cluster_id[WAL_CLUSTER_ID_BYTES];
     uint64_t node_id;                 /* both are in every segment header; a segment of another is refused */
     enum wal_mode mode;
-    uint64_t segment_bytes;           /* multiple of 4096; at least four of the largest entries, checked by wal_open */
+    uint64_t segment_bytes;           /* multiple of 4096; at least four of the largest entries (blocking mode: one) */
     uint32_t entry_payload_bytes_max; /* LIMIT_ENTRY_PAYLOAD_BYTES, smaller in simulations */
     uint32_t group_bytes_max;         /* LIMIT_GROUP_BYTES */
     uint32_t prepared_segments;       /* kept ready ahead of need; at least 1 */
@@ -199,11 +199,11 @@ uint64_t wal_synced_index(const struct wal *wal);
  * ends, whether anybody asked for that or not: recovery takes a good group behind a bad one for proof of damage, and a
  * prefix is what a power loss is to leave.
  *
- * Lent memory. Groups can form in memory that the owner lends, two pieces of it, mapped files say, whose contents
+ * Lent memory. Groups can form in memory that the owner lends, pieces of it, mapped files say, whose contents
  * outlive the process: so a record is safe from the end of the process as soon as it is appended. Which records were
  * left in such a piece, wal_lent_records finds. */
 
-enum { WAL_LENT_COUNT = 2 };
+enum { WAL_LENT_COUNT = 8 };
 
 /* After wal_start. Each piece is aligned to 4096 bytes and as long as wal_group_bytes_max says; it must stay until
  * wal_close's closed ran. */
@@ -214,7 +214,7 @@ size_t wal_group_bytes_max(const struct wal *wal);
  * differ from life to life, or records of an earlier one could pass. */
 struct slice wal_lent_records(struct slice piece, uint64_t term, uint64_t next_index);
 
-/* wal_append_begin and wal_append say STATUS_BUSY while both lent pieces are full and not yet written. */
+/* wal_append_begin and wal_append say STATUS_BUSY while all lent pieces are full and not yet written. */
 
 /* Instead of wal_append_end: nothing was appended. */
 void wal_append_cancel(struct wal *wal);

@@ -14,6 +14,13 @@
  */
 #include "storage/wal_internal.h"
 
+enum {
+    WRITE_AHEAD_BYTES = 512 * 1024,
+    WRITE_AHEAD_GROUP_MAX = 32 * 1024 /* larger ones are few enough */
+};
+
+static uint64_t min_u64(uint64_t a, uint64_t b) { return a < b ? a : b; }
+
 void wal_lend(struct wal *wal, uint8_t *const pieces[WAL_LENT_COUNT]) {
     CHECK(wal->options.mode == WAL_MODE_BLOCKING && wal->started && !wal->pool.has_pieces);
     for (unsigned i = 0; i < WAL_LENT_COUNT; i++) {
@@ -69,9 +76,30 @@ enum status wal_write_take(struct wal *wal) {
     return wal->writing ? STATUS_OK : STATUS_NOT_FOUND;
 }
 
+/* Where nothing was ever written, a small group takes zeroes for its successors along: the first write to a block costs
+ * the file system a journal entry, which every one of them would pay else. The next one overwrites them. */
+static void write_ahead(struct wal *wal) {
+    struct env_io *io = &wal->write_io;
+    struct wal__segment *segment = wal->active;
+    const struct wal__group *group = wal->writing_group;
+    uint64_t end = io->offset + io->len;
+    if (end <= segment->filled_end) {
+        return;
+    }
+    if (group != NULL && io->len <= WRITE_AHEAD_GROUP_MAX) {
+        uint64_t more = min_u64(WRITE_AHEAD_BYTES, group->buffer->capacity) - io->len;
+        more = min_u64(more, segment->bytes - end);
+        memset((uint8_t *)io->data + io->len, 0, more);
+        io->len += more;
+        end += more;
+    }
+    segment->filled_end = end;
+}
+
 void wal_write_run(struct wal *wal) {
     struct env_io *io = &wal->write_io;
     wal__finish_seal(wal);
+    write_ahead(wal);
     io->status = env_fault_point(wal->env, FAULT_WAL_WRITE, &io->error);
     if (io->status == STATUS_OK) {
         io->status = env_pwrite_dsync(io->file, io->data, io->len, io->offset, &io->error);

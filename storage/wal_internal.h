@@ -115,6 +115,7 @@ struct wal__segment {
     uint64_t end;         /* where the next group goes; all before it is sealed */
     uint64_t written_end; /* all before it is durable */
     uint64_t max_index;   /* newest record ever written to it, superseded or not; 0 if none */
+    uint64_t filled_end;  /* blocking mode: all before it was written before, if only with zeroes */
     uint32_t readers;     /* reads under way: not to be deleted */
 };
 
@@ -124,6 +125,7 @@ struct wal__segment_header {
     uint64_t number;
     uint64_t generation;
     uint64_t bytes;
+    uint64_t filled_bytes; /* not on disk: how far it is written when it is made, at least; space for all is reserved */
 };
 
 /* block: WAL_SEGMENT_HEADER_BYTES, all of it written. */

@@ -183,6 +183,7 @@ void wal__write_next(struct wal *wal) {
         }
     }
     if (!wal->writing && (group != NULL || wal->state_dirty)) {
+        wal->starved = wal->options.mode == WAL_MODE_BLOCKING;
         wal__prepare_more(wal); /* it waits for a segment */
     }
 }
@@ -290,6 +291,7 @@ void wal__write_ended(struct wal *wal) {
         return;
     }
     wal__delete_more(wal);
+    wal__prepare_more(wal);
     if (wal->options.mode == WAL_MODE_LOOP) {
         wal->options.synced(wal->options.context, &synced);
     }

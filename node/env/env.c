@@ -195,6 +195,13 @@ enum status env_size(struct env_file *file, uint64_t *ret_size_bytes, struct err
     return file->env->ops->size(file, ret_size_bytes, err);
 }
 
+enum status env_allocate(struct env_file *file, uint64_t size_bytes, struct error *err) {
+    CHECK(size_bytes > 0);
+    return file->env->ops->allocate != NULL
+               ? file->env->ops->allocate(file, size_bytes, err)
+               : error_set(err, STATUS_UNSUPPORTED, "space can't be reserved for %s", file->path);
+}
+
 enum status env_truncate(struct env_file *file, uint64_t size_bytes, struct error *err) {
     return file->env->ops->truncate(file, size_bytes, err);
 }

@@ -278,6 +278,9 @@ MUST_USE enum status env_pwrite_dsync(struct env_file *file, const void *data, s
 MUST_USE enum status env_sync(struct env_file *file, struct error *err);
 MUST_USE enum status env_size(struct env_file *file, uint64_t *ret_size_bytes, struct error *err);
 MUST_USE enum status env_truncate(struct env_file *file, uint64_t size_bytes, struct error *err);
+/* Makes the file at least this long and reserves its space: writing below never meets a full disk. What was not written
+ * reads as zeroes. STATUS_NO_SPACE; STATUS_UNSUPPORTED: not here (nothing changed): write zeroes instead. */
+MUST_USE enum status env_allocate(struct env_file *file, uint64_t size_bytes, struct error *err);
 /* Maps the first len bytes, shared, readable and writable, and loads them. A store is in the page cache at once: it
  * survives the end of the process, but no power loss before env_sync of the file or the kernel's own writing back, page
  * by page in any order. Page-aligned, so that it may be the source of direct writes to another file.
@@ -491,6 +494,8 @@ struct env_ops {
     enum status (*sync)(struct env_file *file, struct error *err);
     enum status (*size)(struct env_file *file, uint64_t *ret_size_bytes, struct error *err);
     enum status (*truncate)(struct env_file *file, uint64_t size_bytes, struct error *err);
+    /* NULL: unsupported. */
+    enum status (*allocate)(struct env_file *file, uint64_t size_bytes, struct error *err);
     enum status (*map)(struct env_file *file, size_t len, void **ret_data, struct error *err);
     void (*unmap)(struct env_file *file, void *data, size_t len);
     enum status (*rename)(struct env *env, const char *from, const char *to, struct error *err);
