@@ -20,7 +20,7 @@
 enum {
     OPERATIONS = 200,
     SMALL_WRITE_BYTES_MAX = 16 * 1024,
-    SMALL_GROUP_BYTES = 8 * 1024,
+    SMALL_GROUP_BYTES = 16 * 1024,
     AFTERWARDS = 24,
     RECOVERY_EVENTS = 60, /* about as many as an opening has */
     RECOVERY_CRASHES_MAX = 2

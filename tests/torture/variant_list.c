@@ -26,7 +26,7 @@ static void one_worker(struct engine_options *options) { options->workers = 1; }
 static void many_workers(struct engine_options *options) { options->workers = 6; }
 static void always_sync(struct engine_options *options) { options->sync_every_write = true; }
 static void no_flush_on_close(struct engine_options *options) { options->flush_on_close = false; }
-static void group_tiny(struct engine_options *options) { options->log_group_bytes = 4 * KIB; }
+static void group_tiny(struct engine_options *options) { options->log_group_bytes = 16 * KIB; }
 static void group_large(struct engine_options *options) { options->log_group_bytes = 256 * KIB; }
 static void segment_large(struct engine_options *options) { options->log_segment_bytes = 16 * MIB; }
 

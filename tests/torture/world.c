@@ -154,7 +154,7 @@ void world_engine_options(struct engine_options *options) {
     options->memtable_bytes = 24 * 1024;
     options->block_bytes = 512;
     options->sst_bytes = 8 * 1024;
-    options->log_group_bytes = 16 * 1024;
+    options->log_group_bytes = 32 * 1024;
     options->write_bytes_max = TORTURE_WRITE_BYTES_MAX;
     options->log_segment_bytes = 1; /* as small as can be */
 }
