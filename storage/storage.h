@@ -153,6 +153,10 @@ MUST_USE enum status storage_publish(struct storage *storage, uint64_t index, ui
 /* All up to here is synced in this node's log and committed: min(synced, committed). A flush beyond it waits. */
 void storage_set_durable(struct storage *storage, uint64_t index);
 
+/* The owner's log has failed, so nothing will be durable any more: no job is started from now on, storage_compact_range
+ * ends with STATUS_FAILED, and `failed` runs, as after a failure of the store's own. Reads go on. */
+void storage_fail(struct storage *storage, const struct error *err);
+
 /* Switches the memtable if anything was applied since the last switch, be it entries without data; `flushed` will tell.
  * If too many wait for their flush already, as soon as one is done. */
 void storage_flush(struct storage *storage);
