@@ -74,10 +74,14 @@ void storage__fail(struct storage *storage, const struct error *err) {
 
 void storage_fail(struct storage *storage, const struct error *err) { storage__fail(storage, err); }
 
+static bool is_full(const struct storage *storage) {
+    return storage->no_space[SPACE_FLUSH] || storage->no_space[SPACE_COMPACTION] || storage->no_space[SPACE_MANIFEST];
+}
+
 void storage__set_space(struct storage *storage, unsigned who, const struct error *err) {
-    bool was_full = storage->no_space[SPACE_FLUSH] || storage->no_space[SPACE_COMPACTION];
+    bool was_full = is_full(storage);
     storage->no_space[who] = err != NULL;
-    bool full = storage->no_space[SPACE_FLUSH] || storage->no_space[SPACE_COMPACTION];
+    bool full = is_full(storage);
     if (full != was_full && !storage->closing && storage->options.space_state != NULL) {
         storage->options.space_state(storage->options.context, full ? err : NULL);
     }

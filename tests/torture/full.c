@@ -155,11 +155,11 @@ bool real_fill(const struct sweep_options *options) {
     (void)snprintf(store, sizeof store, "%s/store", options->dir);
     engine_options_init(&filling.options);
     filling.options.dir = store;
-    filling.options.memtable_bytes = 256 * 1024;
+    filling.options.memtable_bytes = 1024 * 1024;
     filling.options.sst_bytes = 256 * 1024;
     filling.options.write_bytes_max = 64 * 1024;
     filling.options.log_group_bytes = 64 * 1024;
-    filling.options.log_segment_bytes = 1;
+    filling.options.log_segment_bytes = 8 * 1024 * 1024; /* more than is written while the next one is being made */
     enum status status = engine_open(&filling.options, &filling.engine, &err);
     for (unsigned key = 0; status == STATUS_OK && key < FIRST; key++) {
         status = put(&filling, key, 1, &err);
