@@ -291,6 +291,7 @@ static void raise_durable(struct player *player, const struct marks *marks) {
     }
 }
 
+/* If it isn't there, it may yet come: its outcome is unknown, and may be that it happens a little later. */
 void player__resolve_doubt(struct player *player) {
     struct model with = player->now;
     struct found found;
@@ -298,8 +299,8 @@ void player__resolve_doubt(struct player *player) {
         return;
     }
     model_apply(&with, &player->script.operations[player->doubtful]);
-    player->doubt = false;
     if (matches(player, &with, &found)) {
+        player->doubt = false;
         player->now = with;
     } else if (!matches(player, &player->now, &found)) {
         describe(player, &found);

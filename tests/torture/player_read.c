@@ -401,9 +401,7 @@ void player_check_all(struct player *player) {
     struct operation everything = {.kind = OPERATION_SCAN, .from = 0, .to = TORTURE_KEYS, .slot = TORTURE_SLOTS};
     struct source source = source_of(player, &everything);
     player__resolve_doubt(player);
-    if (player->doubt) {
-        return;
-    }
+    player->doubt = false; /* all is quiet: what hasn't come won't */
     for (unsigned place = 0; place < TORTURE_KEYS; place++) {
         get_one(player, &source, place);
     }
