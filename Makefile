@@ -43,8 +43,8 @@ LIB_base := $(call sources,node/base)
 LIB_env := $(call sources,node/env)
 LIB_envos := $(call sources,node/env/os)
 LIB_raft := $(call sources,raft)
-LIB_storage := $(filter-out storage/engine_os.c,$(call sources,storage))
-LIB_engine := storage/engine_os.c
+LIB_storage := $(call sources,storage)
+LIB_engine := $(call sources,storage/os)
 LIB_proto := $(call sources,proto)
 LIB_tls := $(call sources,proto/tls)
 LIB_client := $(call sources,proto/client)
@@ -70,7 +70,7 @@ LD_SERVER := -luring -luv -lssl -lcrypto -lprotobuf-c -linih -ljansson -lsystemd
 LD_CLIENT := -luring -luv -lssl -lcrypto -lprotobuf-c -linih -ljansson -lm
 
 # ---- Programs ----------------------------------------------------------------------------------------------------
-PROGRAMS := $(if $(wildcard node/server/main.c),$(BIN)/holdfastd) $(if $(wildcard node/ctl/main.c),$(BIN)/holdfastctl)
+PROGRAMS := $(if $(wildcard node/server/main.c),$(BIN)/holdfastd) $(if $(wildcard node/ctl/main.c),$(BIN)/holdfastctl) $(BIN)/holdfast-dump
 LIBRARIES := $(if $(LIB_client),$(BIN)/../lib/libholdfast.a $(BIN)/../lib/libholdfast.so.0) $(BIN)/../lib/libholdfast-storage.a
 
 all: $(PROGRAMS) $(LIBRARIES) ## build the daemon, the command line and the client library
@@ -82,6 +82,12 @@ $(BIN)/holdfastd: $(O)/node/server/main.o $(LIBS_SERVER)
 $(BIN)/holdfastctl: $(O)/node/ctl/main.o $(call archive,ctl) $(LIBS_CLIENT)
 	@mkdir -p $(@D)
 	$(call say,LINK)$(link) $(LD_CLIENT)
+
+DUMP_OBJECTS := $(call objects,$(addprefix storage/tools/,dump.c dump_manifest.c dump_sst.c dump_wal.c))
+OBJECTS += $(DUMP_OBJECTS)
+$(BIN)/holdfast-dump: $(DUMP_OBJECTS) $(foreach lib,storage envos env base,$(call archive,$(lib)))
+	@mkdir -p $(@D)
+	$(call say,LINK)$(link) $(LD_SERVER)
 
 # The client library stands alone: its archive holds all that it needs of the folders below it.
 CLIENT_OBJECTS := $(call objects,$(LIB_client) $(LIB_tls) $(LIB_proto) $(LIB_envos) $(LIB_env) $(LIB_base)) $(EXTRA_OBJECTS_proto)
@@ -146,6 +152,7 @@ $(UNIT_TESTS): $(O)/tests/%: $(O)/tests/unit/%.o $(foreach lib,$(LIBS_ALL),$(cal
 	@mkdir -p $(@D)
 	$(call say,LINK)$(link) -lcmocka $(LD_SERVER)
 
+$(O)/tests/test_dump: | $(BIN)/holdfast-dump
 unit-tests: $(UNIT_TESTS)
 
 FUZZERS := $(patsubst tests/fuzz/%.c,$(O)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))

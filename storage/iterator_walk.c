@@ -23,7 +23,7 @@ static inline bool same_key(struct slice a, struct slice b) {
             return false;
         }
     }
-    return memcmp(a.data, b.data, a.len) == 0;
+    return a.len == 0 || memcmp(a.data, b.data, a.len) == 0;
 }
 
 static inline void keep_key(struct iterator_walk *walk, struct slice key) {
