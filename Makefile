@@ -142,6 +142,10 @@ $(BIN)/holdfast-torture: $(call objects,$(TORTURE)) $(LIBS_TORTURE)
 	@mkdir -p $(@D)
 	$(call say,LINK)$(link) $(LD_SERVER)
 OBJECTS += $(call objects,$(TORTURE))
+# Needs libfuse3-dev, which building and running Holdfast doesn't.
+$(BIN)/holdfast-power-disk: tests/torture/power/disk.c Makefile
+	@mkdir -p $(@D)
+	$(call say,LINK)$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $< $$(pkg-config --cflags --libs fuse3)
 
 # ---- Tests -------------------------------------------------------------------------------------------------------
 UNIT_SOURCES := $(wildcard tests/unit/test_*.c)

@@ -161,7 +161,6 @@ static void live_damaged(void *context) {
 
 /* ---- The sweep -------------------------------------------------------------------------------------------------- */
 
-
 static void flip(struct world *world, struct pool *pool, const struct file *file, uint64_t offset) {
     damaged = file;
     sim_disk_reseed(world->node, offset * 31 + file->size_bytes);
@@ -182,8 +181,9 @@ static void sweep_file(struct pool *pool, const struct sweep_options *options, s
         uint64_t point = (uint64_t)number << 32 | offset;
         bool chosen = options->only == UINT64_MAX ? (place + number) % options->stride == 0 : point == options->only;
         place++;
-        (void)snprintf(label, sizeof label, "holdfast-torture corruption --seed %" PRIu64 " --only %" PRIu64 " (%s, %" PRIu64
-                       ")", seed, point, file->name, offset);
+        (void)snprintf(label, sizeof label,
+                       "holdfast-torture corruption --seed %" PRIu64 " --only %" PRIu64 " (%s, %" PRIu64 ")", seed,
+                       point, file->name, offset);
         if (chosen && pool_child(pool, label)) {
             flip(world, pool, file, offset);
             pool_child_done();
@@ -202,7 +202,8 @@ bool sweep_corruption(const struct sweep_options *options) {
         world_begin(world, FIRST_LIFE, true);
         world_run(world);
         world_begin(world, SECOND_LIFE, true);
-        while (world->torture.players[0].position < FIRST_LIFE + SECOND_LIFE - 5) {
+        const struct player *player = &world->torture.players[0];
+        while (player->position < FIRST_LIFE + SECOND_LIFE - 5 || player->begun != player->acknowledged) {
             (void)world_step(world);
         }
         world_crash(world, SIM_CRASH_PROCESS);

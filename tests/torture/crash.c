@@ -90,8 +90,8 @@ static void sweep_seed(struct pool *pool, const struct sweep_options *options, u
         seen = world->events;
         bool chosen = options->only == UINT64_MAX ? (seen + seed) % options->stride == 0 : seen == options->only;
         for (uint32_t fate = 0; chosen && fate < options->fates; fate++) {
-            (void)snprintf(label, sizeof label, "holdfast-torture crash --seed %" PRIu64 " --only %" PRIu64
-                           " (fate %u)", seed, seen, fate);
+            (void)snprintf(label, sizeof label,
+                           "holdfast-torture crash --seed %" PRIu64 " --only %" PRIu64 " (fate %u)", seed, seen, fate);
             if (pool_child(pool, label)) {
                 crash_here(world, pool, seed, fate);
                 pool_child_done();

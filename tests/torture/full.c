@@ -40,8 +40,7 @@ static enum status put(struct filling *filling, unsigned key, uint32_t version, 
     char name[32];
     uint8_t value[VALUE_BYTES];
     make_pair(key, version, name, value);
-    enum status status =
-        engine_put(filling->engine, NULL, slice_of_string(name), slice_of(value, sizeof value), err);
+    enum status status = engine_put(filling->engine, NULL, slice_of_string(name), slice_of(value, sizeof value), err);
     if (status == STATUS_OK) {
         filling->values[key] = version;
     }

@@ -133,10 +133,11 @@ static bool read_everything(struct player *player, struct found *found) {
     for (; status == STATUS_OK; status = engine_iterator_next(iterator, &err)) {
         unsigned place = script_place(player->script.actor, engine_iterator_key(iterator));
         if (place == TORTURE_KEYS || found->digests[place] != 0) {
-            torture_fail(player->torture, player, "after a restart there is a key that was never written, or one twice");
+            torture_fail(player->torture, player,
+                         "after a restart there is a key that was never written, or one twice");
         }
         struct slice value;
-        status = player__value(iterator, &value, &err);
+        status = engine_iterator_value(iterator, &value, &err);
         if (status != STATUS_OK) {
             break;
         }
@@ -159,9 +160,8 @@ static bool matches(struct player *player, const struct model *model, const stru
 static void describe(struct player *player, const struct found *found) {
     for (unsigned place = 0; place < TORTURE_KEYS; place++) {
         uint32_t id = 0;
-        for (uint32_t i = TORTURE_EFFECTS_MAX; found->digests[place] != 0 && id == 0 &&
-                                               i < (player->begun + 1) * TORTURE_EFFECTS_MAX;
-             i++) {
+        for (uint32_t i = TORTURE_EFFECTS_MAX;
+             found->digests[place] != 0 && id == 0 && i < (player->begun + 1) * TORTURE_EFFECTS_MAX; i++) {
             id = player__digest(player, i) == found->digests[place] ? i : 0;
         }
         struct model least;
@@ -204,8 +204,8 @@ void player_adopt(struct player *player, uint32_t least) {
         }
         if (writes == player->begun || position == player->script.count) {
             describe(player, &found);
-            torture_fail(player->torture, player, "what is there isn't what writes 1 to n left, for any n from %u to %u", least,
-                         player->begun);
+            torture_fail(player->torture, player,
+                         "what is there isn't what writes 1 to n left, for any n from %u to %u", least, player->begun);
         }
         model_apply(&model, &player->script.operations[position++]);
         writes++;
@@ -366,7 +366,8 @@ static void perform_sync(struct player *player, bool flush) {
     struct marks marks;
     error_clear(&err);
     take_marks(player, &marks);
-    enum status status = flush ? engine_flush(player->torture->engine, &err) : engine_sync(player->torture->engine, &err);
+    enum status status =
+        flush ? engine_flush(player->torture->engine, &err) : engine_sync(player->torture->engine, &err);
     if (!player_failed(player, status, &err, flush ? "a flush" : "a sync")) {
         raise_durable(player, &marks);
     } else if (status == STATUS_FAILED || status == STATUS_IO) {
@@ -379,11 +380,7 @@ static void perform_compact(struct player *player, const struct operation *opera
     struct bounds bounds;
     error_clear(&err);
     player__bounds(player, operation->from, operation->to, &bounds);
-#ifdef TORTURE_NEW
     enum status status = engine_compact_range(player->torture->engine, bounds.lower, bounds.upper, &err);
-#else
-    enum status status = engine_flush(player->torture->engine, &err);
-#endif
     (void)player_failed(player, status, &err, "a compaction");
 }
 

@@ -22,15 +22,15 @@
 struct player {
     struct torture *torture;
     struct script script;
-    struct model now;    /* as this life must show it */
-    uint32_t position;   /* next operation */
-    uint32_t begun;      /* writes handed to the engine */
+    struct model now;  /* as this life must show it */
+    uint32_t position; /* next operation */
+    uint32_t begun;    /* writes handed to the engine */
     uint32_t acknowledged;
     uint32_t durable;
     uint32_t durable_before; /* the last sync but one */
-    bool adopted; /* this life: the numbers above and below tell of it */
-    bool refused; /* writes are refused from now on */
-    bool doubt;   /* the write at `doubtful` failed, and what it did couldn't be read yet */
+    bool adopted;            /* this life: the numbers above and below tell of it */
+    bool refused;            /* writes are refused from now on */
+    bool doubt;              /* the write at `doubtful` failed, and what it did couldn't be read yet */
     uint32_t doubtful;
     uint64_t answers; /* digest of everything that was read, to compare runs */
     struct {
@@ -78,8 +78,8 @@ void player_forget(struct player *player);
 /* Everything that the player's keys hold, by gets and by iterators both ways, against the model. */
 void player_check_all(struct player *player);
 
-/* How many keys can't be read because something is CORRUPT, by gets and by iterators; `file` must be in the message. All
- * that can be read is right. */
+/* How many keys can't be read because something is CORRUPT, by gets and by iterators; `file` must be in the message.
+ * All that can be read is right. */
 unsigned player_count_damaged(struct player *player, const char *file);
 
 /* What tells of a failure that was allowed to happen; anything else ends the process. True if the call failed. */

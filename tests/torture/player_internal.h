@@ -21,8 +21,6 @@ uint64_t player__digest_of(struct slice value);
 /* Looks again whether the write that failed is there. */
 void player__resolve_doubt(struct player *player);
 
-enum status player__value(struct engine_iterator *iterator, struct slice *ret_value, struct error *err);
-
 /* Performs what only reads, and compares. */
 void player__read(struct player *player, const struct operation *operation);
 

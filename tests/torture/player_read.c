@@ -21,32 +21,6 @@ void player__bounds(const struct player *player, unsigned from, unsigned to, str
     bounds->upper = player__end_key(player, to, bounds->bytes[1]);
 }
 
-#ifdef TORTURE_NEW
-enum status player__value(struct engine_iterator *iterator, struct slice *ret_value, struct error *err) {
-    return engine_iterator_value(iterator, ret_value, err);
-}
-#else
-enum status player__value(struct engine_iterator *iterator, struct slice *ret_value, struct error *err) {
-    (void)err;
-    *ret_value = engine_iterator_value(iterator);
-    return STATUS_OK;
-}
-static enum status engine_multi_get(struct engine *engine, const struct engine_read_options *options, size_t count,
-                                    const struct slice *keys, struct engine_value *values, enum status *statuses,
-                                    struct error *err) {
-    for (size_t i = 0; i < count; i++) {
-        statuses[i] = engine_get(engine, options, keys[i], &values[i], err);
-        if (statuses[i] != STATUS_OK && statuses[i] != STATUS_NOT_FOUND) {
-            while (i-- > 0) {
-                engine_value_release(&values[i]);
-            }
-            return STATUS_NO_MEMORY;
-        }
-    }
-    return STATUS_OK;
-}
-#endif
-
 struct source {
     const struct engine_snapshot *snapshot; /* NULL: the newest */
     const struct model *model;
@@ -85,8 +59,8 @@ static void get_one(struct player *player, const struct source *source, unsigned
     struct error err;
     uint8_t bytes[TORTURE_KEY_BYTES_MAX];
     error_clear(&err);
-    enum status status = engine_get(player->torture->engine, &options,
-                                    script_key(player->script.actor, place, bytes), &value, &err);
+    enum status status =
+        engine_get(player->torture->engine, &options, script_key(player->script.actor, place, bytes), &value, &err);
     if (status == STATUS_NOT_FOUND || !player_failed(player, status, &err, "a get")) {
         compare_value(player, source, place, status, value.bytes);
     }
@@ -117,8 +91,9 @@ static bool walk_begin(struct walk *walk, struct player *player, const struct op
     walk->place = TORTURE_KEYS;
     walk->failed = false;
     player__bounds(player, walk->from, walk->to, &walk->bounds);
-    const struct engine_iterator_options options = {
-        .snapshot = walk->source.snapshot, .lower = walk->bounds.lower, .upper = walk->bounds.upper};
+    const struct engine_iterator_options options = {.snapshot = walk->source.snapshot,
+                                                    .lower = walk->bounds.lower,
+                                                    .upper = walk->bounds.upper};
     error_clear(&err);
     return !player_failed(player, engine_iterator_new(player->torture->engine, &options, &walk->iterator, &err), &err,
                           "an iterator");
@@ -138,19 +113,20 @@ static void walk_compare(struct walk *walk, unsigned want, enum status status, c
         place = script_place(player->script.actor, engine_iterator_key(walk->iterator));
         struct slice value;
         struct error value_err;
-        if (player_failed(player, player__value(walk->iterator, &value, &value_err), &value_err, "a value")) {
+        if (player_failed(player, engine_iterator_value(walk->iterator, &value, &value_err), &value_err, "a value")) {
             walk->failed = true;
             return;
         }
         digest = player__digest_of(value);
     }
     if (place != want) {
-        torture_fail(player->torture, player, "%s of an iterator over [%u, %u)%s from %u leads to %u; %u is right", what, walk->from,
-                     walk->to, walk->source.snapshot != NULL ? " at a snapshot" : "", walk->place, place, want);
+        torture_fail(player->torture, player, "%s of an iterator over [%u, %u)%s from %u leads to %u; %u is right",
+                     what, walk->from, walk->to, walk->source.snapshot != NULL ? " at a snapshot" : "", walk->place,
+                     place, want);
     }
     if (want != TORTURE_KEYS && digest != player__digest(player, walk->source.model->ids[want])) {
-        torture_fail(player->torture, player, "%s of an iterator over [%u, %u)%s shows a wrong value at key %u", what, walk->from,
-                     walk->to, walk->source.snapshot != NULL ? " at a snapshot" : "", want);
+        torture_fail(player->torture, player, "%s of an iterator over [%u, %u)%s shows a wrong value at key %u", what,
+                     walk->from, walk->to, walk->source.snapshot != NULL ? " at a snapshot" : "", want);
     }
     walk->place = want;
     note_answer(player, place, digest);
@@ -188,7 +164,6 @@ static void scan_forward(struct player *player, const struct operation *operatio
     }
 }
 
-#ifdef TORTURE_NEW
 static void walk_last(struct walk *walk) {
     struct error err;
     unsigned want = model_next(walk->source.model, (int)walk->to - 1, -1, walk->from, walk->to);
@@ -220,7 +195,6 @@ static void scan_backward(struct player *player, const struct operation *operati
         engine_iterator_free(walk.iterator);
     }
 }
-#endif
 
 enum { WALK_MOVES = 24 };
 
@@ -237,7 +211,6 @@ static void walk_about(struct player *player, const struct operation *operation)
         switch (random_below(&random, stands ? 12 : 4)) {
         case 0: walk_first(&walk); break;
         case 1: walk_seek(&walk, place); break;
-#ifdef TORTURE_NEW
         case 2: walk_last(&walk); break;
         case 3: walk_seek_for_prev(&walk, place); break;
         case 4:
@@ -245,11 +218,6 @@ static void walk_about(struct player *player, const struct operation *operation)
         case 6:
         case 7: walk_prev(&walk); break;
         default: walk_next(&walk); break;
-#else
-        case 2: walk_first(&walk); break;
-        case 3: walk_seek(&walk, place); break;
-        default: walk_next(&walk); break;
-#endif
         }
     }
     engine_iterator_free(walk.iterator);
@@ -316,8 +284,8 @@ static unsigned count_damaged_gets(struct player *player, const char *file) {
         struct error err;
         memset(&value, 0, sizeof value);
         error_clear(&err);
-        enum status status = engine_get(player->torture->engine, NULL, script_key(player->script.actor, place, bytes),
-                                        &value, &err);
+        enum status status =
+            engine_get(player->torture->engine, NULL, script_key(player->script.actor, place, bytes), &value, &err);
         if (is_damage(player, status, &err, file)) {
             damaged++;
             continue;
@@ -339,7 +307,8 @@ static bool scan_step(struct walk *walk, enum status status, const struct error 
     if (is_damage(player, status, err, file)) {
         return false;
     }
-    if (status == STATUS_OK && is_damage(player, player__value(walk->iterator, &value, &value_err), &value_err, file)) {
+    if (status == STATUS_OK &&
+        is_damage(player, engine_iterator_value(walk->iterator, &value, &value_err), &value_err, file)) {
         return false;
     }
     int from = walk->place == TORTURE_KEYS ? (step > 0 ? 0 : TORTURE_KEYS - 1) : (int)walk->place + step;
@@ -360,7 +329,6 @@ unsigned player_count_damaged(struct player *player, const char *file) {
         }
         engine_iterator_free(walk.iterator);
     }
-#ifdef TORTURE_NEW
     if (walk_begin(&walk, player, &everything)) {
         bool goes_on = scan_step(&walk, engine_iterator_last(walk.iterator, &err), &err, file, -1);
         while (goes_on) {
@@ -368,7 +336,6 @@ unsigned player_count_damaged(struct player *player, const char *file) {
         }
         engine_iterator_free(walk.iterator);
     }
-#endif
     return damaged;
 }
 
@@ -385,12 +352,10 @@ void player__read(struct player *player, const struct operation *operation) {
     case OPERATION_MULTI_GET: multi_get(player, operation); break;
     case OPERATION_WALK: walk_about(player, operation); break;
     case OPERATION_SCAN:
-#ifdef TORTURE_NEW
         if (operation->salt % 2 == 0) {
             scan_backward(player, operation);
             break;
         }
-#endif
         scan_forward(player, operation);
         break;
     default: CHECK(false);
@@ -406,7 +371,5 @@ void player_check_all(struct player *player) {
         get_one(player, &source, place);
     }
     scan_forward(player, &everything);
-#ifdef TORTURE_NEW
     scan_backward(player, &everything);
-#endif
 }

@@ -1,7 +1,7 @@
 /*
  * Runs in processes of their own, forked from a world that stands still: each child goes its own way from there (a
- * crash, a fault, a flipped bit) and ends. So a sweep costs one pass plus what comes behind each point, and a child that
- * dies takes nothing with it.
+ * crash, a fault, a flipped bit) and ends. So a sweep costs one pass plus what comes behind each point, and a child
+ * that dies takes nothing with it.
  *
  *   pool_init -> { pool_child ? ...work..., pool_child_done : go on } ... -> pool_wait -> pool_report
  *

@@ -130,7 +130,8 @@ bool real_verify(const struct sweep_options *options) {
     uint64_t durable = state->durable;
     open_and_adopt(&torture, options, state);
     engine_close(torture.engine);
-    printf("%u writes are there: %" PRIu64 " durable, %" PRIu64 " acknowledged, %" PRIu64 " begun; %" PRIu64 " checks\n",
+    printf("%u writes are there: %" PRIu64 " durable, %" PRIu64 " acknowledged, %" PRIu64 " begun; %" PRIu64
+           " checks\n",
            torture.players[0].acknowledged, durable, acknowledged, begun, torture.checks);
     return true;
 }

@@ -94,12 +94,6 @@ struct slice script_value(const struct script *script, uint32_t id, uint8_t out[
 
 /* ---- Operations ------------------------------------------------------------------------------------------------- */
 
-#ifdef TORTURE_NO_RANGES
-enum { NO_RANGES = 1 };
-#else
-enum { NO_RANGES = 0 };
-#endif
-
 static enum operation_kind draw_kind(struct random *random, const struct script_profile *profile) {
     unsigned sum = 0;
     for (unsigned kind = 0; kind < OPERATION_KINDS; kind++) {
@@ -110,7 +104,7 @@ static enum operation_kind draw_kind(struct random *random, const struct script_
     while (drawn >= profile->weights[kind]) {
         drawn -= profile->weights[kind++];
     }
-    return NO_RANGES && kind == OPERATION_DELETE_RANGE ? OPERATION_DELETE : (enum operation_kind)kind;
+    return (enum operation_kind)kind;
 }
 
 void script_make(struct script *script, unsigned actor, uint64_t seed, const struct script_profile *profile,
@@ -118,8 +112,8 @@ void script_make(struct script *script, unsigned actor, uint64_t seed, const str
     struct random random;
     CHECK(actor < TORTURE_ACTORS_MAX);
     random_seed(&random, seed * TORTURE_ACTORS_MAX + actor);
-    *script = (struct script){
-        .actor = actor, .seed = seed, .profile = *profile, .count = count, .operations = operations};
+    *script =
+        (struct script){.actor = actor, .seed = seed, .profile = *profile, .count = count, .operations = operations};
     for (uint32_t i = 0; i < count; i++) {
         struct operation *operation = &operations[i];
         operation->kind = draw_kind(&random, profile);
@@ -135,9 +129,9 @@ void script_make(struct script *script, unsigned actor, uint64_t seed, const str
 }
 
 const char *operation_text(const struct operation *operation, char text[96]) {
-    static const char *const names[OPERATION_KINDS] = {
-        "put",     "delete",   "delete-range", "batch", "sync",      "flush", "compact",
-        "snapshot", "release", "get",          "multi-get", "scan", "walk"};
+    static const char *const names[OPERATION_KINDS] = {"put",       "delete",  "delete-range", "batch",   "sync",
+                                                       "flush",     "compact", "snapshot",     "release", "get",
+                                                       "multi-get", "scan",    "walk"};
     (void)snprintf(text, 96, "%s [%u, %u) slot %u%s%s%.0u", names[operation->kind], operation->from, operation->to,
                    operation->slot, operation->sync ? " sync" : "", operation->write != 0 ? " write " : "",
                    operation->write);
@@ -149,7 +143,7 @@ const char *operation_text(const struct operation *operation, char text[96]) {
 static struct effect draw_effect(struct random *random, uint32_t id) {
     struct effect effect = {.id = id, .from = (unsigned)random_below(random, TORTURE_KEYS)};
     uint64_t drawn = random_below(random, 8);
-    effect.kind = drawn < 5 ? EFFECT_PUT : drawn < 7 || NO_RANGES ? EFFECT_DELETE : EFFECT_DELETE_RANGE;
+    effect.kind = drawn < 5 ? EFFECT_PUT : drawn < 7 ? EFFECT_DELETE : EFFECT_DELETE_RANGE;
     effect.to = effect.from + 1 + (unsigned)random_below(random, 8);
     effect.to = effect.to < TORTURE_KEYS ? effect.to : TORTURE_KEYS;
     return effect;

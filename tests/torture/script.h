@@ -50,9 +50,9 @@ enum operation_kind {
 struct operation {
     enum operation_kind kind;
     bool sync;
-    unsigned from; /* keys, by their place in the order */
-    unsigned to;   /* behind from, or TORTURE_KEYS: no bound */
-    unsigned slot; /* TORTURE_SLOTS: none */
+    unsigned from;  /* keys, by their place in the order */
+    unsigned to;    /* behind from, or TORTURE_KEYS: no bound */
+    unsigned slot;  /* TORTURE_SLOTS: none */
     bool dead;      /* left out; a write that surely failed: it has no effects */
     uint32_t write; /* number of the write; 0: it writes nothing */
     uint64_t salt;

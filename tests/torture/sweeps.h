@@ -8,9 +8,9 @@
 struct sweep_options {
     uint64_t first_seed;
     uint64_t seeds;
-    uint64_t stride;   /* 1: every point; n: every n-th */
-    uint32_t fates;    /* of each point: power losses drawn differently */
-    uint64_t only;     /* this point; UINT64_MAX: all */
+    uint64_t stride; /* 1: every point; n: every n-th */
+    uint32_t fates;  /* of each point: power losses drawn differently */
+    uint64_t only;   /* this point; UINT64_MAX: all */
     unsigned processes;
     const char *dir;   /* of real stores */
     const char *state; /* the file that says what was acknowledged */
@@ -22,7 +22,6 @@ bool sweep_io_faults(const struct sweep_options *options);   /* faults.c */
 bool sweep_allocations(const struct sweep_options *options); /* faults.c */
 bool sweep_corruption(const struct sweep_options *options);  /* corruption.c */
 bool sweep_variants(const struct sweep_options *options);    /* variants.c */
-
 
 /* real.c: on a real disk, in processes that are killed from outside. */
 bool real_write(const struct sweep_options *options);

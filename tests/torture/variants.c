@@ -152,7 +152,8 @@ static void print_left(const struct variant *variant, uint64_t seed, const bool 
     static struct operation operations[OPERATIONS];
     char text[96];
     script_make(&script, 0, seed, &profile, operations, OPERATIONS);
-    (void)fprintf(stderr, "the shortest list for variant %s, seed %" PRIu64 " (the engine is opened again before %d):\n",
+    (void)fprintf(stderr,
+                  "the shortest list for variant %s, seed %" PRIu64 " (the engine is opened again before %d):\n",
                   variant->name, seed, OPERATIONS / 2);
     for (uint32_t i = 0; i < end; i++) {
         if (!left_out[i]) {
@@ -173,8 +174,8 @@ static void minimize(const struct variant *variant, uint64_t seed, uint32_t posi
     memcpy(attempt, left_out, sizeof attempt);
     unsigned runs = 1;
     if (!still_fails(&run)) {
-        (void)fprintf(stderr, "variant %s, seed %" PRIu64 ": not so again with operations 0 to %u alone\n", variant->name,
-                      seed, position);
+        (void)fprintf(stderr, "variant %s, seed %" PRIu64 ": not so again with operations 0 to %u alone\n",
+                      variant->name, seed, position);
         return;
     }
     for (uint32_t chunk = end / 2; chunk > 0 && runs < MINIMIZE_RUNS_MAX; chunk /= 2) {
@@ -231,7 +232,7 @@ bool sweep_variants(const struct sweep_options *options) {
     for (uint64_t seed = options->first_seed; seed < options->first_seed + options->seeds; seed++) {
         memset(outcomes, 0, bytes);
         for (unsigned i = 0; i < variant_count && !pool_has_failed(&pool); i++) {
-            if (options->only != UINT64_MAX && i != options->only) {
+            if (options->only != UINT64_MAX ? i != options->only : i % options->stride != 0) {
                 outcomes[i].done = true;
                 continue;
             }

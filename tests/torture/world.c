@@ -7,7 +7,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { STEPS_MAX = 20 * 1000 * 1000, OPEN_TRIES_MAX = 8, POLL_US = 200, MENDED_US = 3 * 1000 * 1000, LIFE_US_MAX = 600 * 1000 * 1000, REST_US = 100 * 1000 };
+enum {
+    STEPS_MAX = 20 * 1000 * 1000,
+    OPEN_TRIES_MAX = 8,
+    POLL_US = 200,
+    MENDED_US = 3 * 1000 * 1000,
+    LIFE_US_MAX = 600 * 1000 * 1000,
+    REST_US = 100 * 1000
+};
 
 static const uint64_t DISK_BYTES = (uint64_t)4096 * MIB;
 

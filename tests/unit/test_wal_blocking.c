@@ -221,7 +221,7 @@ static void test_wal_blocking_both_pieces_full_is_busy(void **state) {
     (void)state;
     struct world world;
     world_init(&world, 7);
-    world.harness->options.prepared_segments = 4; /* no lack of those */
+    world.harness->options.segment_bytes = 1024 * 1024; /* no lack of those */
     up(&world);
     uint64_t index = 1;
     enum status status = STATUS_OK;
