@@ -200,7 +200,7 @@ struct storage {
     bool broken;       /* `failed` has run: no more jobs */
     bool flush_wanted; /* by storage_flush, when there was no room to switch */
     bool no_space[SPACE_COUNT];
-    atomic_bool stop;  /* compactions under way give up: any worker */
+    atomic_bool stop; /* compactions under way give up: any worker */
     void (*closed)(void *context);
     void *closed_context;
 
@@ -291,8 +291,6 @@ void storage__compaction_end(struct storage *storage, struct compaction_job *job
 void storage__compaction_run(struct env_work *work);
 /* Lets go of the tables that compactions leave alone, all or those that are obsolete. */
 void storage__unblock(struct storage *storage, bool all);
-/* When the next of them may be tried; UINT64_MAX. */
-uint64_t storage__unblock_at(struct storage *storage);
 /* The next step of the compaction asked for by hand; STATUS_NOT_FOUND: none now. */
 MUST_USE enum status storage__compact_range_pick(struct storage *storage, const struct compaction_pick *pick,
                                                  struct compaction_plan *ret_plan);

@@ -125,7 +125,7 @@ static void judge_content(struct world *world) {
     } else {
         model_after(&player->now, &player->script, player->acknowledged);
         unreadable = player_count_damaged(player, damaged->name);
-        if (unreadable > TORTURE_KEYS / 2) {
+        if (unreadable > TORTURE_KEYS * 4 / 5) {
             torture_fail(torture, player, "one byte of %s makes %u of %u keys unreadable", damaged->name, unreadable,
                          TORTURE_KEYS);
         }
