@@ -135,6 +135,18 @@ $(BIN)/holdfast-kvbench: $(call objects,$(KVBENCH)) $(BIN)/../lib/libholdfast-st
 	$(call say,LINK)$(link) $(LD_ENGINE) -lleveldb -lrocksdb
 OBJECTS += $(call objects,$(KVBENCH))
 
+# What tries to break the engine: the simulated world and the real one.
+TORTURE := $(call sources,tests/torture)
+LIBS_TORTURE := $(foreach lib,sim engine server proto storage raft envos env base,$(call archive,$(lib)))
+$(BIN)/holdfast-torture: $(call objects,$(TORTURE)) $(LIBS_TORTURE)
+	@mkdir -p $(@D)
+	$(call say,LINK)$(link) $(LD_SERVER)
+OBJECTS += $(call objects,$(TORTURE))
+# Needs libfuse3-dev, which building and running Holdfast doesn't.
+$(BIN)/holdfast-power-disk: tests/torture/power/disk.c Makefile
+	@mkdir -p $(@D)
+	$(call say,LINK)$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $< $$(pkg-config --cflags --libs fuse3)
+
 # ---- Tests -------------------------------------------------------------------------------------------------------
 UNIT_SOURCES := $(wildcard tests/unit/test_*.c)
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(O)/tests/%,$(UNIT_SOURCES))

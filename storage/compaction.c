@@ -64,6 +64,18 @@ static void block(struct storage *storage, struct sst *sst) {
     storage__wake_at(storage, blocked->until_us);
 }
 
+/* When the first of those that wait may be tried again; UINT64_MAX: none waits. */
+static uint64_t next_unblocking(const struct storage *storage) {
+    uint64_t earliest_us = UINT64_MAX;
+    for (uint32_t i = 0; i < storage->blocked_count; i++) {
+        const struct blocked_table *blocked = &storage->blocked[i];
+        if (blocked->is_waiting && blocked->until_us < earliest_us) {
+            earliest_us = blocked->until_us;
+        }
+    }
+    return earliest_us;
+}
+
 void storage__unblock(struct storage *storage, bool all) {
     uint64_t now_us = env_now_us(storage->loop);
     for (uint32_t i = storage->blocked_count; i-- > 0;) {
@@ -76,17 +88,10 @@ void storage__unblock(struct storage *storage, bool all) {
             storage->pick_wanted = true;
         }
     }
-}
-
-uint64_t storage__unblock_at(struct storage *storage) {
-    uint64_t earliest_us = UINT64_MAX;
-    for (uint32_t i = 0; i < storage->blocked_count; i++) {
-        const struct blocked_table *blocked = &storage->blocked[i];
-        if (blocked->is_waiting && blocked->until_us < earliest_us) {
-            earliest_us = blocked->until_us;
-        }
+    uint64_t next_us = next_unblocking(storage);
+    if (next_us != UINT64_MAX) {
+        storage__wake_at(storage, next_us); /* those whose time is later than that of what woke us */
     }
-    return earliest_us;
 }
 
 /* ---- The end ------------------------------------------------------------------------------------------------- */

@@ -7,7 +7,28 @@
  */
 
 static void log_failed(void *context, const struct error *err) { engine__fail(context, err); }
-static void log_writable(void *context) { engine__log_kick(context); }
+/* Writers that wait for room find out. */
+static void log_space(void *context, const struct error *err) {
+    struct engine *engine = context;
+    engine->log_full = err != NULL && err->code == STATUS_NO_SPACE;
+    engine__wake(&engine->room_waiters, UINT64_MAX, STATUS_OK);
+    engine__wake(&engine->flush_waiters, UINT64_MAX, STATUS_OK); /* they look again */
+}
+
+static void tables_space(void *context, const struct error *err) {
+    struct engine *engine = context;
+    engine->tables_full = err != NULL;
+    engine__wake(&engine->room_waiters, UINT64_MAX, STATUS_OK);
+    if (err != NULL) {
+        engine__wake(&engine->flush_waiters, UINT64_MAX, STATUS_NO_SPACE);
+    }
+}
+
+static void log_writable(void *context) {
+    struct engine *engine = context;
+    engine__wake(&engine->room_waiters, UINT64_MAX, STATUS_OK);
+    engine__log_kick(engine);
+}
 
 /* The memtable is being switched: its flush will wait for the log to be durable up to here. */
 static void fill_frontier(void *context, struct storage_frontier *frontier) {
@@ -37,14 +58,21 @@ void engine__set_callbacks(struct engine *engine, struct wal_options *log, struc
     log->context = engine;
     log->failed = log_failed;
     log->writable = log_writable;
+    log->prepare_state = log_space;
     storage->context = engine;
     storage->fill_frontier = fill_frontier;
     storage->flushed = flushed;
     storage->can_apply = can_apply;
     storage->failed = storage_failed;
+    storage->space_state = tables_space;
 }
 
 /* ---- Flushing --------------------------------------------------------------------------------------------------- */
+
+/* A table can't be written, or the log that must be durable first. */
+static bool is_full(const struct engine *engine) {
+    return engine->tables_full || (engine->log_full && engine->log_wanted > wal_synced_index(engine->wal));
+}
 
 enum status engine_flush(struct engine *engine, struct error *err) {
     enum status status = STATUS_OK;
@@ -56,10 +84,12 @@ enum status engine_flush(struct engine *engine, struct error *err) {
     while (!engine->failed && status == STATUS_OK && storage_frontier(engine->storage)->index < index) {
         engine->log_wanted = index > engine->log_wanted ? index : engine->log_wanted;
         engine__log_kick(engine);
-        status = engine__wait(engine, &engine->flush_waiters, index);
+        status = is_full(engine) ? STATUS_NO_SPACE : engine__wait(engine, &engine->flush_waiters, index);
     }
     if (engine->failed) {
         status = engine__failure(engine, err);
+    } else if (status == STATUS_NO_SPACE) {
+        status = error_set(err, status, "the disk of %s is full: it is tried again every second", engine->dir);
     }
     env_mutex_unlock(&engine->lock);
     return status;

@@ -28,7 +28,8 @@
  * Failure. Every call that touches the disk returns a status and explains it in *err (which may be NULL). When the log
  * or the manifest can't be written, the outcome of that write is unknown, and all later writes are refused with
  * STATUS_FAILED; reads go on. Close, find the reason, open again. On a full disk writes are refused with
- * STATUS_NO_SPACE until there is room again.
+ * STATUS_NO_SPACE until there is room again; single deletes and range deletes go on longer, as far as the log and the
+ * memtables that are there reach.
  *
  * Threads. Any number may call anything on one engine at the same time; an iterator, a batch and a value belong to one
  * at a time. Calls block: on the disk, on a lock, and writes while flushing is behind. They may not be made on the
@@ -217,7 +218,7 @@ uint64_t engine_iterator_revision(const struct engine_iterator *iterator);
 
 /* ---- Upkeep ----------------------------------------------------------------------------------------------------- */
 
-/* Waits until everything written before is in tables. */
+/* Waits until everything written before is in tables. STATUS_NO_SPACE: not yet, the disk is full. */
 MUST_USE enum status engine_flush(struct engine *engine, struct error *err);
 /* Rewrites all that is in [lower, upper) (upper.len 0: no end) down to the last level that holds any of it, without
  * what nobody can see any more. Waits for it. */

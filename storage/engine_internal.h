@@ -83,6 +83,8 @@ struct engine {
     uint64_t sync_index; /* newest write that must not be seen before it is durable */
     bool is_open;        /* replay is over: segments of the log may go */
     bool failed;
+    bool log_full;    /* the disk is: the next segment of the log couldn't be made, */
+    bool tables_full; /* or a table couldn't be written */
     bool closing;
     struct error failure;
 

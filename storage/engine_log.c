@@ -176,6 +176,8 @@ enum status engine__log_drain(struct engine *engine, struct error *err) {
         if (wal_write_take(engine->wal) == STATUS_OK) {
             write_taken(engine, UINT64_MAX, &woken);
             wake_all(&woken);
+        } else if (engine->log_full) {
+            return error_set(err, STATUS_NO_SPACE, "the disk of %s is full: the log can't be written", engine->dir);
         } else {
             (void)!engine__wait(engine, &engine->room_waiters, 0); /* for a worker's write, or a failure */
         }

@@ -154,7 +154,9 @@ static enum status replay_record(void *context, const struct wal_record *record,
     enum status status = STATUS_OK;
     env_mutex_lock(&engine->lock);
     while (status == STATUS_OK && !engine->failed && !storage_can_apply(engine->storage)) {
-        status = engine__wait(engine, &engine->room_waiters, 0);
+        status = engine->tables_full
+                     ? error_set(err, STATUS_NO_SPACE, "the disk of %s is full: no table can be written", engine->dir)
+                     : engine__wait(engine, &engine->room_waiters, 0);
     }
     if (engine->failed) {
         status = engine__failure(engine, err);

@@ -81,6 +81,11 @@ enum status engine_multi_get(struct engine *engine, const struct engine_read_opt
             failure = statuses[i];
         }
     }
+    for (size_t i = 0; failure == STATUS_NO_MEMORY && i < count; i++) { /* all or nothing */
+        if (statuses[i] == STATUS_OK) {
+            engine_value_release(&values[i]);
+        }
+    }
     storage_view_release(view);
     mem_free(engine->alloc, found);
     return failure;

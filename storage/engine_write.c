@@ -29,11 +29,27 @@ static enum status wait_for_room(struct engine *engine, struct error *err) {
     return status == STATUS_OK ? STATUS_OK : engine__failure(engine, err);
 }
 
+/* On a full disk what log and memtables still have room for is left to deletes, which are what makes room. */
+static enum status refuse_for_space(const struct engine *engine, const struct write *write, struct error *err) {
+    bool is_delete = write->operation != NULL && write->operation->kind != BATCH_PUT;
+    if (is_delete && (!engine->tables_full || storage_can_apply(engine->storage))) {
+        return STATUS_OK;
+    }
+    return error_set(err, STATUS_NO_SPACE, "the disk of %s is full", engine->dir);
+}
+
 /* Where the payload goes: in the group that is forming. */
-static enum status begin(struct engine *engine, size_t bytes, uint8_t **ret_payload, struct error *err) {
+static enum status begin(struct engine *engine, const struct write *write, uint8_t **ret_payload, struct error *err) {
+    size_t bytes = write->bytes;
     for (;;) {
         if (__builtin_expect(engine->failed, 0)) {
             return engine__failure(engine, err);
+        }
+        if (__builtin_expect(engine->log_full || engine->tables_full, 0)) {
+            enum status refused = refuse_for_space(engine, write, err);
+            if (refused != STATUS_OK) {
+                return refused;
+            }
         }
         enum status status = STATUS_BUSY;
         if (storage_can_apply(engine->storage)) {
@@ -61,7 +77,7 @@ static enum status begin(struct engine *engine, size_t bytes, uint8_t **ret_payl
 static enum status append(struct engine *engine, const struct write *write, bool shown, uint64_t *ret_index,
                           struct error *err) {
     uint8_t *payload;
-    enum status status = begin(engine, write->bytes, &payload, err);
+    enum status status = begin(engine, write, &payload, err);
     if (status != STATUS_OK) {
         return status;
     }

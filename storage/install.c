@@ -6,7 +6,7 @@
  *   worker: append with two syncs, or a new manifest when the old one is long enough
  *   owner:  the next version is published, inputs of a compaction become obsolete, callbacks
  *
- * A failed append is final: `failed` runs and no further job starts.
+ * A failed append is final: `failed` runs and no further job starts. Only a full disk is waited out.
  */
 #include "node/base/check.h"
 #include "storage/storage_internal.h"
@@ -182,17 +182,33 @@ static void publish(struct storage *storage) {
     storage__unref_version(storage, old);
 }
 
+static void try_again(struct edit_job *job) {
+    struct storage *storage = job->storage;
+    job->retry_at_us = env_now_us(storage->loop) + STORAGE_RETRY_US;
+    if (!storage->closing) {
+        storage__wake_at(storage, job->retry_at_us);
+    }
+}
+
 static void done(struct env_work *work) {
     struct edit_job *job = CONTAINER_OF(work, struct edit_job, work);
     struct storage *storage = job->storage;
     job->running = false;
     storage->manifest_bytes_written = storage->manifest.written_bytes;
+    if (job->status == STATUS_NO_SPACE) { /* all is as before: the tables wait */
+        drop_preparation(job);
+        storage__set_space(storage, SPACE_MANIFEST, &job->error);
+        try_again(job);
+        storage__close_step(storage);
+        return;
+    }
     if (job->status != STATUS_OK) {
         drop_preparation(job);
         storage__fail(storage, &job->error);
         storage__close_step(storage);
         return;
     }
+    storage__set_space(storage, SPACE_MANIFEST, NULL);
     bool flushed = job->flushed != NULL;
     bool refused = !storage_can_apply(storage);
     publish(storage);
@@ -264,8 +280,7 @@ void storage__start_edit(struct storage *storage) {
     if (status != STATUS_OK) {
         CHECK(status == STATUS_NO_MEMORY);
         drop_preparation(job);
-        job->retry_at_us = env_now_us(storage->loop) + STORAGE_RETRY_US;
-        storage__wake_at(storage, job->retry_at_us);
+        try_again(job);
         return;
     }
     job->rotate = is_manifest_long(storage, job->payload.len);

@@ -170,6 +170,39 @@ enum status manifest_reserve(struct manifest *manifest, size_t payload_len) {
     return STATUS_OK;
 }
 
+/* Space behind the end, before anything depends on it: zeroes, written with the edit or cut when the file is read. */
+static enum status take_space(struct manifest *manifest, size_t len, struct error *err) {
+    static const uint8_t zeroes[MANIFEST_BLOCK_BYTES];
+    enum status status = STATUS_OK;
+    for (size_t done = 0; status == STATUS_OK && done < len; done += sizeof zeroes) {
+        status = env_pwrite(manifest->file, zeroes, sizeof zeroes, manifest->size_bytes + done, err);
+    }
+    return status;
+}
+
+/* Once a part of an edit may be there, no failure is harmless. */
+static enum status write_edit(struct manifest *manifest, size_t len, const uint8_t mark[MANIFEST_BLOCK_BYTES],
+                              struct error *err) {
+    uint64_t mark_at = manifest->size_bytes + len;
+    enum status status = write_at(manifest, manifest->file, manifest->reserved, len, manifest->size_bytes, err);
+    if (status == STATUS_OK) {
+        status = sync_file(manifest, manifest->file, err);
+    }
+    if (status == STATUS_OK) {
+        status = write_at(manifest, manifest->file, mark, MANIFEST_BLOCK_BYTES, mark_at, err);
+    }
+    if (status == STATUS_OK) {
+        status = sync_file(manifest, manifest->file, err);
+    }
+    if (status == STATUS_NO_SPACE) {
+        status = STATUS_IO;
+        if (err != NULL) {
+            err->code = STATUS_IO;
+        }
+    }
+    return status;
+}
+
 enum status manifest_append(struct manifest *manifest, struct slice edit, struct error *err) {
     uint8_t mark[MANIFEST_BLOCK_BYTES];
     size_t len = manifest_edit_bytes(edit.len);
@@ -178,15 +211,9 @@ enum status manifest_append(struct manifest *manifest, struct slice edit, struct
     CHECK(manifest->file != NULL && len <= manifest->reserved_len);
     manifest_edit_seal(manifest->reserved, edit, manifest->number, sequence, manifest->size_bytes);
     manifest_mark_seal(mark, manifest->number, sequence, mark_at);
-    enum status status = write_at(manifest, manifest->file, manifest->reserved, len, manifest->size_bytes, err);
+    enum status status = take_space(manifest, len + sizeof mark, err);
     if (status == STATUS_OK) {
-        status = sync_file(manifest, manifest->file, err);
-    }
-    if (status == STATUS_OK) {
-        status = write_at(manifest, manifest->file, mark, sizeof mark, mark_at, err);
-    }
-    if (status == STATUS_OK) {
-        status = sync_file(manifest, manifest->file, err);
+        status = write_edit(manifest, len, mark, err);
     }
     if (status == STATUS_OK) {
         manifest->size_bytes = mark_at + MANIFEST_BLOCK_BYTES;

@@ -18,7 +18,8 @@
  * directory, write and sync CURRENT.tmp, rename it to CURRENT, sync the directory.
  *
  * Failure. A failed write or sync is final for the caller: what is on disk is not known any more. Only STATUS_NO_SPACE
- * and STATUS_NO_MEMORY of manifest_switch are harmless: the old manifest stays in force.
+ * of manifest_append (it takes its space before it writes: zeroes, which nobody takes for an edit) and STATUS_NO_SPACE
+ * and STATUS_NO_MEMORY of manifest_switch are harmless: all is as before.
  *
  * All of it blocks: workers, one at a time.
  */

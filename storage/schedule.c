@@ -39,8 +39,7 @@ void storage__schedule(struct storage *storage) {
 static void wake(struct env_timer *timer) {
     struct storage *storage = CONTAINER_OF(timer, struct storage, timer);
     uint64_t now_us = env_now_us(storage->loop);
-    const uint64_t retries[] = {storage->flush.retry_at_us, storage->edit.retry_at_us, storage->compact_retry_us,
-                                storage__unblock_at(storage)};
+    const uint64_t retries[] = {storage->flush.retry_at_us, storage->edit.retry_at_us, storage->compact_retry_us};
     arm(storage, now_us + STORAGE_IDLE_US);
     for (size_t i = 0; i < sizeof retries / sizeof retries[0]; i++) {
         if (retries[i] > now_us) {
@@ -74,10 +73,14 @@ void storage__fail(struct storage *storage, const struct error *err) {
 
 void storage_fail(struct storage *storage, const struct error *err) { storage__fail(storage, err); }
 
+static bool is_full(const struct storage *storage) {
+    return storage->no_space[SPACE_FLUSH] || storage->no_space[SPACE_COMPACTION] || storage->no_space[SPACE_MANIFEST];
+}
+
 void storage__set_space(struct storage *storage, unsigned who, const struct error *err) {
-    bool was_full = storage->no_space[SPACE_FLUSH] || storage->no_space[SPACE_COMPACTION];
+    bool was_full = is_full(storage);
     storage->no_space[who] = err != NULL;
-    bool full = storage->no_space[SPACE_FLUSH] || storage->no_space[SPACE_COMPACTION];
+    bool full = is_full(storage);
     if (full != was_full && !storage->closing && storage->options.space_state != NULL) {
         storage->options.space_state(storage->options.context, full ? err : NULL);
     }

@@ -161,6 +161,9 @@ struct stall_state {
     uint64_t level0_rate;   /* at which compactions empty level 0 */
 };
 
+/* Who found the disk full. */
+enum { SPACE_FLUSH, SPACE_COMPACTION, SPACE_MANIFEST, SPACE_COUNT };
+
 struct storage {
     struct storage_options options;
     struct env *env;
@@ -196,8 +199,8 @@ struct storage {
     bool closing;
     bool broken;       /* `failed` has run: no more jobs */
     bool flush_wanted; /* by storage_flush, when there was no room to switch */
-    bool no_space[2];  /* flush, compaction */
-    atomic_bool stop;  /* compactions under way give up: any worker */
+    bool no_space[SPACE_COUNT];
+    atomic_bool stop; /* compactions under way give up: any worker */
     void (*closed)(void *context);
     void *closed_context;
 
@@ -260,7 +263,6 @@ void storage__schedule(struct storage *storage);
 void storage__wake_at(struct storage *storage, uint64_t deadline_us);
 /* The `failed` callback, once. */
 void storage__fail(struct storage *storage, const struct error *err);
-enum { SPACE_FLUSH, SPACE_COMPACTION };
 /* Remembers whether the disk is full for flushes or compactions; tells when that changes for both together. */
 void storage__set_space(struct storage *storage, unsigned who, const struct error *err);
 
@@ -289,8 +291,6 @@ void storage__compaction_end(struct storage *storage, struct compaction_job *job
 void storage__compaction_run(struct env_work *work);
 /* Lets go of the tables that compactions leave alone, all or those that are obsolete. */
 void storage__unblock(struct storage *storage, bool all);
-/* When the next of them may be tried; UINT64_MAX. */
-uint64_t storage__unblock_at(struct storage *storage);
 /* The next step of the compaction asked for by hand; STATUS_NOT_FOUND: none now. */
 MUST_USE enum status storage__compact_range_pick(struct storage *storage, const struct compaction_pick *pick,
                                                  struct compaction_plan *ret_plan);

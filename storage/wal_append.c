@@ -35,10 +35,8 @@ static bool take_room(const struct wal *wal, uint64_t len, uint64_t *room, const
     return true;
 }
 
-enum status wal__check_space(struct wal *wal, uint64_t record_bytes) {
-    if (!wal->prepare.failing) {
-        return STATUS_OK; /* at worst the group waits for the segment that is on its way */
-    }
+/* What waits and so many bytes more fit into what there is. */
+static bool fits(struct wal *wal, uint64_t record_bytes) {
     uint64_t room = wal__room(wal, wal->active);
     const struct list *next_prepared = wal->prepared.next;
     const struct wal__group *newest = newest_pending(wal);
@@ -47,18 +45,23 @@ enum status wal__check_space(struct wal *wal, uint64_t record_bytes) {
         const struct wal__group *group = LIST_ENTRY(node, struct wal__group, link);
         uint64_t len = group->len + (group == newest && joins ? record_bytes : 0);
         if (!take_room(wal, len, &room, &next_prepared)) {
-            return STATUS_NO_SPACE;
+            return false;
         }
     }
     if (joins) {
-        return STATUS_OK;
+        return true;
     }
     uint64_t groups = 1;
     if (record_bytes + WAL_GROUP_HEADER_BYTES > wal->group_bytes_max) {
         groups += 2 * (record_bytes / wal->group_bytes_max); /* two neighbours together exceed one group's size */
     }
     uint64_t len = record_bytes + groups * WAL_GROUP_HEADER_BYTES + (groups - 1) * WAL_BLOCK_BYTES;
-    return take_room(wal, len, &room, &next_prepared) ? STATUS_OK : STATUS_NO_SPACE;
+    return take_room(wal, len, &room, &next_prepared);
+}
+
+enum status wal__check_space(struct wal *wal, uint64_t record_bytes) {
+    /* At worst the group waits for the segment that is on its way. */
+    return !wal->prepare.failing || fits(wal, record_bytes) ? STATUS_OK : STATUS_NO_SPACE;
 }
 
 static struct wal__group *find_spare(struct wal *wal, size_t len, uint32_t record_count) {
@@ -250,7 +253,13 @@ enum status wal_append_begin(struct wal *wal, uint64_t index, uint64_t term, uin
     if (payload_len > LIMIT_ENTRY_PAYLOAD_BYTES) {
         return STATUS_TOO_LARGE;
     }
-    enum status status = make_room(wal, index, term, WAL_RECORD_HEADER_BYTES + payload_len);
+    size_t record_bytes = WAL_RECORD_HEADER_BYTES + payload_len;
+    if (wal->options.mode == WAL_MODE_BLOCKING && !wal->prepare.failing && !fits(wal, record_bytes)) {
+        wal->wants_segment = true;
+        wal__prepare_more(wal);
+        return wal->failed || wal->closing ? STATUS_FAILED : STATUS_BUSY;
+    }
+    enum status status = make_room(wal, index, term, record_bytes);
     if (status != STATUS_OK) {
         return status;
     }

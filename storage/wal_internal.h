@@ -463,7 +463,8 @@ struct wal {
     struct env_timer mark_timer;
     bool needs_mark;
     bool mark_due;
-    bool starved; /* blocking mode: a group waits for a segment */
+    bool starved;       /* blocking mode: a group waits for a segment, */
+    bool wants_segment; /* or a record does */
 
     /* Files (wal_segment.c, wal_jobs.c). */
     struct list segments; /* oldest first; the last one is active */

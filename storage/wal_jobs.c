@@ -70,8 +70,9 @@ static void prepare_done(struct env_work *work) {
         wal__tell(wal);
         wal__prepare_more(wal);
         wal__wake_writer(wal);
-        if (wal->starved && !wal->closing && !wal->failed) {
+        if ((wal->starved || wal->wants_segment) && !wal->closing && !wal->failed) {
             wal->starved = false;
+            wal->wants_segment = false;
             wal->options.writable(wal->options.context);
         }
     }
@@ -80,7 +81,7 @@ static void prepare_done(struct env_work *work) {
 
 /* Blocking mode: reserving space is quick, so it isn't held long before it is used. */
 static bool is_early(const struct wal *wal) {
-    return wal->options.mode == WAL_MODE_BLOCKING && !wal->starved && wal->active != NULL &&
+    return wal->options.mode == WAL_MODE_BLOCKING && !wal->starved && !wal->wants_segment && wal->active != NULL &&
            wal->active->end < wal->active->bytes - wal->active->bytes / 4;
 }
 

@@ -163,6 +163,11 @@ static enum status add_segment(struct wal__recovery *recovery) {
     }
     enum status status = make_segment(recovery, wal->options.segment_bytes);
     uint64_t state_bytes = wal->reserve_bytes;
+    /* On a full disk what the previous one gave back: for deletes. */
+    for (uint64_t part = 2; status == STATUS_NO_SPACE && wal->options.segment_bytes / part > 2 * state_bytes;
+         part *= 2) {
+        status = make_segment(recovery, wal->options.segment_bytes / part / WAL_BLOCK_BYTES * WAL_BLOCK_BYTES);
+    }
     while (status == STATUS_NO_SPACE && state_bytes >= WAL_BLOCK_BYTES) {
         status = make_segment(recovery, WAL_FIRST_RECORDS_OFFSET + state_bytes);
         state_bytes = state_bytes / 2 / WAL_BLOCK_BYTES * WAL_BLOCK_BYTES;

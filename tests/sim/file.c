@@ -56,13 +56,29 @@ void sim__files_unhang(struct sim_node *node) {
     }
 }
 
-int sim__disk_error(struct sim_node *node, uint32_t ppm) {
-    if (ppm == 0 || !random_chance(&node->disk_random, ppm, PPM)) {
+/* The error that sim_disk_fail wants here, or 0. */
+static int wanted_error(struct sim_node *node, bool takes_space) {
+    if (node->fail_countdown == 0 || (node->fail_sys == ENOSPC && !takes_space)) {
         return 0;
     }
-    node->sim->stats.io_errors++;
-    sim__note(node->sim, node, SIM_TRACE_DISK_ERROR, EIO, 0, "");
-    return EIO;
+    if (node->fail_countdown > 1) {
+        node->fail_countdown--;
+        return 0;
+    }
+    node->fail_countdown = node->fail_all ? 1 : 0;
+    return node->fail_sys;
+}
+
+int sim__disk_error(struct sim_node *node, uint32_t ppm, bool takes_space) {
+    int sys = wanted_error(node, takes_space);
+    if (sys == 0 && ppm > 0 && random_chance(&node->disk_random, ppm, PPM)) {
+        sys = EIO;
+    }
+    if (sys != 0) {
+        node->sim->stats.io_errors++;
+        sim__note(node->sim, node, SIM_TRACE_DISK_ERROR, (uint64_t)sys, 0, "");
+    }
+    return sys;
 }
 
 static uint64_t blocks_bytes(uint64_t size_bytes) { return (size_bytes + BLOCK_BYTES - 1) / BLOCK_BYTES * BLOCK_BYTES; }
@@ -77,7 +93,7 @@ static uint64_t size_max(const struct sim_node *node, const struct sim_inode *in
 int sim__disk_write_faulty(struct sim_file *file, const void *data, size_t len, uint64_t offset, bool durable,
                            size_t *ret_len) {
     struct sim_node *node = file->node;
-    int sys = sim__disk_error(node, node->options.disk.write_error_ppm);
+    int sys = sim__disk_error(node, node->options.disk.write_error_ppm, true);
     sim__mappings_store(node, file->inode);
     uint64_t end_max = size_max(node, file->inode);
     size_t count = len;
@@ -87,7 +103,7 @@ int sim__disk_write_faulty(struct sim_file *file, const void *data, size_t len, 
         sys = ENOSPC;
         count = offset < end_max ? (size_t)(end_max - offset) : 0;
     } else if (durable) {
-        sys = sim__disk_error(node, node->options.disk.sync_error_ppm); /* written, but who knows where */
+        sys = sim__disk_error(node, node->options.disk.sync_error_ppm, true); /* written, but who knows where */
     }
     if (sys != 0) {
         count -= count % node->options.disk.sector_bytes;
@@ -102,7 +118,7 @@ int sim__disk_write_faulty(struct sim_file *file, const void *data, size_t len, 
 int sim__disk_sync_faulty(struct sim_file *file, uint64_t sequence) {
     struct sim_node *node = file->node;
     node->sim->stats.file_syncs++;
-    int sys = sim__disk_error(node, node->options.disk.sync_error_ppm);
+    int sys = sim__disk_error(node, node->options.disk.sync_error_ppm, true);
     if (sys != 0) {
         sim__mappings_store(node, file->inode);
         sim__inode_sync_failed(file->inode, &node->disk_random);
@@ -181,7 +197,10 @@ enum status sim__open(struct env *env, const char *path, unsigned flags, struct 
         return error_set(err, STATUS_NO_MEMORY, "open %s: no memory", path);
     }
     struct sim_inode *inode = NULL;
-    int sys = open_inode(node, path, flags, &inode);
+    int sys = sim__disk_error(node, 0, (flags & ENV_OPEN_CREATE) != 0 && sim__disk_find(node->disk, path) == NULL);
+    if (sys == 0) {
+        sys = open_inode(node, path, flags, &inode);
+    }
     if (sys != 0) {
         file_free(file);
         return result(node, SIM_TRACE_OPEN, path, sys, 0, err);
@@ -251,7 +270,7 @@ enum status sim__pread(struct env_file *env_file, void *data, size_t len, uint64
     CHECK((file->flags & ENV_OPEN_READ) != 0);
     sim__check_direct(file, data, len, offset);
     sim__disk_take_time(node, node->options.disk.read_us_max);
-    int sys = sim__disk_error(node, node->options.disk.read_error_ppm);
+    int sys = sim__disk_error(node, node->options.disk.read_error_ppm, false);
     size_t count = 0;
     if (sys == 0) {
         sim__mappings_store(node, file->inode);
@@ -279,7 +298,12 @@ enum status sim__pwrite_dsync(struct env_file *env_file, const void *data, size_
     struct sim_node *node = file->node;
     CHECK((file->flags & ENV_OPEN_WRITE) != 0);
     sim__check_direct(file, data, len, offset);
-    sim__disk_take_time(node, node->options.disk.write_us_max + node->options.disk.sync_us_max);
+    sim__disk_take_time(node, node->options.disk.write_us_max);
+    /* On its way: a power loss finds some of its sectors on the disk. */
+    if (node->sim->current != NULL && offset + len <= size_max(node, file->inode)) {
+        sim__inode_write(file->inode, data, len, offset, false);
+    }
+    sim__disk_take_time(node, node->options.disk.sync_us_max);
     size_t count = 0;
     int sys = sim__disk_write_faulty(file, data, len, offset, true, &count);
     node->sim->stats.file_syncs++;
@@ -308,7 +332,7 @@ enum status sim__truncate(struct env_file *env_file, uint64_t size_bytes, struct
     struct sim_node *node = file->node;
     CHECK((file->flags & ENV_OPEN_WRITE) != 0);
     sim__disk_take_time(node, node->options.disk.write_us_max);
-    int sys = sim__disk_error(node, node->options.disk.write_error_ppm);
+    int sys = sim__disk_error(node, node->options.disk.write_error_ppm, true);
     if (sys == 0 && size_bytes > size_max(node, file->inode)) {
         sys = ENOSPC;
     }
@@ -325,26 +349,31 @@ enum status sim__truncate(struct env_file *env_file, uint64_t size_bytes, struct
 enum status sim__rename(struct env *env, const char *from, const char *to, struct error *err) {
     struct sim_node *node = sim__node_of(env);
     take_name_time(node);
-    return result(node, SIM_TRACE_RENAME, to, sim__disk_rename(node->disk, from, to), 0, err);
+    int sys = sim__disk_error(node, 0, true);
+    return result(node, SIM_TRACE_RENAME, to, sys != 0 ? sys : sim__disk_rename(node->disk, from, to), 0, err);
 }
 
 enum status sim__link(struct env *env, const char *from, const char *to, struct error *err) {
     struct sim_node *node = sim__node_of(env);
     take_name_time(node);
-    return result(node, SIM_TRACE_HARD_LINK, to, sim__disk_link(node->disk, from, to), 0, err);
+    int sys = sim__disk_error(node, 0, true);
+    return result(node, SIM_TRACE_HARD_LINK, to, sys != 0 ? sys : sim__disk_link(node->disk, from, to), 0, err);
 }
 
 enum status sim__unlink(struct env *env, const char *path, struct error *err) {
     struct sim_node *node = sim__node_of(env);
     take_name_time(node);
-    return result(node, SIM_TRACE_UNLINK, path, sim__disk_unlink(node->disk, path), 0, err);
+    int sys = sim__disk_error(node, 0, false);
+    return result(node, SIM_TRACE_UNLINK, path, sys != 0 ? sys : sim__disk_unlink(node->disk, path), 0, err);
 }
 
 enum status sim__mkdir(struct env *env, const char *path, struct error *err) {
     struct sim_node *node = sim__node_of(env);
     take_name_time(node);
     struct sim_inode *inode = NULL;
-    return result(node, SIM_TRACE_MKDIR, path, sim__disk_create(node->disk, path, true, &inode), 0, err);
+    int sys = sim__disk_error(node, 0, true);
+    return result(node, SIM_TRACE_MKDIR, path, sys != 0 ? sys : sim__disk_create(node->disk, path, true, &inode), 0,
+                  err);
 }
 
 enum status sim__sync_dir(struct env *env, const char *path, struct error *err) {
@@ -355,7 +384,7 @@ enum status sim__sync_dir(struct env *env, const char *path, struct error *err) 
     int sys = inode == NULL ? ENOENT : sim__inode_is_dir(inode) ? 0 : ENOTDIR;
     if (sys == 0) {
         node->sim->stats.file_syncs++;
-        sys = sim__disk_error(node, node->options.disk.sync_error_ppm);
+        sys = sim__disk_error(node, node->options.disk.sync_error_ppm, true);
     }
     if (sys == 0) {
         sim__disk_sync_dir(node->disk, inode, sequence);

@@ -64,7 +64,7 @@ static int perform(struct sim_io *sim_io) {
                                      io->kind == ENV_IO_WRITE_DSYNC, &count);
     } else {
         sim__mappings_store(node, file->inode);
-        sys = sim__disk_error(node, node->options.disk.read_error_ppm);
+        sys = sim__disk_error(node, node->options.disk.read_error_ppm, false);
         count = sys != 0 ? 0 : sim__inode_read(file->inode, io_data(io), io_left(io), io->offset + io->progress);
         node->sim->stats.file_bytes_read += count;
     }

@@ -149,6 +149,14 @@ static int find_parent(struct sim_disk *disk, const char *path, struct sim_inode
 struct sim_inode *sim__disk_find(struct sim_disk *disk, const char *path) {
     struct sim_inode *dir;
     char name[SIM_NAME_BYTES_MAX + 1];
+    size_t len = strlen(path);
+    if (len > 3 && strcmp(path + len - 3, "/..") == 0) {
+        char *inner = sim__alloc(len);
+        memcpy(inner, path, len - 3);
+        int sys = find_parent(disk, inner, &dir, name);
+        sim__free(inner);
+        return sys == 0 ? dir : NULL;
+    }
     if (find_parent(disk, path, &dir, name) != 0) {
         return NULL;
     }

@@ -176,6 +176,7 @@ static void node_reset(struct sim_node *node) {
     node->env = NULL;
     node->transport = NULL;
     fault_init(&node->faults);
+    node->fail_countdown = 0;
     list_init(&node->fibers);
     list_init(&node->loops);
     list_init(&node->files);
@@ -345,6 +346,14 @@ void sim_node_get_memory(const struct sim_node *node, struct sim_memory_stats *r
 struct sim_disk_options *sim_disk_options(struct sim_node *node) {
     return &node->options.disk;
 }
+
+void sim_disk_fail(struct sim_node *node, uint64_t n, int sys, bool all) {
+    node->fail_countdown = n;
+    node->fail_sys = sys;
+    node->fail_all = all;
+}
+
+void sim_disk_reseed(struct sim_node *node, uint64_t seed) { random_seed(&node->disk_random, seed); }
 
 void sim_disk_hang(struct sim_node *node, bool hung) {
     sim__note(node->sim, node, SIM_TRACE_DISK_HANG, hung, 0, "");

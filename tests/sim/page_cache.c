@@ -100,7 +100,7 @@ enum status sim__map(struct env_file *env_file, size_t len, void **ret_data, str
     if (sim__inode_size(file->inode) < len) {
         return error_set(err, STATUS_INVALID, "map %s: the file is too short", env_file->path);
     }
-    int sys = sim__disk_error(node, node->options.disk.read_error_ppm);
+    int sys = sim__disk_error(node, node->options.disk.read_error_ppm, false);
     sim__note(node->sim, node, SIM_TRACE_MAP, (uint64_t)sys, len, env_file->path);
     if (sys != 0) {
         return error_set_sys(err, sys, "map %s", env_file->path);
@@ -144,7 +144,7 @@ enum status sim__pread_nowait(struct env_file *env_file, void *data, size_t len,
     uint64_t size = sim__inode_size(file->inode);
     bool is_absent = (file->flags & ENV_OPEN_DIRECT) != 0 || offset > size || len > size - offset ||
                      random_chance(&node->disk_random, node->options.disk.nowait_pending_ppm, PPM);
-    int sys = is_absent ? EAGAIN : sim__disk_error(node, node->options.disk.read_error_ppm);
+    int sys = is_absent ? EAGAIN : sim__disk_error(node, node->options.disk.read_error_ppm, false);
     sim__note(node->sim, node, SIM_TRACE_READ, (uint64_t)sys, sys == 0 ? len : 0, env_file->path);
     if (is_absent) {
         return STATUS_PENDING;

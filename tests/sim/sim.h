@@ -281,6 +281,12 @@ void sim_disk_hang(struct sim_node *node, bool hung);
 MUST_USE enum status sim_disk_corrupt(struct sim_node *node, const char *path, uint64_t offset, uint64_t len);
 /* A new, empty disk. The node must not be up. */
 void sim_disk_wipe(struct sim_node *node);
+/* The n-th call from now on fails with this errno (1: the next; 0: none does), and each one behind it if `all` is set:
+ * opens, reads, writes, syncs and changes of names. What only reads or removes never meets ENOSPC. Ends with the
+ * incarnation. */
+void sim_disk_fail(struct sim_node *node, uint64_t n, int sys, bool all);
+/* What the disk draws from now on: other fates for the same history. */
+void sim_disk_reseed(struct sim_node *node, uint64_t seed);
 /* Bytes written and not synced, directory operations not synced. */
 void sim_disk_get_pending(const struct sim_node *node, uint64_t *ret_bytes, uint64_t *ret_names);
 

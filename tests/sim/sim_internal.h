@@ -196,6 +196,9 @@ struct sim_node {
     struct sim_transport *transport;
     struct fault_set faults;
     struct sim_memory memory;
+    uint64_t fail_countdown; /* of calls on the disk; 1: the next; 0: off */
+    int fail_sys;
+    bool fail_all;
     struct list fibers;
     struct list loops;
     struct list files;
@@ -299,7 +302,7 @@ void sim__disk_take_time(struct sim_node *node, uint32_t usual_us_max);
 /* How long a call takes on this disk. */
 uint64_t sim__disk_delay_us(struct sim_node *node, uint32_t usual_us_max);
 /* Draws an error: EIO or 0. */
-int sim__disk_error(struct sim_node *node, uint32_t ppm);
+int sim__disk_error(struct sim_node *node, uint32_t ppm, bool takes_space);
 /* Writes what gets through before an injected error or the end of the disk: *ret_len bytes. Returns an errno or 0. */
 int sim__disk_write_faulty(struct sim_file *file, const void *data, size_t len, uint64_t offset, bool durable,
                            size_t *ret_len);

@@ -1,0 +1,193 @@
+/*
+ * What was synced survives a loss of power whatever came before it, and the log's files don't set the pace of flushes.
+ *
+ * Would break these: a sync that counts as done because of something unrelated (an earlier sync, a failed write, an
+ * empty batch); memtables written out early only so that a segment of the log can go.
+ */
+#include "storage/engine.h"
+#include "tests/sim/sim.h"
+
+#include "node/base/check.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+enum { STEPS_MAX = 5 * 1000 * 1000, SEEDS = 6, WRITES = 2000, VALUE_BYTES = 1000, MEMTABLE_BYTES = 512 * 1024 };
+
+struct run {
+    struct sim *sim;
+    struct sim_node *node;
+    struct engine_options options;
+    struct engine *engine;
+    unsigned before; /* which unrelated thing comes first */
+    bool by_sync;    /* engine_sync, else a put that asks for it */
+    bool done;
+    bool found;
+    uint64_t flushes;
+};
+
+static const struct engine_write_options synced = {.sync = true};
+
+static void open_engine(struct run *run) {
+    struct error err;
+    run->options.env = sim_node_env(run->node);
+    CHECK(engine_open(&run->options, &run->engine, &err) == STATUS_OK);
+}
+
+/* ---- Unrelated things ------------------------------------------------------------------------------------------- */
+
+static void sync_before(struct engine *engine) {
+    CHECK(engine_put(engine, &synced, slice_of_string("x"), slice_of_string("1"), NULL) == STATUS_OK);
+}
+
+static void flush_before(struct engine *engine) {
+    CHECK(engine_put(engine, NULL, slice_of_string("x"), slice_of_string("1"), NULL) == STATUS_OK);
+    CHECK(engine_flush(engine, NULL) == STATUS_OK);
+}
+
+static void compact_before(struct engine *engine) {
+    flush_before(engine);
+    CHECK(engine_compact_range(engine, SLICE_EMPTY, SLICE_EMPTY, NULL) == STATUS_OK);
+}
+
+static void refused_write_before(struct engine *engine) {
+    CHECK(engine_put(engine, &synced, SLICE_EMPTY, slice_of_string("1"), NULL) == STATUS_INVALID);
+}
+
+static void empty_batch_before(struct engine *engine) {
+    struct engine_batch *batch = engine_batch_new(NULL);
+    CHECK(batch != NULL);
+    CHECK(engine_write(engine, &synced, batch, NULL) == STATUS_OK);
+    engine_batch_free(batch);
+}
+
+static void nothing_to_sync_before(struct engine *engine) {
+    CHECK(engine_sync(engine, NULL) == STATUS_OK);
+    CHECK(engine_sync(engine, NULL) == STATUS_OK);
+}
+
+static void reads_before(struct engine *engine) {
+    struct engine_value value;
+    struct engine_iterator *iterator;
+    CHECK(engine_get(engine, NULL, slice_of_string("none"), &value, NULL) == STATUS_NOT_FOUND);
+    CHECK(engine_iterator_new(engine, NULL, &iterator, NULL) == STATUS_OK);
+    CHECK(engine_iterator_last(iterator, NULL) == STATUS_NOT_FOUND);
+    engine_iterator_free(iterator);
+    engine_snapshot_release(engine, engine_snapshot_new(engine));
+}
+
+static void (*const unrelated[])(struct engine *engine) = {sync_before,        flush_before,
+                                                           compact_before,     refused_write_before,
+                                                           empty_batch_before, nothing_to_sync_before,
+                                                           reads_before};
+
+enum { UNRELATED = sizeof unrelated / sizeof unrelated[0] };
+
+/* ---- Runs ------------------------------------------------------------------------------------------------------- */
+
+static void run_new(struct run *run, uint64_t seed) {
+    struct sim_options sim_options;
+    struct sim_node_options node_options;
+    memset(run, 0, sizeof *run);
+    sim_options_init(&sim_options);
+    run->sim = sim_new(seed, &sim_options);
+    sim_node_options_init(&node_options, "n1");
+    node_options.workers_long = 3;
+    run->node = sim_node_new(run->sim, &node_options);
+    sim_node_start(run->node);
+    engine_options_init(&run->options);
+    run->options.dir = "/store";
+    run->options.write_bytes_max = 16 * 1024;
+    run->options.log_group_bytes = 16 * 1024;
+    run->options.log_segment_bytes = 1;
+}
+
+static bool is_done(void *context) { return ((struct run *)context)->done; }
+
+static void play(struct run *run, void (*program)(void *run)) {
+    run->done = false;
+    sim_node_thread(run->node, program, run);
+    assert_int_equal(sim_run_until(run->sim, UINT64_MAX, is_done, run, STEPS_MAX), SIM_END_PREDICATE);
+}
+
+static void write_after(void *context) {
+    struct run *run = context;
+    open_engine(run);
+    unrelated[run->before](run->engine);
+    CHECK(engine_put(run->engine, run->by_sync ? NULL : &synced, slice_of_string("key"), slice_of_string("value"),
+                     NULL) == STATUS_OK);
+    CHECK(!run->by_sync || engine_sync(run->engine, NULL) == STATUS_OK);
+    run->done = true;
+    env_sleep_us(run->options.env, UINT32_MAX); /* until the power goes */
+}
+
+static void read_after(void *context) {
+    struct run *run = context;
+    struct engine_value value;
+    open_engine(run);
+    run->found = engine_get(run->engine, NULL, slice_of_string("key"), &value, NULL) == STATUS_OK;
+    if (run->found) {
+        engine_value_release(&value);
+    }
+    engine_close(run->engine);
+    run->done = true;
+}
+
+static void test_h29_engine_sync_holds_whatever_came_before_it(void **state) {
+    (void)state;
+    for (unsigned i = 0; i < UNRELATED * SEEDS * 2; i++) {
+        struct run run;
+        run_new(&run, i + 1);
+        run.before = i % UNRELATED;
+        run.by_sync = i / UNRELATED % 2 == 1;
+        play(&run, write_after);
+        sim_node_crash(run.node, SIM_CRASH_POWER);
+        sim_node_start(run.node);
+        play(&run, read_after);
+        if (!run.found) {
+            fail_msg("lost, after unrelated thing %u, seed %u", run.before, i + 1);
+        }
+        sim_free(run.sim);
+    }
+}
+
+/* The log turns over many segments for each memtable. */
+static void write_much(void *context) {
+    struct run *run = context;
+    static const uint8_t value[VALUE_BYTES];
+    struct engine_stats stats;
+    run->options.memtable_bytes = MEMTABLE_BYTES;
+    open_engine(run);
+    for (unsigned i = 0; i < WRITES; i++) {
+        char key[16];
+        (void)snprintf(key, sizeof key, "%08u", i);
+        CHECK(engine_put(run->engine, i % 16 == 0 ? &synced : NULL, slice_of_string(key), slice_of(value, sizeof value),
+                         NULL) == STATUS_OK);
+    }
+    engine_get_stats(run->engine, &stats);
+    run->flushes = stats.flushes;
+    engine_close(run->engine);
+    run->done = true;
+}
+
+static void test_h43_engine_log_does_not_force_flushes(void **state) {
+    (void)state;
+    struct run run;
+    run_new(&run, 43);
+    play(&run, write_much);
+    assert_true(run.flushes > 0);
+    assert_true(run.flushes <= WRITES * (VALUE_BYTES + 200) / MEMTABLE_BYTES + 1);
+    sim_free(run.sim);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_h29_engine_sync_holds_whatever_came_before_it),
+        cmocka_unit_test(test_h43_engine_log_does_not_force_flushes),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
