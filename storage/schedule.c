@@ -73,9 +73,10 @@ void storage__fail(struct storage *storage, const struct error *err) {
 }
 
 void storage__set_space(struct storage *storage, unsigned who, const struct error *err) {
-    bool was_full = storage->no_space[SPACE_FLUSH] || storage->no_space[SPACE_COMPACTION];
+    const bool *no_space = storage->no_space;
+    bool was_full = no_space[SPACE_FLUSH] || no_space[SPACE_COMPACTION] || no_space[SPACE_MANIFEST];
     storage->no_space[who] = err != NULL;
-    bool full = storage->no_space[SPACE_FLUSH] || storage->no_space[SPACE_COMPACTION];
+    bool full = no_space[SPACE_FLUSH] || no_space[SPACE_COMPACTION] || no_space[SPACE_MANIFEST];
     if (full != was_full && !storage->closing && storage->options.space_state != NULL) {
         storage->options.space_state(storage->options.context, full ? err : NULL);
     }

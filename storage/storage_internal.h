@@ -115,6 +115,7 @@ struct edit_job {
     struct read_set *read_set;
     struct storage_view *view;
     enum status status;
+    bool waits; /* for space: nothing was written */
     struct error error;
 };
 
@@ -196,7 +197,7 @@ struct storage {
     bool closing;
     bool broken;       /* `failed` has run: no more jobs */
     bool flush_wanted; /* by storage_flush, when there was no room to switch */
-    bool no_space[2];  /* flush, compaction */
+    bool no_space[3];  /* flush, compaction, manifest */
     atomic_bool stop;  /* compactions under way give up: any worker */
     void (*closed)(void *context);
     void *closed_context;
@@ -260,8 +261,8 @@ void storage__schedule(struct storage *storage);
 void storage__wake_at(struct storage *storage, uint64_t deadline_us);
 /* The `failed` callback, once. */
 void storage__fail(struct storage *storage, const struct error *err);
-enum { SPACE_FLUSH, SPACE_COMPACTION };
-/* Remembers whether the disk is full for flushes or compactions; tells when that changes for both together. */
+enum { SPACE_FLUSH, SPACE_COMPACTION, SPACE_MANIFEST };
+/* Remembers whether the disk is full for this one; tells when that changes for all together. */
 void storage__set_space(struct storage *storage, unsigned who, const struct error *err);
 
 /* ---- flush.c, install.c: each starts its job if there is one to do ------------------------------------------- */

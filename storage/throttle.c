@@ -151,7 +151,7 @@ uint64_t storage_pace_us(struct storage *storage, size_t bytes) {
 }
 
 static enum storage_stall stop_reason(const struct storage *storage) {
-    if (storage->no_space[SPACE_FLUSH]) {
+    if (storage->no_space[SPACE_FLUSH] || storage->no_space[SPACE_MANIFEST]) {
         return STORAGE_STALL_SPACE;
     }
     bool memtables = storage->full_count >= storage->options.immutable_memtables_max;
