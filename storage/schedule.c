@@ -72,6 +72,8 @@ void storage__fail(struct storage *storage, const struct error *err) {
     }
 }
 
+void storage_fail(struct storage *storage, const struct error *err) { storage__fail(storage, err); }
+
 void storage__set_space(struct storage *storage, unsigned who, const struct error *err) {
     const bool *no_space = storage->no_space;
     bool was_full = no_space[SPACE_FLUSH] || no_space[SPACE_COMPACTION] || no_space[SPACE_MANIFEST];
