@@ -227,7 +227,7 @@ static void test_compaction_pick_level_0_and_base_level_take_turns(void **state)
     struct sst *first = add(5, "a", "m", 300);
     add(5, "n", "z", 300);
     add(6, "a", "m", 1000);
-    add(6, "n", "z", 2000);
+    add(6, "n", "z", 1000);
     expect(COMPACTION_SIZE, 5, 6, 1, 1); /* at three times its target, level 0 at five fourths */
     first->meta.size_bytes = 30 * MB;
     struct sst *dead = NULL;
