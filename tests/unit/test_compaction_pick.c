@@ -218,8 +218,8 @@ static void test_compaction_pick_level_0_and_base_level_take_turns(void **state)
     (void)state;
     struct compaction_plan other = {.level = 5,
                                     .output_level = 6,
-                                    .smallest = slice_of_string("y"),
-                                    .largest = slice_of_string("z")};
+                                    .smallest = slice_of_string("a"),
+                                    .largest = slice_of_string("m")};
     const struct compaction_plan *under_way[] = {&other};
     for (int i = 0; i < 5; i++) {
         add(0, "a", "z", 10);

@@ -195,6 +195,18 @@ static void test_h31_prepared_space_outlives_a_crash(void **state) {
 
 /* ---- Power ----------------------------------------------------------------------------------------------------- */
 
+/* Behind what counts there are zeroes only: were something of a torn edit left, a later one that is torn, too, could
+ * complete it. */
+static void check_wiped(void) {
+    static char bytes[4 * 1024 * 1024];
+    size_t len;
+    assert_int_equal(env_pread(manifest.file, bytes, sizeof bytes, 0, &len, NULL), STATUS_OK);
+    assert_true(len < sizeof bytes);
+    for (size_t at = manifest.size_bytes; at < len; at++) {
+        assert_int_equal(bytes[at], 0);
+    }
+}
+
 /* Fails the n-th write or sync and loses power there. Returns false when there was none. */
 static bool try_step(uint64_t seed, const char *hook, unsigned n) {
     char specification[64];
@@ -218,6 +230,7 @@ static bool try_step(uint64_t seed, const char *hook, unsigned n) {
     acknowledged = failed ? acknowledged : number;
     lose_power();
     uint64_t found = load();
+    check_wiped();
     if (found != acknowledged && !(failed && found == number)) {
         fail_msg("seed %" PRIu64 ", %s %u: acknowledged %" PRIu64 ", found %" PRIu64, seed, hook, n, acknowledged,
                  found);
