@@ -65,6 +65,8 @@ struct lsm {
     uint64_t flushed_bytes;
     uint64_t written_bytes; /* by compactions */
     uint64_t moves;
+    uint64_t failures;
+    uint32_t failure_percent; /* of compactions */
     uint64_t compactions[COMPACTION_REASON_COUNT];
 };
 
@@ -531,6 +533,22 @@ static inline void lsm_finish(struct lsm *lsm, struct lsm_job *job) {
     job->busy = false;
 }
 
+/* The compaction failed: nothing has changed. */
+static inline void lsm_fail(struct lsm *lsm, struct lsm_job *job) {
+    struct sst *dead = NULL;
+    for (size_t i = 0; i < job->output_count; i++) {
+        job->outputs[i]->next_dead = dead;
+        dead = job->outputs[i];
+    }
+    lsm_bury(dead);
+    free(job->outputs);
+    lsm_mark(&job->plan, false);
+    compaction_plan_deinit(alloc_system(), &job->plan);
+    lsm_unref(job->base);
+    job->busy = false;
+    lsm->failures++;
+}
+
 /* Finishes one of those under way; false: there is none. */
 static inline bool lsm_finish_any(struct lsm *lsm) {
     struct lsm_job *busy[LSM_JOBS_MAX];
@@ -541,7 +559,12 @@ static inline bool lsm_finish_any(struct lsm *lsm) {
         }
     }
     if (count > 0) {
-        lsm_finish(lsm, busy[lsm_below(lsm, count)]);
+        struct lsm_job *job = busy[lsm_below(lsm, count)];
+        if (lsm->failure_percent > 0 && random_chance(&lsm->random, lsm->failure_percent, 100)) {
+            lsm_fail(lsm, job);
+        } else {
+            lsm_finish(lsm, job);
+        }
     }
     return count > 0;
 }
