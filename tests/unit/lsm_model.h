@@ -377,6 +377,14 @@ static inline void lsm_end_output(struct lsm_run *run, struct slice upper) {
     run->lower_len = upper.len;
 }
 
+/* Range deletes with nothing between them and this key (empty: the end). */
+static inline void lsm_cut_gap(struct lsm_run *run, struct compaction_cut *cut, struct slice key) {
+    struct slice at;
+    while (tombstones_count(run->kept) > 0 && compaction_cut_gap(cut, key, &at)) {
+        lsm_end_output(run, at);
+    }
+}
+
 /* All entries of the inputs, in order. */
 static inline struct lsm_entry *lsm_gather(const struct compaction_plan *plan, const struct tombstones **sets,
                                            size_t *ret_set_count, size_t *ret_count) {
@@ -430,6 +438,9 @@ static inline void lsm_run_job(struct lsm *lsm, struct lsm_job *job) {
         struct entry entry = {.key = {.user = lsm_key(all[i].key, key), .revision = all[i].revision},
                               .kind = all[i].is_delete ? BATCH_DELETE : BATCH_PUT};
         bool keeps = compaction_filter_keeps(filter, &entry, &new_key);
+        if (new_key) {
+            lsm_cut_gap(&run, &cut, entry.key.user);
+        }
         if (new_key && compaction_cut_before(&cut, entry.key.user, run.output_bytes)) {
             lsm_end_output(&run, entry.key.user);
         }
@@ -438,6 +449,7 @@ static inline void lsm_run_job(struct lsm *lsm, struct lsm_job *job) {
             run.output_bytes += all[i].is_delete ? LSM_DELETE_BYTES : LSM_PUT_BYTES;
         }
     }
+    lsm_cut_gap(&run, &cut, SLICE_EMPTY);
     lsm_end_output(&run, SLICE_EMPTY);
     free(filter);
     free(run.output);
