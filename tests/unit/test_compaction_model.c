@@ -146,6 +146,7 @@ static void check_targets(void) {
     struct compaction_targets targets;
     compaction_get_targets(lsm.version, &lsm.options, &targets);
     assert_true(lsm.version->counts[0] < lsm.options.l0_files_compact);
+    assert_true(lsm.version->bytes[0] <= lsm.options.level_base_bytes + lsm.options.level_base_bytes / 50);
     for (unsigned level = 1; level < MANIFEST_LEVELS; level++) {
         assert_true(lsm.version->bytes[level] <= targets.bytes[level] + targets.bytes[level] / 50 + 100);
     }
