@@ -48,7 +48,7 @@ static uint64_t score_level0(const struct compaction_pick *pick) {
         bytes += sst->compacting ? 0 : sst->meta.size_bytes;
     }
     uint64_t by_files = files * 100 / pick->options->l0_files_compact;
-    uint64_t by_bytes = files < 2 ? 0 : bytes / (pick->options->level_base_bytes / 100 + 1);
+    uint64_t by_bytes = bytes / (pick->options->level_base_bytes / 100 + 1);
     return by_files > by_bytes ? by_files : by_bytes;
 }
 

@@ -6,7 +6,8 @@
  *   worker: append with two syncs, or a new manifest when the old one is long enough
  *   owner:  the next version is published, inputs of a compaction become obsolete, callbacks
  *
- * A failed append is final: `failed` runs and no further job starts. Only a full disk is waited out.
+ * A failed append is final: `failed` runs and no further job starts. On a full disk an edit waits before it is written
+ * and is tried again; those that give space back have a reserve (manifest.h), so they don't wait for themselves.
  */
 #include "node/base/check.h"
 #include "storage/storage_internal.h"
@@ -104,6 +105,9 @@ static enum status rotate(struct edit_job *job, struct error *err) {
     return status;
 }
 
+/* A flush lets go of the log, a compaction of its inputs; a move of nothing. */
+static bool gives_space(const struct edit_job *job) { return job->flushed != NULL || !job->compaction->plan.trivial; }
+
 static void run(struct env_work *work) {
     struct edit_job *job = CONTAINER_OF(work, struct edit_job, work);
     struct storage *storage = job->storage;
@@ -112,7 +116,14 @@ static void run(struct env_work *work) {
     if (job->rotate) {
         status = rotate(job, &job->error);
     }
-    if (status == STATUS_NO_SPACE || status == STATUS_NO_MEMORY) {
+    bool rotated = status != STATUS_NO_SPACE && status != STATUS_NO_MEMORY;
+    job->waits = false;
+    if (!rotated) {
+        error_clear(&job->error);
+        status = manifest_prepare(&storage->manifest, job->payload.len, gives_space(job), &job->error);
+        job->waits = status == STATUS_NO_SPACE;
+    }
+    if (!rotated && status == STATUS_OK) {
         status = manifest_append(&storage->manifest, buf_slice(&job->payload), &job->error);
     }
     job->status = status;
@@ -182,12 +193,21 @@ static void publish(struct storage *storage) {
     storage__unref_version(storage, old);
 }
 
-static void try_again(struct edit_job *job) {
+/* No space for the edit, which isn't written: later. A move lets others pass. */
+static void postpone(struct edit_job *job) {
     struct storage *storage = job->storage;
+    drop_preparation(job);
+    if (job->flushed == NULL) {
+        list_remove(&job->compaction->link);
+        list_push_back(&storage->written, &job->compaction->link);
+    }
+    storage__set_space(storage, SPACE_MANIFEST, &job->error);
     job->retry_at_us = env_now_us(storage->loop) + STORAGE_RETRY_US;
     if (!storage->closing) {
         storage__wake_at(storage, job->retry_at_us);
     }
+    storage__schedule(storage);
+    storage__close_step(storage);
 }
 
 static void done(struct env_work *work) {
@@ -195,11 +215,8 @@ static void done(struct env_work *work) {
     struct storage *storage = job->storage;
     job->running = false;
     storage->manifest_bytes_written = storage->manifest.written_bytes;
-    if (job->status == STATUS_NO_SPACE) { /* all is as before: the tables wait */
-        drop_preparation(job);
-        storage__set_space(storage, SPACE_MANIFEST, &job->error);
-        try_again(job);
-        storage__close_step(storage);
+    if (job->waits) {
+        postpone(job);
         return;
     }
     if (job->status != STATUS_OK) {
@@ -280,7 +297,8 @@ void storage__start_edit(struct storage *storage) {
     if (status != STATUS_OK) {
         CHECK(status == STATUS_NO_MEMORY);
         drop_preparation(job);
-        try_again(job);
+        job->retry_at_us = env_now_us(storage->loop) + STORAGE_RETRY_US;
+        storage__wake_at(storage, job->retry_at_us);
         return;
     }
     job->rotate = is_manifest_long(storage, job->payload.len);

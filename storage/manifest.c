@@ -6,7 +6,71 @@
 
 #include <inttypes.h>
 
-enum { MANIFEST_READ_BYTES_MAX = 1024 * 1024 * 1024 };
+enum { MANIFEST_READ_BYTES_MAX = 1024 * 1024 * 1024, ZEROES_BYTES = 4 * MANIFEST_BLOCK_BYTES };
+
+static const uint8_t zeroes[ZEROES_BYTES];
+
+/* ---- Writing ------------------------------------------------------------------------------------------------- */
+
+static uint64_t round_up(uint64_t bytes) {
+    return (bytes + MANIFEST_BLOCK_BYTES - 1) / MANIFEST_BLOCK_BYTES * MANIFEST_BLOCK_BYTES;
+}
+
+static enum status write_at(struct manifest *manifest, struct env_file *file, const void *data, size_t len,
+                            uint64_t offset, struct error *err) {
+    enum status status = env_fault_point(manifest->env, FAULT_MANIFEST_WRITE, err);
+    if (status == STATUS_OK) {
+        status = env_pwrite(file, data, len, offset, err);
+    }
+    if (status != STATUS_OK) {
+        error_prefix(err, "%s: writing at offset %" PRIu64, env_file_path(file), offset);
+        return status;
+    }
+    manifest->written_bytes += len;
+    return STATUS_OK;
+}
+
+static enum status sync_file(struct manifest *manifest, struct env_file *file, struct error *err) {
+    enum status status = env_fault_point(manifest->env, FAULT_MANIFEST_SYNC, err);
+    if (status == STATUS_OK) {
+        status = env_sync(file, err);
+    }
+    if (status != STATUS_OK) {
+        error_prefix(err, "%s: sync", env_file_path(file));
+    }
+    return status;
+}
+
+/* Fills with zeroes from `from`, a block's start, up to `to`. Not synced. */
+static enum status fill(struct manifest *manifest, struct env_file *file, uint64_t from, uint64_t to,
+                        struct error *err) {
+    enum status status = STATUS_OK;
+    while (from < to && status == STATUS_OK) {
+        size_t len = to - from < ZEROES_BYTES ? (size_t)(to - from) : ZEROES_BYTES;
+        status = write_at(manifest, file, zeroes, len, from, err);
+        from += len;
+    }
+    return status;
+}
+
+/* What a crash left behind the last edit was never acknowledged: it becomes prepared space again. The file doesn't get
+ * longer, so this works on a full disk; on one where it doesn't, the file is cut. What isn't on disk after another
+ * crash is found and wiped once more. */
+static enum status wipe_torn(struct manifest *manifest, struct slice bytes, struct error *err) {
+    uint64_t torn_end = manifest->size_bytes;
+    for (uint64_t at = manifest->size_bytes; at < bytes.len; at++) {
+        torn_end = bytes.data[at] != 0 ? at + 1 : torn_end;
+    }
+    torn_end = torn_end == manifest->size_bytes ? torn_end : round_up(torn_end);
+    torn_end = torn_end < bytes.len ? torn_end : bytes.len;
+    enum status status = fill(manifest, manifest->file, manifest->size_bytes, torn_end, err);
+    if (status == STATUS_NO_SPACE) {
+        error_clear(err);
+        manifest->prepared_bytes = manifest->size_bytes;
+        status = env_truncate(manifest->file, manifest->size_bytes, err);
+    }
+    return status;
+}
 
 /* ---- Reading ------------------------------------------------------------------------------------------------- */
 
@@ -84,14 +148,13 @@ enum status manifest_load(struct manifest *manifest, struct manifest_state *stat
         error_prefix(err, "%s", path);
         goto out;
     }
-    if (bytes.len > end.size_bytes) {
-        status = env_truncate(manifest->file, end.size_bytes, err);
-        if (status != STATUS_OK) {
-            goto out;
-        }
-    }
     manifest->number = number;
     manifest->size_bytes = end.size_bytes;
+    manifest->prepared_bytes = bytes.len / MANIFEST_BLOCK_BYTES * MANIFEST_BLOCK_BYTES;
+    status = wipe_torn(manifest, buf_slice(&bytes), err);
+    if (status != STATUS_OK) {
+        goto out;
+    }
     manifest->sequence = end.sequence;
     manifest->marked = end.marked;
 out:
@@ -108,33 +171,6 @@ void manifest_close(struct manifest *manifest) {
     manifest->file = NULL;
     manifest->reserved = NULL;
     manifest->reserved_len = 0;
-}
-
-/* ---- Writing ------------------------------------------------------------------------------------------------- */
-
-static enum status write_at(struct manifest *manifest, struct env_file *file, const void *data, size_t len,
-                            uint64_t offset, struct error *err) {
-    enum status status = env_fault_point(manifest->env, FAULT_MANIFEST_WRITE, err);
-    if (status == STATUS_OK) {
-        status = env_pwrite(file, data, len, offset, err);
-    }
-    if (status != STATUS_OK) {
-        error_prefix(err, "%s: writing at offset %" PRIu64, env_file_path(file), offset);
-        return status;
-    }
-    manifest->written_bytes += len;
-    return STATUS_OK;
-}
-
-static enum status sync_file(struct manifest *manifest, struct env_file *file, struct error *err) {
-    enum status status = env_fault_point(manifest->env, FAULT_MANIFEST_SYNC, err);
-    if (status == STATUS_OK) {
-        status = env_sync(file, err);
-    }
-    if (status != STATUS_OK) {
-        error_prefix(err, "%s: sync", env_file_path(file));
-    }
-    return status;
 }
 
 enum status manifest_keep(struct manifest *manifest, struct error *err) {
@@ -170,37 +206,57 @@ enum status manifest_reserve(struct manifest *manifest, size_t payload_len) {
     return STATUS_OK;
 }
 
-/* Space behind the end, before anything depends on it: zeroes, written with the edit or cut when the file is read. */
-static enum status take_space(struct manifest *manifest, size_t len, struct error *err) {
-    static const uint8_t zeroes[MANIFEST_BLOCK_BYTES];
-    enum status status = STATUS_OK;
-    for (size_t done = 0; status == STATUS_OK && done < len; done += sizeof zeroes) {
-        status = env_pwrite(manifest->file, zeroes, sizeof zeroes, manifest->size_bytes + done, err);
-    }
-    return status;
+/* Where an append of this payload would end. */
+static uint64_t end_of_append(const struct manifest *manifest, size_t payload_len) {
+    return manifest->size_bytes + manifest_edit_bytes(payload_len) + MANIFEST_BLOCK_BYTES;
 }
 
-/* Once a part of an edit may be there, no failure is harmless. */
-static enum status write_edit(struct manifest *manifest, size_t len, const uint8_t mark[MANIFEST_BLOCK_BYTES],
-                              struct error *err) {
-    uint64_t mark_at = manifest->size_bytes + len;
-    enum status status = write_at(manifest, manifest->file, manifest->reserved, len, manifest->size_bytes, err);
-    if (status == STATUS_OK) {
-        status = sync_file(manifest, manifest->file, err);
+/* A sync that failed is final, whatever it says: nobody knows any more what the file's blocks are. */
+static enum status final_lack_of_space(const struct manifest *manifest, struct error *err) {
+    return error_set(err, STATUS_IO, "%s: the disk was full when prepared space was synced",
+                     env_file_path(manifest->file));
+}
+
+/* Gives back what a full disk had left for zeroes that don't suffice: others may need it. */
+static enum status drop_unprepared(struct manifest *manifest, struct error *err) {
+    struct error full = {0};
+    if (manifest->prepared_bytes < manifest->size_bytes) {
+        return STATUS_NO_SPACE;
     }
-    if (status == STATUS_OK) {
-        status = write_at(manifest, manifest->file, mark, MANIFEST_BLOCK_BYTES, mark_at, err);
+    if (err != NULL) {
+        full = *err;
     }
-    if (status == STATUS_OK) {
-        status = sync_file(manifest, manifest->file, err);
+    enum status status = env_truncate(manifest->file, manifest->prepared_bytes, err);
+    if (status == STATUS_OK && err != NULL) {
+        *err = full;
     }
+    return status == STATUS_OK ? STATUS_NO_SPACE : status;
+}
+
+enum status manifest_prepare(struct manifest *manifest, size_t payload_len, bool gives_space, struct error *err) {
+    CHECK(manifest->file != NULL);
+    uint64_t end = end_of_append(manifest, payload_len);
+    if (end + MANIFEST_RESERVE_BYTES <= manifest->prepared_bytes) {
+        return STATUS_OK;
+    }
+    uint64_t from = manifest->prepared_bytes > manifest->size_bytes ? manifest->prepared_bytes : manifest->size_bytes;
+    uint64_t to = end + MANIFEST_PREPARED_BYTES;
+    enum status status = fill(manifest, manifest->file, from, to, err);
     if (status == STATUS_NO_SPACE) {
-        status = STATUS_IO;
-        if (err != NULL) {
-            err->code = STATUS_IO;
+        status = drop_unprepared(manifest, err);
+        if (status == STATUS_NO_SPACE && gives_space && end <= manifest->prepared_bytes) {
+            error_clear(err);
+            status = STATUS_OK;
         }
+        return status;
     }
-    return status;
+    if (status == STATUS_OK) {
+        status = sync_file(manifest, manifest->file, err);
+    }
+    if (status == STATUS_OK) {
+        manifest->prepared_bytes = to;
+    }
+    return status == STATUS_NO_SPACE ? final_lack_of_space(manifest, err) : status;
 }
 
 enum status manifest_append(struct manifest *manifest, struct slice edit, struct error *err) {
@@ -209,11 +265,18 @@ enum status manifest_append(struct manifest *manifest, struct slice edit, struct
     uint64_t sequence = manifest->sequence + 1;
     uint64_t mark_at = manifest->size_bytes + len;
     CHECK(manifest->file != NULL && len <= manifest->reserved_len);
+    CHECK(mark_at + MANIFEST_BLOCK_BYTES <= manifest->prepared_bytes);
     manifest_edit_seal(manifest->reserved, edit, manifest->number, sequence, manifest->size_bytes);
     manifest_mark_seal(mark, manifest->number, sequence, mark_at);
-    enum status status = take_space(manifest, len + sizeof mark, err);
+    enum status status = write_at(manifest, manifest->file, manifest->reserved, len, manifest->size_bytes, err);
     if (status == STATUS_OK) {
-        status = write_edit(manifest, len, mark, err);
+        status = sync_file(manifest, manifest->file, err);
+    }
+    if (status == STATUS_OK) {
+        status = write_at(manifest, manifest->file, mark, sizeof mark, mark_at, err);
+    }
+    if (status == STATUS_OK) {
+        status = sync_file(manifest, manifest->file, err);
     }
     if (status == STATUS_OK) {
         manifest->size_bytes = mark_at + MANIFEST_BLOCK_BYTES;
@@ -222,7 +285,7 @@ enum status manifest_append(struct manifest *manifest, struct slice edit, struct
     return status;
 }
 
-/* A new, synced manifest file with one marked edit. */
+/* A new, synced manifest file with one marked edit, and space prepared behind it. */
 static enum status write_new(struct manifest *manifest, const char *path, uint64_t number, struct slice snapshot,
                              struct env_file **ret_file, uint64_t *ret_size, struct error *err) {
     size_t edit_len = manifest_edit_bytes(snapshot.len);
@@ -239,6 +302,9 @@ static enum status write_new(struct manifest *manifest, const char *path, uint64
         env_open(manifest->env, path, ENV_OPEN_READ | ENV_OPEN_WRITE | ENV_OPEN_CREATE | ENV_OPEN_TRUNCATE, &file, err);
     if (status == STATUS_OK) {
         status = write_at(manifest, file, bytes, len, 0, err);
+    }
+    if (status == STATUS_OK) {
+        status = fill(manifest, file, len, len + MANIFEST_PREPARED_BYTES, err);
     }
     if (status == STATUS_OK) {
         status = sync_file(manifest, file, err);
@@ -325,6 +391,7 @@ enum status manifest_switch(struct manifest *manifest, uint64_t number, struct s
     manifest->file = file;
     manifest->number = number;
     manifest->size_bytes = size_bytes;
+    manifest->prepared_bytes = size_bytes + MANIFEST_PREPARED_BYTES;
     manifest->snapshot_bytes = size_bytes;
     manifest->sequence = 1;
     manifest->marked = true;

@@ -17,9 +17,14 @@
  * only. When the file outgrows its bound, the same is done. The switch: write and sync the new file, sync the
  * directory, write and sync CURRENT.tmp, rename it to CURRENT, sync the directory.
  *
+ * Space. Edits go only into blocks that were filled with zeroes and synced before they were needed, so a full disk
+ * can't fail an append; zeroes behind the last record are its end. Where no more can be prepared the edit waits,
+ * nothing having been written that counts. A part of what is prepared is kept for edits that give space back: they are
+ * what a full disk waits for.
+ *
  * Failure. A failed write or sync is final for the caller: what is on disk is not known any more. Only STATUS_NO_SPACE
- * of manifest_append (it takes its space before it writes: zeroes, which nobody takes for an edit) and STATUS_NO_SPACE
- * and STATUS_NO_MEMORY of manifest_switch are harmless: all is as before.
+ * of manifest_prepare, and STATUS_NO_SPACE and STATUS_NO_MEMORY of manifest_switch are harmless: the old manifest stays
+ * in force.
  *
  * All of it blocks: workers, one at a time.
  */
@@ -28,7 +33,13 @@
 
 #include "storage/manifest_edit.h"
 
-enum { MANIFEST_BLOCK_BYTES = 4096, MANIFEST_VERSION = 1, CURRENT_BYTES = 64 };
+enum {
+    MANIFEST_BLOCK_BYTES = 4096,
+    MANIFEST_VERSION = 1,
+    CURRENT_BYTES = 64,
+    MANIFEST_PREPARED_BYTES = 128 * 1024, /* at once */
+    MANIFEST_RESERVE_BYTES = 64 * 1024    /* of it for edits that give space back */
+};
 
 struct manifest_identity {
     uint8_t cluster_id[STORAGE_CLUSTER_ID_BYTES];
@@ -68,7 +79,9 @@ struct manifest {
     struct manifest_identity identity;
     uint64_t number; /* 0: none yet */
     struct env_file *file;
-    uint64_t size_bytes;
+    uint64_t size_bytes;     /* of what counts */
+    uint64_t prepared_bytes; /* the file's, as far as it is known to have its blocks: whole ones, zero behind size_bytes
+                              */
     uint64_t sequence;
     bool marked;             /* the last edit is */
     uint64_t snapshot_bytes; /* size right after the switch to it */
@@ -77,7 +90,7 @@ struct manifest {
     size_t reserved_len;
 };
 
-/* Finds CURRENT, reads what it names, cuts what was torn. STATUS_NOT_FOUND: there is no CURRENT. */
+/* Finds CURRENT, reads what it names, wipes what was torn. STATUS_NOT_FOUND: there is no CURRENT. */
 MUST_USE enum status manifest_load(struct manifest *manifest, struct manifest_state *state, struct error *err);
 /* Begins manifest `number` with a snapshot edit and makes it the current one; the old file is removed. */
 MUST_USE enum status manifest_switch(struct manifest *manifest, uint64_t number, struct slice snapshot,
@@ -86,7 +99,12 @@ MUST_USE enum status manifest_switch(struct manifest *manifest, uint64_t number,
 MUST_USE enum status manifest_keep(struct manifest *manifest, struct error *err);
 /* Memory for an append of this payload, so that a lack of it can't fail a write: STATUS_NO_MEMORY. */
 MUST_USE enum status manifest_reserve(struct manifest *manifest, size_t payload_len);
-/* Durable when it returns. A manifest_reserve of the same length went before. Any failure is final. */
+/* Room in the file for an append of this payload; gives_space: it may use the reserve. STATUS_NO_SPACE: not now, the
+ * manifest is as it was. Any other failure is final. */
+MUST_USE enum status manifest_prepare(struct manifest *manifest, size_t payload_len, bool gives_space,
+                                      struct error *err);
+/* Durable when it returns. A manifest_reserve and a manifest_prepare of the same length went before. Any failure is
+ * final. */
 MUST_USE enum status manifest_append(struct manifest *manifest, struct slice edit, struct error *err);
 /* Closes the file, frees memory. */
 void manifest_close(struct manifest *manifest);

@@ -19,7 +19,7 @@ enum manifest_tag {
     MANIFEST_ADD_FILE = 3,
     MANIFEST_REMOVE_FILE = 4,
     MANIFEST_HORIZON = 5
-    /* 6: value file, 7: change file, 8: checkpoint pin; reserved */
+    /* reserved: 6 add value file, 7 change file, 8 checkpoint pin, 9 remove value file */
 };
 
 /* ---- Writing: each appends one field; STATUS_NO_MEMORY ------------------------------------------------------- */

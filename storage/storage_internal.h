@@ -115,6 +115,7 @@ struct edit_job {
     struct read_set *read_set;
     struct storage_view *view;
     enum status status;
+    bool waits; /* for space: nothing was written */
     struct error error;
 };
 

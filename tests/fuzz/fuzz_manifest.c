@@ -3,7 +3,7 @@
  *   0  one edit, applied to an empty state
  *   1  CURRENT, as it is and with a right checksum
  *   2  a manifest file, as it is
- *   3  edits, each behind a u16 length, sealed into a file; then patches (offset u16, byte) of the file
+ *   3  edits, each behind a u16 length, sealed into a file with prepared space; then patches (offset u16, byte) of it
  *
  * Checked: no crash, nothing leaks, allocations stay in proportion, a state encoded again gives the same state, and a
  * sound file is read whole.
@@ -17,7 +17,12 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-enum { NUMBER = 9, FILE_BYTES_MAX = 64 * 1024, ALLOCATION_MAX = 1024 * 1024 };
+enum {
+    NUMBER = 9,
+    FILE_BYTES_MAX = 64 * 1024,
+    ALLOCATION_MAX = 1024 * 1024,
+    PREPARED_BYTES = 2 * MANIFEST_BLOCK_BYTES
+};
 
 static const struct manifest_identity identity = {.cluster_id = "cluster-of-tests", .node_id = 3};
 
@@ -88,6 +93,13 @@ static void try_file(struct slice input) {
     (void)!parse(input, &end);
 }
 
+/* Zero blocks behind the last record. */
+static size_t prepared(uint8_t *file, size_t len) {
+    size_t room = FILE_BYTES_MAX - len < PREPARED_BYTES ? FILE_BYTES_MAX - len : PREPARED_BYTES;
+    memset(file + len, 0, room);
+    return room;
+}
+
 static void try_sealed(struct slice input) {
     static uint8_t file[FILE_BYTES_MAX];
     struct manifest_state state;
@@ -112,15 +124,16 @@ static void try_sealed(struct slice input) {
         sound = sound && manifest_state_apply(&state, payload) == STATUS_OK;
     }
     manifest_state_deinit(&state);
-    enum status status = parse(slice_of(file, len), &end);
+    size_t whole = len + prepared(file, len);
+    enum status status = parse(slice_of(file, whole), &end);
     CHECK((status == STATUS_OK) == (sound && sequence > 0));
     CHECK(status != STATUS_OK || (end.sequence == sequence && end.size_bytes == len));
     uint16_t where;
     uint8_t byte;
     while (cursor_u16(&input, &where) && cursor_u8(&input, &byte)) {
-        file[where % len] = byte;
+        file[where % whole] = byte;
     }
-    (void)!parse(slice_of(file, len), &end);
+    (void)!parse(slice_of(file, whole), &end);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {

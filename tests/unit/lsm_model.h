@@ -65,6 +65,8 @@ struct lsm {
     uint64_t flushed_bytes;
     uint64_t written_bytes; /* by compactions */
     uint64_t moves;
+    uint64_t failures;
+    uint32_t failure_percent; /* of compactions */
     uint64_t compactions[COMPACTION_REASON_COUNT];
 };
 
@@ -375,6 +377,14 @@ static inline void lsm_end_output(struct lsm_run *run, struct slice upper) {
     run->lower_len = upper.len;
 }
 
+/* Range deletes with nothing between them and this key (empty: the end). */
+static inline void lsm_cut_gap(struct lsm_run *run, struct compaction_cut *cut, struct slice key) {
+    struct slice at;
+    while (tombstones_count(run->kept) > 0 && compaction_cut_gap(cut, key, &at)) {
+        lsm_end_output(run, at);
+    }
+}
+
 /* All entries of the inputs, in order. */
 static inline struct lsm_entry *lsm_gather(const struct compaction_plan *plan, const struct tombstones **sets,
                                            size_t *ret_set_count, size_t *ret_count) {
@@ -428,6 +438,9 @@ static inline void lsm_run_job(struct lsm *lsm, struct lsm_job *job) {
         struct entry entry = {.key = {.user = lsm_key(all[i].key, key), .revision = all[i].revision},
                               .kind = all[i].is_delete ? BATCH_DELETE : BATCH_PUT};
         bool keeps = compaction_filter_keeps(filter, &entry, &new_key);
+        if (new_key) {
+            lsm_cut_gap(&run, &cut, entry.key.user);
+        }
         if (new_key && compaction_cut_before(&cut, entry.key.user, run.output_bytes)) {
             lsm_end_output(&run, entry.key.user);
         }
@@ -436,6 +449,7 @@ static inline void lsm_run_job(struct lsm *lsm, struct lsm_job *job) {
             run.output_bytes += all[i].is_delete ? LSM_DELETE_BYTES : LSM_PUT_BYTES;
         }
     }
+    lsm_cut_gap(&run, &cut, SLICE_EMPTY);
     lsm_end_output(&run, SLICE_EMPTY);
     free(filter);
     free(run.output);
@@ -531,6 +545,22 @@ static inline void lsm_finish(struct lsm *lsm, struct lsm_job *job) {
     job->busy = false;
 }
 
+/* The compaction failed: nothing has changed. */
+static inline void lsm_fail(struct lsm *lsm, struct lsm_job *job) {
+    struct sst *dead = NULL;
+    for (size_t i = 0; i < job->output_count; i++) {
+        job->outputs[i]->next_dead = dead;
+        dead = job->outputs[i];
+    }
+    lsm_bury(dead);
+    free(job->outputs);
+    lsm_mark(&job->plan, false);
+    compaction_plan_deinit(alloc_system(), &job->plan);
+    lsm_unref(job->base);
+    job->busy = false;
+    lsm->failures++;
+}
+
 /* Finishes one of those under way; false: there is none. */
 static inline bool lsm_finish_any(struct lsm *lsm) {
     struct lsm_job *busy[LSM_JOBS_MAX];
@@ -541,7 +571,12 @@ static inline bool lsm_finish_any(struct lsm *lsm) {
         }
     }
     if (count > 0) {
-        lsm_finish(lsm, busy[lsm_below(lsm, count)]);
+        struct lsm_job *job = busy[lsm_below(lsm, count)];
+        if (lsm->failure_percent > 0 && random_chance(&lsm->random, lsm->failure_percent, 100)) {
+            lsm_fail(lsm, job);
+        } else {
+            lsm_finish(lsm, job);
+        }
     }
     return count > 0;
 }

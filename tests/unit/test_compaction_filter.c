@@ -171,6 +171,29 @@ static void test_compaction_cut_bounds_the_overlap_with_the_next_level(void **st
     unref(version);
 }
 
+/* A range delete over many tables is cut where tables below begin, never in front of a key that was written. */
+static void test_compaction_cut_divides_gaps_between_keys(void **state) {
+    (void)state;
+    struct sst tables[] = {table("b", "d", false, 6 * SST_BYTES), table("e", "f", true, 6 * SST_BYTES),
+                           table("f", "h", false, 6 * SST_BYTES), table("i", "k", false, 6 * SST_BYTES),
+                           table("l", "p", false, 6 * SST_BYTES)};
+    struct version *version;
+    struct compaction_cut cut =
+        cut_over(&version, (struct sst *[]){&tables[0], &tables[1], &tables[2], &tables[3], &tables[4]}, 5, 5);
+    struct slice at;
+    assert_false(compaction_cut_gap(&cut, slice_of_string("c"), &at));
+    assert_false(cuts(&cut, "c", 0));
+    assert_true(compaction_cut_gap(&cut, slice_of_string("m"), &at));
+    assert_true(slice_equal(at, slice_of_string("f")));
+    assert_false(compaction_cut_gap(&cut, slice_of_string("m"), &at));
+    assert_true(cuts(&cut, "m", 1)); /* two more were passed */
+    assert_false(compaction_cut_gap(&cut, SLICE_EMPTY, &at));
+    unref(version);
+    cut = cut_over(&version, (struct sst *[]){&tables[0], &tables[1], &tables[2], &tables[3], &tables[4]}, 5, 0);
+    assert_false(compaction_cut_gap(&cut, SLICE_EMPTY, &at));
+    unref(version);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_compaction_filter_keeps_what_readers_from_the_horizon_on_can_see),
@@ -179,6 +202,7 @@ int main(void) {
         cmocka_unit_test(test_compaction_cut_comes_at_the_target_size),
         cmocka_unit_test(test_compaction_cut_follows_the_tables_below),
         cmocka_unit_test(test_compaction_cut_bounds_the_overlap_with_the_next_level),
+        cmocka_unit_test(test_compaction_cut_divides_gaps_between_keys),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

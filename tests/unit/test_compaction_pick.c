@@ -214,19 +214,30 @@ static void test_compaction_pick_crowded_level_0_is_merged_by_itself_while_the_b
     assert_false(plan.trivial);
 }
 
+/* What was merged within level 0 doesn't stay there as one large table. */
+static void test_compaction_pick_one_large_table_of_level_0_goes_down(void **state) {
+    (void)state;
+    struct sst *sst = add(0, "a", "z", 255);
+    add(6, "a", "z", 200);
+    assert_int_equal(choose(), STATUS_NOT_FOUND);
+    sst->meta.size_bytes += 10 * MB;
+    expect(COMPACTION_L0, 0, 6, 1, 1);
+}
+
 static void test_compaction_pick_level_0_and_base_level_take_turns(void **state) {
     (void)state;
     struct compaction_plan other = {.level = 5,
                                     .output_level = 6,
-                                    .smallest = slice_of_string("y"),
-                                    .largest = slice_of_string("z")};
+                                    .smallest = slice_of_string("a"),
+                                    .largest = slice_of_string("m")};
     const struct compaction_plan *under_way[] = {&other};
     for (int i = 0; i < 5; i++) {
         add(0, "a", "z", 10);
     }
     struct sst *first = add(5, "a", "m", 300);
     add(5, "n", "z", 300);
-    add(6, "a", "z", 2000);
+    add(6, "a", "m", 1000);
+    add(6, "n", "z", 1000);
     expect(COMPACTION_SIZE, 5, 6, 1, 1); /* at three times its target, level 0 at five fourths */
     first->meta.size_bytes = 30 * MB;
     struct sst *dead = NULL;
@@ -477,6 +488,7 @@ int main(void) {
         TEST(test_compaction_pick_what_is_left_above_the_base_level_moves_down),
         TEST(test_compaction_pick_does_not_write_below_a_plan_under_way),
         TEST(test_compaction_pick_crowded_level_0_is_merged_by_itself_while_the_base_level_is_taken),
+        TEST(test_compaction_pick_one_large_table_of_level_0_goes_down),
         TEST(test_compaction_pick_level_0_and_base_level_take_turns),
         TEST(test_compaction_pick_moves_only_where_nothing_is_lost_by_it),
         TEST(test_compaction_pick_does_not_move_a_table_over_much_of_the_next_level),

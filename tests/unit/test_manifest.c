@@ -42,23 +42,24 @@ static void sample_add(struct sample *sample, struct slice payload) {
     sample->len = sample->mark_at[n] + MANIFEST_BLOCK_BYTES;
 }
 
+/* Every number another one. */
 static struct sst_meta meta_of(uint64_t number) {
     return (struct sst_meta){.number = number,
                              .id = number * 1000,
                              .size_bytes = 5000 + number,
-                             .entries = 10 + number,
-                             .deletes = 2,
-                             .tombstones = 3,
-                             .superseded = 4,
-                             .superseded_until = number + 1,
-                             .key_bytes = 1000,
-                             .value_bytes = 2000,
-                             .largest_excluded = true,
                              .checksum = ~number,
+                             .entries = 100 + number,
+                             .deletes = 30 + number,
+                             .tombstones = 20 + number,
+                             .superseded = 10 + number,
+                             .superseded_until = number,
+                             .key_bytes = 700 + number,
+                             .value_bytes = 8000 + number,
                              .revision_first = number,
                              .revision_last = number + 1,
                              .smallest = slice_of("a\0", 2),
-                             .largest = slice_of_string("zebra")};
+                             .largest = slice_of_string("zebra"),
+                             .largest_excluded = number % 2 == 1};
 }
 
 static void put_add(struct buf *out, unsigned level, uint64_t number) {
@@ -80,7 +81,7 @@ static void put_frontier(struct buf *out, uint64_t index) {
     assert_int_equal(manifest_put_frontier(out, &frontier), STATUS_OK);
 }
 
-/* Snapshot; two flushes; a merge. */
+/* Snapshot; two flushes; a compaction. */
 static void sample_make(struct sample *sample) {
     struct buf edit;
     buf_init(&edit, alloc_system(), 0);
@@ -97,7 +98,7 @@ static void sample_make(struct sample *sample) {
     assert_int_equal(manifest_put_horizon(&edit, 8), STATUS_OK);
     assert_int_equal(manifest_put_remove_file(&edit, 0, 1), STATUS_OK);
     assert_int_equal(manifest_put_remove_file(&edit, 0, 2), STATUS_OK);
-    put_add(&edit, 1, 3);
+    put_add(&edit, 6, 3);
     sample_add(sample, buf_slice(&edit));
     buf_deinit(&edit);
 }
@@ -152,11 +153,24 @@ static void test_manifest_edits_add_up(void **state) {
     assert_int_equal(parsed.horizon, 8);
     assert_int_equal(parsed.next_file, 4);
     assert_int_equal(parsed.file_count, 1);
-    assert_int_equal(parsed.files[0].level, 1);
-    assert_int_equal(parsed.files[0].meta.number, 3);
-    assert_int_equal(parsed.files[0].meta.checksum, ~(uint64_t)3);
-    assert_true(slice_equal(parsed.files[0].meta.smallest, slice_of("a\0", 2)));
-    assert_true(slice_equal(parsed.files[0].meta.largest, slice_of_string("zebra")));
+    assert_int_equal(parsed.files[0].level, 6);
+    const struct sst_meta *meta = &parsed.files[0].meta;
+    assert_int_equal(meta->number, 3);
+    assert_int_equal(meta->id, 3000);
+    assert_int_equal(meta->size_bytes, 5003);
+    assert_int_equal(meta->checksum, ~(uint64_t)3);
+    assert_int_equal(meta->entries, 103);
+    assert_int_equal(meta->deletes, 33);
+    assert_int_equal(meta->tombstones, 23);
+    assert_int_equal(meta->superseded, 13);
+    assert_int_equal(meta->superseded_until, 3);
+    assert_int_equal(meta->key_bytes, 703);
+    assert_int_equal(meta->value_bytes, 8003);
+    assert_int_equal(meta->revision_first, 3);
+    assert_int_equal(meta->revision_last, 4);
+    assert_true(slice_equal(meta->smallest, slice_of("a\0", 2)));
+    assert_true(slice_equal(meta->largest, slice_of_string("zebra")));
+    assert_true(meta->largest_excluded);
     manifest_state_deinit(&parsed);
 }
 
@@ -207,6 +221,49 @@ static void test_manifest_impossible_edits_are_refused(void **state) {
     struct sst_meta meta = meta_of(5); /* a number that could be given out again */
     assert_int_equal(manifest_put_add_file(&edit, 0, &meta), STATUS_OK);
     check_edit(&edit, STATUS_CORRUPT);
+    buf_deinit(&edit);
+}
+
+static void check_meta(const struct sst_meta *meta, enum status want) {
+    struct buf edit;
+    buf_init(&edit, alloc_system(), 0);
+    assert_int_equal(manifest_put_next_file(&edit, meta->number + 1), STATUS_OK);
+    assert_int_equal(manifest_put_add_file(&edit, 0, meta), STATUS_OK);
+    check_edit(&edit, want);
+    buf_deinit(&edit);
+}
+
+/* What no table can be; compactions count on these. */
+static void test_h35_manifest_impossible_tables_are_refused(void **state) {
+    (void)state;
+    struct sst_meta good = meta_of(5);
+    struct sst_meta bad[] = {good, good, good, good, good, good, good, good};
+    bad[0].deletes = good.entries + 1;
+    bad[1].superseded = good.entries + 1;
+    bad[2].revision_first = good.revision_last + 1;
+    bad[3].entries = bad[3].deletes = bad[3].superseded = bad[3].tombstones = 0;
+    bad[4].largest = slice_of("a", 1); /* in front of the smallest */
+    bad[5].largest = good.smallest;    /* and excluded */
+    bad[6].tombstones = UINT64_MAX - good.entries + 1;
+    bad[7].revision_first = 0;
+    bad[7].revision_last = UINT64_MAX;
+    check_meta(&good, STATUS_OK);
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        check_meta(&bad[i], STATUS_CORRUPT);
+    }
+    bad[5].largest_excluded = false;
+    check_meta(&bad[5], STATUS_OK);
+    struct buf edit;
+    buf_init(&edit, alloc_system(), 0);
+    assert_int_equal(manifest_put_next_file(&edit, 6), STATUS_OK);
+    size_t at = edit.len;
+    assert_int_equal(manifest_put_add_file(&edit, MANIFEST_LEVELS - 1, &good), STATUS_OK);
+    check_edit(&edit, STATUS_OK);
+    edit.data[at + 1] = MANIFEST_LEVELS;
+    check_edit(&edit, STATUS_CORRUPT);
+    edit.data[at + 1] = 0;
+    edit.data[at + 2] |= 0x80; /* a flag of a newer version's */
+    check_edit(&edit, STATUS_UNSUPPORTED);
     buf_deinit(&edit);
 }
 
@@ -351,6 +408,34 @@ static void test_h30_damaged_edit_with_anything_valid_behind_it_is_corrupt(void 
     }
 }
 
+/* Space that was prepared lies behind the last record as zeroes. It must read as the end, and hide no damage. */
+static void test_h30_prepared_space_is_the_end(void **state) {
+    (void)state;
+    static struct sample sample;
+    struct manifest_state parsed;
+    struct manifest_end end;
+    struct error err;
+    sample_make(&sample);
+    for (size_t len = sample.len; len <= FILE_BYTES_MAX; len += MANIFEST_BLOCK_BYTES) {
+        assert_int_equal(parse(slice_of(sample.bytes, len), &parsed, &end, &err), STATUS_OK);
+        assert_int_equal(end.size_bytes, sample.len);
+        assert_int_equal(end.sequence, 4);
+        assert_true(end.marked);
+        manifest_state_deinit(&parsed);
+    }
+    for (unsigned damaged = 0; damaged < 4; damaged++) { /* zeroes in the middle are none */
+        sample_make(&sample);
+        memset(sample.bytes + sample.edit_at[damaged], 0, sample.mark_at[damaged] - sample.edit_at[damaged]);
+        assert_int_equal(parse(slice_of(sample.bytes, FILE_BYTES_MAX), &parsed, &end, &err), STATUS_CORRUPT);
+        manifest_state_deinit(&parsed);
+    }
+    sample_make(&sample); /* nor is a gap in front of a later edit */
+    manifest_mark_seal(sample.bytes + FILE_BYTES_MAX - MANIFEST_BLOCK_BYTES, NUMBER, 6,
+                       FILE_BYTES_MAX - MANIFEST_BLOCK_BYTES);
+    assert_int_equal(parse(slice_of(sample.bytes, FILE_BYTES_MAX), &parsed, &end, &err), STATUS_CORRUPT);
+    manifest_state_deinit(&parsed);
+}
+
 static void test_manifest_whole_edit_without_mark_counts(void **state) {
     (void)state;
     static struct sample sample;
@@ -456,12 +541,14 @@ int main(void) {
         cmocka_unit_test(test_manifest_edits_add_up),
         cmocka_unit_test(test_manifest_snapshot_of_a_state_gives_it_back),
         cmocka_unit_test(test_manifest_impossible_edits_are_refused),
+        cmocka_unit_test(test_h35_manifest_impossible_tables_are_refused),
         cmocka_unit_test(test_manifest_unknown_field_is_unsupported),
         cmocka_unit_test(test_h35_manifest_edit_cut_anywhere_is_refused),
         cmocka_unit_test(test_manifest_state_survives_failed_allocations),
         cmocka_unit_test(test_h35_any_flipped_bit_of_a_manifest_is_found_or_harmless),
         cmocka_unit_test(test_h30_torn_last_edit_is_cut),
         cmocka_unit_test(test_h30_damaged_edit_with_anything_valid_behind_it_is_corrupt),
+        cmocka_unit_test(test_h30_prepared_space_is_the_end),
         cmocka_unit_test(test_manifest_whole_edit_without_mark_counts),
         cmocka_unit_test(test_manifest_damaged_first_edit_is_corrupt),
         cmocka_unit_test(test_manifest_record_of_another_place_or_file_does_not_pass),
