@@ -432,7 +432,8 @@ static void begin(struct sst_cursor *cursor, bool backward, enum landing landing
     cursor->window.next_len = 0;
 }
 
-/* The first table that doesn't end in front of the key. */
+/* The first table that doesn't end in front of the key. One whose largest key is excluded ends in front of that: the
+ * next one may begin with it. */
 static size_t find_table(const struct sst_cursor *cursor, struct slice key) {
     size_t low = 0;
     size_t high = cursor->count;
