@@ -264,9 +264,18 @@ enum { SPACE_FLUSH, SPACE_COMPACTION };
 /* Remembers whether the disk is full for flushes or compactions; tells when that changes for both together. */
 void storage__set_space(struct storage *storage, unsigned who, const struct error *err);
 
+/* ---- storage_open.c ------------------------------------------------------------------------------------------ */
+/* A version with one reference, of tables that nothing was read of yet. Whether it is sound is to be seen. Any thread.
+ * STATUS_NO_MEMORY. */
+MUST_USE enum status storage__make_version(const struct sst_context *context, const struct manifest_state *state,
+                                           struct version **ret_version, struct error *err);
+
 /* ---- flush.c, install.c: each starts its job if there is one to do ------------------------------------------- */
 void storage__start_flush(struct storage *storage);
 void storage__start_edit(struct storage *storage);
+/* The edit that makes an empty store into this. Any thread. STATUS_NO_MEMORY. */
+MUST_USE enum status storage__encode_state(const struct version *version, const struct storage_frontier *frontier,
+                                           uint64_t next_file_number, struct buf *out);
 /* What a table of this level is built like. Worker. */
 void storage__builder_options(struct storage *storage, unsigned level, const char *path, uint64_t number,
                               struct sst_builder_options *ret_options);
