@@ -32,6 +32,7 @@ void storage__schedule(struct storage *storage) {
         storage__compact_range_advance(storage);
         storage__start_compactions(storage);
     }
+    storage__upkeep_advance(storage);
     atomic_store_explicit(&storage->limiter.relaxed, storage__is_level0_growing(storage), memory_order_relaxed);
     storage__note_stall(storage);
 }
@@ -70,6 +71,7 @@ void storage__fail(struct storage *storage, const struct error *err) {
     if (storage->options.failed != NULL) {
         storage->options.failed(storage->options.context, err);
     }
+    storage__schedule(storage); /* upkeep may have waited for what won't come */
 }
 
 void storage__set_space(struct storage *storage, unsigned who, const struct error *err) {

@@ -326,6 +326,61 @@ uint64_t storage_iterator_revision(const struct storage_iterator *iterator);
 MUST_USE enum status storage_iterator_value(struct storage_iterator *iterator, struct slice *ret_value,
                                             struct error *err);
 
+/* ---- Upkeep (owner loop) -----------------------------------------------------------------------------------------
+ *
+ * Long jobs over the whole store: on a worker, one at a time, in the order in which they were asked for. The caller
+ * fills in what is his and leaves the struct alone until `done` ran: once, on the loop, never inside a call. A store
+ * that is closed cancels them and calls nobody; the structs are then the store's until `closed`. They take one of the
+ * env's long workers: let it have one more for them. */
+
+struct upkeep_kind;
+
+struct storage_upkeep {
+    void (*done)(struct storage_upkeep *upkeep);
+    void *context; /* the caller's */
+    /* Any thread: how far it is. */
+    _Atomic uint64_t done_bytes;
+    _Atomic uint64_t total_bytes;
+    /* Results, valid in done: */
+    enum status status;
+    struct error error;
+    /* The store's: */
+    struct list link;
+    const struct upkeep_kind *kind;
+    struct storage *storage;
+    struct env_work work;
+    bool is_running;
+    atomic_bool is_cancelled;
+    unsigned stage;
+};
+
+/* Before done ran: it ends soon, with STATUS_CANCELLED, or as if it hadn't been asked to. */
+void storage_upkeep_cancel(struct storage_upkeep *upkeep);
+
+/* A store of its own beside this one, for a backup or to be sent: same cluster, same node. Its files are further names
+ * of ours (copies only where the file system has no links between the two places), so it costs no space until
+ * compactions replace them here. Nothing waits for it.
+ *
+ * A crash leaves nothing at `dir`, or all of it; what it may leave at `dir`.tmp goes with the next attempt. Durable
+ * when done says STATUS_OK. STATUS_EXISTS: there is something at `dir`; STATUS_NOT_FOUND: its parent isn't there;
+ * STATUS_INVALID: the path is too long; STATUS_FAILED: the store has failed before it was flushed. */
+struct storage_checkpoint {
+    struct storage_upkeep upkeep;
+    char dir[LIMIT_PATH_BYTES];
+    bool flush; /* all that was applied by now is in it: flushed first. Else: what the manifest has */
+    /* Results: */
+    struct storage_frontier frontier; /* its own */
+    uint64_t files;
+    uint64_t bytes;
+    uint64_t copied_bytes; /* of files that couldn't be linked */
+    /* The store's: */
+    struct version *version;
+    uint64_t flush_index;
+    uint64_t next_file;
+};
+
+void storage_checkpoint(struct storage *storage, struct storage_checkpoint *checkpoint);
+
 /* ---- Statistics (owner loop) ----------------------------------------------------------------------------------- */
 
 /* Why writers had to wait. */

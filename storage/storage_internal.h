@@ -16,6 +16,7 @@
  *   history.c            horizon and pins
  *   throttle.c           rates: of compactions, of writers; stalls
  *   storage_stats.c      statistics, damage met by reads
+ *   upkeep.c             long jobs, one at a time: checkpoint.c, verify_live.c, ingest.c
  *   reaper.c             what nobody holds any more; closing
  *
  * A generation is one memtable's life:
@@ -213,6 +214,9 @@ struct storage {
     uint64_t compact_retry_us;
     struct blocked_table blocked[STORAGE_BLOCKED_MAX];
     uint32_t blocked_count;
+    struct list upkeeps; /* struct storage_upkeep, the first is under way */
+    struct env_task upkeeps_task;
+    struct list upkeeps_done;
     struct list compacts; /* struct storage_compact, the first is under way */
     struct env_task compacts_task;
     struct list compacts_done;
@@ -306,6 +310,32 @@ MUST_USE enum status storage__compact_range_pick(struct storage *storage, const 
 void storage__compact_range_init(struct storage *storage);
 void storage__compact_range_advance(struct storage *storage);
 void storage__compact_range_fail(struct storage *storage);
+
+/* ---- upkeep.c ------------------------------------------------------------------------------------------------ */
+enum upkeep_next {
+    UPKEEP_WAIT, /* not yet: ask again when the store has got on */
+    UPKEEP_RUN,  /* on a worker, then ask again */
+    UPKEEP_END   /* upkeep->status says how */
+};
+
+/* A kind of job. upkeep->stage is its own, 0 at first. */
+struct upkeep_kind {
+    enum upkeep_next (*step)(struct storage *storage, struct storage_upkeep *upkeep); /* owner */
+    void (*run)(struct storage *storage, struct storage_upkeep *upkeep);              /* worker; sets status, error */
+    void (*drop)(struct storage *storage, struct storage_upkeep *upkeep); /* owner: gives back what it holds */
+};
+
+void storage__upkeep_init(struct storage *storage);
+/* Queues it. dir NULL: it has none; else STATUS_INVALID if names in it get too long. */
+void storage__upkeep_ask(struct storage *storage, struct storage_upkeep *upkeep, const struct upkeep_kind *kind,
+                         const char *dir);
+/* Starts and ends what can be. */
+void storage__upkeep_advance(struct storage *storage);
+/* Closing: true once none is left. */
+bool storage__upkeep_close(struct storage *storage);
+static inline bool storage__upkeep_is_cancelled(const struct storage_upkeep *upkeep) {
+    return atomic_load_explicit(&upkeep->is_cancelled, memory_order_relaxed);
+}
 
 /* ---- throttle.c ---------------------------------------------------------------------------------------------- */
 /* Worker: before a compaction writes so many bytes. Sleeps. context: the store. */

@@ -285,6 +285,7 @@ static void init(struct storage *storage, const struct storage_options *options)
     storage->collect.run = storage__collect;
     atomic_init(&storage->collect_posted, false);
     storage__compact_range_init(storage);
+    storage__upkeep_init(storage);
 }
 
 static enum status make(const struct storage_options *options, struct storage **ret_storage, struct error *err) {

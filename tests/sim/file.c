@@ -331,7 +331,8 @@ enum status sim__rename(struct env *env, const char *from, const char *to, struc
 enum status sim__link(struct env *env, const char *from, const char *to, struct error *err) {
     struct sim_node *node = sim__node_of(env);
     take_name_time(node);
-    return result(node, SIM_TRACE_HARD_LINK, to, sim__disk_link(node->disk, from, to), 0, err);
+    int sys = node->options.disk.links_refused ? EXDEV : sim__disk_link(node->disk, from, to);
+    return result(node, SIM_TRACE_HARD_LINK, to, sys, 0, err);
 }
 
 enum status sim__unlink(struct env *env, const char *path, struct error *err) {
