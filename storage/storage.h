@@ -381,6 +381,58 @@ struct storage_checkpoint {
 
 void storage_checkpoint(struct storage *storage, struct storage_checkpoint *checkpoint);
 
+/* What verifying found in one file. */
+struct storage_verify_finding {
+    const char *file;    /* its name in the directory; "" for the store as a whole */
+    uint64_t count;      /* places; the rest is about the first */
+    uint64_t offset;     /* 0 where it is of no use */
+    const char *message; /* with the path */
+};
+
+struct storage_verify_report {
+    uint64_t tables;
+    uint64_t bytes; /* read */
+    uint64_t partitions;
+    uint64_t data_blocks;
+    uint64_t entries;
+    uint64_t tombstones;
+    uint64_t findings;
+    uint64_t unnamed_files; /* ours, but the manifest doesn't name them: the next opening removes them */
+    uint64_t other_files;   /* not ours */
+    struct storage_frontier frontier;
+};
+
+/* Reads all tables of the store as it is now and checks every checksum and invariant: of each table (sst.h), between
+ * tables, and of tables and frontier. STATUS_CORRUPT: something was found, the error is the first of it. Reads that
+ * fail count as findings. Slows down reads of others no more than a compaction does. */
+struct storage_verification {
+    struct storage_upkeep upkeep;
+    /* For each file with findings, on the worker. May be NULL. */
+    void (*found)(void *context, const struct storage_verify_finding *finding);
+    void *found_context;
+    struct storage_verify_report report; /* result; its counts of files in the directory are 0 */
+    struct version *version;             /* the store's */
+};
+
+void storage_verify(struct storage *storage, struct storage_verification *verification);
+
+struct storage_verify_options {
+    void *context;
+    void (*found)(void *context, const struct storage_verify_finding *finding); /* may be NULL */
+    /* Now and then; false: stop, with STATUS_CANCELLED. May be NULL. */
+    bool (*progress)(void *context, uint64_t done_bytes, uint64_t total_bytes);
+};
+
+/* The same for a store that nobody has open (STATUS_BUSY), CURRENT and the manifest included; blocks: for tools.
+ * Changes nothing. STATUS_NOT_FOUND: there is no store. options may be NULL. */
+MUST_USE enum status storage_verify_dir(struct env *env, const char *dir, const struct storage_verify_options *options,
+                                        struct storage_verify_report *ret_report, struct error *err);
+
+/* Removes the files of a store that nobody has open (STATUS_BUSY), and the directory, if nothing else is in it. Blocks:
+ * a worker, or a thread without a loop. A crash leaves a part of the files and no store; call it again.
+ * STATUS_NOT_FOUND: there is no directory. */
+MUST_USE enum status storage_destroy(struct env *env, const char *dir, struct error *err);
+
 /* ---- Statistics (owner loop) ----------------------------------------------------------------------------------- */
 
 /* Why writers had to wait. */
