@@ -181,8 +181,9 @@ static void change_manifest(struct fixture *fixture, void (*change)(struct manif
     manifest_state_init(&state, env->alloc);
     assert_int_equal(manifest_inspect(&manifest, &state, NULL), STATUS_OK);
     change(&state);
+    uint64_t number = state.next_file++;
     assert_int_equal(manifest_state_encode(&state, &snapshot), STATUS_OK);
-    assert_int_equal(manifest_switch(&manifest, state.next_file, buf_slice(&snapshot), NULL), STATUS_OK);
+    assert_int_equal(manifest_switch(&manifest, number, buf_slice(&snapshot), NULL), STATUS_OK);
     manifest_close(&manifest);
     manifest_state_deinit(&state);
     buf_deinit(&snapshot);
@@ -194,7 +195,7 @@ static void misplace(struct manifest_state *state) {
     for (size_t i = 0; i < state->file_count; i++) {
         state->files[i].level = 6;
     }
-    state->files[state->file_count - 1].level = 6;
+    state->horizon = 0;
     state->files[0].meta.largest = state->files[state->file_count - 1].meta.largest;
 }
 
