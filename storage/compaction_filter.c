@@ -88,6 +88,10 @@ bool compaction_cut_before(struct compaction_cut *cut, struct slice key, uint64_
         cut->below_at++;
         passed = true;
     }
+    if (size_bytes == 0) {
+        cut->overlap_bytes = 0; /* the next output begins here */
+        return false;
+    }
     bool ends = size_bytes >= cut->sst_bytes || cut->overlap_bytes > cut->overlap_max ||
                 (passed && size_bytes >= cut->sst_bytes / 2);
     if (cut->never || !ends) {

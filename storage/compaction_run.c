@@ -225,8 +225,8 @@ static enum status take_entry(struct compaction_run *run, const struct entry *en
     bool new_key;
     enum status status = STATUS_OK;
     bool kept = compaction_filter_keeps(&run->filter, entry, &new_key);
-    if (new_key && run->builder != NULL &&
-        compaction_cut_before(&run->cut, entry->key.user, sst_builder_size(run->builder))) {
+    if (new_key &&
+        compaction_cut_before(&run->cut, entry->key.user, run->builder == NULL ? 0 : sst_builder_size(run->builder))) {
         status = end_output(run, entry->key.user, err);
     }
     if (status == STATUS_OK && kept && run->builder == NULL) {

@@ -88,8 +88,10 @@ static void bury_tables(struct storage *storage, struct sst *sst) {
         struct sst *next = sst->next_dead;
         bool obsolete = sst->obsolete;
         uint64_t number = sst->meta.number;
+        uint64_t id = sst->meta.id;
         sst_free(sst);
         if (obsolete) {
+            cache_forget(storage->cache, id);
             char path[LIMIT_PATH_BYTES];
             struct error ignored;
             file_path_sst(path, storage->dir, number);

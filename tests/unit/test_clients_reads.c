@@ -218,7 +218,7 @@ static void test_clients_revision_below_the_horizon_is_refused_even_from_memory(
     assert_value(client, 2, 3, 102, 101, 1);
 }
 
-enum { DISK_CLIENTS = FAKE_CLIENTS_MAX, DISK_GETS = 150, DISK_READS_MAX = 1024, DISK_READS_OF_ONE_MAX = 64 };
+enum { DISK_CLIENTS = FAKE_CLIENTS_MAX, DISK_GETS = 80, DISK_READS_MAX = 1024, DISK_READS_OF_ONE_MAX = 64 };
 
 /* One connection doesn't take all the room, all together don't take more than there is, and who waited is served as
  * soon as there is some. */

@@ -94,6 +94,40 @@ static void test_storage_multi_get_reads_blocks_side_by_side(void **state) {
     reads_close(reads);
 }
 
+static void on_hung_ready(struct storage_io *io) { (void)io; }
+
+/* The disk is silent about one block. Other reads of the same thread go on, from the disk, too. */
+static void test_storage_hung_block_delays_no_other_read(void **state) {
+    (void)state;
+    struct reads *reads = reads_open(6, 0);
+    struct storage_io hung;
+    storage_io_init(&hung, &reads->storage, reads->loop, on_hung_ready);
+    struct fault_set *faults = sim_node_faults(reads->world->node);
+    struct storage_value value;
+    struct slice key = reads_name(reads, 7);
+    uint64_t revision = 20;            /* old: on disk */
+    for (unsigned i = 0; i < 2; i++) { /* the first time, the table's top is what is missing */
+        assert_int_equal(fault_arm(faults, "sst.read=hang,count=1", NULL), STATUS_OK);
+        assert_int_equal(storage_get(&reads->view, &hung, key, revision, &value, NULL), STATUS_PENDING);
+        storage_io_start(&hung);
+        for (uint32_t other = 0; other < HISTORY_KEYS; other++) {
+            enum status status;
+            while ((status = storage_get(&reads->view, &reads->io, reads_name(reads, other), revision, &value, NULL)) ==
+                   STATUS_PENDING) {
+                reads_wait(reads);
+            }
+            assert_value(reads_model(reads, other, revision), status, &value);
+        }
+        assert_true(storage_io_is_busy(&hung));
+        fault_disarm(faults, FAULT_SST_READ);
+        while (storage_io_is_busy(&hung)) {
+            assert_true(sim_step(reads->world->sim));
+        }
+    }
+    storage_io_deinit(&hung);
+    reads_close(reads);
+}
+
 static void test_storage_reads_below_the_horizon_are_refused(void **state) {
     (void)state;
     struct reads *reads = reads_open(5, 1 << 16);
@@ -221,14 +255,118 @@ static void test_storage_iterator_waiting_for_blocks_changes_no_answer(void **st
     }
 }
 
+/* ---- Limits ---------------------------------------------------------------------------------------------------- */
+
+enum { DELETED_KEYS = 10000 };
+
+/* Deleted keys without end don't keep the thread for themselves, though nothing has to be read for them. */
+static void test_h47_storage_iterator_over_many_deletes_lets_others_run(void **state) {
+    (void)state;
+    struct reads *reads = reads_open(8, 1 << 20);
+    struct batch_builder builder;
+    batch_builder_init(&builder, alloc_system());
+    for (uint32_t i = 0; i < DELETED_KEYS; i++) {
+        char key[16];
+        (void)snprintf(key, sizeof key, "z%06u", i);
+        assert_int_equal(batch_builder_delete(&builder, slice_of_string(key)), STATUS_OK);
+    }
+    struct memtable *memtable = reads->generations[0].memtable;
+    assert_int_equal(memtable_apply(memtable, ++reads->view.revision, batch_builder_batch(&builder)), STATUS_OK);
+    batch_builder_deinit(&builder);
+    struct storage_iterator_options options = {.lower = slice_of_string("z")};
+    struct storage_iterator *iterator;
+    for (unsigned backward = 0; backward < 2; backward++) {
+        uint64_t rounds = reads->rounds;
+        assert_int_equal(storage_iterator_new(&reads->view, &reads->io, &options, &iterator, NULL), STATUS_OK);
+        assert_int_equal(call(reads, iterator, backward == 1 ? ITERATOR_LAST : ITERATOR_FIRST, SLICE_EMPTY),
+                         STATUS_NOT_FOUND);
+        assert_in_range(reads->rounds - rounds, DELETED_KEYS / ITERATOR_TURN_MOVES_MAX, 5);
+        storage_iterator_free(iterator);
+    }
+    assert_int_equal(storage_iterator_new(&reads->view, NULL, &options, &iterator, NULL), STATUS_OK);
+    assert_int_equal(storage_iterator_first(iterator, NULL), STATUS_NOT_FOUND);
+    storage_iterator_free(iterator);
+    reads_close(reads);
+}
+
+struct failing_alloc {
+    struct alloc base;
+    unsigned left; /* allocations that succeed */
+    unsigned held;
+};
+
+static void *resize_or_fail(struct alloc *alloc, void *ptr, size_t size, size_t align) {
+    struct failing_alloc *failing = CONTAINER_OF(alloc, struct failing_alloc, base);
+    if (size == 0) {
+        failing->held -= ptr != NULL;
+        return alloc_system()->resize(alloc_system(), ptr, size, align);
+    }
+    if (failing->left == 0) {
+        return NULL;
+    }
+    failing->left--;
+    failing->held += ptr == NULL;
+    return alloc_system()->resize(alloc_system(), ptr, size, align);
+}
+
+static void test_storage_iterator_without_memory_says_so_and_leaks_nothing(void **state) {
+    (void)state;
+    struct reads *reads = reads_open(9, 1 << 20);
+    struct failing_alloc failing = {.base = {.resize = resize_or_fail}};
+    reads->publisher.alloc = &failing.base;
+    enum status status = STATUS_NO_MEMORY;
+    unsigned count = 0;
+    for (; status == STATUS_NO_MEMORY; count++) {
+        struct storage_iterator *iterator;
+        failing.left = count;
+        status = storage_iterator_new(&reads->view, NULL, NULL, &iterator, NULL);
+        if (status == STATUS_OK) {
+            status = storage_iterator_last(iterator, NULL); /* needs room for a value */
+            storage_iterator_free(iterator);
+        }
+        assert_int_equal(failing.held, 0);
+    }
+    assert_int_equal(status, STATUS_OK);
+    assert_in_range(count, GENERATIONS_MAX + LEVEL0_MAX + 2, 40);
+    reads_close(reads);
+}
+
+static void test_storage_approximate_bytes_add_up(void **state) {
+    (void)state;
+    struct reads *reads = reads_open(10, 1 << 20);
+    uint64_t all = storage_approximate_bytes(&reads->view, SLICE_EMPTY, SLICE_EMPTY);
+    uint64_t files = 0;
+    for (size_t i = 0; i < reads->world->table_count; i++) {
+        files += reads->world->tables[i]->meta.size_bytes;
+    }
+    assert_int_equal(all, files);
+    uint64_t before = 0;
+    for (uint32_t key = 1; key < HISTORY_KEYS; key++) {
+        struct slice name = reads_name(reads, key);
+        uint64_t left = storage_approximate_bytes(&reads->view, SLICE_EMPTY, name);
+        uint64_t right = storage_approximate_bytes(&reads->view, name, SLICE_EMPTY);
+        assert_true(left >= before);
+        assert_in_range(left + right, all - 100, all + 100); /* rounding */
+        before = left;
+    }
+    uint64_t third = storage_approximate_bytes(&reads->view, reads_name(reads, 20), reads_name(reads, 40));
+    assert_in_range(third, all / 6, all / 2);
+    assert_int_equal(storage_approximate_bytes(&reads->view, slice_of_string("x"), slice_of_string("y")), 0);
+    reads_close(reads);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_storage_get_any_key_at_any_revision_matches_the_history),
         cmocka_unit_test(test_storage_get_waiting_for_blocks_changes_no_answer),
         cmocka_unit_test(test_storage_multi_get_reads_blocks_side_by_side),
+        cmocka_unit_test(test_storage_hung_block_delays_no_other_read),
         cmocka_unit_test(test_storage_reads_below_the_horizon_are_refused),
         cmocka_unit_test(test_h34_storage_iterator_any_order_of_calls_matches_the_history),
         cmocka_unit_test(test_storage_iterator_waiting_for_blocks_changes_no_answer),
+        cmocka_unit_test(test_h47_storage_iterator_over_many_deletes_lets_others_run),
+        cmocka_unit_test(test_storage_iterator_without_memory_says_so_and_leaks_nothing),
+        cmocka_unit_test(test_storage_approximate_bytes_add_up),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
