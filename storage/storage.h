@@ -53,6 +53,14 @@ struct storage_frontier {
     uint32_t membership_len;
 };
 
+/* A place that the scrub found damaged. */
+struct storage_damage {
+    uint64_t file;     /* number of the table */
+    uint64_t offset;   /* of the block; 0: header, or the table as a whole */
+    uint64_t count;    /* passes that met it */
+    uint64_t since_us; /* env clock */
+};
+
 /* Every number has a range, in parentheses behind its default; storage_open names the one that is out of it. */
 struct storage_options {
     struct env *env;
@@ -94,6 +102,9 @@ struct storage_options {
     uint64_t compaction_bytes_per_second_max; /* 0 (0 to 1 TiB): as fast as it goes; else the rate at which
                                                  compactions write in all, as long as level 0 doesn't grow */
 
+    uint64_t scrub_bytes_per_second; /* 0 (0 to 1 GiB): never; else the rate at which all tables are read, over and
+                                        over, past the page cache, and their checksums checked. 1 MiB is a good one */
+
     /* Callbacks, on the loop, never from inside a storage_* call unless it says so. */
     void *context;
     /* The memtable is being switched at (index, term), which are filled in, of the last applied entry: fill in the rest
@@ -109,6 +120,8 @@ struct storage_options {
     void (*failed)(void *context, const struct error *err);
     /* Disk full while writing an SST: output dropped, tried again every second. err NULL: over. */
     void (*space_state)(void *context, const struct error *err);
+    /* The scrub met a damaged place for the first time. */
+    void (*damaged)(void *context, const struct storage_damage *damage);
 };
 
 void storage_options_init(struct storage_options *options);
@@ -446,7 +459,10 @@ enum storage_stall {
     STORAGE_STALL_COUNT
 };
 
-enum { STORAGE_COMPACTION_REASONS = 8 };
+enum {
+    STORAGE_COMPACTION_REASONS = 8,
+    STORAGE_DAMAGES_MAX = 64 /* remembered at once */
+};
 
 const char *storage_stall_name(enum storage_stall reason);
 /* Of the numbers in storage_stats.compactions; NULL: unused. */
@@ -491,7 +507,12 @@ struct storage_stats {
     char pin_lowest[LIMIT_NAME_BYTES]; /* its name */
     /* Trouble. */
     struct storage_stall_stats stalls[STORAGE_STALL_COUNT];
-    uint64_t damaged_blocks;               /* met by reads or compactions; one may count more than once */
+    uint64_t damaged_blocks; /* met by reads or compactions; one may count more than once */
+    uint64_t scrub_passes;   /* over all tables */
+    uint64_t scrub_bytes;    /* read by it */
+    uint64_t scrub_findings; /* ever; each pass counts */
+    uint64_t damage_count;   /* places in live tables that it found, in `damages` */
+    struct storage_damage damages[STORAGE_DAMAGES_MAX];
     uint64_t damaged_tables;               /* that compactions leave alone for the time being */
     char problem[ERROR_MESSAGE_BYTES_MAX]; /* what stands in the way now: of compactions, of reads, or why all
                                               stopped; empty: nothing */

@@ -16,6 +16,7 @@
  *   history.c            horizon and pins
  *   throttle.c           rates: of compactions, of writers; stalls
  *   storage_stats.c      statistics, damage met by reads
+ *   scrub.c              checksums of all tables, over and over
  *   upkeep.c             long jobs, one at a time: checkpoint.c, verify_live.c, ingest.c
  *   reaper.c             what nobody holds any more; closing
  *
@@ -48,7 +49,7 @@ enum {
     STORAGE_FLUSH_ATTEMPTS = 3,             /* of one memtable, before an I/O error is final */
     STORAGE_COMPACTION_WORKERS_MAX = 64,
     STORAGE_BLOCKED_MAX = 64, /* tables that compactions leave alone, at once */
-    STORAGE_DAMAGES_MAX = 64  /* tables whose damage is remembered until a compaction asks */
+    SCRUB_FOUND_MAX = 64      /* places in one piece of a table */
 };
 
 enum generation_state { GENERATION_ACTIVE, GENERATION_FULL, GENERATION_WRITTEN };
@@ -117,6 +118,30 @@ struct edit_job {
     struct storage_view *view;
     enum status status;
     struct error error;
+};
+
+/* The scrub: one piece of a table at a time. */
+struct sst_top;
+struct scrub_job {
+    struct env_work work;
+    struct storage *storage;
+    bool running;
+    uint64_t next_us;    /* no piece before this */
+    uint64_t number;     /* of the table under way, or the last one; 0: none in this pass */
+    struct sst *sst;     /* referenced; NULL: between two tables */
+    struct sst_top *top; /* NULL: its ends come first */
+    uint32_t part;       /* the next one */
+    /* Results of a piece: */
+    enum status status;
+    uint64_t bytes;
+    uint32_t found_count;
+    uint64_t found[SCRUB_FOUND_MAX]; /* offsets */
+    /* For the statistics: */
+    uint64_t passes;
+    uint64_t bytes_total;
+    uint64_t finding_total;
+    uint32_t damage_count;
+    struct storage_damage damages[STORAGE_DAMAGES_MAX];
 };
 
 struct reap_job {
@@ -205,6 +230,7 @@ struct storage {
     struct flush_job flush;
     struct edit_job edit;
     struct reap_job reap;
+    struct scrub_job scrub;
     struct compaction_job *jobs; /* compaction_workers of them */
     uint32_t jobs_running;       /* RUNNING */
     struct list written;         /* jobs that wait for their edit, oldest first */
@@ -336,6 +362,12 @@ bool storage__upkeep_close(struct storage *storage);
 static inline bool storage__upkeep_is_cancelled(const struct storage_upkeep *upkeep) {
     return atomic_load_explicit(&upkeep->is_cancelled, memory_order_relaxed);
 }
+
+/* ---- scrub.c ------------------------------------------------------------------------------------------------- */
+void storage__start_scrub(struct storage *storage);
+/* Not running: it holds nothing afterwards. */
+void storage__scrub_let_go(struct storage *storage);
+void storage__fill_scrub_stats(struct storage *storage, struct storage_stats *stats);
 
 /* ---- throttle.c ---------------------------------------------------------------------------------------------- */
 /* Worker: before a compaction writes so many bytes. Sleeps. context: the store. */
