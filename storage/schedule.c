@@ -25,7 +25,7 @@ void storage__schedule(struct storage *storage) {
         return;
     }
     storage__start_reaper(storage);
-    if (!storage->broken) {
+    if (!storage->broken && !storage->quiet) {
         storage__switch_if_wanted(storage);
         storage__start_flush(storage);
         storage__start_edit(storage);

@@ -443,6 +443,31 @@ struct storage_verify_options {
 MUST_USE enum status storage_verify_dir(struct env *env, const char *dir, const struct storage_verify_options *options,
                                         struct storage_verify_report *ret_report, struct error *err);
 
+/* Replaces the whole content by that of a checkpoint of the same cluster, any node's: verified first, then linked under
+ * new names, then made the store by one switch of the manifest; a crash leaves the old content or the new one. From the
+ * call until done storage_can_apply says no. Afterwards applied, durable and flushed index are the checkpoint's
+ * frontier; views that were taken before show what they showed. `flushed` isn't called. The checkpoint stays as it is.
+ *
+ * STATUS_NOT_FOUND: there is none; STATUS_INVALID: another cluster's, or its frontier lies behind what was applied
+ * here; STATUS_BUSY: a store has it open, or a pin here is below its horizon; STATUS_CORRUPT, STATUS_UNSUPPORTED,
+ * STATUS_IO, STATUS_NO_SPACE, STATUS_NO_MEMORY. Nothing has changed then, unless `failed` ran: the outcome of the
+ * switch is unknown, and the next opening will tell. */
+struct storage_ingest {
+    struct storage_upkeep upkeep;
+    char dir[LIMIT_PATH_BYTES];
+    struct storage_frontier frontier; /* result */
+    /* The store's: */
+    struct version *version;
+    struct generation *generation;
+    struct read_set *read_set;
+    struct storage_view *view;
+    struct buf snapshot;
+    uint64_t manifest_number;
+    bool is_named; /* the manifest may name its tables */
+};
+
+void storage_ingest(struct storage *storage, struct storage_ingest *ingest);
+
 /* Removes the files of a store that nobody has open (STATUS_BUSY), and the directory, if nothing else is in it. Blocks:
  * a worker, or a thread without a loop. A crash leaves a part of the files and no store; call it again.
  * STATUS_NOT_FOUND: there is no directory. */

@@ -240,7 +240,9 @@ struct storage {
     uint64_t compact_retry_us;
     struct blocked_table blocked[STORAGE_BLOCKED_MAX];
     uint32_t blocked_count;
-    struct list upkeeps; /* struct storage_upkeep, the first is under way */
+    uint32_t ingest_count; /* asked for and not done: nothing is applied */
+    bool quiet;            /* an ingest is about to switch: no flush, edit or compaction starts */
+    struct list upkeeps;   /* struct storage_upkeep, the first is under way */
     struct env_task upkeeps_task;
     struct list upkeeps_done;
     struct list compacts; /* struct storage_compact, the first is under way */
@@ -349,6 +351,8 @@ struct upkeep_kind {
     enum upkeep_next (*step)(struct storage *storage, struct storage_upkeep *upkeep); /* owner */
     void (*run)(struct storage *storage, struct storage_upkeep *upkeep);              /* worker; sets status, error */
     void (*drop)(struct storage *storage, struct storage_upkeep *upkeep); /* owner: gives back what it holds */
+    /* Owner: right before done; true if `can_apply` is to be called behind it. May be NULL. */
+    bool (*release)(struct storage *storage, struct storage_upkeep *upkeep);
 };
 
 void storage__upkeep_init(struct storage *storage);

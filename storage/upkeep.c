@@ -19,7 +19,14 @@ static void deliver(struct env_task *task) {
     struct storage *storage = CONTAINER_OF(task, struct storage, upkeeps_task);
     for (struct list *link; !storage->closing && (link = list_pop_front(&storage->upkeeps_done)) != NULL;) {
         struct storage_upkeep *upkeep = LIST_ENTRY(link, struct storage_upkeep, link);
+        bool can_apply = upkeep->kind->release != NULL && upkeep->kind->release(storage, upkeep);
+        if (storage->closing) {
+            return;
+        }
         upkeep->done(upkeep);
+        if (can_apply && !storage->closing && storage_can_apply(storage) && storage->options.can_apply != NULL) {
+            storage->options.can_apply(storage->options.context);
+        }
     }
 }
 

@@ -140,7 +140,7 @@ static enum status look_at(void *context, const char *name) {
 }
 
 /* A checkpoint that was never opened has no lock file, and nobody to be kept out. */
-static enum status lock(struct env *env, const char *dir, struct env_file **ret_lock, struct error *err) {
+enum status verify__lock(struct env *env, const char *dir, struct env_file **ret_lock, struct error *err) {
     char path[LIMIT_PATH_BYTES];
     struct env_file *file;
     file_path(path, dir, LOCK_NAME);
@@ -184,7 +184,7 @@ static enum status verify_state(struct env *env, const char *dir, const struct m
     return status;
 }
 
-static enum status verify_locked(struct env *env, const char *dir, struct verify_run *run) {
+enum status verify__dir(struct verify_run *run, struct env *env, const char *dir) {
     struct manifest manifest = {.env = env, .dir = dir};
     struct manifest_state state;
     struct error found;
@@ -221,9 +221,9 @@ enum status storage_verify_dir(struct env *env, const char *dir, const struct st
     if (!store_dir_fits(dir)) {
         return error_set(err, STATUS_INVALID, "the directory's name is too long");
     }
-    enum status status = lock(env, dir, &lock_file, err);
+    enum status status = verify__lock(env, dir, &lock_file, err);
     if (status == STATUS_OK) {
-        status = verify_locked(env, dir, &run);
+        status = verify__dir(&run, env, dir);
     }
     env_close(lock_file);
     return status;

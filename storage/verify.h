@@ -26,6 +26,11 @@ void verify__found(struct verify_run *run, const char *file, uint64_t count, uin
                    const struct error *found);
 /* All tables and what must hold between them. STATUS_OK whatever was found; STATUS_CANCELLED, STATUS_NO_MEMORY. */
 MUST_USE enum status verify__version(struct verify_run *run, const struct version *version);
+/* Keeps out those who would open the store, if it ever was one that is opened: else NULL. STATUS_NOT_FOUND: there is no
+ * directory. */
+MUST_USE enum status verify__lock(struct env *env, const char *dir, struct env_file **ret_lock, struct error *err);
+/* CURRENT, manifest, directory, all tables. STATUS_CORRUPT if there are findings. */
+MUST_USE enum status verify__dir(struct verify_run *run, struct env *env, const char *dir);
 /* status: of the steps before. STATUS_CORRUPT if there were findings. */
 enum status verify__result(const struct verify_run *run, enum status status);
 
