@@ -76,7 +76,7 @@ static bool add_small_neighbour(const struct compaction_pick *pick, const bool *
     for (size_t i = 0; i < version->counts[0]; i++) {
         bytes += marked[i] ? version->tables[0][i]->meta.size_bytes : 0;
     }
-    if (choice->count[1] > 0 || bytes >= compaction_small_bytes(pick->options)) {
+    if (choice->count[1] > 0 || bytes / choice->count[0] >= compaction_small_bytes(pick->options)) {
         return false;
     }
     if (choice->first[1] == 0) {

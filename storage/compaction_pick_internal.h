@@ -30,8 +30,8 @@ struct compaction_choice {
     struct compaction_range range;
 };
 
-/* Several tables of level 0 that are less than this together are merged, not moved one by one. */
-static inline uint64_t compaction_small_bytes(const struct storage_options *options) { return options->sst_bytes / 8; }
+/* Tables of level 0 that have less than this on average are merged, not moved one by one. */
+static inline uint64_t compaction_small_bytes(const struct storage_options *options) { return options->sst_bytes / 16; }
 
 void compaction__extend(struct compaction_range *range, const struct sst_meta *meta);
 bool compaction__meets(const struct compaction_range *range, const struct sst *sst);

@@ -6,6 +6,7 @@
 enum {
     SETTLED_DELETES_PERCENT = 10, /* of a table's entries */
     MOVED_HISTORY_PERCENT = 10,   /* of a table's entries: from here on it is rewritten rather than moved */
+    SMALL_SHARE = 4,              /* of the target size: a table that has less is small */
     EXPANDED_TABLES_MAX = 25      /* target sizes that inputs may grow to, taking in what costs nothing below */
 };
 
@@ -144,9 +145,41 @@ bool compaction__choose_table(const struct compaction_pick *pick, enum compactio
     return compaction__add_output_level(pick, ret_choice);
 }
 
+/* A small table that meets nothing below would be small there, too: small ones beside it come along, and are merged. */
+static void gather_small(const struct compaction_pick *pick, struct compaction_choice *choice) {
+    const struct version *version = pick->version;
+    struct sst *const *tables = version->tables[choice->level];
+    struct compaction_choice wider = *choice;
+    uint64_t bytes = tables[choice->first[0]]->meta.size_bytes;
+    bool more = bytes < pick->options->sst_bytes / SMALL_SHARE;
+    while (more) {
+        size_t end = wider.first[0] + wider.count[0];
+        more = false;
+        for (unsigned side = 0; side < 2 && !more; side++) {
+            size_t at = side == 0 ? end : wider.first[0] - 1;
+            if (at >= version->counts[choice->level] || tables[at]->compacting ||
+                tables[at]->meta.size_bytes >= pick->options->sst_bytes / SMALL_SHARE ||
+                bytes + tables[at]->meta.size_bytes > pick->options->sst_bytes) {
+                continue;
+            }
+            struct compaction_choice tried = wider;
+            tried.first[0] -= side;
+            tried.count[0]++;
+            compaction__extend(&tried.range, &tables[at]->meta);
+            if (compaction__add_output_level(pick, &tried) && tried.count[1] == 0) {
+                bytes += tables[at]->meta.size_bytes;
+                wider = tried;
+                more = true;
+            }
+        }
+    }
+    *choice = wider;
+}
+
 void compaction__expand(const struct compaction_pick *pick, struct compaction_choice *choice) {
     const struct version *version = pick->version;
     if (choice->count[1] == 0) {
+        gather_small(pick, choice);
         return;
     }
     struct compaction_choice wider = *choice;
@@ -195,7 +228,8 @@ static bool may_move(const struct compaction_pick *pick, const struct compaction
     if (plan->level == to || plan->input_counts[1] > 0 || plan->reason == COMPACTION_MANUAL ||
         options->compression[plan->level] != options->compression[to] ||
         options->bloom_bits[plan->level] != options->bloom_bits[to] ||
-        (plan->input_counts[0] > 1 && plan->input_bytes < compaction_small_bytes(options))) {
+        (plan->input_counts[0] > 1 &&
+         (plan->level > 0 || plan->input_bytes / plan->input_counts[0] < compaction_small_bytes(options)))) {
         return false;
     }
     for (size_t i = 0; i < plan->input_counts[0]; i++) {

@@ -3,7 +3,8 @@
 
 #include <stdio.h>
 
-/* ---- Callbacks: under the lock, on the loop or inside a call ------------------------------------------------------ */
+/* ---- Callbacks: under the lock, on the loop or inside a call ------------------------------------------------------
+ */
 
 static void log_failed(void *context, const struct error *err) { engine__fail(context, err); }
 static void log_writable(void *context) { engine__log_kick(context); }
@@ -167,7 +168,8 @@ struct property {
     size_t offset; /* in struct engine_stats, a uint64_t */
 };
 
-#define PROPERTY(member) {#member, offsetof(struct engine_stats, member)}
+#define PROPERTY(member)                                                                                               \
+    { #member, offsetof(struct engine_stats, member) }
 static const struct property properties[] = {PROPERTY(revision),
                                              PROPERTY(durable),
                                              PROPERTY(flushed),

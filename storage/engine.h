@@ -174,9 +174,10 @@ MUST_USE enum status engine_get(struct engine *engine, const struct engine_read_
                                 struct engine_value *ret_value, struct error *err);
 /* Also fine for one that is all zero. Leaves it all zero. */
 void engine_value_release(struct engine_value *value);
-/* Several lookups, all of the same state of the store. statuses[i] is what engine_get would say of keys[i]; values[i] is
- * filled in, and to be released, where that is STATUS_OK. Returns STATUS_OK, or the first failure among them
- * (STATUS_NOT_FOUND is none); with STATUS_INVALID (a key beyond the limits) and STATUS_NO_MEMORY nothing is filled in. */
+/* Several lookups, all of the same state of the store. statuses[i] is what engine_get would say of keys[i]; values[i]
+ * is filled in, and to be released, where that is STATUS_OK. Returns STATUS_OK, or the first failure among them
+ * (STATUS_NOT_FOUND is none); with STATUS_INVALID (a key beyond the limits) and STATUS_NO_MEMORY nothing is filled in.
+ */
 MUST_USE enum status engine_multi_get(struct engine *engine, const struct engine_read_options *options, size_t count,
                                       const struct slice *keys, struct engine_value *values, enum status *statuses,
                                       struct error *err);
@@ -228,10 +229,10 @@ uint64_t engine_approximate_bytes(struct engine *engine, struct slice lower, str
 enum { ENGINE_LEVELS = 7 };
 
 struct engine_stats {
-    uint64_t revision;  /* of the newest write */
-    uint64_t durable;   /* revision up to which power loss takes nothing */
-    uint64_t flushed;   /* revision up to which tables have it */
-    uint64_t horizon;   /* oldest revision that can be read */
+    uint64_t revision; /* of the newest write */
+    uint64_t durable;  /* revision up to which power loss takes nothing */
+    uint64_t flushed;  /* revision up to which tables have it */
+    uint64_t horizon;  /* oldest revision that can be read */
     uint64_t memtable_bytes;
     uint64_t immutable_memtables;
     uint64_t cache_bytes; /* used */
@@ -251,24 +252,25 @@ struct engine_stats {
     uint64_t compaction_failures; /* each is tried again */
     uint64_t compaction_read_bytes;
     uint64_t compaction_written_bytes;
-    uint64_t applied_bytes; /* of writes, as encoded batches */
+    uint64_t applied_bytes;     /* of writes, as encoded batches */
     uint64_t log_groups;        /* writes to the log, */
     uint64_t log_records;       /* the writes in them, */
     uint64_t log_written_bytes; /* and what went to disk, padding included */
     uint64_t log_segments;
     uint64_t log_sync_us_total;
     uint64_t log_sync_us_max;
-    uint64_t stalls; /* times that a writer waited: for a flush, for the log, or held back so that compactions keep up */
+    uint64_t
+        stalls; /* times that a writer waited: for a flush, for the log, or held back so that compactions keep up */
     uint64_t stall_us_total;
     uint64_t stall_us_max;
     uint64_t written_bytes; /* tables and manifests */
     uint64_t snapshots;     /* held now */
     uint64_t snapshot_oldest_us;
-    uint64_t snapshot_held_revisions; /* that the oldest keeps from going */
-    uint64_t views;                   /* iterators and values held now, */
-    uint64_t view_oldest_us;          /* for how long the oldest has kept something from going, */
-    uint64_t view_held_bytes;         /* and the files that only they keep */
-    uint64_t damaged_blocks;          /* met by reads and compactions */
+    uint64_t snapshot_held_revisions;      /* that the oldest keeps from going */
+    uint64_t views;                        /* iterators and values held now, */
+    uint64_t view_oldest_us;               /* for how long the oldest has kept something from going, */
+    uint64_t view_held_bytes;              /* and the files that only they keep */
+    uint64_t damaged_blocks;               /* met by reads and compactions */
     char problem[ERROR_MESSAGE_BYTES_MAX]; /* why writes are refused, or the last trouble in the background; or empty */
 };
 

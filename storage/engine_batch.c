@@ -37,7 +37,9 @@ enum status engine_batch_delete_range(struct engine_batch *batch, struct slice s
 
 void engine_batch_clear(struct engine_batch *batch) { batch_builder_clear(&batch->builder); }
 uint32_t engine_batch_count(const struct engine_batch *batch) { return batch_builder_count(&batch->builder); }
-struct slice engine__batch_bytes(struct engine_batch *batch) { return batch_builder_batch(&batch->builder); }
+struct slice engine__batch_bytes(struct engine_batch *batch) {
+    return batch_builder_batch(&batch->builder);
+}
 
 enum status engine_batch_walk(struct engine_batch *batch, const struct engine_batch_walker *walker) {
     struct batch_reader reader;
@@ -45,15 +47,9 @@ enum status engine_batch_walk(struct engine_batch *batch, const struct engine_ba
     enum status status = batch_open(engine__batch_bytes(batch), &reader);
     while (status == STATUS_OK && (status = batch_next(&reader, &operation)) == STATUS_OK) {
         switch (operation.kind) {
-        case BATCH_PUT:
-            status = walker->put(walker->context, operation.key, operation.value);
-            break;
-        case BATCH_DELETE:
-            status = walker->delete(walker->context, operation.key);
-            break;
-        case BATCH_DELETE_RANGE:
-            status = walker->delete_range(walker->context, operation.key, operation.value);
-            break;
+        case BATCH_PUT: status = walker->put(walker->context, operation.key, operation.value); break;
+        case BATCH_DELETE: status = walker->delete (walker->context, operation.key); break;
+        case BATCH_DELETE_RANGE: status = walker->delete_range(walker->context, operation.key, operation.value); break;
         }
         if (status == STATUS_NOT_FOUND) {
             return status; /* a callback's, not the batch's end */

@@ -8,11 +8,12 @@
  *   engine_batch.c     batches
  *   engine_snapshot.c  snapshots
  *   engine_read.c      lookups and iterators
- *   engine.c           flushing, statistics, what the store calls back
+ *   engine.c           flushing, compacting, statistics, what the store calls back
+ *   os/engine_os.c     engine_open: an environment of its own
  *
- *   writer ──lock──> record into the forming group (a tail file) ──> memtable, view ──unlock──> done        without sync
- *                          │ full, or a flush waits for it                 └──> group written, synced ──> done     sync
- *                          └──> a worker writes it to the segment, writers go on in the next tail file
+ *   writer ──lock──> record into the forming group (a tail file) ──> memtable, view ──unlock──> done        without
+ * sync │ full, or a flush waits for it                 └──> group written, synced ──> done     sync └──> a worker
+ * writes it to the segment, writers go on in the next tail file
  *
  * One lock guards log, store and everything in struct engine but what says otherwise; it is also the guard of the
  * loop, so the callbacks of both run under it. It is never held across I/O. Reads don't take it.
@@ -67,7 +68,7 @@ struct engine {
     struct env_loop *loop;
     struct wal *wal;
     struct storage *storage;
-    struct engine_options options; /* dir points to ours */
+    struct engine_options options;     /* dir points to ours */
     void (*free_env)(struct env *env); /* NULL: borrowed */
     char dir[ENGINE_DIR_BYTES];
     struct env_event *closed; /* log or store has closed */
@@ -75,11 +76,12 @@ struct engine {
     /* The tail files. */
     struct env_file *tail_files[WAL_LENT_COUNT];
     uint8_t *tails[WAL_LENT_COUNT];
-    size_t tail_bytes;
+    size_t tail_bytes;                        /* that groups use: no more than each file has */
+    size_t tail_mapped_bytes[WAL_LENT_COUNT]; /* more, where an earlier life had larger groups */
 
     uint64_t term;
     uint64_t sync_index; /* newest write that must not be seen before it is durable */
-    bool is_open; /* replay is over: segments of the log may go */
+    bool is_open;        /* replay is over: segments of the log may go */
     bool failed;
     bool closing;
     struct error failure;
@@ -100,7 +102,8 @@ struct engine {
 };
 
 /* engine_open.c */
-/* engine_open with an env given; free_env, unless NULL, is called with it when the engine is gone. Not after a failure. */
+/* engine_open with an env given; free_env, unless NULL, is called with it when the engine is gone. Not after a failure.
+ */
 MUST_USE enum status engine__open(const struct engine_options *options, void (*free_env)(struct env *env),
                                   struct engine **ret_engine, struct error *err);
 

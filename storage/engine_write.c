@@ -96,10 +96,10 @@ static void pause_writer(struct engine *engine, uint64_t pause_us) {
     }
 }
 
-static enum status perform(struct engine *engine, const struct engine_write_options *options,
-                           const struct write *write, struct error *err) {
-    bool sync = (options != NULL && options->sync) || engine->options.sync_every_write ||
-                must_sync(engine, write->bytes);
+static enum status perform(struct engine *engine, const struct engine_write_options *options, const struct write *write,
+                           struct error *err) {
+    bool sync =
+        (options != NULL && options->sync) || engine->options.sync_every_write || must_sync(engine, write->bytes);
     uint64_t index = 0;
     env_mutex_lock(&engine->lock);
     enum status status = append(engine, write, !sync, &index, err);
@@ -115,7 +115,8 @@ static enum status perform(struct engine *engine, const struct engine_write_opti
     if (engine->sync_index > wal_synced_index(engine->wal)) {
         status = engine__log_sync(engine, engine->sync_index, true, err); /* unlocks */
     } else {
-        if (__builtin_expect(wal_has_full_group(engine->wal) || engine->log_wanted > wal_synced_index(engine->wal), 0)) {
+        if (__builtin_expect(wal_has_full_group(engine->wal) || engine->log_wanted > wal_synced_index(engine->wal),
+                             0)) {
             engine__log_kick(engine);
         }
         env_mutex_unlock(&engine->lock);

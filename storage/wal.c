@@ -40,12 +40,12 @@ static enum status check_options(const struct wal_options *options, struct error
     uint64_t entries = options->mode == WAL_MODE_BLOCKING ? 1 : 4;
     uint64_t least = WAL_FIRST_RECORDS_OFFSET + reserve_bytes(options->segment_bytes) + entries * entry;
     if (options->segment_bytes % WAL_BLOCK_BYTES != 0 || options->segment_bytes < least) {
-        return error_set(
-            err, STATUS_INVALID,
-            "a log segment of %llu bytes: it must be a multiple of %d, and hold %llu of the largest entries, so at least "
-            "%llu",
-            (unsigned long long)options->segment_bytes, WAL_BLOCK_BYTES, (unsigned long long)entries,
-            (unsigned long long)least);
+        return error_set(err, STATUS_INVALID,
+                         "a log segment of %llu bytes: it must be a multiple of %d, and hold %llu of the largest "
+                         "entries, so at least "
+                         "%llu",
+                         (unsigned long long)options->segment_bytes, WAL_BLOCK_BYTES, (unsigned long long)entries,
+                         (unsigned long long)least);
     }
     uint64_t room = options->segment_bytes - WAL_FIRST_RECORDS_OFFSET - reserve_bytes(options->segment_bytes);
     if (options->group_bytes_max < WAL_BLOCK_BYTES || options->group_bytes_max > room) {

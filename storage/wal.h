@@ -75,7 +75,7 @@ struct wal_options {
     struct env_loop *loop;
     const char *dir; /* made if it isn't there */
     uint8_t cluster_id[WAL_CLUSTER_ID_BYTES];
-    uint64_t node_id;                 /* both are in every segment header; a segment of another is refused */
+    uint64_t node_id; /* both are in every segment header; a segment of another is refused */
     enum wal_mode mode;
     uint64_t segment_bytes;           /* multiple of 4096; at least four of the largest entries (blocking mode: one) */
     uint32_t entry_payload_bytes_max; /* LIMIT_ENTRY_PAYLOAD_BYTES, smaller in simulations */

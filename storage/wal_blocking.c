@@ -25,8 +25,10 @@ void wal_lend(struct wal *wal, uint8_t *const pieces[WAL_LENT_COUNT]) {
     CHECK(wal->options.mode == WAL_MODE_BLOCKING && wal->started && !wal->pool.has_pieces);
     for (unsigned i = 0; i < WAL_LENT_COUNT; i++) {
         CHECK((uintptr_t)pieces[i] % WAL_BLOCK_BYTES == 0);
-        wal->pool.pieces[i] = (struct wal__buffer){
-            .data = pieces[i], .capacity = wal->group_bytes_max, .references = 0, .size_class = WAL_BUFFER_LENT};
+        wal->pool.pieces[i] = (struct wal__buffer){.data = pieces[i],
+                                                   .capacity = wal->group_bytes_max,
+                                                   .references = 0,
+                                                   .size_class = WAL_BUFFER_LENT};
         list_init(&wal->pool.pieces[i].link);
     }
     wal->pool.has_pieces = true;

@@ -100,12 +100,8 @@ static void perform(unsigned thread, uint64_t number, struct engine_batch *batch
     struct slice value = value_of(memory, thread, number, operation.value_len);
     struct slice key = key_of(keys[0], thread, operation.keys[0]);
     switch (operation.action) {
-    case ACTION_PUT:
-        must(engine_put(engine, &options, key, value, &err), &err);
-        break;
-    case ACTION_DELETE:
-        must(engine_delete(engine, &options, key, &err), &err);
-        break;
+    case ACTION_PUT: must(engine_put(engine, &options, key, value, &err), &err); break;
+    case ACTION_DELETE: must(engine_delete(engine, &options, key, &err), &err); break;
     case ACTION_PAIR:
         engine_batch_clear(batch);
         must(engine_batch_put(batch, key, value), &err);

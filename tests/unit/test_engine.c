@@ -75,8 +75,8 @@ static struct slice key_of(char *memory, unsigned number) {
 static void put(struct world *world, unsigned number, const char *value, bool sync) {
     char key[32];
     const struct engine_write_options options = {.sync = sync};
-    assert_int_equal(
-        engine_put(world->engine, &options, key_of(key, number), slice_of_string(value), &world->err), STATUS_OK);
+    assert_int_equal(engine_put(world->engine, &options, key_of(key, number), slice_of_string(value), &world->err),
+                     STATUS_OK);
 }
 
 /* value NULL: there is none. */
@@ -94,7 +94,9 @@ static void check_at(struct world *world, const struct engine_snapshot *snapshot
     engine_value_release(&found);
 }
 
-static void check_value(struct world *world, unsigned number, const char *value) { check_at(world, NULL, number, value); }
+static void check_value(struct world *world, unsigned number, const char *value) {
+    check_at(world, NULL, number, value);
+}
 
 static unsigned count_keys(struct world *world) {
     struct engine_iterator *iterator;
@@ -111,7 +113,8 @@ static unsigned count_keys(struct world *world) {
 
 /* ---- Surviving -------------------------------------------------------------------------------------------------- */
 
-static const char hundred[] = "value of a hundred or so bytes, so that the writes of one life do not all fit a tail file";
+static const char hundred[] =
+    "value of a hundred or so bytes, so that the writes of one life do not all fit a tail file";
 
 static void put_3000(struct world *world, unsigned life) {
     for (unsigned i = 0; i < 3000; i++) {
@@ -189,6 +192,23 @@ static void test_engine_killed_while_much_is_under_way_has_every_write(void **st
     world_deinit(&world);
 }
 
+/* What a larger tail file of the last life holds is found by one with smaller groups. */
+static void test_engine_reopened_with_smaller_groups_has_everything(void **state) {
+    (void)state;
+    struct world world;
+    world_init(&world);
+    work_and_die(&world, put_3000, 0);
+    world.options.log_group_bytes = 32 * 1024;
+    open_it(&world);
+    assert_int_equal(count_keys(&world), 3000);
+    put_3000(&world, 1);
+    close_it(&world);
+    world.options.log_group_bytes = 256 * 1024;
+    open_it(&world);
+    assert_int_equal(count_keys(&world), 6000);
+    world_deinit(&world);
+}
+
 static void put_huge(struct world *world, unsigned life) {
     (void)life;
     char key[32];
@@ -196,12 +216,12 @@ static void put_huge(struct world *world, unsigned life) {
     assert_non_null(value);
     memset(value, 'h', LIMIT_VALUE_BYTES + 1);
     put(world, 1, "small", false);
-    assert_int_equal(
-        engine_put(world->engine, NULL, key_of(key, 2), slice_of(value, LIMIT_VALUE_BYTES), &world->err), STATUS_OK);
+    assert_int_equal(engine_put(world->engine, NULL, key_of(key, 2), slice_of(value, LIMIT_VALUE_BYTES), &world->err),
+                     STATUS_OK);
     put(world, 3, "small", false);
-    assert_int_equal(
-        engine_put(world->engine, NULL, key_of(key, 4), slice_of(value, LIMIT_VALUE_BYTES + 1), &world->err),
-        STATUS_INVALID);
+    assert_int_equal(engine_put(world->engine, NULL, key_of(key, 4), slice_of(value, LIMIT_VALUE_BYTES + 1),
+                                &world->err),
+                     STATUS_INVALID);
     free(value);
 }
 
@@ -359,6 +379,151 @@ static void test_engine_iterator_shows_bounds_in_order(void **state) {
     world_deinit(&world);
 }
 
+/* Hazard 34: a step back after a step forth, over memtable and tables, with deletes and a range delete in between. */
+static void test_h34_engine_iterator_turns_anywhere(void **state) {
+    (void)state;
+    struct world world;
+    char key[32];
+    char end[32];
+    world_init(&world);
+    open_it(&world);
+    for (unsigned i = 0; i < 200; i++) {
+        put(&world, i, "v", false);
+        if (i % 60 == 0) {
+            assert_int_equal(engine_flush(world.engine, &world.err), STATUS_OK);
+        }
+    }
+    assert_int_equal(engine_delete(world.engine, NULL, key_of(key, 77), &world.err), STATUS_OK);
+    assert_int_equal(engine_delete_range(world.engine, NULL, key_of(key, 100), key_of(end, 150), &world.err),
+                     STATUS_OK);
+    put(&world, 120, "again", false);
+    struct engine_iterator *iterator;
+    assert_int_equal(engine_iterator_new(world.engine, NULL, &iterator, &world.err), STATUS_OK);
+    unsigned live[200];
+    unsigned count = 0;
+    for (unsigned i = 0; i < 200; i++) {
+        if (i != 77 && (i < 100 || i >= 150 || i == 120)) {
+            live[count++] = i;
+        }
+    }
+    assert_int_equal(engine_iterator_last(iterator, &world.err), STATUS_OK);
+    for (unsigned at = count; at-- > 0;) {
+        assert_true(slice_equal(engine_iterator_key(iterator), key_of(key, live[at])));
+        if (at + 1 < count) {
+            assert_int_equal(engine_iterator_next(iterator, &world.err), STATUS_OK);
+            assert_true(slice_equal(engine_iterator_key(iterator), key_of(key, live[at + 1])));
+            assert_int_equal(engine_iterator_prev(iterator, &world.err), STATUS_OK);
+        }
+        assert_int_equal(engine_iterator_prev(iterator, &world.err), at > 0 ? STATUS_OK : STATUS_NOT_FOUND);
+    }
+    assert_int_equal(engine_iterator_seek_for_prev(iterator, key_of(key, 140), &world.err), STATUS_OK);
+    assert_true(slice_equal(engine_iterator_key(iterator), key_of(key, 120)));
+    assert_int_equal(engine_iterator_seek(iterator, key_of(key, 121), &world.err), STATUS_OK);
+    assert_true(slice_equal(engine_iterator_key(iterator), key_of(key, 150)));
+    engine_iterator_free(iterator);
+    world_deinit(&world);
+}
+
+static void test_engine_multi_get_answers_for_each(void **state) {
+    (void)state;
+    struct world world;
+    char memory[4][32];
+    world_init(&world);
+    open_it(&world);
+    put(&world, 1, "one", false);
+    assert_int_equal(engine_flush(world.engine, &world.err), STATUS_OK);
+    put(&world, 2, "two", false);
+    struct slice keys[4] = {key_of(memory[0], 2), key_of(memory[1], 9), key_of(memory[2], 1), key_of(memory[3], 2)};
+    struct engine_value values[4];
+    enum status statuses[4];
+    assert_int_equal(engine_multi_get(world.engine, NULL, 4, keys, values, statuses, &world.err), STATUS_OK);
+    assert_int_equal(statuses[1], STATUS_NOT_FOUND);
+    put(&world, 2, "changed", false); /* what was found stays */
+    for (int i = 0; i < 4; i++) {
+        if (i != 1) {
+            assert_int_equal(statuses[i], STATUS_OK);
+            assert_true(slice_equal(values[i].bytes, slice_of_string(i == 2 ? "one" : "two")));
+            engine_value_release(&values[i]);
+            engine_value_release(&values[i]); /* does no harm */
+        }
+    }
+    keys[1] = slice_of("", 0);
+    assert_int_equal(engine_multi_get(world.engine, NULL, 4, keys, values, statuses, &world.err), STATUS_INVALID);
+    assert_int_equal(engine_multi_get(world.engine, NULL, 0, NULL, NULL, NULL, &world.err), STATUS_OK);
+    world_deinit(&world);
+}
+
+/* ---- Upkeep ----------------------------------------------------------------------------------------------------- */
+
+static uint64_t property(struct world *world, const char *name) {
+    struct buf text;
+    buf_init(&text, alloc_system(), 0);
+    assert_int_equal(engine_property(world->engine, name, &text), STATUS_OK);
+    assert_int_equal(buf_append(&text, "", 1), STATUS_OK);
+    uint64_t number = strtoull((const char *)text.data, NULL, 10);
+    buf_deinit(&text);
+    return number;
+}
+
+/* Hazard 33: what was deleted stays deleted, and its space comes back. */
+static void test_h33_engine_compacted_range_holds_only_what_is_live(void **state) {
+    (void)state;
+    struct world world;
+    char key[32];
+    char end[32];
+    world_init(&world);
+    open_it(&world);
+    const struct slice all = slice_of("", 0);
+    for (unsigned i = 0; i < 5000; i++) {
+        put(&world, i, hundred, false);
+    }
+    assert_int_equal(engine_compact_range(world.engine, all, all, &world.err), STATUS_OK);
+    uint64_t full = engine_approximate_bytes(world.engine, all, all);
+    uint64_t part = engine_approximate_bytes(world.engine, key_of(key, 0), key_of(end, 2500));
+    assert_true(full > 50000 && part > full / 4 && part < full * 3 / 4);
+    assert_int_equal(engine_delete_range(world.engine, NULL, key_of(key, 10), key_of(end, 4990), &world.err),
+                     STATUS_OK);
+    put(&world, 2000, "back", false);
+    assert_int_equal(engine_compact_range(world.engine, all, all, &world.err), STATUS_OK);
+    assert_true(engine_approximate_bytes(world.engine, all, all) < full / 10);
+    assert_int_equal(count_keys(&world), 21);
+    check_value(&world, 2001, NULL);
+    check_value(&world, 2000, "back");
+    close_it(&world);
+    open_it(&world);
+    assert_int_equal(count_keys(&world), 21);
+    world_deinit(&world);
+}
+
+static void test_engine_properties_say_what_statistics_say(void **state) {
+    (void)state;
+    struct world world;
+    struct engine_stats stats;
+    struct buf text;
+    world_init(&world);
+    open_it(&world);
+    for (unsigned i = 0; i < 100; i++) {
+        put(&world, i, "v", i == 99);
+    }
+    assert_int_equal(engine_flush(world.engine, &world.err), STATUS_OK);
+    engine_get_stats(world.engine, &stats);
+    assert_int_equal(stats.revision, 100);
+    assert_int_equal(stats.durable, 100);
+    assert_int_equal(stats.flushed, 100);
+    assert_int_equal(stats.flushes, 1);
+    assert_int_equal(property(&world, "revision"), 100);
+    assert_int_equal(property(&world, "level_files.0") + property(&world, "level_files.6"), stats.table_files);
+    buf_init(&text, alloc_system(), 0);
+    assert_int_equal(engine_property(world.engine, "nonsense", &text), STATUS_NOT_FOUND);
+    assert_int_equal(text.len, 0);
+    assert_int_equal(engine_property(world.engine, "all", &text), STATUS_OK);
+    assert_int_equal(buf_append(&text, "", 1), STATUS_OK);
+    assert_non_null(strstr((const char *)text.data, "\nflushes 1\n"));
+    assert_non_null(strstr((const char *)text.data, "\nproblem "));
+    buf_deinit(&text);
+    world_deinit(&world);
+}
+
 /* ---- Opening ---------------------------------------------------------------------------------------------------- */
 
 static void test_engine_opened_twice_is_busy(void **state) {
@@ -433,11 +598,16 @@ int main(void) {
         cmocka_unit_test(test_engine_reopened_has_everything),
         cmocka_unit_test(test_engine_killed_again_and_again_has_every_write),
         cmocka_unit_test(test_engine_killed_while_much_is_under_way_has_every_write),
+        cmocka_unit_test(test_engine_reopened_with_smaller_groups_has_everything),
         cmocka_unit_test(test_engine_huge_value_survives_a_kill),
         cmocka_unit_test(test_engine_batch_walked_shows_what_went_in),
         cmocka_unit_test(test_engine_batch_is_there_whole),
         cmocka_unit_test(test_engine_snapshot_stays_as_it_was),
         cmocka_unit_test(test_engine_iterator_shows_bounds_in_order),
+        cmocka_unit_test(test_h34_engine_iterator_turns_anywhere),
+        cmocka_unit_test(test_engine_multi_get_answers_for_each),
+        cmocka_unit_test(test_h33_engine_compacted_range_holds_only_what_is_live),
+        cmocka_unit_test(test_engine_properties_say_what_statistics_say),
         cmocka_unit_test(test_engine_opened_twice_is_busy),
         cmocka_unit_test(test_engine_open_options_are_kept),
         cmocka_unit_test(test_h27_engine_failed_log_refuses_writes),

@@ -85,7 +85,8 @@ static void *check_pairs(void *argument) {
             struct engine_value first;
             struct engine_value second;
             enum status status = engine_get(world->engine, &options, key_of(key, i, round % 100), &first, &err);
-            expect(world, status == engine_get(world->engine, &options, key_of(key, i, 100 + round % 100), &second, &err));
+            expect(world,
+                   status == engine_get(world->engine, &options, key_of(key, i, 100 + round % 100), &second, &err));
             if (status == STATUS_OK) {
                 expect(world, slice_equal(first.bytes, second.bytes) && first.revision == second.revision);
                 engine_value_release(&first);

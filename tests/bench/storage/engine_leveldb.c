@@ -6,7 +6,7 @@
 #include <stdlib.h>
 
 #define API(name) leveldb_##name
-#define NAME "leveldb"
+#define NAME      "leveldb"
 #include "tests/bench/storage/engine_common.inc"
 
 static void *open_leveldb(const char *dir, const struct kv_options *options) {
@@ -25,19 +25,18 @@ static void *open_leveldb(const char *dir, const struct kv_options *options) {
 static bool get(void *db, const void *wanted, size_t wanted_len, struct kv_value *ret_value) {
     struct database *database = db;
     char *error = NULL;
-    ret_value->owner = leveldb_get(database->db, database->reading, wanted, wanted_len, &ret_value->len, &error);
+    ret_value->owner[0] = leveldb_get(database->db, database->reading, wanted, wanted_len, &ret_value->len, &error);
     check(error);
-    ret_value->data = ret_value->owner;
-    return ret_value->owner != NULL;
+    ret_value->data = ret_value->owner[0];
+    return ret_value->data != NULL;
 }
 
-static void release(struct kv_value *found) { free(found->owner); }
+static void release(struct kv_value *found) { free(found->owner[0]); }
 
 const struct kv_engine kv_leveldb = {.name = NAME,
                                      .open = open_leveldb,
                                      .close = close_database,
                                      .put = put,
-                                     .remove = remove_key,
                                      .get = get,
                                      .release = release,
                                      .iterator_new = iterator_new,

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 
 #define API(name) rocksdb_##name
-#define NAME "rocksdb"
+#define NAME      "rocksdb"
 #include "tests/bench/storage/engine_common.inc"
 
 static void *open_rocksdb(const char *dir, const struct kv_options *options) {
@@ -38,18 +38,17 @@ static void remove_range(void *db, const void *start, size_t start_len, const vo
 static bool get(void *db, const void *wanted, size_t wanted_len, struct kv_value *ret_value) {
     struct database *database = db;
     char *error = NULL;
-    rocksdb_pinnableslice_t *slice =
-        rocksdb_get_pinned(database->db, database->reading, wanted, wanted_len, &error);
+    rocksdb_pinnableslice_t *slice = rocksdb_get_pinned(database->db, database->reading, wanted, wanted_len, &error);
     check(error);
     if (slice == NULL) {
         return false;
     }
-    ret_value->owner = slice;
+    ret_value->owner[0] = slice;
     ret_value->data = rocksdb_pinnableslice_value(slice, &ret_value->len);
     return true;
 }
 
-static void release(struct kv_value *found) { rocksdb_pinnableslice_destroy(found->owner); }
+static void release(struct kv_value *found) { rocksdb_pinnableslice_destroy(found->owner[0]); }
 
 static void flush(void *db) {
     struct database *database = db;
@@ -64,7 +63,6 @@ const struct kv_engine kv_rocksdb = {.name = NAME,
                                      .open = open_rocksdb,
                                      .close = close_database,
                                      .put = put,
-                                     .remove = remove_key,
                                      .remove_range = remove_range,
                                      .get = get,
                                      .release = release,

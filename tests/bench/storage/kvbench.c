@@ -132,7 +132,7 @@ static void fill_pool(void) {
 
 static void count_latency(struct histogram *histogram, uint64_t took) {
     unsigned power = took < 32 ? 0 : (unsigned)(63 - __builtin_clzll(took)) - 4;
-    unsigned bucket = power == 0 ? (unsigned)took : power * 32 + (unsigned)(took >> (power - 1)) % 32 ;
+    unsigned bucket = power == 0 ? (unsigned)took : power * 32 + (unsigned)(took >> (power - 1)) % 32;
     histogram->counts[bucket < BUCKETS ? bucket : BUCKETS - 1]++;
     histogram->longest = took > histogram->longest ? took : histogram->longest;
 }
@@ -280,21 +280,12 @@ static void *run(void *argument) {
     }
     for (; i < runner->operations && ((i & 255) != 255 || now() < deadline); i++) {
         switch (runner->workload->kind) {
-        case WRITE:
-            one_write(runner, &random, i);
-            break;
+        case WRITE: one_write(runner, &random, i); break;
         case READ:
-        case MIXED:
-            one_read(runner, &random);
-            break;
-        case SEEK:
-            one_seek(runner, &random, iterator);
-            break;
-        case REMOVE_RANGE:
-            one_remove_range(runner, &random);
-            break;
-        case SCAN:
-            break;
+        case MIXED: one_read(runner, &random); break;
+        case SEEK: one_seek(runner, &random, iterator); break;
+        case REMOVE_RANGE: one_remove_range(runner, &random); break;
+        case SCAN: break;
         }
     }
     if (iterator != NULL) {
@@ -406,7 +397,8 @@ static int run_named(char *text) {
     for (size_t i = 0; i < sizeof workloads / sizeof workloads[0]; i++) {
         if (strcmp(name, workloads[i].name) == 0 && thread_count > 0 && thread_count <= THREADS_MAX) {
             if (is_possible(&workloads[i])) {
-                run_workload(&workloads[i], operations != NULL ? strtoull(operations, NULL, 10) : entries, thread_count);
+                run_workload(&workloads[i], operations != NULL ? strtoull(operations, NULL, 10) : entries,
+                             thread_count);
             } else {
                 printf("{\"engine\": \"%s\", \"workload\": \"%s\", \"skipped\": true}\n", engine->name, name);
             }
@@ -431,36 +423,30 @@ int main(int count, char **arguments) {
     int option;
     while ((option = getopt(count, arguments, "n:v:zs:")) != -1) {
         switch (option) {
-        case 'n':
-            entries = strtoull(optarg, NULL, 10);
-            break;
-        case 'v':
-            value_bytes = strtoull(optarg, NULL, 10);
-            break;
-        case 'z':
-            compressed = true;
-            break;
-        case 's':
-            seconds_max = strtod(optarg, NULL);
-            break;
-        default:
-            return 2;
+        case 'n': entries = strtoull(optarg, NULL, 10); break;
+        case 'v': value_bytes = strtoull(optarg, NULL, 10); break;
+        case 'z': compressed = true; break;
+        case 's': seconds_max = strtod(optarg, NULL); break;
+        default: return 2;
         }
     }
     for (size_t i = 0; optind + 1 < count && i < sizeof engines / sizeof engines[0]; i++) {
         engine = strcmp(arguments[optind], engines[i]->name) == 0 ? engines[i] : engine;
     }
     if (engine == NULL || entries <= RANGE_KEYS || value_bytes == 0 || value_bytes >= POOL_BYTES) {
-        fprintf(stderr, "usage: %s [-n entries] [-v value bytes] [-z] [-s seconds] holdfast|leveldb|rocksdb DIR "
-                        "WORKLOAD[:operations[:threads]]...\n",
+        fprintf(stderr,
+                "usage: %s [-n entries] [-v value bytes] [-z] [-s seconds] holdfast|leveldb|rocksdb DIR "
+                "WORKLOAD[:operations[:threads]]...\n",
                 arguments[0]);
         return 2;
     }
     dir = arguments[optind + 1];
     calibrate();
     fill_pool();
-    const struct kv_options options = {
-        .cache_bytes = 64 << 20, .write_buffer_bytes = 64 << 20, .bloom_bits = 10, .compressed = compressed};
+    const struct kv_options options = {.cache_bytes = 64 << 20,
+                                       .write_buffer_bytes = 64 << 20,
+                                       .bloom_bits = 10,
+                                       .compressed = compressed};
     double from = now();
     db = engine->open(dir, &options);
     report_time("open", from);

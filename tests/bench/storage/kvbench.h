@@ -17,11 +17,11 @@ struct kv_options {
     bool compressed; /* with what each engine does best here: lz4, or snappy for LevelDB */
 };
 
-/* What a lookup found; `owner` is the engine's, for release. */
+/* What a lookup found; `owner` is the engine's to keep what it needs for release. */
 struct kv_value {
     const void *data;
     size_t len;
-    void *owner;
+    void *owner[8];
 };
 
 struct kv_engine {
@@ -29,7 +29,6 @@ struct kv_engine {
     void *(*open)(const char *dir, const struct kv_options *options);
     void (*close)(void *db);
     void (*put)(void *db, const void *key, size_t key_len, const void *value, size_t value_len, bool sync);
-    void (*remove)(void *db, const void *key, size_t key_len);
     void (*remove_range)(void *db, const void *start, size_t start_len, const void *end, size_t end_len);
     bool (*get)(void *db, const void *key, size_t key_len, struct kv_value *ret_value); /* false: not there */
     void (*release)(struct kv_value *value);

@@ -12,8 +12,10 @@ enum status engine_open(const struct engine_options *options, struct engine **re
     if (options->workers == 0) {
         return error_set(err, STATUS_INVALID, "no workers: at least 1 is needed");
     }
-    const struct env_os_options os = {
-        .alloc = options->alloc, .use_ring = false, .workers_short = WORKERS_SHORT, .workers_long = options->workers + 1}; /* a flush never waits for a compaction */
+    const struct env_os_options os = {.alloc = options->alloc,
+                                      .use_ring = false,
+                                      .workers_short = WORKERS_SHORT,
+                                      .workers_long = options->workers + 1}; /* a flush never waits for a compaction */
     struct engine_options complete = *options;
     enum status status = env_os_new(&os, &complete.env, err);
     if (status == STATUS_OK) {
