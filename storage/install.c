@@ -50,6 +50,23 @@ static enum status encode_compaction(struct storage *storage, const struct compa
     return status;
 }
 
+enum status storage__encode_state(const struct version *version, const struct storage_frontier *frontier,
+                                  uint64_t next_file_number, struct buf *out) {
+    enum status status = manifest_put_next_file(out, next_file_number);
+    if (status == STATUS_OK) {
+        status = manifest_put_frontier(out, frontier);
+    }
+    if (status == STATUS_OK) {
+        status = manifest_put_horizon(out, version->horizon);
+    }
+    for (unsigned level = 0; level < MANIFEST_LEVELS; level++) {
+        for (size_t i = 0; i < version->counts[level] && status == STATUS_OK; i++) {
+            status = manifest_put_add_file(out, level, &version->tables[level][i]->meta);
+        }
+    }
+    return status;
+}
+
 static struct version *next_version(const struct edit_job *job) {
     struct version_change change = {.horizon = 0};
     if (job->flushed != NULL) {
@@ -76,21 +93,8 @@ static struct version *next_version(const struct edit_job *job) {
 /* The whole state after this edit, as one edit. */
 static enum status encode_snapshot(const struct edit_job *job, struct buf *out) {
     const struct storage *storage = job->storage;
-    const struct version *version = job->version;
     const struct storage_frontier *frontier = job->flushed != NULL ? &job->flushed->frontier : &storage->frontier;
-    enum status status = manifest_put_next_file(out, job->next_file);
-    if (status == STATUS_OK) {
-        status = manifest_put_frontier(out, frontier);
-    }
-    if (status == STATUS_OK) {
-        status = manifest_put_horizon(out, version->horizon);
-    }
-    for (unsigned level = 0; level < MANIFEST_LEVELS; level++) {
-        for (size_t i = 0; i < version->counts[level] && status == STATUS_OK; i++) {
-            status = manifest_put_add_file(out, level, &version->tables[level][i]->meta);
-        }
-    }
-    return status;
+    return storage__encode_state(job->version, frontier, job->next_file, out);
 }
 
 static enum status rotate(struct edit_job *job, struct error *err) {

@@ -98,7 +98,7 @@ static enum status read_file(struct env_file *file, struct buf *buf, struct erro
     return status;
 }
 
-static enum status read_current(struct manifest *manifest, uint64_t *ret_number, struct error *err) {
+static enum status read_current(struct manifest *manifest, bool inspect, uint64_t *ret_number, struct error *err) {
     char path[LIMIT_PATH_BYTES];
     struct env_file *file;
     struct buf bytes;
@@ -110,7 +110,8 @@ static enum status read_current(struct manifest *manifest, uint64_t *ret_number,
     }
     status = read_file(file, &bytes, err);
     if (status == STATUS_OK) {
-        status = manifest_current_decode(buf_slice(&bytes), &manifest->identity, ret_number, err);
+        status = inspect ? manifest_current_identify(buf_slice(&bytes), &manifest->identity, ret_number, err)
+                         : manifest_current_decode(buf_slice(&bytes), &manifest->identity, ret_number, err);
         if (status != STATUS_OK) {
             error_prefix(err, "%s", path);
         }
@@ -120,19 +121,20 @@ static enum status read_current(struct manifest *manifest, uint64_t *ret_number,
     return status;
 }
 
-enum status manifest_load(struct manifest *manifest, struct manifest_state *state, struct error *err) {
+static enum status load(struct manifest *manifest, bool inspect, struct manifest_state *state, struct error *err) {
     CHECK(manifest->file == NULL);
     char path[LIMIT_PATH_BYTES];
     uint64_t number = 0;
     struct manifest_end end;
     struct buf bytes;
     buf_init(&bytes, manifest->env->alloc, 0);
-    enum status status = read_current(manifest, &number, err);
+    enum status status = read_current(manifest, inspect, &number, err);
     if (status != STATUS_OK) {
         return status;
     }
     file_path_manifest(path, manifest->dir, number);
-    status = env_open(manifest->env, path, ENV_OPEN_READ | ENV_OPEN_WRITE, &manifest->file, err);
+    unsigned flags = inspect ? ENV_OPEN_READ : ENV_OPEN_READ | ENV_OPEN_WRITE;
+    status = env_open(manifest->env, path, flags, &manifest->file, err);
     if (status != STATUS_OK) {
         if (status == STATUS_NOT_FOUND) {
             status = error_set(err, STATUS_CORRUPT, "%s: missing, but %s names it", path, CURRENT_NAME);
@@ -151,18 +153,28 @@ enum status manifest_load(struct manifest *manifest, struct manifest_state *stat
     manifest->number = number;
     manifest->size_bytes = end.size_bytes;
     manifest->prepared_bytes = bytes.len / MANIFEST_BLOCK_BYTES * MANIFEST_BLOCK_BYTES;
-    status = wipe_torn(manifest, buf_slice(&bytes), err);
-    if (status != STATUS_OK) {
-        goto out;
+    if (!inspect) {
+        status = wipe_torn(manifest, buf_slice(&bytes), err);
+        if (status != STATUS_OK) {
+            goto out;
+        }
     }
     manifest->sequence = end.sequence;
     manifest->marked = end.marked;
 out:
     buf_deinit(&bytes);
-    if (status != STATUS_OK) {
+    if (status != STATUS_OK || inspect) {
         manifest_close(manifest);
     }
     return status;
+}
+
+enum status manifest_load(struct manifest *manifest, struct manifest_state *state, struct error *err) {
+    return load(manifest, false, state, err);
+}
+
+enum status manifest_inspect(struct manifest *manifest, struct manifest_state *state, struct error *err) {
+    return load(manifest, true, state, err);
 }
 
 void manifest_close(struct manifest *manifest) {

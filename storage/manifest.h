@@ -70,6 +70,9 @@ MUST_USE enum status manifest_parse(struct slice file, const struct manifest_ide
 void manifest_current_encode(uint8_t out[CURRENT_BYTES], const struct manifest_identity *identity, uint64_t number);
 MUST_USE enum status manifest_current_decode(struct slice file, const struct manifest_identity *identity,
                                              uint64_t *ret_number, struct error *err);
+/* The same for a reader who doesn't know whose it is. */
+MUST_USE enum status manifest_current_identify(struct slice file, struct manifest_identity *ret_identity,
+                                               uint64_t *ret_number, struct error *err);
 
 /* ---- Files --------------------------------------------------------------------------------------------------- */
 
@@ -92,6 +95,9 @@ struct manifest {
 
 /* Finds CURRENT, reads what it names, wipes what was torn. STATUS_NOT_FOUND: there is no CURRENT. */
 MUST_USE enum status manifest_load(struct manifest *manifest, struct manifest_state *state, struct error *err);
+/* The same of a store that somebody else keeps, whoever's it is: the identity is filled in from CURRENT, nothing is
+ * changed, no file stays open. */
+MUST_USE enum status manifest_inspect(struct manifest *manifest, struct manifest_state *state, struct error *err);
 /* Begins manifest `number` with a snapshot edit and makes it the current one; the old file is removed. */
 MUST_USE enum status manifest_switch(struct manifest *manifest, uint64_t number, struct slice snapshot,
                                      struct error *err);

@@ -125,6 +125,11 @@ static size_t find_file(const struct manifest_state *state, uint64_t number) {
     return low;
 }
 
+const struct manifest_file *manifest_state_find(const struct manifest_state *state, uint64_t number) {
+    size_t slot = find_file(state, number);
+    return slot < state->file_count && state->files[slot].meta.number == number ? &state->files[slot] : NULL;
+}
+
 static enum status reserve_file(struct manifest_state *state) {
     if (state->file_count < state->file_capacity) {
         return STATUS_OK;

@@ -54,6 +54,8 @@ void manifest_state_deinit(struct manifest_state *state);
 /* Applies one edit. STATUS_CORRUPT (malformed, or impossible in this state), STATUS_UNSUPPORTED, STATUS_NO_MEMORY: the
  * state is half changed then and only good for deinit. */
 MUST_USE enum status manifest_state_apply(struct manifest_state *state, struct slice edit);
+/* NULL if there is no such file. */
+const struct manifest_file *manifest_state_find(const struct manifest_state *state, uint64_t number);
 /* Appends the one edit that makes an empty state equal to this one. */
 MUST_USE enum status manifest_state_encode(const struct manifest_state *state, struct buf *out);
 

@@ -26,8 +26,8 @@ static void encode_identity(uint8_t out[IDENTITY_BYTES], const char magic[8], co
     put_u64(out + 56, checksum64(out, 56, 0));
 }
 
-static enum status decode_identity(struct slice in, const char magic[8], const struct manifest_identity *identity,
-                                   uint64_t *ret_number, struct error *err) {
+static enum status read_identity(struct slice in, const char magic[8], struct manifest_identity *ret_identity,
+                                 uint64_t *ret_number, struct error *err) {
     if (in.len < IDENTITY_BYTES || memcmp(in.data, magic, 8) != 0) {
         return error_set(err, STATUS_CORRUPT, "no valid header at offset 0");
     }
@@ -38,14 +38,28 @@ static enum status decode_identity(struct slice in, const char magic[8], const s
     if (get_u64(in.data + 56) != checksum64(in.data, 56, 0) || get_u64(in.data + 48) != 0) {
         return error_set(err, STATUS_CORRUPT, "the header at offset 0 is damaged");
     }
-    if (memcmp(in.data + 24, identity->cluster_id, STORAGE_CLUSTER_ID_BYTES) != 0) {
+    memcpy(ret_identity->cluster_id, in.data + 24, STORAGE_CLUSTER_ID_BYTES);
+    ret_identity->node_id = get_u64(in.data + 40);
+    *ret_number = get_u64(in.data + 16);
+    return STATUS_OK;
+}
+
+static enum status decode_identity(struct slice in, const char magic[8], const struct manifest_identity *identity,
+                                   uint64_t *ret_number, struct error *err) {
+    struct manifest_identity found;
+    uint64_t number;
+    enum status status = read_identity(in, magic, &found, &number, err);
+    if (status != STATUS_OK) {
+        return status;
+    }
+    if (memcmp(found.cluster_id, identity->cluster_id, STORAGE_CLUSTER_ID_BYTES) != 0) {
         return error_set(err, STATUS_INVALID, "belongs to another cluster");
     }
-    if (get_u64(in.data + 40) != identity->node_id) {
-        return error_set(err, STATUS_INVALID, "belongs to node %" PRIu64 ", this is node %" PRIu64,
-                         get_u64(in.data + 40), identity->node_id);
+    if (found.node_id != identity->node_id) {
+        return error_set(err, STATUS_INVALID, "belongs to node %" PRIu64 ", this is node %" PRIu64, found.node_id,
+                         identity->node_id);
     }
-    *ret_number = get_u64(in.data + 16);
+    *ret_number = number;
     return STATUS_OK;
 }
 
@@ -65,6 +79,14 @@ enum status manifest_current_decode(struct slice file, const struct manifest_ide
         return error_set(err, STATUS_CORRUPT, "has %zu bytes instead of %d", file.len, CURRENT_BYTES);
     }
     return decode_identity(file, current_magic, identity, ret_number, err);
+}
+
+enum status manifest_current_identify(struct slice file, struct manifest_identity *ret_identity, uint64_t *ret_number,
+                                      struct error *err) {
+    if (file.len != CURRENT_BYTES) {
+        return error_set(err, STATUS_CORRUPT, "has %zu bytes instead of %d", file.len, CURRENT_BYTES);
+    }
+    return read_identity(file, current_magic, ret_identity, ret_number, err);
 }
 
 /* ---- Records ------------------------------------------------------------------------------------------------- */

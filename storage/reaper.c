@@ -187,9 +187,11 @@ static void let_go(struct storage *storage) {
 }
 
 void storage__close_step(struct storage *storage) {
-    if (!storage->closing || storage->flush.running || storage->edit.running || storage->jobs_running > 0) {
+    if (!storage->closing || !storage__upkeep_close(storage) || storage->flush.running || storage->edit.running ||
+        storage->jobs_running > 0 || storage->scrub.running) {
         return;
     }
+    storage__scrub_let_go(storage);
     for (struct list *link; (link = list_pop_front(&storage->written)) != NULL;) {
         storage__compaction_end(storage, LIST_ENTRY(link, struct compaction_job, link));
     }

@@ -25,13 +25,15 @@ void storage__schedule(struct storage *storage) {
         return;
     }
     storage__start_reaper(storage);
-    if (!storage->broken) {
+    if (!storage->broken && !storage->quiet) {
         storage__switch_if_wanted(storage);
         storage__start_flush(storage);
         storage__start_edit(storage);
         storage__compact_range_advance(storage);
         storage__start_compactions(storage);
     }
+    storage__upkeep_advance(storage);
+    storage__start_scrub(storage);
     atomic_store_explicit(&storage->limiter.relaxed, storage__is_level0_growing(storage), memory_order_relaxed);
     storage__note_stall(storage);
 }
@@ -39,7 +41,8 @@ void storage__schedule(struct storage *storage) {
 static void wake(struct env_timer *timer) {
     struct storage *storage = CONTAINER_OF(timer, struct storage, timer);
     uint64_t now_us = env_now_us(storage->loop);
-    const uint64_t retries[] = {storage->flush.retry_at_us, storage->edit.retry_at_us, storage->compact_retry_us};
+    const uint64_t retries[] = {storage->flush.retry_at_us, storage->edit.retry_at_us, storage->compact_retry_us,
+                                storage->scrub.next_us};
     arm(storage, now_us + STORAGE_IDLE_US);
     for (size_t i = 0; i < sizeof retries / sizeof retries[0]; i++) {
         if (retries[i] > now_us) {
@@ -69,6 +72,7 @@ void storage__fail(struct storage *storage, const struct error *err) {
     if (storage->options.failed != NULL) {
         storage->options.failed(storage->options.context, err);
     }
+    storage__schedule(storage); /* upkeep may have waited for what won't come */
 }
 
 void storage_fail(struct storage *storage, const struct error *err) { storage__fail(storage, err); }

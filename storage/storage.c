@@ -130,7 +130,8 @@ void storage_flush(struct storage *storage) {
 /* ---- Applying ------------------------------------------------------------------------------------------------ */
 
 bool storage_can_apply(const struct storage *storage) {
-    return !storage->started || !storage__is_full(storage) || storage__can_switch(storage);
+    return storage->ingest_count == 0 &&
+           (!storage->started || !storage__is_full(storage) || storage__can_switch(storage));
 }
 
 static enum status apply_failed(enum status status, uint64_t index, struct error *err) {
@@ -143,6 +144,7 @@ static enum status apply_failed(enum status status, uint64_t index, struct error
 enum status storage_insert(struct storage *storage, uint64_t index, uint64_t term, struct slice batch,
                            struct error *err) {
     CHECK(!storage->closing && index == storage->inserted_index + 1 && term >= storage->inserted_term);
+    CHECK(storage->ingest_count == 0);
     if (storage->started && storage__is_full(storage)) {
         CHECK(storage__can_switch(storage));
         if (switch_memtable(storage) != STATUS_OK) {

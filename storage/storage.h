@@ -53,6 +53,14 @@ struct storage_frontier {
     uint32_t membership_len;
 };
 
+/* A place that the scrub found damaged. */
+struct storage_damage {
+    uint64_t file;     /* number of the table */
+    uint64_t offset;   /* of the block; 0: header, or the table as a whole */
+    uint64_t count;    /* passes that met it */
+    uint64_t since_us; /* env clock */
+};
+
 /* Every number has a range, in parentheses behind its default; storage_open names the one that is out of it. */
 struct storage_options {
     struct env *env;
@@ -94,6 +102,9 @@ struct storage_options {
     uint64_t compaction_bytes_per_second_max; /* 0 (0 to 1 TiB): as fast as it goes; else the rate at which
                                                  compactions write in all, as long as level 0 doesn't grow */
 
+    uint64_t scrub_bytes_per_second; /* 0 (0 to 1 GiB): never; else the rate at which all tables are read, over and
+                                        over, past the page cache, and their checksums checked. 1 MiB is a good one */
+
     /* Callbacks, on the loop, never from inside a storage_* call unless it says so. */
     void *context;
     /* The memtable is being switched at (index, term), which are filled in, of the last applied entry: fill in the rest
@@ -109,6 +120,8 @@ struct storage_options {
     void (*failed)(void *context, const struct error *err);
     /* Disk full while writing an SST: output dropped, tried again every second. err NULL: over. */
     void (*space_state)(void *context, const struct error *err);
+    /* The scrub met a damaged place for the first time. */
+    void (*damaged)(void *context, const struct storage_damage *damage);
 };
 
 void storage_options_init(struct storage_options *options);
@@ -335,6 +348,138 @@ uint64_t storage_iterator_revision(const struct storage_iterator *iterator);
 MUST_USE enum status storage_iterator_value(struct storage_iterator *iterator, struct slice *ret_value,
                                             struct error *err);
 
+/* ---- Upkeep (owner loop) -----------------------------------------------------------------------------------------
+ *
+ * Long jobs over the whole store: on a worker, one at a time, in the order in which they were asked for. The caller
+ * fills in what is his and leaves the struct alone until `done` ran: once, on the loop, never inside a call. A store
+ * that is closed cancels them and calls nobody; the structs are then the store's until `closed`. They take one of the
+ * env's long workers: let it have one more for them. */
+
+struct upkeep_kind;
+
+struct storage_upkeep {
+    void (*done)(struct storage_upkeep *upkeep);
+    void *context; /* the caller's */
+    /* Any thread: how far it is. */
+    _Atomic uint64_t done_bytes;
+    _Atomic uint64_t total_bytes;
+    /* Results, valid in done: */
+    enum status status;
+    struct error error;
+    /* The store's: */
+    struct list link;
+    const struct upkeep_kind *kind;
+    struct storage *storage;
+    struct env_work work;
+    bool is_running;
+    atomic_bool is_cancelled;
+    unsigned stage;
+};
+
+/* Before done ran: it ends soon, with STATUS_CANCELLED, or as if it hadn't been asked to. */
+void storage_upkeep_cancel(struct storage_upkeep *upkeep);
+
+/* A store of its own beside this one, for a backup or to be sent: same cluster, same node. Its files are further names
+ * of ours (copies only where the file system has no links between the two places), so it costs no space until
+ * compactions replace them here. Nothing waits for it.
+ *
+ * A crash leaves nothing at `dir`, or all of it; what it may leave at `dir`.tmp goes with the next attempt. Durable
+ * when done says STATUS_OK. STATUS_EXISTS: there is something at `dir`; STATUS_NOT_FOUND: its parent isn't there;
+ * STATUS_INVALID: the path is too long; STATUS_FAILED: the store has failed before it was flushed. */
+struct storage_checkpoint {
+    struct storage_upkeep upkeep;
+    char dir[LIMIT_PATH_BYTES];
+    bool flush; /* all that was applied by now is in it: flushed first. Else: what the manifest has */
+    /* Results: */
+    struct storage_frontier frontier; /* its own */
+    uint64_t files;
+    uint64_t bytes;
+    uint64_t copied_bytes; /* of files that couldn't be linked */
+    /* The store's: */
+    struct version *version;
+    uint64_t flush_index;
+    uint64_t next_file;
+};
+
+void storage_checkpoint(struct storage *storage, struct storage_checkpoint *checkpoint);
+
+/* What verifying found in one file. */
+struct storage_verify_finding {
+    const char *file;    /* its name in the directory; "" for the store as a whole */
+    uint64_t count;      /* places; the rest is about the first */
+    uint64_t offset;     /* 0 where it is of no use */
+    const char *message; /* with the path */
+};
+
+struct storage_verify_report {
+    uint64_t tables;
+    uint64_t bytes; /* read */
+    uint64_t partitions;
+    uint64_t data_blocks;
+    uint64_t entries;
+    uint64_t tombstones;
+    uint64_t findings;
+    uint64_t unnamed_files; /* ours, but the manifest doesn't name them: the next opening removes them */
+    uint64_t other_files;   /* not ours */
+    struct storage_frontier frontier;
+};
+
+/* Reads all tables of the store as it is now and checks every checksum and invariant: of each table (sst.h), between
+ * tables, and of tables and frontier. STATUS_CORRUPT: something was found, the error is the first of it. Reads that
+ * fail count as findings. Slows down reads of others no more than a compaction does. */
+struct storage_verification {
+    struct storage_upkeep upkeep;
+    /* For each file with findings, on the worker. May be NULL. */
+    void (*found)(void *context, const struct storage_verify_finding *finding);
+    void *found_context;
+    struct storage_verify_report report; /* result; its counts of files in the directory are 0 */
+    struct version *version;             /* the store's */
+};
+
+void storage_verify(struct storage *storage, struct storage_verification *verification);
+
+struct storage_verify_options {
+    void *context;
+    void (*found)(void *context, const struct storage_verify_finding *finding); /* may be NULL */
+    /* Now and then; false: stop, with STATUS_CANCELLED. May be NULL. */
+    bool (*progress)(void *context, uint64_t done_bytes, uint64_t total_bytes);
+};
+
+/* The same for a store that nobody has open (STATUS_BUSY), CURRENT and the manifest included; blocks: for tools.
+ * Changes nothing. STATUS_NOT_FOUND: there is no store. options may be NULL. */
+MUST_USE enum status storage_verify_dir(struct env *env, const char *dir, const struct storage_verify_options *options,
+                                        struct storage_verify_report *ret_report, struct error *err);
+
+/* Replaces the whole content by that of a checkpoint of the same cluster, any node's: verified first, then linked under
+ * new names, then made the store by one switch of the manifest; a crash leaves the old content or the new one. From the
+ * call until done storage_can_apply says no. Afterwards applied, durable and flushed index are the checkpoint's
+ * frontier; views that were taken before show what they showed. `flushed` isn't called. The checkpoint stays as it is.
+ *
+ * STATUS_NOT_FOUND: there is none; STATUS_INVALID: another cluster's, or its frontier lies behind what was applied
+ * here; STATUS_BUSY: a store has it open, or a pin here is below its horizon; STATUS_CORRUPT, STATUS_UNSUPPORTED,
+ * STATUS_IO, STATUS_NO_SPACE, STATUS_NO_MEMORY. Nothing has changed then, unless `failed` ran: the outcome of the
+ * switch is unknown, and the next opening will tell. */
+struct storage_ingest {
+    struct storage_upkeep upkeep;
+    char dir[LIMIT_PATH_BYTES];
+    struct storage_frontier frontier; /* result */
+    /* The store's: */
+    struct version *version;
+    struct generation *generation;
+    struct read_set *read_set;
+    struct storage_view *view;
+    struct buf snapshot;
+    uint64_t manifest_number;
+    bool is_named; /* the manifest may name its tables */
+};
+
+void storage_ingest(struct storage *storage, struct storage_ingest *ingest);
+
+/* Removes the files of a store that nobody has open (STATUS_BUSY), and the directory, if nothing else is in it. Blocks:
+ * a worker, or a thread without a loop. A crash leaves a part of the files and no store; call it again.
+ * STATUS_NOT_FOUND: there is no directory. */
+MUST_USE enum status storage_destroy(struct env *env, const char *dir, struct error *err);
+
 /* ---- Statistics (owner loop) ----------------------------------------------------------------------------------- */
 
 /* Why writers had to wait. */
@@ -346,7 +491,10 @@ enum storage_stall {
     STORAGE_STALL_COUNT
 };
 
-enum { STORAGE_COMPACTION_REASONS = 8 };
+enum {
+    STORAGE_COMPACTION_REASONS = 8,
+    STORAGE_DAMAGES_MAX = 64 /* remembered at once */
+};
 
 const char *storage_stall_name(enum storage_stall reason);
 /* Of the numbers in storage_stats.compactions; NULL: unused. */
@@ -391,7 +539,12 @@ struct storage_stats {
     char pin_lowest[LIMIT_NAME_BYTES]; /* its name */
     /* Trouble. */
     struct storage_stall_stats stalls[STORAGE_STALL_COUNT];
-    uint64_t damaged_blocks;               /* met by reads or compactions; one may count more than once */
+    uint64_t damaged_blocks; /* met by reads or compactions; one may count more than once */
+    uint64_t scrub_passes;   /* over all tables */
+    uint64_t scrub_bytes;    /* read by it */
+    uint64_t scrub_findings; /* ever; each pass counts */
+    uint64_t damage_count;   /* places in live tables that it found, in `damages` */
+    struct storage_damage damages[STORAGE_DAMAGES_MAX];
     uint64_t damaged_tables;               /* that compactions leave alone for the time being */
     char problem[ERROR_MESSAGE_BYTES_MAX]; /* what stands in the way now: of compactions, of reads, or why all
                                               stopped; empty: nothing */

@@ -16,6 +16,8 @@
  *   history.c            horizon and pins
  *   throttle.c           rates: of compactions, of writers; stalls
  *   storage_stats.c      statistics, damage met by reads
+ *   scrub.c              checksums of all tables, over and over
+ *   upkeep.c             long jobs, one at a time: checkpoint.c, verify_live.c, ingest.c
  *   reaper.c             what nobody holds any more; closing
  *
  * A generation is one memtable's life:
@@ -47,7 +49,7 @@ enum {
     STORAGE_FLUSH_ATTEMPTS = 3,             /* of one memtable, before an I/O error is final */
     STORAGE_COMPACTION_WORKERS_MAX = 64,
     STORAGE_BLOCKED_MAX = 64, /* tables that compactions leave alone, at once */
-    STORAGE_DAMAGES_MAX = 64  /* tables whose damage is remembered until a compaction asks */
+    SCRUB_FOUND_MAX = 64      /* places in one piece of a table */
 };
 
 enum generation_state { GENERATION_ACTIVE, GENERATION_FULL, GENERATION_WRITTEN };
@@ -117,6 +119,30 @@ struct edit_job {
     enum status status;
     bool waits; /* for space: nothing was written */
     struct error error;
+};
+
+/* The scrub: one piece of a table at a time. */
+struct sst_top;
+struct scrub_job {
+    struct env_work work;
+    struct storage *storage;
+    bool running;
+    uint64_t next_us;    /* no piece before this */
+    uint64_t number;     /* of the table under way, or the last one; 0: none in this pass */
+    struct sst *sst;     /* referenced; NULL: between two tables */
+    struct sst_top *top; /* NULL: its ends come first */
+    uint32_t part;       /* the next one */
+    /* Results of a piece: */
+    enum status status;
+    uint64_t bytes;
+    uint32_t found_count;
+    uint64_t found[SCRUB_FOUND_MAX]; /* offsets */
+    /* For the statistics: */
+    uint64_t passes;
+    uint64_t bytes_total;
+    uint64_t finding_total;
+    uint32_t damage_count;
+    struct storage_damage damages[STORAGE_DAMAGES_MAX];
 };
 
 struct reap_job {
@@ -208,6 +234,7 @@ struct storage {
     struct flush_job flush;
     struct edit_job edit;
     struct reap_job reap;
+    struct scrub_job scrub;
     struct compaction_job *jobs; /* compaction_workers of them */
     uint32_t jobs_running;       /* RUNNING */
     struct list written;         /* jobs that wait for their edit, oldest first */
@@ -217,6 +244,11 @@ struct storage {
     uint64_t compact_retry_us;
     struct blocked_table blocked[STORAGE_BLOCKED_MAX];
     uint32_t blocked_count;
+    uint32_t ingest_count; /* asked for and not done: nothing is applied */
+    bool quiet;            /* an ingest is about to switch: no flush, edit or compaction starts */
+    struct list upkeeps;   /* struct storage_upkeep, the first is under way */
+    struct env_task upkeeps_task;
+    struct list upkeeps_done;
     struct list compacts; /* struct storage_compact, the first is under way */
     struct env_task compacts_task;
     struct list compacts_done;
@@ -267,9 +299,18 @@ void storage__fail(struct storage *storage, const struct error *err);
 /* Remembers whether the disk is full for flushes or compactions; tells when that changes for both together. */
 void storage__set_space(struct storage *storage, unsigned who, const struct error *err);
 
+/* ---- storage_open.c ------------------------------------------------------------------------------------------ */
+/* A version with one reference, of tables that nothing was read of yet. Whether it is sound is to be seen. Any thread.
+ * STATUS_NO_MEMORY. */
+MUST_USE enum status storage__make_version(const struct sst_context *context, const struct manifest_state *state,
+                                           struct version **ret_version, struct error *err);
+
 /* ---- flush.c, install.c: each starts its job if there is one to do ------------------------------------------- */
 void storage__start_flush(struct storage *storage);
 void storage__start_edit(struct storage *storage);
+/* The edit that makes an empty store into this. Any thread. STATUS_NO_MEMORY. */
+MUST_USE enum status storage__encode_state(const struct version *version, const struct storage_frontier *frontier,
+                                           uint64_t next_file_number, struct buf *out);
 /* What a table of this level is built like. Worker. */
 void storage__builder_options(struct storage *storage, unsigned level, const char *path, uint64_t number,
                               struct sst_builder_options *ret_options);
@@ -298,6 +339,40 @@ MUST_USE enum status storage__compact_range_pick(struct storage *storage, const 
 void storage__compact_range_init(struct storage *storage);
 void storage__compact_range_advance(struct storage *storage);
 void storage__compact_range_fail(struct storage *storage);
+
+/* ---- upkeep.c ------------------------------------------------------------------------------------------------ */
+enum upkeep_next {
+    UPKEEP_WAIT, /* not yet: ask again when the store has got on */
+    UPKEEP_RUN,  /* on a worker, then ask again */
+    UPKEEP_END   /* upkeep->status says how */
+};
+
+/* A kind of job. upkeep->stage is its own, 0 at first. */
+struct upkeep_kind {
+    enum upkeep_next (*step)(struct storage *storage, struct storage_upkeep *upkeep); /* owner */
+    void (*run)(struct storage *storage, struct storage_upkeep *upkeep);              /* worker; sets status, error */
+    void (*drop)(struct storage *storage, struct storage_upkeep *upkeep); /* owner: gives back what it holds */
+    /* Owner: right before done; true if `can_apply` is to be called behind it. May be NULL. */
+    bool (*release)(struct storage *storage, struct storage_upkeep *upkeep);
+};
+
+void storage__upkeep_init(struct storage *storage);
+/* Queues it. dir NULL: it has none; else STATUS_INVALID if names in it get too long. */
+void storage__upkeep_ask(struct storage *storage, struct storage_upkeep *upkeep, const struct upkeep_kind *kind,
+                         const char *dir);
+/* Starts and ends what can be. */
+void storage__upkeep_advance(struct storage *storage);
+/* Closing: true once none is left. */
+bool storage__upkeep_close(struct storage *storage);
+static inline bool storage__upkeep_is_cancelled(const struct storage_upkeep *upkeep) {
+    return atomic_load_explicit(&upkeep->is_cancelled, memory_order_relaxed);
+}
+
+/* ---- scrub.c ------------------------------------------------------------------------------------------------- */
+void storage__start_scrub(struct storage *storage);
+/* Not running: it holds nothing afterwards. */
+void storage__scrub_let_go(struct storage *storage);
+void storage__fill_scrub_stats(struct storage *storage, struct storage_stats *stats);
 
 /* ---- throttle.c ---------------------------------------------------------------------------------------------- */
 /* Worker: before a compaction writes so many bytes. Sleeps. context: the store. */

@@ -154,7 +154,8 @@ struct table_lists {
     size_t counts[MANIFEST_LEVELS];
 };
 
-static enum status make_tables(struct storage *storage, const struct manifest_state *state, struct table_lists *lists) {
+static enum status make_tables(const struct sst_context *context, const struct manifest_state *state,
+                               struct table_lists *lists) {
     size_t totals[MANIFEST_LEVELS] = {0};
     for (size_t i = 0; i < state->file_count; i++) {
         totals[state->files[i].level]++;
@@ -167,7 +168,7 @@ static enum status make_tables(struct storage *storage, const struct manifest_st
     for (size_t i = 0; i < state->file_count; i++) {
         unsigned level = state->files[i].level;
         struct sst **place = &lists->levels[level][lists->counts[level]];
-        enum status status = sst_new(&storage->sst_context, &state->files[i].meta, place);
+        enum status status = sst_new(context, &state->files[i].meta, place);
         if (status != STATUS_OK) {
             return status;
         }
@@ -182,38 +183,46 @@ static enum status make_tables(struct storage *storage, const struct manifest_st
     return STATUS_OK;
 }
 
-static enum status no_memory_for_tables(const struct storage *storage, struct error *err) {
-    return error_set(err, STATUS_NO_MEMORY, "%s: no memory for its list of tables", storage->dir);
-}
-
-static enum status make_version(struct storage *storage, const struct manifest_state *state, struct error *err) {
-    struct alloc *alloc = storage->env->alloc;
+enum status storage__make_version(const struct sst_context *context, const struct manifest_state *state,
+                                  struct version **ret_version, struct error *err) {
+    struct alloc *alloc = context->env->alloc;
     struct table_lists lists = {.tables = mem_alloc_zero(alloc, (state->file_count + 1) * sizeof(struct sst *))};
     struct version_change change = {.horizon = state->horizon};
-    if (lists.tables == NULL) {
-        return no_memory_for_tables(storage, err);
-    }
-    enum status status = make_tables(storage, state, &lists);
+    struct version *version = NULL;
+    enum status status = lists.tables == NULL ? STATUS_NO_MEMORY : make_tables(context, state, &lists);
     for (unsigned level = 0; level < MANIFEST_LEVELS; level++) {
         change.added[level] = lists.levels[level];
         change.added_count[level] = lists.counts[level];
     }
-    struct version *version = status == STATUS_OK ? version_new(alloc, NULL, &change) : NULL;
+    if (status == STATUS_OK) {
+        version = version_new(alloc, NULL, &change);
+    }
     if (version == NULL) {
-        status = no_memory_for_tables(storage, err);
+        status = error_set(err, STATUS_NO_MEMORY, "%s: no memory for its list of tables", context->dir);
         for (unsigned level = 0; level < MANIFEST_LEVELS; level++) {
             for (size_t i = 0; i < lists.counts[level]; i++) {
                 sst_free(lists.levels[level][i]);
             }
         }
-    } else if (!version_is_sound(version)) {
-        status = error_set(err, STATUS_CORRUPT, "%s: the manifest's tables overlap where they must not", storage->dir);
-        version_unref(version, &storage->dead_tables);
     } else {
-        storage->version = version;
+        *ret_version = version;
     }
     mem_free(alloc, lists.tables);
     return status;
+}
+
+static enum status make_version(struct storage *storage, const struct manifest_state *state, struct error *err) {
+    struct version *version;
+    enum status status = storage__make_version(&storage->sst_context, state, &version, err);
+    if (status != STATUS_OK) {
+        return status;
+    }
+    if (!version_is_sound(version)) {
+        version_unref(version, &storage->dead_tables);
+        return error_set(err, STATUS_CORRUPT, "%s: the manifest's tables overlap where they must not", storage->dir);
+    }
+    storage->version = version;
+    return STATUS_OK;
 }
 
 /* A new manifest with the same contents. */
@@ -276,6 +285,7 @@ static void init(struct storage *storage, const struct storage_options *options)
     storage->collect.run = storage__collect;
     atomic_init(&storage->collect_posted, false);
     storage__compact_range_init(storage);
+    storage__upkeep_init(storage);
 }
 
 static enum status make(const struct storage_options *options, struct storage **ret_storage, struct error *err) {

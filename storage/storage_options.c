@@ -73,6 +73,7 @@ enum status storage__check_options(const struct storage_options *options, struct
         {"manifest_bytes_max", options->manifest_bytes_max, 4 * KIB, GIB},
         {"compaction_workers", options->compaction_workers, 1, STORAGE_COMPACTION_WORKERS_MAX},
         {"compaction_bytes_per_second_max", options->compaction_bytes_per_second_max, 0, TIB},
+        {"scrub_bytes_per_second", options->scrub_bytes_per_second, 0, GIB},
     };
     for (size_t i = 0; i < sizeof ranges / sizeof ranges[0]; i++) {
         const struct range *range = &ranges[i];

@@ -133,5 +133,6 @@ void storage_get_stats(struct storage *storage, struct storage_stats *ret_stats)
     memcpy(stats.stalls, storage->stalls.stats, sizeof stats.stalls);
     memcpy(stats.problem, storage->problem, sizeof stats.problem);
     fill_damage(storage, &stats);
+    storage__fill_scrub_stats(storage, &stats);
     *ret_stats = stats;
 }

@@ -292,6 +292,7 @@ void env_unmap(struct env_file *file, void *data, size_t len);
 /* Names; none is durable before env_sync_dir of the directory that holds it. */
 MUST_USE enum status env_rename(struct env *env, const char *from, const char *to, struct error *err);
 MUST_USE enum status env_link(struct env *env, const char *from, const char *to, struct error *err);
+/* The name of a file, or an empty directory. */
 MUST_USE enum status env_unlink(struct env *env, const char *path, struct error *err);
 /* STATUS_EXISTS if it is there already. */
 MUST_USE enum status env_mkdir(struct env *env, const char *path, struct error *err);

@@ -1,5 +1,6 @@
 /*
- * holdfast-dump: what is in one file of a store, for people and programs. Between its parts.
+ * holdfast-dump: what is in one file of a store, or whether all of it is sound, for people and programs. Between its
+ * parts.
  *
  * Output is a sequence of objects; as text a line "name: value" for each member, as JSON one object a line.
  */
@@ -24,6 +25,7 @@ struct dump {
 /* Each: STATUS_OK, or why it can't be read or isn't sound (err says it). */
 MUST_USE enum status dump_sst(const struct dump *dump, struct error *err);
 MUST_USE enum status dump_manifest(const struct dump *dump, struct error *err);
+MUST_USE enum status dump_verify(const struct dump *dump, struct error *err); /* path: a directory */
 MUST_USE enum status dump_wal(const struct dump *dump, struct error *err);
 
 /* Prints the object and takes it. Short objects go on one line as text, too. */

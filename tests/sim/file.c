@@ -356,7 +356,7 @@ enum status sim__rename(struct env *env, const char *from, const char *to, struc
 enum status sim__link(struct env *env, const char *from, const char *to, struct error *err) {
     struct sim_node *node = sim__node_of(env);
     take_name_time(node);
-    int sys = sim__disk_error(node, 0, true);
+    int sys = node->options.disk.links_refused ? EXDEV : sim__disk_error(node, 0, true);
     return result(node, SIM_TRACE_HARD_LINK, to, sys != 0 ? sys : sim__disk_link(node->disk, from, to), 0, err);
 }
 

@@ -301,8 +301,11 @@ int sim__disk_unlink(struct sim_disk *disk, const char *path) {
         return sys;
     }
     struct sim_inode *inode = lookup(&dir->live_names, name);
-    if (inode == NULL || inode->is_dir) {
-        return inode == NULL ? ENOENT : EISDIR;
+    if (inode == NULL) {
+        return ENOENT;
+    }
+    if (inode->is_dir && inode->live_names.count > 0) {
+        return ENOTEMPTY;
     }
     operation_add(operation_new(disk), dir, name, NULL);
     return 0;

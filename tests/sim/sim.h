@@ -191,6 +191,7 @@ struct sim_disk_options {
     bool torn;               /* an unsynced sector may be half old, half new */
     bool garbled;            /* an unsynced sector may hold noise */
     bool scatter;            /* sectors of one write are decided one by one; else a write is kept or lost as a whole */
+    bool links_refused;      /* hard links give EXDEV, as between file systems */
     uint32_t read_error_ppm; /* chance of EIO, per call */
     uint32_t write_error_ppm;
     uint32_t sync_error_ppm;

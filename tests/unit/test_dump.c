@@ -153,6 +153,40 @@ static void test_dump_manifest_shows_its_state_and_finds_damage(void **state) {
     json_decref(objects);
 }
 
+static void test_dump_verify_counts_and_names_what_is_damaged(void **state) {
+    (void)state;
+    char store[LIMIT_PATH_BYTES];
+    char current[LIMIT_PATH_BYTES];
+    char arguments[LIMIT_PATH_BYTES + 64];
+    struct buf edit;
+    json_t *objects;
+    buf_init(&edit, alloc_system(), 0);
+    struct storage_frontier frontier = {.index = 77, .term = 2};
+    file_path(store, dir, "store");
+    assert_int_equal(env_mkdir(env, store, NULL), STATUS_OK);
+    (void)snprintf(arguments, sizeof arguments, "verify %s", store);
+    assert_int_equal(run_dump(arguments, &objects), 2); /* there is none yet */
+    json_decref(objects);
+    struct manifest manifest = {.env = env, .dir = store, .identity = {.node_id = 3}};
+    assert_int_equal(manifest_put_next_file(&edit, 12), STATUS_OK);
+    assert_int_equal(manifest_put_frontier(&edit, &frontier), STATUS_OK);
+    assert_int_equal(manifest_switch(&manifest, 11, buf_slice(&edit), NULL), STATUS_OK);
+    manifest_close(&manifest);
+    buf_deinit(&edit);
+    assert_int_equal(run_dump(arguments, &objects), 0);
+    assert_int_equal(number(objects, 0, "index"), 77);
+    assert_int_equal(number(objects, 0, "findings"), 0);
+    json_decref(objects);
+    assert_true(snprintf(current, sizeof current, "%s/CURRENT", store) < (int)sizeof current);
+    flip(current, 20);
+    assert_int_equal(run_dump(arguments, &objects), 1);
+    assert_int_equal(json_array_size(objects), 2);
+    assert_int_equal(number(objects, 0, "places"), 1);
+    assert_int_equal(number(objects, 1, "findings"), 1);
+    json_decref(objects);
+    assert_int_equal(storage_destroy(env, store, NULL), STATUS_OK);
+}
+
 static void test_dump_wal_shows_a_new_segment(void **state) {
     (void)state;
     char path[LIMIT_PATH_BYTES];
@@ -187,6 +221,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_dump_sst_shows_entries_and_finds_damage),
         cmocka_unit_test(test_dump_manifest_shows_its_state_and_finds_damage),
+        cmocka_unit_test(test_dump_verify_counts_and_names_what_is_damaged),
         cmocka_unit_test(test_dump_wal_shows_a_new_segment),
         cmocka_unit_test(test_dump_wrong_usage_is_two),
     };

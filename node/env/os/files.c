@@ -237,7 +237,7 @@ static enum status files_link(struct env *env, const char *from, const char *to,
 static enum status files_unlink(struct env *env, const char *path, struct error *err) {
     (void)env;
     os_loop__check_may_block("env_unlink");
-    return unlink(path) == 0 ? STATUS_OK : error_set_sys(err, errno, "unlink %s", path);
+    return remove(path) == 0 ? STATUS_OK : error_set_sys(err, errno, "unlink %s", path);
 }
 
 static enum status files_mkdir(struct env *env, const char *path, struct error *err) {
