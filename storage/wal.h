@@ -214,9 +214,9 @@ size_t wal_group_bytes_max(const struct wal *wal);
  * differ from life to life, or records of an earlier one could pass. */
 struct slice wal_lent_records(struct slice piece, uint64_t term, uint64_t next_index);
 
-/* wal_append_begin says STATUS_BUSY while it would have to rely on a segment that isn't there yet (`writable` tells when
- * it is): what was taken can be written, even if the disk turns out to be full.
- * wal_append_begin and wal_append say STATUS_BUSY while all lent pieces are full and not yet written. */
+/* wal_append_begin says STATUS_BUSY while it would have to rely on a segment that isn't there yet (`writable` tells
+ * when it is): what was taken can be written, even if the disk turns out to be full. wal_append_begin and wal_append
+ * say STATUS_BUSY while all lent pieces are full and not yet written. */
 
 /* Instead of wal_append_end: nothing was appended. */
 void wal_append_cancel(struct wal *wal);

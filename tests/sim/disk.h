@@ -10,8 +10,8 @@
  * journal. Syncing a directory makes its operations durable, and those that they depend on. A power loss keeps a prefix
  * of the rest.
  *
- * Memory is the simulator's and never fails. Paths: '/' between names, "" and "." are skipped, ".." is known only at the end;
- * everything is relative to the root.
+ * Memory is the simulator's and never fails. Paths: '/' between names, "" and "." are skipped, ".." is known only at
+ * the end; everything is relative to the root.
  */
 #ifndef HOLDFAST_SIM_DISK_H
 #define HOLDFAST_SIM_DISK_H

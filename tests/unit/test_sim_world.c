@@ -309,7 +309,7 @@ static void test_jobs_interleave_and_are_bounded_per_class(void **state) {
     assert_true(jobs.switches > 5);
     submit_jobs(&jobs, sim_node_env(node), loop, ENV_WORK_LONG);
     assert_int_equal(sim_run_until(sim, UINT64_MAX, all_done, &jobs, STEPS_MAX), SIM_END_PREDICATE);
-    assert_int_equal(jobs.running_max, 3);
+    assert_int_equal(jobs.running_max, 1);
     sim_free(sim);
 }
 
