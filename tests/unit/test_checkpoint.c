@@ -6,6 +6,7 @@
  * taken along; copies where links would do; a checkpoint that is newer than the durable log (hazard 49); a close that
  * waits for the end of it, or forgets it.
  */
+#include "storage/manifest.h"
 #include "tests/unit/upkeep_fixture.h"
 
 static void test_checkpoint_with_flush_has_all_that_was_applied(void **state) {
