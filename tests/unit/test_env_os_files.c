@@ -256,6 +256,10 @@ static void test_rename_link_unlink_sync_dir(void **state) {
     assert_int_equal(env_rename(env, test_path(dir, "a"), test_path(dir, "b"), &err), STATUS_OK);
     assert_int_equal(env_unlink(env, test_path(dir, "c"), &err), STATUS_OK);
     assert_int_equal(env_unlink(env, test_path(dir, "c"), &err), STATUS_NOT_FOUND);
+    assert_int_equal(env_mkdir(env, test_path(dir, "Z"), &err), STATUS_OK);
+    assert_int_equal(env_unlink(env, test_path(dir, "Z"), &err), STATUS_OK); /* an empty directory */
+    assert_int_equal(env_unlink(env, test_path(dir, "Z"), &err), STATUS_NOT_FOUND);
+    assert_int_equal(env_unlink(env, dir, &err), STATUS_IO); /* one that isn't */
     assert_int_equal(env_sync_dir(env, dir, &err), STATUS_OK);
     assert_int_equal(env_sync_dir(env, test_path(dir, "nowhere"), &err), STATUS_NOT_FOUND);
     char names[64] = "";

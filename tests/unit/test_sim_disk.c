@@ -322,6 +322,13 @@ static void test_directory_lists_names_in_order(void **state) {
                      STATUS_EXISTS);
     assert_int_equal(env_unlink(fixture.env, "/none", NULL), STATUS_NOT_FOUND);
     assert_int_equal(env_link(fixture.env, "/a", "/b", NULL), STATUS_EXISTS);
+    assert_int_equal(env_mkdir(fixture.env, "/dir", NULL), STATUS_OK);
+    env_close(open_file(&fixture, "/dir/file", ENV_OPEN_CREATE));
+    assert_int_equal(env_unlink(fixture.env, "/dir", NULL), STATUS_IO); /* isn't empty */
+    assert_int_equal(env_unlink(fixture.env, "/dir/file", NULL), STATUS_OK);
+    assert_int_equal(env_unlink(fixture.env, "/dir", NULL), STATUS_OK);
+    sim_disk_options(fixture.node)->links_refused = true;
+    assert_int_equal(env_link(fixture.env, "/a", "/c", NULL), STATUS_IO);
     cleanup(&fixture);
 }
 
