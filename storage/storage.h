@@ -291,13 +291,16 @@ uint64_t storage_approximate_bytes(const struct storage_view *view, struct slice
 
 /* ---- Iterators: over one view at one revision, both directions ------------------------------------------------ */
 
+enum { STORAGE_READAHEAD_BYTES = 256 * 1024 };
+
 struct storage_iterator_options {
     uint64_t revision;  /* 0: the view's */
     struct slice lower; /* no key before it */
     struct slice upper; /* no key at or behind it; len 0: no end. Both are borrowed while the iterator lives */
     bool keys_only;     /* storage_iterator_value is not asked */
     bool passing;       /* blocks that it reads aren't kept in the cache */
-    uint32_t readahead_bytes_max; /* of each table that it walks through; 0: none */
+    uint32_t readahead_bytes_max; /* of one read, when blocks of a table are walked through one after the other: it
+                                     grows up to this. 0: STORAGE_READAHEAD_BYTES; less than a block: none */
 };
 
 /* Live keys within the bounds, each once, with the newest version at or below the revision. At no key yet. Borrows view
