@@ -188,6 +188,10 @@ asan: ## unit tests under AddressSanitizer and UndefinedBehaviorSanitizer
 tsan: ## threaded tests under ThreadSanitizer
 	@tests/run tsan "$(T)"
 
+storage-torture: ## everything that tries to break the storage engine, whole: crashes, faults, options, corruption, power
+	@$(MAKE) --no-print-directory deps deps-test
+	@tests/run torture
+
 SEEDS ?= 200
 FIRST ?= 1
 sim: $(BIN)/holdfast-sim ## simulate: SEEDS=200 [FIRST=1], or SEED=n
@@ -275,5 +279,5 @@ clean: ## delete build/, but not the local cluster's data
 	@find build -mindepth 1 -maxdepth 1 ! -name cluster -exec rm -rf {} + 2>/dev/null || true
 
 
-.PHONY: all unit-tests fuzzers fuzz test test-long check asan tsan sim mutants deps deps-test deps-bench cluster cluster-stop cluster-wipe \
+.PHONY: all unit-tests fuzzers fuzz test test-long check asan tsan storage-torture sim mutants deps deps-test deps-bench cluster cluster-stop cluster-wipe \
     deploy-test bench-cluster bench-storage chaos install format tidy help clean

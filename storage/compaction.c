@@ -260,7 +260,7 @@ void storage__start_compactions(struct storage *storage) {
         struct compaction_job *job = idle_job(storage);
         struct compaction_plan plan;
         if (job == NULL) {
-            return;
+            break; /* moves that wait for their edit may be all of them */
         }
         storage->picked_us = now_us;
         enum status status = pick_next(storage, &plan);
@@ -269,7 +269,7 @@ void storage__start_compactions(struct storage *storage) {
         } else if (status == STATUS_NO_MEMORY) {
             storage->compact_retry_us = now_us + STORAGE_RETRY_US;
             storage__wake_at(storage, storage->compact_retry_us);
-            return;
+            break;
         } else {
             storage->pick_wanted = false;
         }

@@ -30,12 +30,45 @@ static void group_tiny(struct engine_options *options) { options->log_group_byte
 static void group_large(struct engine_options *options) { options->log_group_bytes = 256 * KIB; }
 static void segment_large(struct engine_options *options) { options->log_segment_bytes = 16 * MIB; }
 
+static void cache_none(struct engine_options *options) { options->cache_bytes = 0; }
+static void cache_tiny(struct engine_options *options) { options->cache_bytes = 8 * KIB; }
+static void cache_large(struct engine_options *options) { options->cache_bytes = 512 * MIB; }
+static void one_open_file(struct engine_options *options) { options->open_files_max = 1; }
+static void no_bloom(struct engine_options *options) { options->bloom_bits = 0; }
+static void bloom_thin(struct engine_options *options) { options->bloom_bits = 1; }
+static void bloom_thick(struct engine_options *options) { options->bloom_bits = 32; }
+static void uncompressed(struct engine_options *options) { options->compression = ENGINE_COMPRESSION_NONE; }
+static void zstd(struct engine_options *options) { options->compression = ENGINE_COMPRESSION_ZSTD; }
+static void zstd_hard(struct engine_options *options) {
+    options->compression = ENGINE_COMPRESSION_ZSTD;
+    options->zstd_level = 12;
+}
+static void levels_low(struct engine_options *options) {
+    options->level_base_bytes = 4 * KIB;
+    options->sst_bytes = 2 * KIB;
+}
+static void levels_high(struct engine_options *options) { options->level_base_bytes = (uint64_t)1 << 32; }
+static void history_some(struct engine_options *options) { options->history_revisions = 50; }
+static void history_all(struct engine_options *options) { options->history_revisions = 1000 * 1000; }
+static void slow_compaction(struct engine_options *options) { options->compaction_bytes_per_second_max = 256 * KIB; }
+
 static void all_tiny(struct engine_options *options) {
     memtable_tiny(options);
     block_tiny(options);
     sst_tiny(options);
     group_tiny(options);
     immutable_one(options);
+    levels_low(options);
+    cache_none(options);
+    one_open_file(options);
+}
+
+static void many_levels(struct engine_options *options) {
+    levels_low(options);
+    memtable_small(options);
+    cache_tiny(options);
+    zstd(options);
+    history_some(options);
 }
 
 const struct variant variants[] = {
@@ -58,10 +91,27 @@ const struct variant variants[] = {
     {"group tiny", false, group_tiny},
     {"group large", false, group_large},
     {"segment large", false, segment_large},
+    {"no cache", false, cache_none},
+    {"cache tiny", false, cache_tiny},
+    {"cache large", false, cache_large},
+    {"one open file", false, one_open_file},
+    {"no bloom filters", false, no_bloom},
+    {"thin bloom filters", false, bloom_thin},
+    {"thick bloom filters", false, bloom_thick},
+    {"uncompressed", false, uncompressed},
+    {"zstd", false, zstd},
+    {"zstd, hard", false, zstd_hard},
+    {"levels low", false, levels_low},
+    {"levels high", false, levels_high},
+    {"some history", false, history_some},
+    {"all history", false, history_all},
+    {"slow compaction", false, slow_compaction},
     {"all tiny", false, all_tiny},
+    {"many levels", false, many_levels},
     {"real", true, usual},
     {"real, as shipped", true, as_shipped},
     {"real, all tiny", true, all_tiny},
+    {"real, many levels", true, many_levels},
     {"real, many workers", true, many_workers},
     {"real, no flush on close", true, no_flush_on_close},
 };
