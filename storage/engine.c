@@ -1,4 +1,5 @@
 /* The engine's side of things that run in the background: what log and store call back, flushing, statistics. */
+#include "node/base/histogram.h"
 #include "storage/engine_internal.h"
 
 #include <stdio.h>
@@ -128,6 +129,7 @@ enum status engine_compact_range(struct engine *engine, struct slice lower, stru
 /* ---- Statistics ------------------------------------------------------------------------------------------------- */
 
 static_assert((int)ENGINE_LEVELS == (int)STORAGE_LEVELS, "as many as the store has");
+static_assert((int)ENGINE_SYNC_BUCKETS == (int)WAL_SYNC_BUCKETS, "as many as the log has");
 
 static void fill_tables(struct engine_stats *stats, const struct storage_stats *store) {
     stats->memtable_bytes = store->memtable_bytes;
@@ -165,9 +167,20 @@ static void fill_log(struct engine_stats *stats, const struct wal_stats *log) {
     stats->log_groups = log->groups;
     stats->log_records = log->records;
     stats->log_written_bytes = log->written_bytes;
+    stats->log_padding_bytes = log->padding_bytes;
     stats->log_segments = log->segments;
+    stats->log_group_records_max = log->group_records_max;
+    stats->log_groups_idle = log->triggers[WAL_TRIGGER_IDLE];
+    stats->log_groups_behind = log->triggers[WAL_TRIGGER_BEHIND];
+    stats->log_groups_full = log->triggers[WAL_TRIGGER_FULL];
+    stats->log_groups_start = log->triggers[WAL_TRIGGER_START];
+    stats->log_groups_state = log->triggers[WAL_TRIGGER_STATE];
+    stats->log_groups_mark = log->triggers[WAL_TRIGGER_MARK];
     stats->log_sync_us_total = log->sync_us_total;
     stats->log_sync_us_max = log->sync_us_max;
+    stats->log_sync_us_p50 = histogram_quantile(log->sync_us_buckets, WAL_SYNC_BUCKETS, log->sync_us_max, 500);
+    stats->log_sync_us_p99 = histogram_quantile(log->sync_us_buckets, WAL_SYNC_BUCKETS, log->sync_us_max, 990);
+    memcpy(stats->log_sync_us_buckets, log->sync_us_buckets, sizeof stats->log_sync_us_buckets);
 }
 
 void engine_get_stats(struct engine *engine, struct engine_stats *ret_stats) {
@@ -225,9 +238,19 @@ static const struct property properties[] = {PROPERTY(revision),
                                              PROPERTY(log_groups),
                                              PROPERTY(log_records),
                                              PROPERTY(log_written_bytes),
+                                             PROPERTY(log_padding_bytes),
                                              PROPERTY(log_segments),
+                                             PROPERTY(log_group_records_max),
+                                             PROPERTY(log_groups_idle),
+                                             PROPERTY(log_groups_behind),
+                                             PROPERTY(log_groups_full),
+                                             PROPERTY(log_groups_start),
+                                             PROPERTY(log_groups_state),
+                                             PROPERTY(log_groups_mark),
                                              PROPERTY(log_sync_us_total),
                                              PROPERTY(log_sync_us_max),
+                                             PROPERTY(log_sync_us_p50),
+                                             PROPERTY(log_sync_us_p99),
                                              PROPERTY(stalls),
                                              PROPERTY(stall_us_total),
                                              PROPERTY(stall_us_max),
@@ -268,6 +291,11 @@ enum status engine_property(struct engine *engine, const char *name, struct buf 
         status = put_number(name, text, stats.level_files[level], ret_text, &found);
         (void)snprintf(text, sizeof text, "level_bytes.%u", level);
         status = status == STATUS_OK ? put_number(name, text, stats.level_bytes[level], ret_text, &found) : status;
+    }
+    for (unsigned bucket = 0; status == STATUS_OK && bucket < ENGINE_SYNC_BUCKETS; bucket++) {
+        char text[32];
+        (void)snprintf(text, sizeof text, "log_sync_us_buckets.%u", bucket);
+        status = put_number(name, text, stats.log_sync_us_buckets[bucket], ret_text, &found);
     }
     if (status == STATUS_OK && (strcmp(name, "problem") == 0 || strcmp(name, "all") == 0)) {
         status = buf_append_format(ret_text, found ? "problem %s\n" : "%s", stats.problem);

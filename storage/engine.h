@@ -229,6 +229,8 @@ uint64_t engine_approximate_bytes(struct engine *engine, struct slice lower, str
 
 enum { ENGINE_LEVELS = 7 };
 
+enum { ENGINE_SYNC_BUCKETS = 26 };
+
 struct engine_stats {
     uint64_t revision; /* of the newest write */
     uint64_t durable;  /* revision up to which power loss takes nothing */
@@ -256,10 +258,21 @@ struct engine_stats {
     uint64_t applied_bytes;     /* of writes, as encoded batches */
     uint64_t log_groups;        /* writes to the log, */
     uint64_t log_records;       /* the writes in them, */
-    uint64_t log_written_bytes; /* and what went to disk, padding included */
+    uint64_t log_written_bytes; /* and what went to disk, */
+    uint64_t log_padding_bytes; /* of which this holds nothing */
     uint64_t log_segments;
+    uint64_t log_group_records_max;
+    uint64_t log_groups_idle;   /* of log_groups: begun when none was being written, */
+    uint64_t log_groups_behind; /* gathered while one was, */
+    uint64_t log_groups_full;   /* full, with more waiting, */
+    uint64_t log_groups_start;  /* segments begun, */
+    uint64_t log_groups_state;
+    uint64_t log_groups_mark; /* and marks after idle time */
     uint64_t log_sync_us_total;
     uint64_t log_sync_us_max;
+    uint64_t log_sync_us_p50; /* to the next power of two above, */
+    uint64_t log_sync_us_p99;
+    uint64_t log_sync_us_buckets[ENGINE_SYNC_BUCKETS]; /* from: bucket 0 below 1 us, bucket i below 2^i */
     uint64_t
         stalls; /* times that a writer waited: for a flush, for the log, or held back so that compactions keep up */
     uint64_t stall_us_total;

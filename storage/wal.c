@@ -65,6 +65,7 @@ static struct wal *wal_new(const struct wal_options *options) {
     wal->env = options->env;
     wal->alloc = options->env->alloc;
     wal->loop = options->loop;
+    wal->opened_us = env_clock_us(wal->env);
     wal->options = *options;
     strcpy(wal->dir, options->dir); /* its length was checked */
     wal->options.dir = wal->dir;
@@ -230,18 +231,3 @@ void wal__tell(struct wal *wal) {
 uint64_t wal_first_index(const struct wal *wal) { return wal->first_index; }
 uint64_t wal_last_index(const struct wal *wal) { return wal->last_index; }
 uint64_t wal_synced_index(const struct wal *wal) { return wal->synced_index; }
-
-static uint64_t list_length(const struct list *head) {
-    uint64_t length = 0;
-    LIST_FOREACH (node, head) {
-        length++;
-    }
-    return length;
-}
-
-void wal_get_stats(const struct wal *wal, struct wal_stats *ret_stats) {
-    *ret_stats = wal->stats;
-    ret_stats->inflight_since_us = wal->writing ? wal->writing_since_us : 0;
-    ret_stats->segments = list_length(&wal->segments) + wal->prepared_count;
-    ret_stats->cache_bytes = wal->cache.bytes;
-}

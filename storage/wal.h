@@ -273,15 +273,31 @@ void wal_set_applied(struct wal *wal, uint64_t applied_index);
  * stays (DESIGN rule 11). The caller read committed before flushed. */
 void wal_set_floor(struct wal *wal, uint64_t flushed_index, uint64_t pin_index);
 
+/* What made a group be written as it was. Every group counts once. */
+enum wal_trigger {
+    WAL_TRIGGER_IDLE,   /* records; no write was under way when they came */
+    WAL_TRIGGER_BEHIND, /* records that gathered while another group was written */
+    WAL_TRIGGER_FULL,   /* records, and more that didn't fit wait behind them */
+    WAL_TRIGGER_START,  /* a segment begins */
+    WAL_TRIGGER_STATE,  /* term or vote alone */
+    WAL_TRIGGER_MARK,   /* idle time */
+    WAL_TRIGGER_COUNT
+};
+
+enum { WAL_SYNC_BUCKETS = 26 };
+
 struct wal_stats {
-    uint64_t groups; /* completed, marks included */
-    uint64_t marks;
+    uint64_t groups; /* completed: each is one write and one sync; the sum of triggers */
+    uint64_t triggers[WAL_TRIGGER_COUNT];
     uint64_t records;
+    uint64_t group_records_max;
     uint64_t record_bytes;
-    uint64_t padding_bytes;
+    uint64_t padding_bytes; /* of written_bytes, what holds nothing */
     uint64_t written_bytes;
-    uint64_t sync_us_total;
+    uint64_t sync_us_total; /* from a write's begin to its end */
     uint64_t sync_us_max;
+    /* How many took how long, for histogram_quantile (node/base/histogram.h). */
+    uint64_t sync_us_buckets[WAL_SYNC_BUCKETS];
     uint64_t last_progress_us;  /* env time of the last completion; for the watchdog */
     uint64_t inflight_since_us; /* 0: none in flight */
     uint64_t segments;          /* files now, prepared ones included */
@@ -291,5 +307,45 @@ struct wal_stats {
 };
 
 void wal_get_stats(const struct wal *wal, struct wal_stats *ret_stats);
+
+/* ---- What keeps each segment (on the loop) ---------------------------------------------------------------------- */
+
+enum wal_segment_state {
+    WAL_SEGMENT_ACTIVE,   /* groups go there */
+    WAL_SEGMENT_KEPT,     /* an older one */
+    WAL_SEGMENT_PREPARED, /* not begun yet */
+    WAL_SEGMENT_DOOMED    /* with the worker that deletes it, or to be tried again */
+};
+
+/* Why a begun segment isn't deleted; all that hold. */
+enum wal_segment_pin {
+    WAL_PIN_ACTIVE = 1,
+    WAL_PIN_NEWEST_DURABLE = 2, /* term, vote and membership are durable in it, and not yet in a later one */
+    WAL_PIN_FLOOR = 4,          /* it held a record above the floor: whoever sets the floor knows for whom */
+    WAL_PIN_READER = 8,         /* a read from disk is on it */
+    WAL_PIN_ORDER = 16          /* an older one is kept, and the oldest goes first */
+};
+
+struct wal_segment_info {
+    uint64_t number;     /* its name is this in hex */
+    uint64_t file_bytes; /* of its file, zeroes included */
+    uint64_t used_bytes; /* headers and groups */
+    /* The oldest record of the log in it; 0: none that still counts. */
+    uint64_t first_index;
+    /* The newest record that it ever held, also one that was superseded: the floor must reach it. 0: none. */
+    uint64_t last_index;
+    uint64_t age_us;          /* since it was begun; 0 if prepared */
+    bool begun_before_opened; /* then age_us is since the log was opened, and it is older than that */
+    enum wal_segment_state state;
+    uint32_t pins; /* enum wal_segment_pin */
+    uint32_t readers;
+};
+
+/* The index that wal_set_floor last gave: the smaller of the two. */
+uint64_t wal_floor_index(const struct wal *wal);
+/* Each segment file, deleted ones first, then by number. The callback makes no wal_* calls. Blocks nothing, allocates
+ * nothing; the time it takes grows with the log's length. */
+void wal_explain(const struct wal *wal, void (*each)(void *context, const struct wal_segment_info *info),
+                 void *context);
 
 #endif

@@ -17,6 +17,7 @@
  *   wal_settle.c   recovery, last part: made durable, the new segment, the tail in memory
  *   wal_carry.c    ... and the log's last group written once more
  *   wal_read.c     asynchronous read-back
+ *   wal_explain.c  statistics; what keeps each segment
  *   wal.c          opening, starting, closing, getters
  *
  * Owner: the consensus loop; worker jobs touch only their own struct.
@@ -116,6 +117,7 @@ struct wal__segment {
     uint64_t written_end; /* all before it is durable */
     uint64_t max_index;   /* newest record ever written to it, superseded or not; 0 if none */
     uint64_t filled_end;  /* blocking mode: all before it was written before, if only with zeroes */
+    uint64_t begun_us;    /* env clock of its start group; 0: prepared, or begun in an earlier life */
     uint32_t readers;     /* reads under way: not to be deleted */
 };
 
@@ -416,6 +418,7 @@ struct wal {
     uint32_t group_bytes_max; /* header and records */
     uint64_t reserve_bytes;   /* at a segment's end, for groups without records */
 
+    uint64_t opened_us;
     bool started;
     bool failed; /* final */
     bool told_failed;
@@ -455,7 +458,9 @@ struct wal {
     bool writing;
     struct wal__group *writing_group; /* NULL: a group without records */
     struct wal__group_header writing_header;
+    enum wal_trigger writing_trigger;
     uint64_t writing_since_us;
+    bool gathered; /* what is pending came while the last write was under way */
     uint8_t *block; /* for groups without records */
     struct env_io write_io;
     struct env_task flush_task;
@@ -530,6 +535,10 @@ void wal__reads_init(struct wal *wal);
 void wal__reads_cut(struct wal *wal, uint64_t index);
 /* Forgets all reads that have not been answered. */
 void wal__reads_abandon(struct wal *wal);
+
+/* wal_explain.c */
+/* A group was written. */
+void wal__count_write(struct wal *wal);
 
 /* wal.c */
 /* News for `failed` or `prepare_state`: told later in this turn. */

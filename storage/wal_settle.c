@@ -265,6 +265,7 @@ enum status wal__settle(struct wal__recovery *recovery, bool reset) {
         status = start_segment(recovery, reset);
     }
     if (status == STATUS_OK) {
+        wal->active->begun_us = wal->opened_us;
         remove_rest(recovery);
     }
     if (status == STATUS_OK && wal->last_index > wal->commit_index) {

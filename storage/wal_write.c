@@ -104,7 +104,8 @@ static void seal_records(struct wal *wal, struct wal__group *group, struct wal__
 
 /* ---- Writing ---------------------------------------------------------------------------------------------------- */
 
-static void submit(struct wal *wal, uint8_t *data, const struct wal__group_header *header, struct wal__group *group) {
+static void submit(struct wal *wal, enum wal_trigger trigger, uint8_t *data, const struct wal__group_header *header,
+                   struct wal__group *group) {
     CHECK(!wal->writing);
     struct wal__segment *segment = wal->active;
     uint64_t len = wal__padded(header->total_bytes);
@@ -116,6 +117,7 @@ static void submit(struct wal *wal, uint8_t *data, const struct wal__group_heade
     wal->writing = true;
     wal->writing_group = group;
     wal->writing_header = *header;
+    wal->writing_trigger = trigger;
     wal->writing_since_us = env_clock_us(wal->env);
     wal->write_io.file = segment->file;
     wal->write_io.data = data;
@@ -128,17 +130,22 @@ static void submit(struct wal *wal, uint8_t *data, const struct wal__group_heade
     }
 }
 
+static bool has_more(const struct wal *wal) {
+    return !list_is_empty(&wal->pending) && LIST_ENTRY(wal->pending.next, struct wal__group, link)->count > 0;
+}
+
 static void write_records(struct wal *wal, struct wal__group *group) {
     struct wal__group_header header;
     seal_records(wal, group, &header);
-    submit(wal, group->buffer->data, &header, group);
+    enum wal_trigger trigger = wal->gathered ? WAL_TRIGGER_BEHIND : WAL_TRIGGER_IDLE;
+    submit(wal, has_more(wal) ? WAL_TRIGGER_FULL : trigger, group->buffer->data, &header, group);
 }
 
 static void write_state(struct wal *wal, uint16_t flags) {
     struct wal__group_header header = next_header(wal, wal->active);
     header.flags = flags;
     seal_block(wal, &header);
-    submit(wal, wal->block, &header, NULL);
+    submit(wal, (flags & WAL__GROUP_MARK) != 0 ? WAL_TRIGGER_MARK : WAL_TRIGGER_STATE, wal->block, &header, NULL);
 }
 
 /* Goes to the next prepared segment; its start group carries term and vote as any other does. */
@@ -152,7 +159,8 @@ static void write_start(struct wal *wal) {
     wal->active = segment;
     struct wal__group_header header;
     wal__seal_start(wal, segment, previous, 0, &header);
-    submit(wal, wal->block, &header, NULL);
+    submit(wal, WAL_TRIGGER_START, wal->block, &header, NULL);
+    segment->begun_us = wal->writing_since_us;
     wal__prepare_more(wal);
 }
 
@@ -201,23 +209,6 @@ static void flush(struct env_task *task) {
 }
 
 /* ---- Completion ------------------------------------------------------------------------------------------------- */
-
-static void count_write(struct wal *wal) {
-    const struct wal__group_header *header = &wal->writing_header;
-    struct wal_stats *stats = &wal->stats;
-    uint64_t padded = wal__padded(header->total_bytes);
-    uint64_t now_us = env_clock_us(wal->env);
-    uint64_t took_us = now_us - wal->writing_since_us;
-    stats->groups++;
-    stats->marks += (header->flags & WAL__GROUP_MARK) != 0 ? 1 : 0;
-    stats->records += header->record_count;
-    stats->record_bytes += header->record_count > 0 ? header->total_bytes - WAL_GROUP_HEADER_BYTES : 0;
-    stats->padding_bytes += padded - header->total_bytes;
-    stats->written_bytes += padded;
-    stats->sync_us_total += took_us;
-    stats->sync_us_max = took_us > stats->sync_us_max ? took_us : stats->sync_us_max;
-    stats->last_progress_us = now_us;
-}
 
 static void arm_mark(struct wal *wal) {
     if (wal->needs_mark && wal->options.mark_delay_us > 0 && !env_timer_is_armed(&wal->mark_timer)) {
@@ -284,7 +275,8 @@ void wal__write_ended(struct wal *wal) {
         synced.last_index = wal__group_last_index(&header);
         synced.last_term = wal__record_at(group->buffer->data + group->offsets[header.record_count - 1]).term;
     }
-    count_write(wal);
+    wal__count_write(wal);
+    wal->gathered = !list_is_empty(&wal->pending);
     written(wal);
     if (wal->closing) {
         wal__close_if_quiet(wal);

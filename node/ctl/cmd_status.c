@@ -1,9 +1,11 @@
 /* status: every endpoint is asked at the same time; those that don't answer are listed too. */
 #include "node/ctl/ctl.h"
 #include "node/ctl/queue.h"
+#include "node/ctl/table.h"
 
 #include "node/base/check.h"
 
+#include <inttypes.h>
 #include <jansson.h>
 
 struct node_answer {
@@ -91,6 +93,24 @@ static json_t *members_json(const struct holdfast_node_status *status) {
     return members;
 }
 
+/* Of groups that carry records. */
+static double records_per_sync(const struct holdfast_node_status *status) {
+    uint64_t groups = status->log_groups_idle + status->log_groups_behind + status->log_groups_full;
+    return groups > 0 ? (double)status->log_records / (double)groups : 0;
+}
+
+static double padding_share(const struct holdfast_node_status *status) {
+    return status->log_written_bytes > 0 ? (double)status->log_padding_bytes / (double)status->log_written_bytes : 0;
+}
+
+static json_t *buckets_json(const struct holdfast_node_status *status) {
+    json_t *buckets = json_array();
+    for (size_t i = 0; i < HOLDFAST_SYNC_BUCKETS; i++) {
+        (void)json_array_append_new(buckets, json_integer((json_int_t)status->log_sync_us_buckets[i]));
+    }
+    return buckets;
+}
+
 static json_t *node_json(const struct ctl *ctl, const struct node_answer *answer) {
     const struct holdfast_node_status *status = &answer->status;
     if (!answer->answered) {
@@ -120,6 +140,17 @@ static json_t *node_json(const struct ctl *ctl, const struct node_answer *answer
         {"sst_files", status->sst_files},
         {"sst_bytes", status->sst_bytes},
         {"client_connections", status->client_connections},
+        {"log_group_records_max", status->log_group_records_max},
+        {"log_written_bytes", status->log_written_bytes},
+        {"log_padding_bytes", status->log_padding_bytes},
+        {"log_groups_idle", status->log_groups_idle},
+        {"log_groups_behind", status->log_groups_behind},
+        {"log_groups_full", status->log_groups_full},
+        {"log_groups_start", status->log_groups_start},
+        {"log_groups_state", status->log_groups_state},
+        {"log_groups_mark", status->log_groups_mark},
+        {"log_sync_us_p50", status->log_sync_us_p50},
+        {"log_sync_us_p99", status->log_sync_us_p99},
     };
     (void)json_object_set_new(object, "name", text_json(node_name(ctl, answer)));
     (void)json_object_set_new(object, "id", json_integer((json_int_t)status->node_id));
@@ -130,6 +161,9 @@ static json_t *node_json(const struct ctl *ctl, const struct node_answer *answer
     (void)json_object_set_new(object, "address", text_json(holdfast_endpoint_address(ctl->handle, answer->endpoint)));
     (void)json_object_set_new(object, "version", text_json(status->version));
     (void)json_object_set_new(object, "problem", text_json(status->problem));
+    (void)json_object_set_new(object, "log_records_per_sync", json_real(records_per_sync(status)));
+    (void)json_object_set_new(object, "log_padding_share", json_real(padding_share(status)));
+    (void)json_object_set_new(object, "log_sync_us_buckets", buckets_json(status));
     if (status->member_count > 0) {
         (void)json_object_set_new(object, "members", members_json(status));
     }
@@ -151,59 +185,84 @@ static void print_json(struct ctl *ctl, const struct node_answer *answers, uint3
 
 /* ---- Text ----------------------------------------------------------------------------------------------------- */
 
-enum { COLUMN_COUNT = 9, CELL_BYTES = 264 };
-
-struct table_row {
-    char cells[COLUMN_COUNT][CELL_BYTES];
-};
-
-static void fill_row(struct ctl *ctl, const struct node_answer *answer, struct table_row *row) {
-    const struct holdfast_node_status *status = &answer->status;
-    const uint64_t numbers[] = {status->term, status->applied, status->commit, status->synced, status->flushed};
-    (void)snprintf(row->cells[0], CELL_BYTES, "%s", node_name(ctl, answer));
-    (void)snprintf(row->cells[1], CELL_BYTES, "%s", answer->answered ? status->role : "unreachable");
-    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
-        if (answer->answered) {
-            (void)snprintf(row->cells[2 + i], CELL_BYTES, "%llu", (unsigned long long)numbers[i]);
-        } else {
-            (void)snprintf(row->cells[2 + i], CELL_BYTES, "-");
-        }
+static void add_heads(struct table *table, const char *const *heads, size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        table_add(table, "%s", heads[i]);
     }
-    (void)snprintf(row->cells[7], CELL_BYTES, "%s", holdfast_endpoint_address(ctl->handle, answer->endpoint));
-    (void)snprintf(row->cells[8], CELL_BYTES, "%s", answer->answered ? status->problem : answer->result.message);
 }
 
-static void print_table(struct ctl *ctl, const struct node_answer *answers, uint32_t count, const char *cluster) {
-    static const char *const HEADS[COLUMN_COUNT] = {"NODE",   "ROLE",    "TERM",    "APPLIED", "COMMIT",
-                                                    "SYNCED", "FLUSHED", "ADDRESS", "PROBLEM"};
-    size_t widths[COLUMN_COUNT];
-    struct table_row *rows = mem_alloc_zero(ctl->alloc, (count + 1) * sizeof *rows);
-    if (rows == NULL) {
-        return;
+static void add_node(const struct ctl *ctl, const struct node_answer *answer, struct table *table) {
+    const struct holdfast_node_status *status = &answer->status;
+    const uint64_t numbers[] = {status->term, status->applied, status->commit, status->synced, status->flushed};
+    table_add(table, "%s", node_name(ctl, answer));
+    table_add(table, "%s", answer->answered ? status->role : "unreachable");
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
+        if (answer->answered) {
+            table_add(table, "%" PRIu64, numbers[i]);
+        } else {
+            table_add(table, "-");
+        }
     }
-    for (size_t column = 0; column < COLUMN_COUNT; column++) {
-        (void)snprintf(rows[0].cells[column], CELL_BYTES, "%s", HEADS[column]);
-    }
+    table_add(table, "%s", holdfast_endpoint_address(ctl->handle, answer->endpoint));
+    table_add(table, "%s", answer->answered ? status->problem : answer->result.message);
+}
+
+static bool print_nodes(struct ctl *ctl, const struct node_answer *answers, uint32_t count) {
+    static const char *const HEADS[] = {"NODE",   "ROLE",    "TERM",    "APPLIED", "COMMIT",
+                                        "SYNCED", "FLUSHED", "ADDRESS", "PROBLEM"};
+    enum { COLUMNS = sizeof HEADS / sizeof HEADS[0], RIGHT = 0x7c };
+    struct table table;
+    table_init(&table, ctl->alloc, COLUMNS, RIGHT);
+    add_heads(&table, HEADS, COLUMNS);
     for (uint32_t i = 0; i < count; i++) {
-        fill_row(ctl, &answers[i], &rows[i + 1]);
+        add_node(ctl, &answers[i], &table);
     }
-    for (size_t column = 0; column < COLUMN_COUNT; column++) {
-        widths[column] = 0;
-        for (uint32_t i = 0; i <= count; i++) {
-            size_t len = strlen(rows[i].cells[column]);
-            widths[column] = len > widths[column] ? len : widths[column];
+    bool done = table_print(&table, ctl->io->out);
+    table_deinit(&table);
+    return done;
+}
+
+static void add_log(const struct ctl *ctl, const struct node_answer *answer, struct table *table) {
+    const struct holdfast_node_status *status = &answer->status;
+    const uint64_t numbers[] = {status->log_sync_us_p50,  status->log_sync_us_p99,   status->log_sync_us_max,
+                                status->log_groups_idle,  status->log_groups_behind, status->log_groups_full,
+                                status->log_groups_start, status->log_groups_state,  status->log_groups_mark};
+    table_add(table, "%s", node_name(ctl, answer));
+    table_add(table, "%" PRIu64, status->log_groups);
+    table_add(table, "%.1f", records_per_sync(status));
+    table_add(table, "%.0f%%", 100 * padding_share(status));
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
+        table_add(table, "%" PRIu64, numbers[i]);
+    }
+}
+
+/* What the logs did since their nodes started. */
+static bool print_logs(struct ctl *ctl, const struct node_answer *answers, uint32_t count) {
+    static const char *const HEADS[] = {"LOG",  "SYNCS",  "RECORDS/SYNC", "PADDING", "P50 us", "P99 us", "MAX us",
+                                        "IDLE", "BEHIND", "FULL",         "START",   "STATE",  "MARK"};
+    enum { COLUMNS = sizeof HEADS / sizeof HEADS[0], RIGHT = 0x1ffe };
+    struct table table;
+    table_init(&table, ctl->alloc, COLUMNS, RIGHT);
+    add_heads(&table, HEADS, COLUMNS);
+    bool any = false;
+    for (uint32_t i = 0; i < count; i++) {
+        if (answers[i].answered) {
+            add_log(ctl, &answers[i], &table);
+            any = true;
         }
     }
+    bool done = true;
+    if (any) {
+        (void)fputc('\n', ctl->io->out);
+        done = table_print(&table, ctl->io->out);
+    }
+    table_deinit(&table);
+    return done;
+}
+
+static bool print_text(struct ctl *ctl, const struct node_answer *answers, uint32_t count, const char *cluster) {
     (void)fprintf(ctl->io->out, "cluster %s\n", cluster[0] != '\0' ? cluster : "unknown: no node answers");
-    for (uint32_t i = 0; i <= count; i++) {
-        for (size_t column = 0; column + 1 < COLUMN_COUNT; column++) {
-            bool is_number = column >= 2 && column <= 6;
-            int width = (int)widths[column];
-            (void)fprintf(ctl->io->out, "%*s  ", is_number ? width : -width, rows[i].cells[column]);
-        }
-        (void)fprintf(ctl->io->out, "%s\n", rows[i].cells[COLUMN_COUNT - 1]);
-    }
-    mem_free(ctl->alloc, rows);
+    return print_nodes(ctl, answers, count) && print_logs(ctl, answers, count);
 }
 
 /* ---- The command ---------------------------------------------------------------------------------------------- */
@@ -227,6 +286,7 @@ enum ctl_exit ctl_cmd_status(struct ctl *ctl, int argc, char **argv) {
     char cluster[33] = "";
     bool has_leader = false;
     bool denied = false;
+    bool printed = true;
     enum ctl_exit code = ctl_connect(ctl);
     if (code != CTL_DONE) {
         return code;
@@ -249,9 +309,9 @@ enum ctl_exit ctl_cmd_status(struct ctl *ctl, int argc, char **argv) {
     if (ctl->options.json) {
         print_json(ctl, answers, count, cluster);
     } else {
-        print_table(ctl, answers, count, cluster);
+        printed = print_text(ctl, answers, count, cluster);
     }
-    code = ctl_finish_output(ctl);
+    code = printed ? ctl_finish_output(ctl) : ctl_fail(ctl, CTL_FAILED, "out of memory");
     if (code == CTL_DONE && !has_leader && ctl->options.node == NULL) {
         ctl->data_on_out = true;
         bool only_denied = denied && cluster[0] == '\0';

@@ -43,8 +43,22 @@ const struct ctl_command CTL_COMMANDS[] = {
      "{\"cluster\":id,\"nodes\":[{\"name\",\"id\",\"role\",\"term\",\"synced\",\"commit\",\"applied\",\"flushed\",...}]"
      "};\n"
      "nodes that don't answer have the role \"unreachable\" and say why in problem. Exit code 4 if no leader was "
-     "seen.\n",
+     "seen.\n"
+     "The second table is about the log since the node started: syncs (each one write), the records of one, how long a "
+     "sync\n"
+     "takes, the part of what is written that is padding, and what made it be written: records at once, those that "
+     "gathered\n"
+     "behind a sync, a full group, a new segment, term or vote, idle time.\n",
      0, 0, 0, ctl_cmd_status},
+    {"wal", "explain", "Say what keeps each segment of the logs",
+     "For each segment file: number, state (active, kept, prepared, doomed: being deleted), bytes, first and last entry, "
+     "age, and\n"
+     "who keeps it: not flushed (up to the index that tables hold), a follower that doesn't hold its entries yet, a "
+     "reader, an\n"
+     "older segment (the oldest goes first). Only a leader knows the followers one by one. With --node: of that node "
+     "alone. An\n"
+     "age with + counts from the node's start: the segment is older.\n",
+     0, 1, 1, ctl_cmd_wal},
     {"version", "", "Print the version", "", 0, 0, 0, ctl_cmd_version},
     {"help", "[COMMAND]", "Say how to use it", "", 0, 0, 1, ctl_cmd_help},
 };

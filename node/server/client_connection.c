@@ -36,6 +36,7 @@ static const struct frame_handler frame_handlers[] = {
     [FRAME_GET] = {request_read__get, PERMIT_READ, "get"},
     [FRAME_SCAN] = {request_scan__scan, PERMIT_READ, "scan"},
     [FRAME_STATUS] = {request_status__status, PERMIT_ANYONE, "status"},
+    [FRAME_EXPLAIN_LOG] = {request_explain__log, PERMIT_READ, "wal explain"},
 };
 
 /* ---- Sending --------------------------------------------------------------------------------------------------- */

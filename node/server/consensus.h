@@ -107,6 +107,46 @@ struct consensus_status_query {
 
 void consensus_query_status(struct consensus *consensus, struct consensus_status_query *query);
 
+/* ---- What keeps the log's segments (any thread) ---------------------------------------------------------------- */
+
+enum { CONSENSUS_LOG_PINS_MAX = LIMIT_MEMBERS + 6, CONSENSUS_LOG_SEGMENTS_MAX = 4096 };
+
+struct consensus_log_pin {
+    char owner[LIMIT_NAME_BYTES + 32];
+    bool has_index;
+    uint64_t index; /* up to here the owner needs nothing */
+    uint64_t segment_count;
+    uint64_t file_bytes;
+    uint64_t age_us; /* of the oldest segment that it keeps */
+};
+
+struct consensus_log_segment {
+    struct wal_segment_info info;
+    uint32_t pins; /* bit i: pins[i] */
+};
+
+struct consensus_log_query {
+    struct env_loop *loop;
+    void (*done)(struct consensus_log_query *query);
+    /* Results: STATUS_OK, STATUS_NO_MEMORY, STATUS_UNAVAILABLE (stopping). */
+    enum status status;
+    uint64_t first_index;
+    uint64_t last_index;
+    uint64_t floor_index;
+    uint64_t segment_total;
+    uint64_t file_bytes;
+    uint32_t pin_count;
+    struct consensus_log_pin pins[CONSENSUS_LOG_PINS_MAX];
+    /* The oldest CONSENSUS_LOG_SEGMENTS_MAX at most. The asker's, to be freed with env->alloc. */
+    uint32_t segment_count;
+    struct consensus_log_segment *segments;
+    /* The consensus actor's: */
+    struct consensus *consensus;
+    struct env_message message;
+};
+
+void consensus_explain_log(struct consensus *consensus, struct consensus_log_query *query);
+
 /* Any thread, at once: the leader's id as last known, or RAFT_NO_NODE. */
 uint64_t consensus_leader(const struct consensus *consensus);
 /* Any thread: env clock of the last time that the log or apply made progress, or had nothing to do. For the watchdog.

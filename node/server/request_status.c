@@ -58,9 +58,22 @@ static void fill_state(Wire__StatusReply *reply, const struct consensus_status *
     SET(reply, log_records, status->wal.records);
     SET(reply, log_sync_us_total, status->wal.sync_us_total);
     SET(reply, log_sync_us_max, status->wal.sync_us_max);
+    SET(reply, log_group_records_max, status->wal.group_records_max);
+    SET(reply, log_written_bytes, status->wal.written_bytes);
+    SET(reply, log_padding_bytes, status->wal.padding_bytes);
+    SET(reply, log_groups_idle, status->wal.triggers[WAL_TRIGGER_IDLE]);
+    SET(reply, log_groups_behind, status->wal.triggers[WAL_TRIGGER_BEHIND]);
+    SET(reply, log_groups_full, status->wal.triggers[WAL_TRIGGER_FULL]);
+    SET(reply, log_groups_start, status->wal.triggers[WAL_TRIGGER_START]);
+    SET(reply, log_groups_state, status->wal.triggers[WAL_TRIGGER_STATE]);
+    SET(reply, log_groups_mark, status->wal.triggers[WAL_TRIGGER_MARK]);
     SET(reply, memtable_bytes, status->storage.memtable_bytes);
-    SET(reply, sst_files, status->storage.files[0] + status->storage.files[1]);
-    SET(reply, sst_bytes, status->storage.bytes[0] + status->storage.bytes[1]);
+    SET(reply, sst_files, 0);
+    SET(reply, sst_bytes, 0);
+    for (size_t level = 0; level < STORAGE_LEVELS; level++) {
+        reply->sst_files += status->storage.files[level];
+        reply->sst_bytes += status->storage.bytes[level];
+    }
     reply->problem = borrow_text(status->problem);
 }
 
@@ -78,6 +91,8 @@ static void on_done(struct consensus_status_query *query) {
         fill_member(&members[i], clients->options.config, &status->members[i]);
         member_pointers[i] = &members[i];
     }
+    reply.n_log_sync_us_buckets = WAL_SYNC_BUCKETS;
+    reply.log_sync_us_buckets = query->status.wal.sync_us_buckets;
     reply.n_members = status->member_count;
     reply.members = member_pointers;
     request__reply(request, FRAME_STATUS_REPLY, &reply.base, NULL, 0);

@@ -59,6 +59,10 @@ static void call_done(struct client_request *request, struct client_answer *answ
         if (call->status != NULL) {
             *call->status = *answer->status;
         }
+        if (call->log != NULL) {
+            *call->log = answer->log;
+            answer->log = NULL;
+        }
     }
     env_event_set(event);
 }
@@ -195,6 +199,25 @@ enum holdfast_outcome holdfast_status(struct holdfast *handle, uint32_t endpoint
     call.request.target = (int32_t)endpoint;
     call.status = ret_status;
     return call_run(&call, timeout_ms);
+}
+
+enum holdfast_outcome holdfast_explain_log(struct holdfast *handle, uint32_t endpoint, uint32_t timeout_ms,
+                                           struct holdfast_log **ret_log, struct holdfast_result *result) {
+    struct handle_call call;
+    struct holdfast_result own;
+    call_init(&call, handle, CLIENT_EXPLAIN_LOG, result != NULL ? result : &own);
+    if (endpoint >= handle->options.endpoint_count) {
+        return refuse(call.result, HOLDFAST_CODE_INVALID);
+    }
+    call.request.target = (int32_t)endpoint;
+    call.log = ret_log;
+    return call_run(&call, timeout_ms);
+}
+
+void holdfast_log_free(struct holdfast *handle, struct holdfast_log *log) {
+    if (log != NULL) {
+        mem_free(handle->env->alloc, log);
+    }
 }
 
 void holdfast_value_free(struct holdfast *handle, struct holdfast_value *value) {

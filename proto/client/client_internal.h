@@ -38,7 +38,7 @@ enum {
 
 /* ---- Requests ------------------------------------------------------------------------------------------------- */
 
-enum client_operation { CLIENT_PUT, CLIENT_DELETE, CLIENT_BATCH, CLIENT_GET, CLIENT_SCAN, CLIENT_STATUS };
+enum client_operation { CLIENT_PUT, CLIENT_DELETE, CLIENT_BATCH, CLIENT_GET, CLIENT_SCAN, CLIENT_STATUS, CLIENT_EXPLAIN_LOG };
 
 /* Operations of a batch in the wire's form. Bytes stand in client_request.value, one after the other. */
 struct client_batch {
@@ -48,12 +48,13 @@ struct client_batch {
     uint32_t count;
 };
 
-/* What done gets; borrowed for the call, but page may be taken (set it to NULL). */
+/* What done gets; borrowed for the call, but page and log may be taken (set them to NULL). */
 struct client_answer {
     struct holdfast_result result;
     struct holdfast_value value;
     struct holdfast_page *page;
     struct holdfast_node_status *status;
+    struct holdfast_log *log;
 };
 
 enum client_state { CLIENT_IDLE, CLIENT_WAITING, CLIENT_READY, CLIENT_DELAYED, CLIENT_SENT };

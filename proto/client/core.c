@@ -214,7 +214,8 @@ enum holdfast_code client_request_check(const struct client_request *request) {
         return request->key.len <= LIMIT_KEY_BYTES + 1 && request->upper.len <= LIMIT_KEY_BYTES + 1
                    ? HOLDFAST_CODE_OK
                    : HOLDFAST_CODE_TOO_LARGE;
-    case CLIENT_STATUS: return request->target >= 0 ? HOLDFAST_CODE_OK : HOLDFAST_CODE_INVALID;
+    case CLIENT_STATUS:
+    case CLIENT_EXPLAIN_LOG: return request->target >= 0 ? HOLDFAST_CODE_OK : HOLDFAST_CODE_INVALID;
     }
     return HOLDFAST_CODE_INVALID;
 }

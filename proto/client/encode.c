@@ -90,6 +90,10 @@ enum status encode__request(struct client_link *link, const struct client_reques
         Wire__StatusRequest message = WIRE__STATUS_REQUEST__INIT;
         return connection_send(link->connection, FRAME_STATUS, request_id, &message.base, NULL, 0);
     }
+    case CLIENT_EXPLAIN_LOG: {
+        Wire__ExplainLogRequest message = WIRE__EXPLAIN_LOG_REQUEST__INIT;
+        return connection_send(link->connection, FRAME_EXPLAIN_LOG, request_id, &message.base, NULL, 0);
+    }
     }
     CHECK(false);
 }

@@ -38,6 +38,7 @@ struct handle_call {
     struct holdfast_value *value;
     struct holdfast_page **page;
     struct holdfast_node_status *status;
+    struct holdfast_log **log;
 };
 
 /* request.c: arguments to request; keys and values borrowed. */

@@ -207,7 +207,7 @@ struct holdfast_member {
     uint64_t heard_ms_ago; /* leader only */
 };
 
-enum { HOLDFAST_MEMBERS_MAX = 16 };
+enum { HOLDFAST_MEMBERS_MAX = 16, HOLDFAST_SYNC_BUCKETS = 26 };
 
 struct holdfast_node_status {
     uint8_t cluster_id[16];
@@ -224,6 +224,49 @@ struct holdfast_node_status {
     char problem[256]; /* empty when healthy */
     uint32_t member_count;
     struct holdfast_member members[HOLDFAST_MEMBERS_MAX];
+    /* Of log_groups, each one write and one sync: those begun when none was being written, gathered while one was, full
+     * with more waiting; and those that begin a segment, save term or vote, mark idle time. */
+    uint64_t log_groups_idle, log_groups_behind, log_groups_full, log_groups_start, log_groups_state, log_groups_mark;
+    uint64_t log_group_records_max;
+    uint64_t log_written_bytes, log_padding_bytes; /* padding is part of written */
+    /* How many syncs took how long: bucket 0 below 1 us, bucket i from 2^(i-1) to below 2^i us, the last one all above.
+     * p50 and p99: the upper end of their bucket, or the longest sync if that is less. */
+    uint64_t log_sync_us_buckets[HOLDFAST_SYNC_BUCKETS];
+    uint64_t log_sync_us_p50, log_sync_us_p99;
+};
+
+/* What keeps the segment files of a node's log. */
+enum { HOLDFAST_LOG_PINS_MAX = 32 };
+
+struct holdfast_log_pin {
+    char owner[96];
+    bool has_index;
+    uint64_t index; /* up to here the owner needs nothing */
+    uint64_t segments, file_bytes;
+    uint64_t age_ms; /* of the oldest segment that it keeps */
+};
+
+struct holdfast_log_segment {
+    uint64_t number; /* the file's name is this in hex */
+    char state[16];  /* "active", "kept", "prepared", "doomed" (being deleted) */
+    uint64_t file_bytes, used_bytes;
+    uint64_t first;     /* oldest entry that counts; 0: none */
+    uint64_t last;      /* newest entry that it ever held; 0: none */
+    uint64_t age_ms;    /* since it was begun */
+    bool begun_earlier; /* before the node started; then age_ms is since that, and it is older */
+    uint32_t pins;      /* bit i: kept for holdfast_log.pins[i] */
+};
+
+struct holdfast_log {
+    uint64_t node_id;
+    char node_name[64];
+    uint64_t first, last;
+    uint64_t floor; /* segments may go up to here */
+    uint64_t segment_total, file_bytes;
+    uint32_t pin_count;
+    struct holdfast_log_pin pins[HOLDFAST_LOG_PINS_MAX];
+    size_t segment_count; /* oldest first; may be less than segment_total */
+    const struct holdfast_log_segment *segments;
 };
 
 /* Blocking calls. options may be NULL (defaults), result may be NULL. Returns result->outcome. Arguments are borrowed
@@ -252,6 +295,12 @@ void holdfast_page_free(struct holdfast *handle, struct holdfast_page *page);
  */
 enum holdfast_outcome holdfast_status(struct holdfast *handle, uint32_t endpoint, uint32_t timeout_ms,
                                       struct holdfast_node_status *ret_status, struct holdfast_result *result);
+
+/* Asks this endpoint and no other, as holdfast_status. *ret_log on HOLDFAST_OK only, owned by the caller:
+ * holdfast_log_free. */
+enum holdfast_outcome holdfast_explain_log(struct holdfast *handle, uint32_t endpoint, uint32_t timeout_ms,
+                                           struct holdfast_log **ret_log, struct holdfast_result *result);
+void holdfast_log_free(struct holdfast *handle, struct holdfast_log *log);
 
 /* Asynchronous calls. HOLDFAST_CODE_OK: accepted, the callback will run. Anything else (BUSY, INVALID, TOO_LARGE,
  * NO_MEMORY): it will not. Keys and values are copied; what callbacks get is borrowed for the callback. value, page and

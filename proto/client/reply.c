@@ -8,6 +8,7 @@
 #include "proto/client/core_internal.h"
 
 #include "node/base/check.h"
+#include "node/base/histogram.h"
 
 #include <stdio.h>
 
@@ -209,6 +210,26 @@ static void copy_member(struct holdfast_member *out, const Wire__MemberStatus *m
     out->heard_ms_ago = member->heard_ms_ago;
 }
 
+static void copy_log_figures(struct holdfast_node_status *status, const Wire__StatusReply *reply) {
+    status->log_groups_idle = reply->log_groups_idle;
+    status->log_groups_behind = reply->log_groups_behind;
+    status->log_groups_full = reply->log_groups_full;
+    status->log_groups_start = reply->log_groups_start;
+    status->log_groups_state = reply->log_groups_state;
+    status->log_groups_mark = reply->log_groups_mark;
+    status->log_group_records_max = reply->log_group_records_max;
+    status->log_written_bytes = reply->log_written_bytes;
+    status->log_padding_bytes = reply->log_padding_bytes;
+    /* A newer node may have more buckets: its longer times are the last one's. */
+    for (size_t i = 0; i < reply->n_log_sync_us_buckets; i++) {
+        size_t bucket = i < HOLDFAST_SYNC_BUCKETS ? i : HOLDFAST_SYNC_BUCKETS - 1;
+        status->log_sync_us_buckets[bucket] += reply->log_sync_us_buckets[i];
+    }
+    const uint64_t *buckets = status->log_sync_us_buckets;
+    status->log_sync_us_p50 = histogram_quantile(buckets, HOLDFAST_SYNC_BUCKETS, status->log_sync_us_max, 500);
+    status->log_sync_us_p99 = histogram_quantile(buckets, HOLDFAST_SYNC_BUCKETS, status->log_sync_us_max, 990);
+}
+
 static enum status receive_status(struct client_request *request, const struct connection_frame *frame,
                                   struct client_answer *answer, struct error *err) {
     struct client_core *core = request->core;
@@ -242,6 +263,7 @@ static enum status receive_status(struct client_request *request, const struct c
     status->sst_files = reply->sst_files;
     status->sst_bytes = reply->sst_bytes;
     status->client_connections = reply->client_connections;
+    copy_log_figures(status, reply);
     for (size_t i = 0; i < reply->n_members && i < HOLDFAST_MEMBERS_MAX; i++) {
         copy_member(&status->members[status->member_count++], reply->members[i]);
     }
@@ -250,11 +272,71 @@ static enum status receive_status(struct client_request *request, const struct c
     return STATUS_OK;
 }
 
+static void copy_pin(struct holdfast_log_pin *out, const Wire__LogPin *pin) {
+    client_text_copy(out->owner, sizeof out->owner, pin->owner);
+    out->has_index = pin->has_index;
+    out->index = pin->index;
+    out->segments = pin->segments;
+    out->file_bytes = pin->file_bytes;
+    out->age_ms = pin->age_ms;
+}
+
+static void copy_segment(struct holdfast_log_segment *out, const Wire__LogSegment *segment, uint32_t pin_count) {
+    client_text_copy(out->state, sizeof out->state, segment->state);
+    out->number = segment->number;
+    out->file_bytes = segment->file_bytes;
+    out->used_bytes = segment->used_bytes;
+    out->first = segment->first;
+    out->last = segment->last;
+    out->age_ms = segment->age_ms;
+    out->begun_earlier = segment->begun_earlier;
+    for (size_t i = 0; i < segment->n_pins; i++) {
+        out->pins |= segment->pins[i] < pin_count ? 1U << segment->pins[i] : 0;
+    }
+}
+
+/* One block: the log, then its segments. */
+static enum status receive_log(struct client_request *request, const struct connection_frame *frame,
+                               struct client_answer *answer, struct error *err) {
+    struct client_core *core = request->core;
+    const Wire__ExplainLogReply *reply = unpack(core, &wire__explain_log_reply__descriptor, frame->message);
+    if (reply == NULL || reply->n_pins > HOLDFAST_LOG_PINS_MAX) {
+        return error_set(err, STATUS_CORRUPT, "an account of the log that can't be read");
+    }
+    /* Each segment took bytes of the frame, so their number is bounded by it. */
+    size_t segment_bytes = reply->n_segments * sizeof(struct holdfast_log_segment);
+    struct holdfast_log *log = mem_alloc_zero(core->env->alloc, sizeof *log + segment_bytes);
+    if (log == NULL) {
+        client_result_set(&answer->result, HOLDFAST_FAILED, HOLDFAST_CODE_NO_MEMORY, "out of memory for the reply");
+        return STATUS_OK;
+    }
+    struct holdfast_log_segment *segments = (struct holdfast_log_segment *)(void *)(log + 1);
+    log->node_id = reply->node_id;
+    client_text_copy(log->node_name, sizeof log->node_name, reply->node_name);
+    log->first = reply->first;
+    log->last = reply->last;
+    log->floor = reply->floor;
+    log->segment_total = reply->segment_total;
+    log->file_bytes = reply->file_bytes;
+    log->pin_count = (uint32_t)reply->n_pins;
+    for (size_t i = 0; i < reply->n_pins; i++) {
+        copy_pin(&log->pins[i], reply->pins[i]);
+    }
+    log->segment_count = reply->n_segments;
+    log->segments = segments;
+    for (size_t i = 0; i < reply->n_segments; i++) {
+        copy_segment(&segments[i], reply->segments[i], log->pin_count);
+    }
+    answer->log = log;
+    return STATUS_OK;
+}
+
 /* ---- The switch ----------------------------------------------------------------------------------------------- */
 
 static const uint8_t REPLY_TYPES[] = {
     [CLIENT_PUT] = FRAME_WRITE_REPLY, [CLIENT_DELETE] = FRAME_WRITE_REPLY, [CLIENT_BATCH] = FRAME_WRITE_REPLY,
     [CLIENT_GET] = FRAME_GET_REPLY,   [CLIENT_SCAN] = FRAME_SCAN_REPLY,    [CLIENT_STATUS] = FRAME_STATUS_REPLY,
+    [CLIENT_EXPLAIN_LOG] = FRAME_EXPLAIN_LOG_REPLY,
 };
 
 static enum status receive_answer(struct client_request *request, const struct connection_frame *frame,
@@ -269,6 +351,7 @@ static enum status receive_answer(struct client_request *request, const struct c
     case CLIENT_GET: return receive_get(request, frame, answer, err);
     case CLIENT_SCAN: return receive_scan(request, frame, answer, err);
     case CLIENT_STATUS: return receive_status(request, frame, answer, err);
+    case CLIENT_EXPLAIN_LOG: return receive_log(request, frame, answer, err);
     }
     CHECK(false);
 }
@@ -288,6 +371,7 @@ enum status reply__receive(struct client_request *request, const struct connecti
     if (status == STATUS_OK) {
         core__complete(request, &answer);
         mem_free(core->env->alloc, answer.page);
+        mem_free(core->env->alloc, answer.log);
     }
     arena_reset(&core->arena);
     return status;

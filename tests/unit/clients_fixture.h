@@ -225,6 +225,7 @@ uint64_t storage_iterator_revision(const struct storage_iterator *iterator) { re
 
 struct consensus {
     struct env_loop *loop;
+    struct alloc *alloc;
     struct storage storage;
     struct env_task task;
     struct list proposals;
@@ -309,12 +310,59 @@ static inline void fake_status_done(struct env_message *message) {
         .members = {{.id = 1, .voter = true, .match_index = 8, .heard_ms_ago = 0},
                     {.id = 2, .voter = true, .match_index = 4, .heard_ms_ago = UINT64_MAX}},
         .problem = "disk full",
+        .wal = {.groups = 5,
+                .triggers = {[WAL_TRIGGER_IDLE] = 2, [WAL_TRIGGER_MARK] = 3},
+                .written_bytes = 8192,
+                .padding_bytes = 4000,
+                .group_records_max = 7,
+                .sync_us_buckets = {[6] = 4, [9] = 1}},
+        .storage = {.files = {1, 2, [6] = 4}},
     };
     query->done(query);
 }
 
 void consensus_query_status(struct consensus *consensus, struct consensus_status_query *query) {
     query->message.run = fake_status_done;
+    env_post(consensus->loop, &query->message);
+}
+
+static inline void fake_log_done(struct env_message *message) {
+    struct consensus_log_query *query = CONTAINER_OF(message, struct consensus_log_query, message);
+    query->done(query);
+}
+
+void consensus_explain_log(struct consensus *consensus, struct consensus_log_query *query) {
+    *query = (struct consensus_log_query){
+        .loop = query->loop,
+        .done = query->done,
+        .first_index = 2,
+        .last_index = 9,
+        .floor_index = 4,
+        .segment_total = 3,
+        .file_bytes = 3 << 20,
+        .pin_count = 3,
+        .pins = {{.owner = "active", .has_index = true, .index = 9, .segment_count = 1},
+                 {.owner = "reader"},
+                 {.owner = "follower n2",
+                  .has_index = true,
+                  .index = 4,
+                  .segment_count = 2,
+                  .file_bytes = 2 << 20,
+                  .age_us = 7000}},
+        .segments = mem_alloc_zero(consensus->alloc, 2 * sizeof *query->segments),
+        .segment_count = 2,
+        .message.run = fake_log_done,
+    };
+    query->status = query->segments != NULL ? STATUS_OK : STATUS_NO_MEMORY;
+    query->segment_count = query->segments != NULL ? 2 : 0;
+    if (query->segments != NULL) {
+        query->segments[0] = (struct consensus_log_segment){
+            .info = {.number = 1, .file_bytes = 1 << 20, .used_bytes = 1000, .first_index = 2, .last_index = 8,
+                     .age_us = 7000, .begun_before_opened = true, .state = WAL_SEGMENT_KEPT},
+            .pins = 4};
+        query->segments[1] = (struct consensus_log_segment){
+            .info = {.number = 2, .state = WAL_SEGMENT_ACTIVE, .first_index = 9, .last_index = 9}, .pins = 5};
+    }
     env_post(consensus->loop, &query->message);
 }
 
@@ -471,6 +519,7 @@ static inline void fixture_prepare(struct fixture *fixture, uint64_t seed) {
     }
     struct consensus *consensus = &fixture->consensus;
     consensus->loop = &fixture->world.loop;
+    consensus->alloc = fixture->world.env.alloc;
     consensus->leader = 1;
     consensus->revision = 100;
     consensus->storage.applied = 100;

@@ -249,7 +249,8 @@ static void test_clients_wrong_requests_get_typed_errors(void **state) {
         const char *words;
     } types[] = {{FRAME_PUT, "the put request is malformed"},     {FRAME_DELETE, "the delete request is malformed"},
                  {FRAME_BATCH, "the batch request is malformed"}, {FRAME_GET, "the get request is malformed"},
-                 {FRAME_SCAN, "the scan request is malformed"},   {FRAME_STATUS, "the status request is malformed"}};
+                 {FRAME_SCAN, "the scan request is malformed"},   {FRAME_STATUS, "the status request is malformed"},
+                 {FRAME_EXPLAIN_LOG, "the explain log request is malformed"}};
     for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
         uint8_t frame[FRAME_HEADER_BYTES + 4];
         struct frame_header header = {.type = types[i].type, .request_id = 10 + i, .message_len = 4};
@@ -262,7 +263,7 @@ static void test_clients_wrong_requests_get_typed_errors(void **state) {
     }
 
     /* Types that are no requests, and types that nobody knows. */
-    static const uint8_t others[] = {FRAME_GREETING, FRAME_ERROR, FRAME_PONG, FRAME_WRITE_REPLY, FRAME_RAFT, 26, 255};
+    static const uint8_t others[] = {FRAME_GREETING, FRAME_ERROR, FRAME_PONG, FRAME_WRITE_REPLY, FRAME_RAFT, 28, 255};
     for (size_t i = 0; i < sizeof others; i++) {
         fake_send(client, others[i], 20 + i, NULL, NULL, 0);
         fixture_run(fixture);
@@ -367,10 +368,12 @@ static void test_clients_roles_limit_what_is_done(void **state) {
     fake_put(member, 1, "key", "value", 5);
     fake_get(member, 2, "key", NULL);
     fake_send(member, FRAME_STATUS, 3, NULL, NULL, 0);
+    fake_send(member, FRAME_EXPLAIN_LOG, 4, NULL, NULL, 0);
     fixture_run(fixture);
     assert_error(member, 0, 1, WIRE_DENIED, "the certificate of member n2 may only ask for the status");
     assert_error(member, 1, 2, WIRE_DENIED, "may only ask for the status");
-    assert_int_equal(member->frames[2].type, FRAME_STATUS_REPLY);
+    assert_error(member, 2, 4, WIRE_DENIED, "may only ask for the status");
+    assert_int_equal(member->frames[3].type, FRAME_STATUS_REPLY);
     assert_seen(fixture, "");
 }
 
@@ -395,6 +398,14 @@ static void test_clients_status_tells_what_consensus_and_config_know(void **stat
     assert_int_equal(reply->flushed, 5);
     assert_int_equal(reply->uptime_ms, 1500);
     assert_int_equal(reply->client_connections, 1);
+    assert_int_equal(reply->log_groups_idle, 2);
+    assert_int_equal(reply->log_groups_mark, 3);
+    assert_int_equal(reply->log_written_bytes, 8192);
+    assert_int_equal(reply->log_padding_bytes, 4000);
+    assert_int_equal(reply->log_group_records_max, 7);
+    assert_int_equal(reply->n_log_sync_us_buckets, WAL_SYNC_BUCKETS);
+    assert_int_equal(reply->log_sync_us_buckets[6], 4);
+    assert_int_equal(reply->sst_files, 7); /* of all levels */
     assert_int_equal(reply->n_members, 2);
     assert_string_equal(reply->members[1]->name, "n2");
     assert_string_equal(reply->members[1]->client_address, "host-2:4400");
@@ -402,6 +413,33 @@ static void test_clients_status_tells_what_consensus_and_config_know(void **stat
     assert_true(reply->members[1]->voter);
     assert_true(reply->members[0]->has_heard_ms_ago);
     assert_false(reply->members[1]->has_heard_ms_ago);
+    protobuf_c_message_free_unpacked(&reply->base, NULL);
+}
+
+static void test_clients_explain_log_tells_segments_and_their_pins(void **state) {
+    struct fixture *fixture = *state;
+    struct fake_client *client = fake_login(fixture, READER);
+    fake_send(client, FRAME_EXPLAIN_LOG, 3, NULL, NULL, 0);
+    fixture_run(fixture);
+    Wire__ExplainLogReply *reply =
+        fake_message(client, 0, FRAME_EXPLAIN_LOG_REPLY, &wire__explain_log_reply__descriptor);
+    assert_string_equal(reply->node_name, "n1");
+    assert_int_equal(reply->floor, 4);
+    assert_int_equal(reply->segment_total, 3);
+    assert_int_equal(reply->n_pins, 3);
+    assert_string_equal(reply->pins[2]->owner, "follower n2");
+    assert_int_equal(reply->pins[2]->index, 4);
+    assert_int_equal(reply->pins[2]->age_ms, 7);
+    assert_false(reply->pins[1]->has_index);
+    assert_int_equal(reply->n_segments, 2);
+    assert_string_equal(reply->segments[0]->state, "kept");
+    assert_int_equal(reply->segments[0]->first, 2);
+    assert_true(reply->segments[0]->begun_earlier);
+    assert_int_equal(reply->segments[0]->n_pins, 1);
+    assert_int_equal(reply->segments[0]->pins[0], 2);
+    assert_string_equal(reply->segments[1]->state, "active");
+    assert_int_equal(reply->segments[1]->n_pins, 2);
+    assert_int_equal(reply->segments[1]->pins[0], 0);
     protobuf_c_message_free_unpacked(&reply->base, NULL);
 }
 
@@ -649,6 +687,7 @@ int main(void) {
         TEST(test_clients_wrong_batches_get_typed_errors),
         TEST(test_clients_malformed_frame_ends_the_connection_with_one_line),
         TEST(test_clients_roles_limit_what_is_done),
+        TEST(test_clients_explain_log_tells_segments_and_their_pins),
         TEST(test_clients_status_tells_what_consensus_and_config_know),
         TEST(test_clients_requests_beyond_the_limit_wait_and_are_all_served),
         TEST(test_clients_bytes_beyond_the_limit_are_refused_busy),

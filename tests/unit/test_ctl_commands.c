@@ -411,6 +411,53 @@ static void test_ctl_status_lists_every_node(void **state) {
     assert_null(strstr(fixture->out, "\"n1\""));
 }
 
+static void test_ctl_status_tells_how_the_log_does(void **state) {
+    struct fixture *fixture = *state;
+    expect(fixture, "status|--output|json", 0, NULL);
+    json_t *root = json_loads(fixture->out, 0, NULL);
+    json_t *node = json_array_get(json_object_get(root, "nodes"), 0);
+    assert_int_equal(json_integer_value(json_object_get(node, "log_groups_mark")), 3);
+    assert_int_equal(json_integer_value(json_object_get(node, "log_sync_us_p50")), 127);
+    assert_int_equal(json_integer_value(json_object_get(node, "log_sync_us_p99")), 900);
+    assert_true(json_real_value(json_object_get(node, "log_records_per_sync")) == 2.5);
+    assert_true(json_real_value(json_object_get(node, "log_padding_share")) == 0.25);
+    json_t *buckets = json_object_get(node, "log_sync_us_buckets");
+    assert_int_equal(json_array_size(buckets), HOLDFAST_SYNC_BUCKETS);
+    assert_int_equal(json_integer_value(json_array_get(buckets, 7)), 14);
+    assert_int_equal(json_integer_value(json_array_get(buckets, HOLDFAST_SYNC_BUCKETS - 1)), 1);
+    json_decref(root);
+    expect(fixture, "status", 0, NULL);
+    assert_non_null(strstr(fixture->out, "RECORDS/SYNC"));
+    assert_non_null(strstr(fixture->out, "25%"));
+}
+
+static void test_ctl_wal_explain_tells_who_keeps_each_segment(void **state) {
+    struct fixture *fixture = *state;
+    expect(fixture, "wal|explain|--node|n2", 0, NULL);
+    assert_non_null(strstr(fixture->out, "node n2:"));
+    assert_null(strstr(fixture->out, "node n1:"));
+    assert_non_null(strstr(fixture->out, "0000000000000002"));
+    assert_non_null(strstr(fixture->out, " active, follower n3 (17)\n"));
+    assert_non_null(strstr(fixture->out, "2.5 s+"));
+    assert_non_null(strstr(fixture->out, "and 3 more\n"));
+    fake_thread_call(&fixture->fake, fake_node_kill, 1);
+    expect(fixture, "wal|explain|--output|json", 4, NULL);
+    json_t *root = json_loads(fixture->out, 0, NULL);
+    json_t *nodes = json_object_get(root, "nodes");
+    assert_int_equal(json_array_size(nodes), 3);
+    assert_true(strlen(json_string_value(json_object_get(json_array_get(nodes, 1), "problem"))) > 0);
+    json_t *segment = json_array_get(json_object_get(json_array_get(nodes, 2), "segments"), 1);
+    assert_string_equal(json_string_value(json_object_get(segment, "state")), "active");
+    json_t *pins = json_object_get(segment, "pins");
+    assert_int_equal(json_array_size(pins), 2); /* one that names nobody is left out */
+    assert_string_equal(json_string_value(json_object_get(json_array_get(pins, 1), "owner")), "follower n3");
+    assert_int_equal(json_integer_value(json_object_get(json_array_get(pins, 1), "index")), 17);
+    assert_true(json_is_null(json_object_get(json_array_get(pins, 0), "index")));
+    json_decref(root);
+    expect(fixture, "wal|shrink", 2, "");
+    expect(fixture, "wal", 2, "");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_ctl_put_get_del_print_what_they_say, setup, teardown),
@@ -426,6 +473,8 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_ctl_import_gives_up_without_progress, setup, teardown),
         cmocka_unit_test_setup_teardown(test_ctl_exit_codes_follow_outcomes, setup, teardown),
         cmocka_unit_test_setup_teardown(test_ctl_status_lists_every_node, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_ctl_status_tells_how_the_log_does, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_ctl_wal_explain_tells_who_keeps_each_segment, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -512,6 +512,19 @@ static void test_engine_properties_say_what_statistics_say(void **state) {
     assert_int_equal(stats.flushed, 100);
     assert_int_equal(stats.flushes, 1);
     assert_int_equal(property(&world, "revision"), 100);
+    uint64_t syncs = 0;
+    for (size_t i = 0; i < ENGINE_SYNC_BUCKETS; i++) {
+        syncs += stats.log_sync_us_buckets[i];
+    }
+    assert_int_equal(syncs, stats.log_groups);
+    assert_int_equal(stats.log_groups_idle + stats.log_groups_behind + stats.log_groups_full + stats.log_groups_start +
+                         stats.log_groups_state + stats.log_groups_mark,
+                     stats.log_groups);
+    assert_true(stats.log_group_records_max >= 1 && stats.log_group_records_max <= 100);
+    assert_true(stats.log_sync_us_p50 <= stats.log_sync_us_p99 && stats.log_sync_us_p99 <= stats.log_sync_us_max);
+    assert_true(stats.log_padding_bytes < stats.log_written_bytes);
+    assert_int_equal(property(&world, "log_padding_bytes"), stats.log_padding_bytes);
+    assert_int_equal(property(&world, "log_sync_us_buckets.0"), stats.log_sync_us_buckets[0]);
     assert_int_equal(property(&world, "level_files.0") + property(&world, "level_files.6"), stats.table_files);
     buf_init(&text, alloc_system(), 0);
     assert_int_equal(engine_property(world.engine, "nonsense", &text), STATUS_NOT_FOUND);

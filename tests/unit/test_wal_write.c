@@ -191,21 +191,21 @@ static void test_wal_mark_follows_idle_time_once(void **state) {
     harness_write(harness, 3, 3, 1); /* not idle */
     harness->fake->now_us += 2000;
     fake_settle(harness->fake);
-    assert_int_equal(harness->wal->stats.marks, 0);
+    assert_int_equal(harness->wal->stats.triggers[WAL_TRIGGER_MARK], 0);
     harness->fake->now_us += 50000;
     fake_settle(harness->fake);
-    assert_int_equal(harness->wal->stats.marks, 1);
+    assert_int_equal(harness->wal->stats.triggers[WAL_TRIGGER_MARK], 1);
     assert_int_equal(last_header(harness).flags, WAL__GROUP_MARK);
     for (int i = 0; i < 5; i++) { /* a mark is no reason for a mark */
         harness->fake->now_us += 1000000;
         fake_settle(harness->fake);
     }
-    assert_int_equal(harness->wal->stats.marks, 1);
+    assert_int_equal(harness->wal->stats.triggers[WAL_TRIGGER_MARK], 1);
     wal_set_state(harness->wal, 9, 9); /* somebody relies on it */
     fake_settle(harness->fake);
     harness->fake->now_us += 50000;
     fake_settle(harness->fake);
-    assert_int_equal(harness->wal->stats.marks, 2);
+    assert_int_equal(harness->wal->stats.triggers[WAL_TRIGGER_MARK], 2);
     harness_free(harness);
 }
 

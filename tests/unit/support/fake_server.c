@@ -289,7 +289,50 @@ static void do_status(struct fake_peer *peer, const struct connection_frame *fra
     reply.raft_role = (char *)(leader == (int)node->index ? "leader" : "follower");
     reply.term = 7;
     reply.applied = reply.commit = atomic_load(&cluster->revision);
+    reply.has_log_records = reply.has_log_groups = reply.has_log_groups_idle = reply.has_log_groups_mark = 1;
+    reply.has_log_written_bytes = reply.has_log_padding_bytes = reply.has_log_sync_us_max = 1;
+    reply.log_records = 30;
+    reply.log_groups = 15;
+    reply.log_groups_idle = 12;
+    reply.log_groups_mark = 3;
+    reply.log_written_bytes = 4000;
+    reply.log_padding_bytes = 1000;
+    reply.log_sync_us_max = 900;
+    uint64_t buckets[30] = {[7] = 14, [29] = 1}; /* more of them than the library knows */
+    reply.n_log_sync_us_buckets = sizeof buckets / sizeof buckets[0];
+    reply.log_sync_us_buckets = buckets;
     send(peer, FRAME_STATUS_REPLY, frame->request_id, &reply.base, NULL, 0);
+}
+
+static void do_explain_log(struct fake_peer *peer, const struct connection_frame *frame) {
+    char name[16];
+    (void)snprintf(name, sizeof name, "n%u", peer->node->index + 1);
+    Wire__LogPin pins[2] = {WIRE__LOG_PIN__INIT, WIRE__LOG_PIN__INIT};
+    Wire__LogSegment segments[2] = {WIRE__LOG_SEGMENT__INIT, WIRE__LOG_SEGMENT__INIT};
+    uint32_t both[] = {0, 1, 40}; /* the last one is nobody */
+    pins[0].owner = (char *)"active";
+    pins[1].owner = (char *)"follower n3";
+    pins[1].has_index = 1;
+    pins[1].index = 17;
+    for (size_t i = 0; i < 2; i++) {
+        segments[i].has_number = segments[i].has_first = segments[i].has_last = segments[i].has_age_ms = 1;
+        segments[i].number = i + 1;
+        segments[i].state = (char *)(i == 0 ? "kept" : "active");
+        segments[i].first = 10 * i + 1;
+        segments[i].last = 10 * i + 10;
+        segments[i].age_ms = 2500;
+    }
+    segments[0].has_begun_earlier = segments[0].begun_earlier = 1;
+    segments[1].n_pins = 3;
+    segments[1].pins = both;
+    Wire__ExplainLogReply reply = WIRE__EXPLAIN_LOG_REPLY__INIT;
+    reply.node_name = name;
+    reply.has_segment_total = 1;
+    reply.segment_total = 5;
+    reply.n_pins = reply.n_segments = 2;
+    reply.pins = (Wire__LogPin *[]){&pins[0], &pins[1]};
+    reply.segments = (Wire__LogSegment *[]){&segments[0], &segments[1]};
+    send(peer, FRAME_EXPLAIN_LOG_REPLY, frame->request_id, &reply.base, NULL, 0);
 }
 
 static bool is_write(uint8_t type) { return type == FRAME_PUT || type == FRAME_DELETE || type == FRAME_BATCH; }
@@ -455,6 +498,10 @@ static void peer_frame(struct connection_handler *handler, const struct connecti
     } else if (frame->type == FRAME_STATUS) {
         if (answers) {
             do_status(peer, frame);
+        }
+    } else if (frame->type == FRAME_EXPLAIN_LOG) {
+        if (answers) {
+            do_explain_log(peer, frame);
         }
     } else {
         data_request(peer, frame);
