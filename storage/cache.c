@@ -7,6 +7,7 @@
 enum {
     SMALL_SHARE = 10,     /* the small queue gets one part of this many */
     USES_MAX = 3,         /* counted */
+    KEPT_SHARE = 4,       /* of the capacity: one part of this many */
     USES_TO_STAY = 2,     /* before the small queue's end, to get into the main one */
     EVICT_STEPS_MAX = 256 /* blocks looked at: bounds the time under the lock */
 };
@@ -121,6 +122,43 @@ void cache_release(struct cache *cache, struct cache_block *block) {
 static void set_loose(struct cache *cache, struct cache_block *block) {
     block->is_loose = true;
     (void)atomic_fetch_add_explicit(&cache->loose_bytes, block->charge_bytes, memory_order_relaxed);
+}
+
+/* The block leaves its shard; whoever holds it keeps it. */
+static void forget(struct cache *cache, struct cache_shard *shard, struct cache_block *block) {
+    dequeue(shard, block);
+    cache__table_remove(shard, block);
+    set_loose(cache, block);
+}
+
+/* Asked for often: as often as uses are counted. */
+bool cache_keep(struct cache *cache, struct cache_block *block) {
+    uint64_t bytes = block->charge_bytes;
+    uint64_t most = atomic_load_explicit(&cache->capacity_bytes, memory_order_relaxed) / KEPT_SHARE;
+    if (atomic_load_explicit(&cache->kept_bytes, memory_order_relaxed) + bytes > most) {
+        return false;
+    }
+    if (atomic_fetch_add_explicit(&cache->kept_bytes, bytes, memory_order_relaxed) + bytes > most) {
+        (void)atomic_fetch_sub_explicit(&cache->kept_bytes, bytes, memory_order_relaxed);
+        return false;
+    }
+    struct cache_shard *shard = cache__shard(cache, cache__hash(&block->key));
+    env_mutex_lock(&shard->lock);
+    bool is_kept = !block->is_loose && block->uses >= USES_MAX;
+    if (is_kept) {
+        forget(cache, shard, block); /* the cache's hold is the keeper's now */
+    }
+    env_mutex_unlock(&shard->lock);
+    if (!is_kept) {
+        (void)atomic_fetch_sub_explicit(&cache->kept_bytes, bytes, memory_order_relaxed);
+    }
+    return is_kept;
+}
+
+void cache_unkeep(struct cache *cache, struct cache_block *block) {
+    uint64_t before = atomic_fetch_sub_explicit(&cache->kept_bytes, block->charge_bytes, memory_order_relaxed);
+    CHECK(before >= block->charge_bytes);
+    cache_release(cache, block);
 }
 
 struct cache_block *cache_lookup(struct cache *cache, const struct cache_key *key, enum cache_kind kind) {
@@ -292,13 +330,6 @@ void cache_free(struct cache *cache) {
 void cache_charge(struct cache *cache, int64_t bytes) {
     int64_t before = atomic_fetch_add_explicit(&cache->charged_bytes, bytes, memory_order_relaxed);
     CHECK(before + bytes >= 0);
-}
-
-/* A block of a file that is gone leaves its shard; whoever holds it keeps it. */
-static void forget(struct cache *cache, struct cache_shard *shard, struct cache_block *block) {
-    dequeue(shard, block);
-    cache__table_remove(shard, block);
-    set_loose(cache, block);
 }
 
 void cache_forget(struct cache *cache, uint64_t id) {

@@ -79,6 +79,12 @@ struct cache_block *cache_insert(struct cache *cache, const struct cache_key *ke
 void cache_hold(struct cache_block *block);
 /* NULL is accepted. */
 void cache_release(struct cache *cache, struct cache_block *block);
+/* Takes a block that the caller holds, and that was asked for again and again, out of the cache for the one who will
+ * always need it: it can't be found any more, and isn't evicted; nobody needs a hold of it until cache_unkeep. All that
+ * is kept is at most a quarter of the capacity (as it was then), and counts as held. False: it isn't kept. */
+MUST_USE bool cache_keep(struct cache *cache, struct cache_block *block);
+/* Nobody uses it through its keeper any more. */
+void cache_unkeep(struct cache *cache, struct cache_block *block);
 /* Forgets all blocks of a file that is gone. Those inserted meanwhile may stay until they are evicted. Walks the whole
  * cache, in small steps. */
 void cache_forget(struct cache *cache, uint64_t id);

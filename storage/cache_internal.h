@@ -105,6 +105,7 @@ struct cache {
     _Atomic uint64_t capacity_bytes;
     _Atomic uint64_t fixed_bytes; /* tables and spare memory */
     _Atomic int64_t charged_bytes;
+    _Atomic uint64_t kept_bytes;
     alignas(CACHE_LINE_BYTES) _Atomic uint64_t loose_bytes;
     _Atomic uint64_t spare_bytes;
     struct cache_spares spares[CACHE_CLASS_COUNT];

@@ -148,9 +148,16 @@ static bool filter_holds(const struct memtable *memtable, uint64_t hash) {
     return true;
 }
 
+/* As after opening, in a store that is only read: the filter's lines are far away, the root isn't. */
+static bool is_empty(const struct memtable *memtable) {
+    uintptr_t root = atomic_load_explicit(&memtable->root, memory_order_acquire);
+    const struct memtable_leaf *leaf = root_node(root);
+    return root_height(root) == 0 && order_count(atomic_load_explicit(&leaf->order, memory_order_acquire)) == 0;
+}
+
 bool memtable_get(const struct memtable *memtable, struct slice key, uint64_t hash, uint64_t revision,
                   struct entry *ret_entry) {
-    if (!filter_holds(memtable, hash)) {
+    if (is_empty(memtable) || !filter_holds(memtable, hash)) {
         return false;
     }
     struct entry_key target = entry_key_at(key, revision);

@@ -211,20 +211,12 @@ enum status sst__read_block(struct sst *sst, const struct sst_handle *handle, en
 
 /* ---- Lookups --------------------------------------------------------------------------------------------------- */
 
-/* Where the data block stands that has the version if there is one. STATUS_NOT_FOUND: there is none. */
-static enum status find_block(struct sst *sst, const struct sst_top *top, uint32_t part, struct slice body,
-                              const struct entry_key *target, uint64_t hash, struct sst_handle *ret_handle,
-                              struct error *err) {
+/* Where the data block stands that has the version if there is one, by the partition's index. */
+static enum status find_block(struct sst *sst, const struct sst_top *top, uint32_t part, struct slice entries,
+                              const struct entry_key *target, struct sst_handle *ret_handle, struct error *err) {
     struct block_cursor index;
-    struct sst_partition partition;
     const struct sst_handle *here = &top->parts[part].handle;
-    enum status status = sst_partition_open(body, &partition);
-    if (status == STATUS_OK && !filter_may_hold(partition.filter, partition.probes, hash)) {
-        return STATUS_NOT_FOUND;
-    }
-    if (status == STATUS_OK) {
-        status = block_cursor_open(&index, partition.index);
-    }
+    enum status status = block_cursor_open(&index, entries);
     if (status == STATUS_OK) {
         status = block_cursor_seek(&index, target);
         /* The top sent us here, so there is a separator at or behind the target. */
@@ -234,6 +226,47 @@ static enum status find_block(struct sst *sst, const struct sst_top *top, uint32
         status = sst_handle_decode(index.entry.value, sst__part_start(top, part), here->offset, ret_handle);
     }
     return status == STATUS_OK ? STATUS_OK : sst__damaged(sst, status, "the partition", here->offset, err);
+}
+
+/* The same by a partition that the table keeps: nothing but the filter is looked at if that denies. */
+static enum status find_block_kept(struct sst *sst, const struct sst_top *top, uint32_t part,
+                                   const struct cache_block *block, const struct entry_key *target, uint64_t hash,
+                                   struct sst_handle *ret_handle, struct error *err) {
+    const struct sst_kept *kept = &top->kept[part];
+    struct sst_partition partition;
+    if (!filter_may_hold(slice_of(kept->filter, kept->filter_len), kept->probes, hash)) {
+        return STATUS_NOT_FOUND;
+    }
+    enum status status = sst_partition_open(slice_of(block->data, block->len), &partition);
+    CHECK(status == STATUS_OK); /* as it was when it was kept */
+    return find_block(sst, top, part, partition.index, target, ret_handle, err);
+}
+
+/* STATUS_NOT_FOUND: there is none. */
+static enum status find_handle(struct sst *sst, struct fetch *fetch, const struct sst_top *top, uint32_t part,
+                               const struct entry_key *target, uint64_t hash, struct sst_handle *ret_handle,
+                               struct error *err) {
+    struct sst_partition partition;
+    const struct sst_handle *here = &top->parts[part].handle;
+    struct cache_block *block = sst__kept(top, part);
+    if (block != NULL) {
+        return find_block_kept(sst, top, part, block, target, hash, ret_handle, err);
+    }
+    enum status status = fetch__block(fetch, sst, here, SST_BLOCK_PARTITION, &block, err);
+    if (status != STATUS_OK) {
+        return status;
+    }
+    status = sst_partition_open(slice_of(block->data, block->len), &partition);
+    if (status != STATUS_OK) {
+        (void)sst__damaged(sst, status, "the partition", here->offset, err);
+    } else {
+        sst__keep(sst, top, part, block, &partition);
+        status = filter_may_hold(partition.filter, partition.probes, hash)
+                     ? find_block(sst, top, part, partition.index, target, ret_handle, err)
+                     : STATUS_NOT_FOUND;
+    }
+    cache_release(sst->context->cache, block);
+    return status;
 }
 
 static enum status get_entry(struct sst *sst, struct fetch *fetch, const struct sst_top *top,
@@ -247,12 +280,7 @@ static enum status get_entry(struct sst *sst, struct fetch *fetch, const struct 
     if (part == top->part_count) {
         return STATUS_NOT_FOUND;
     }
-    enum status status = fetch__block(fetch, sst, &top->parts[part].handle, SST_BLOCK_PARTITION, &block, err);
-    if (status != STATUS_OK) {
-        return status;
-    }
-    status = find_block(sst, top, part, slice_of(block->data, block->len), target, hash, &handle, err);
-    cache_release(cache, block);
+    enum status status = find_handle(sst, fetch, top, part, target, hash, &handle, err);
     if (status == STATUS_OK) {
         status = fetch__block(fetch, sst, &handle, SST_BLOCK_DATA, &block, err);
     }

@@ -198,9 +198,13 @@ static enum status load_part(struct sst_cursor *cursor, struct error *err) {
         return STATUS_OK;
     }
     enum status status = STATUS_NOT_FOUND;
-    if (in_window(&cursor->window, sst, handle) &&
-        sst_block_check(window_slice(&cursor->window, handle), SST_BLOCK_PARTITION, sst->meta.id, handle->offset,
-                        &stored) == STATUS_OK) {
+    block = sst__kept(cursor->top, cursor->part);
+    if (block != NULL) {
+        cache_hold(block);
+        status = STATUS_OK;
+    } else if (in_window(&cursor->window, sst, handle) &&
+               sst_block_check(window_slice(&cursor->window, handle), SST_BLOCK_PARTITION, sst->meta.id, handle->offset,
+                               &stored) == STATUS_OK) {
         status = copy_from_window(cursor, &stored, handle->offset, SST_BLOCK_PARTITION, &block);
     }
     if (status != STATUS_OK) {

@@ -11,14 +11,24 @@
 
 /* One partition. */
 struct sst_part {
-    uint64_t head;     /* of its separator: the 8 bytes behind what all separators share, big-endian, zero-padded */
-    uint64_t revision; /* ... the rest of it */
+    uint64_t revision; /* of its separator */
     uint32_t ordinal;
     uint32_t key_at; /* the user key, in keys */
     uint32_t key_len;
     struct sst_handle handle; /* its data blocks stand between the partition before and here */
 };
 
+/* A partition whose block the table keeps (cache_keep) while its top lives: lookups need no hold of it, nor a search.
+ * What stands in `filter` and behind is of use once `block` is there. */
+struct sst_kept {
+    _Atomic(struct cache_block *) block; /* NULL: not kept */
+    const uint8_t *filter;
+    uint32_t filter_len;
+    uint16_t probes;
+    atomic_bool is_claimed; /* by the one who fills it in */
+};
+
+/* A head: the 8 bytes of a separator behind what all separators share, big-endian, zero-padded. */
 struct sst_top {
     struct tombstones *tombstones; /* NULL: none */
     uint64_t blocks_end;           /* data and partitions lie between the header and here */
@@ -27,6 +37,8 @@ struct sst_top {
     struct sst_properties properties; /* its keys aren't kept */
     uint32_t shared_len;              /* bytes that all separators begin with */
     uint32_t part_count;
+    uint64_t *heads; /* of the parts' separators, side by side: the search looks at these */
+    struct sst_kept *kept;
     struct sst_part parts[];
 };
 
@@ -36,6 +48,13 @@ void sst__free_top(struct sst *sst);
 /* Reads and checks header, footer, properties, top index and range deletes. Blocks. The file must be pinned. */
 MUST_USE enum status sst__read_top(struct sst *sst, struct sst_top **ret_top, struct error *err);
 void sst__discard_top(struct alloc *alloc, struct sst_top *top);
+/* For as long as the top lives, unless it is NULL. */
+static inline struct cache_block *sst__kept(const struct sst_top *top, uint32_t part) {
+    return atomic_load_explicit(&top->kept[part].block, memory_order_acquire);
+}
+/* Keeps this partition's block, which the caller holds, if it is asked for often and there is room. */
+void sst__keep(struct sst *sst, const struct sst_top *top, uint32_t part, struct cache_block *block,
+               const struct sst_partition *partition);
 static inline const struct sst_top *sst__top(struct sst *sst) {
     return atomic_load_explicit(&sst->top, memory_order_acquire);
 }

@@ -2,8 +2,8 @@
  * Opening a table: header, footer, properties against what the manifest says, range deletes, top index.
  *
  * What is needed for good, the top, is made once and published by one atomic pointer. It is small: about 100 bytes for
- * a partition of 128 KiB. Its separators stand in an array, each with the eight bytes that usually decide, so that a
- * search touches one line of memory per step.
+ * a partition of 128 KiB. The eight bytes of each separator that usually decide
+ * stand side by side. Partitions that are asked for again and again are kept by the top, as far as the cache allows.
  */
 #include "node/base/buf.h"
 #include "node/base/bytes.h"
@@ -49,9 +49,8 @@ uint32_t sst__find_part(const struct sst_top *top, const struct entry_key *targe
     uint64_t head = head_at(target->user, top->shared_len);
     while (low < high) {
         uint32_t middle = low + (high - low) / 2;
-        const struct sst_part *part = &top->parts[middle];
-        bool before = part->head < head;
-        if (part->head == head) {
+        bool before = top->heads[middle] < head;
+        if (__builtin_expect(top->heads[middle] == head, 0)) {
             struct entry_key key = sst__part_key(top, middle);
             before = entry_key_compare(&key, target) < 0;
         }
@@ -282,7 +281,7 @@ static void find_heads(struct sst_top *top) {
     }
     top->shared_len = shared;
     for (uint32_t i = 0; i < top->part_count; i++) {
-        top->parts[i].head = head_at(sst__part_key(top, i).user, shared);
+        top->heads[i] = head_at(sst__part_key(top, i).user, shared);
     }
 }
 
@@ -295,7 +294,8 @@ static enum status make_top(struct sst *sst, const struct sst_properties *proper
     if (properties->partitions > body.len / SST_HANDLE_BYTES || (body.len == 0) != (properties->partitions == 0)) {
         return STATUS_CORRUPT;
     }
-    size_t size = sizeof(struct sst_top) + properties->partitions * sizeof(struct sst_part);
+    size_t size = sizeof(struct sst_top) +
+                  properties->partitions * (sizeof(struct sst_part) + sizeof(struct sst_kept) + sizeof(uint64_t));
     struct sst_top *top = mem_alloc_zero(alloc, size);
     if (top == NULL) {
         return STATUS_NO_MEMORY;
@@ -304,6 +304,8 @@ static enum status make_top(struct sst *sst, const struct sst_properties *proper
     top->properties = *properties;
     top->blocks_end = blocks_end;
     top->part_count = (uint32_t)properties->partitions;
+    top->kept = (struct sst_kept *)(void *)(top->parts + top->part_count);
+    top->heads = (uint64_t *)(void *)(top->kept + top->part_count);
     enum status status = STATUS_OK;
     if (top->part_count > 0) {
         status = list_parts(top, body, &keys);
@@ -400,7 +402,32 @@ enum status sst__load_top(struct sst *sst, struct error *err) {
 void sst__free_top(struct sst *sst) {
     struct sst_top *top = atomic_load_explicit(&sst->top, memory_order_acquire);
     if (top != NULL) {
+        for (uint32_t part = 0; part < top->part_count; part++) {
+            struct cache_block *block = sst__kept(top, part);
+            if (block != NULL) {
+                cache_unkeep(sst->context->cache, block);
+            }
+        }
         cache_charge(sst->context->cache, -(int64_t)top->charge_bytes);
         sst__discard_top(sst->context->env->alloc, top);
     }
+}
+
+/* ---- Partitions that are kept ------------------------------------------------------------------------------------ */
+
+void sst__keep(struct sst *sst, const struct sst_top *top, uint32_t part, struct cache_block *block,
+               const struct sst_partition *partition) {
+    struct sst_kept *kept = &top->kept[part];
+    if (atomic_load_explicit(&kept->is_claimed, memory_order_relaxed) ||
+        atomic_exchange_explicit(&kept->is_claimed, true, memory_order_acquire)) {
+        return;
+    }
+    if (!cache_keep(sst->context->cache, block)) {
+        atomic_store_explicit(&kept->is_claimed, false, memory_order_release);
+        return;
+    }
+    kept->filter = partition->filter.data;
+    kept->filter_len = (uint32_t)partition->filter.len;
+    kept->probes = (uint16_t)partition->probes;
+    atomic_store_explicit(&kept->block, block, memory_order_release);
 }
