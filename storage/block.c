@@ -1,196 +1,432 @@
-/* Prefix-compressed blocks: the builder and the cursor. */
-#include "storage/block.h"
-
-#include "node/base/bytes.h"
+/*
+ * The cursor over a block's body.
+ *
+ * Three ways to get at an entry. Forward: its key is made from the one in front, in the cursor's memory, unless it
+ * stands in the body in full. Search: keys aren't made at all. While entries are in front of the target, it is enough
+ * to know how many bytes the current one has in common with the target: the next one's `shared` (always the most that
+ * the two have in common, except at restarts) says if it stands on the same side, or which of its bytes decide.
+ * Backward: the heads of an interval are decoded once; then each step back takes the bytes that the key in front
+ * doesn't share from the suffixes before it.
+ */
 #include "node/base/check.h"
+#include "storage/block_internal.h"
 
-enum { ENTRY_HEAD_BYTES_MAX = 5 * VARINT_BYTES_MAX + 1 };
+enum { ITEM_NONE = -1 };
 
-/* ---- Builder ------------------------------------------------------------------------------------------------- */
+struct head {
+    uint64_t revision;
+    uint32_t ordinal;
+    uint32_t shared;
+    uint32_t suffix_len;
+    uint32_t value_len;
+    uint32_t suffix_at; /* offset in the body */
+    uint32_t next;      /* offset behind the entry */
+    unsigned kind;
+};
 
-void block_builder_init(struct block_builder *builder, struct alloc *alloc) {
-    buf_init(&builder->body, alloc, 0);
-    buf_init(&builder->restarts, alloc, 0);
-    builder->entry_count = 0;
-    builder->last_key_len = 0;
+/* ---- Entries ------------------------------------------------------------------------------------------------- */
+
+/* 1 to 8 bytes. Reads 8: of the slack, if need be. */
+static inline uint64_t get_revision(const uint8_t *in, unsigned len) {
+    return get_u64(in) & (UINT64_MAX >> (64 - 8 * len));
 }
 
-void block_builder_deinit(struct block_builder *builder) {
-    buf_deinit(&builder->body);
-    buf_deinit(&builder->restarts);
-}
-
-void block_builder_reset(struct block_builder *builder) {
-    buf_clear(&builder->body);
-    buf_clear(&builder->restarts);
-    builder->entry_count = 0;
-    builder->last_key_len = 0;
-}
-
-static size_t shared_prefix(const struct block_builder *builder, struct slice key) {
-    size_t limit = key.len < builder->last_key_len ? key.len : builder->last_key_len;
-    size_t shared = 0;
-    while (shared < limit && key.data[shared] == builder->last_key[shared]) {
-        shared++;
-    }
-    return shared;
-}
-
-enum status block_builder_add(struct block_builder *builder, const struct entry *entry) {
-    struct slice key = entry->key.user;
-    CHECK(key.len >= 1 && key.len <= LIMIT_KEY_BYTES && entry->value.len <= LIMIT_VALUE_BYTES);
-    bool restart = builder->entry_count % BLOCK_RESTART_INTERVAL == 0;
-    size_t shared = restart ? 0 : shared_prefix(builder, key);
-    size_t suffix_len = key.len - shared;
-    enum status status = buf_reserve(&builder->body, ENTRY_HEAD_BYTES_MAX + suffix_len + entry->value.len);
-    if (status == STATUS_OK && restart) {
-        uint8_t offset[4];
-        put_u32(offset, (uint32_t)builder->body.len);
-        status = buf_append(&builder->restarts, offset, sizeof offset);
-    }
-    if (status != STATUS_OK) {
-        return status;
-    }
-    uint8_t *start = builder->body.data + builder->body.len;
-    uint8_t *out = put_varint(start, shared);
-    out = put_varint(out, suffix_len);
-    out = put_varint(out, entry->value.len);
-    *out++ = (uint8_t)entry->kind;
-    out = put_varint(out, entry->key.revision);
-    out = put_varint(out, entry->key.ordinal);
-    memcpy(out, key.data + shared, suffix_len);
-    out += suffix_len;
-    if (entry->value.len > 0) {
-        memcpy(out, entry->value.data, entry->value.len);
-        out += entry->value.len;
-    }
-    builder->body.len += (size_t)(out - start);
-    memcpy(builder->last_key + shared, key.data + shared, suffix_len);
-    builder->last_key_len = key.len;
-    builder->entry_count++;
-    return STATUS_OK;
-}
-
-size_t block_builder_size(const struct block_builder *builder) {
-    return builder->body.len + builder->restarts.len + sizeof(uint32_t);
-}
-
-enum status block_builder_finish(struct block_builder *builder, struct slice *ret_body) {
-    CHECK(builder->entry_count > 0);
-    uint8_t count[4];
-    put_u32(count, (uint32_t)(builder->restarts.len / sizeof(uint32_t)));
-    enum status status = buf_reserve(&builder->body, builder->restarts.len + sizeof count);
-    if (status != STATUS_OK) {
-        return status;
-    }
-    status = buf_append(&builder->body, builder->restarts.data, builder->restarts.len);
-    CHECK(status == STATUS_OK);
-    status = buf_append(&builder->body, count, sizeof count);
-    CHECK(status == STATUS_OK);
-    *ret_body = buf_slice(&builder->body);
-    return STATUS_OK;
-}
-
-/* ---- Cursor -------------------------------------------------------------------------------------------------- */
-
-enum status block_cursor_open(struct block_cursor *cursor, struct slice body) {
-    if (body.len < 2 * sizeof(uint32_t)) {
-        return STATUS_CORRUPT;
-    }
-    uint32_t count = get_u32(body.data + body.len - sizeof(uint32_t));
-    size_t restart_room = body.len / sizeof(uint32_t) - 1;
-    if (count == 0 || count > restart_room) {
-        return STATUS_CORRUPT;
-    }
-    size_t entries_len = body.len - sizeof(uint32_t) * ((size_t)count + 1);
-    cursor->entries = slice_of(body.data, entries_len);
-    cursor->restarts = body.data + entries_len;
-    cursor->restart_count = count;
-    cursor->next = 0;
-    cursor->entry = (struct entry){.value = SLICE_EMPTY};
-    return STATUS_OK;
-}
-
-struct entry_head {
+static __attribute__((noinline)) bool decode_long(const struct block_cursor *cursor, uint32_t offset,
+                                                  struct head *head) {
+    uint8_t control = cursor->body[offset];
+    unsigned revision_len = control & BLOCK_REVISION_LEN_MASK;
+    bool has_ordinal = (control & BLOCK_HAS_ORDINAL) != 0;
+    struct slice at = slice_of(cursor->body + offset + 1, cursor->entries_len - offset - 1);
     uint64_t shared;
     uint64_t suffix_len;
     uint64_t value_len;
-    uint64_t revision;
-    uint64_t ordinal;
-    uint8_t kind;
-};
-
-static bool read_head(struct slice *at, struct entry_head *head) {
-    return cursor_varint(at, &head->shared) && cursor_varint(at, &head->suffix_len) &&
-           cursor_varint(at, &head->value_len) && cursor_u8(at, &head->kind) && cursor_varint(at, &head->revision) &&
-           cursor_varint(at, &head->ordinal);
+    uint64_t ordinal = 0;
+    if (!cursor_varint(&at, &shared) || !cursor_varint(&at, &suffix_len) || !cursor_varint(&at, &value_len) ||
+        (has_ordinal && !cursor_varint(&at, &ordinal)) || revision_len > 8 || at.len < revision_len) {
+        return false;
+    }
+    head->revision = revision_len == 0 ? ENTRY_REVISION_NONE : get_revision(at.data, revision_len);
+    cursor_skip(&at, revision_len);
+    if (shared > LIMIT_KEY_BYTES || suffix_len > LIMIT_KEY_BYTES || shared + suffix_len < 1 ||
+        shared + suffix_len > LIMIT_KEY_BYTES || value_len > LIMIT_VALUE_BYTES || suffix_len + value_len > at.len ||
+        ordinal > ENTRY_ORDINAL_MAX || (has_ordinal && revision_len == 0)) {
+        return false;
+    }
+    head->ordinal = revision_len == 0 ? ENTRY_ORDINAL_MAX : (uint32_t)ordinal;
+    head->shared = (uint32_t)shared;
+    head->suffix_len = (uint32_t)suffix_len;
+    head->value_len = (uint32_t)value_len;
+    head->suffix_at = (uint32_t)(at.data - cursor->body);
+    head->next = head->suffix_at + head->suffix_len + head->value_len;
+    head->kind = control >> BLOCK_KIND_SHIFT;
+    return head->kind == BATCH_PUT || (head->kind == BATCH_DELETE && value_len == 0);
 }
 
-/* Decodes the entry at offset; the current entry supplies the shared prefix. */
-static enum status decode(struct block_cursor *cursor, size_t offset) {
-    struct slice at = slice_of(cursor->entries.data + offset, cursor->entries.len - offset);
-    struct slice suffix;
-    struct slice value;
-    struct entry_head head;
-    if (!read_head(&at, &head) || !cursor_bytes(&at, head.suffix_len, &suffix) ||
-        !cursor_bytes(&at, head.value_len, &value)) {
-        return STATUS_CORRUPT;
+/* The entry at offset < entries_len. False: it is not one. */
+static inline bool decode(const struct block_cursor *cursor, uint32_t offset, struct head *head) {
+    const uint8_t *in = cursor->body + offset;
+    uint32_t start = get_u32(in); /* control and, nearly always, the three lengths */
+    unsigned revision_len = start & BLOCK_REVISION_LEN_MASK;
+    if ((start & (0x80808000u | BLOCK_HAS_ORDINAL)) != 0 || revision_len - 1 > 7) {
+        return decode_long(cursor, offset, head);
     }
+    head->shared = start >> 8 & 0x7f;
+    head->suffix_len = start >> 16 & 0x7f;
+    head->value_len = start >> 24;
+    head->kind = (start & 0xff) >> BLOCK_KIND_SHIFT;
+    head->revision = get_revision(in + 4, revision_len);
+    head->ordinal = 0;
+    head->suffix_at = offset + 4 + revision_len;
+    head->next = head->suffix_at + head->suffix_len + head->value_len;
+    return head->next <= cursor->entries_len && head->shared + head->suffix_len >= 1 &&
+           (head->kind == BATCH_PUT || (head->kind == BATCH_DELETE && head->value_len == 0));
+}
+
+/* Copies len bytes from the body or the cursor's key; up to 16 in one go, with what follows them. */
+static inline void copy_key(uint8_t *to, const uint8_t *from, size_t len) {
+    if (len <= BLOCK_SLACK_BYTES) {
+        memcpy(to, from, BLOCK_SLACK_BYTES);
+    } else {
+        memcpy(to, from, len);
+    }
+}
+
+/* Copies len bytes of a target's key, which nothing may follow and which may be the cursor's own. */
+static inline void copy_target(uint8_t *to, const uint8_t *from, size_t len) {
+    if (len >= sizeof(uint64_t) && len <= 2 * sizeof(uint64_t)) {
+        uint64_t begin = get_u64(from);
+        uint64_t end = get_u64(from + len - sizeof end);
+        put_u64(to, begin);
+        put_u64(to + len - sizeof end, end);
+    } else {
+        memmove(to, from, len);
+    }
+}
+
+/* Makes it current; its key as given. */
+static inline void set_current(struct block_cursor *cursor, uint32_t offset, const struct head *head,
+                               const uint8_t *key) {
+    cursor->entry =
+        (struct entry){.key = {slice_of(key, (size_t)head->shared + head->suffix_len), head->revision, head->ordinal},
+                       .value = slice_of(cursor->body + head->suffix_at + head->suffix_len, head->value_len),
+                       .kind = (enum batch_kind)head->kind};
+    cursor->at = offset;
+    cursor->next = head->next;
+}
+
+/* Goes to the entry at offset. The current key supplies the bytes that it shares; no current key: an empty one. */
+static inline enum status step(struct block_cursor *cursor, uint32_t offset) {
+    struct head head;
     struct slice last = cursor->entry.key.user;
-    if (head.shared > last.len || suffix.len > LIMIT_KEY_BYTES || head.shared + suffix.len < 1 ||
-        head.shared + suffix.len > LIMIT_KEY_BYTES || value.len > LIMIT_VALUE_BYTES || head.ordinal > UINT32_MAX ||
-        (head.kind != BATCH_PUT && head.kind != BATCH_DELETE) || (head.kind == BATCH_DELETE && value.len != 0)) {
+    if (!decode(cursor, offset, &head) || head.shared > last.len) {
         return STATUS_CORRUPT;
     }
+    const uint8_t *key = cursor->body + head.suffix_at;
     if (head.shared > 0) {
         if (last.data != cursor->key) {
-            memcpy(cursor->key, last.data, (size_t)head.shared);
+            copy_key(cursor->key, last.data, head.shared);
         }
-        memcpy(cursor->key + head.shared, suffix.data, suffix.len);
-        suffix = slice_of(cursor->key, (size_t)head.shared + suffix.len);
+        copy_key(cursor->key + head.shared, key, head.suffix_len);
+        key = cursor->key;
     }
-    cursor->entry = (struct entry){.key = {suffix, head.revision, (uint32_t)head.ordinal},
-                                   .value = value,
-                                   .kind = (enum batch_kind)head.kind};
-    cursor->next = cursor->entries.len - at.len;
+    cursor->item = ITEM_NONE;
+    set_current(cursor, offset, &head, key);
     return STATUS_OK;
 }
 
-static enum status decode_restart(struct block_cursor *cursor, uint32_t restart) {
-    size_t offset = get_u32(cursor->restarts + sizeof(uint32_t) * (size_t)restart);
-    if (offset >= cursor->entries.len) {
+/* ---- Forward ------------------------------------------------------------------------------------------------- */
+
+static inline const uint8_t *restarts(const struct block_cursor *cursor) { return cursor->body + cursor->entries_len; }
+
+/* As it stands there: to be checked. */
+static inline uint32_t restart_offset(const struct block_cursor *cursor, uint32_t restart) {
+    return get_u32(restarts(cursor) + sizeof(uint32_t) * (size_t)restart);
+}
+
+enum status block_cursor_open(struct block_cursor *cursor, struct slice body) {
+    if (body.len <= BLOCK_SLACK_BYTES || body.len > BLOCK_BODY_BYTES_MAX) {
         return STATUS_CORRUPT;
     }
-    cursor->entry.key.user = SLICE_EMPTY; /* nothing to share: a full key is all that decode accepts */
-    return decode(cursor, offset);
+    const uint8_t *tail = body.data + body.len - BLOCK_TAIL_BYTES;
+    size_t left = body.len - BLOCK_TAIL_BYTES;
+    uint32_t entry_count = get_u32(tail);
+    uint32_t restart_count = get_u32(tail + 4);
+    uint32_t bucket_count = get_u16(tail + 8);
+    if (get_u16(tail + 10) != 0 || restart_count == 0 || restart_count > entry_count || bucket_count > left ||
+        restart_count > (left - bucket_count) / sizeof(uint32_t)) {
+        return STATUS_CORRUPT;
+    }
+    size_t entries_len = left - bucket_count - sizeof(uint32_t) * restart_count;
+    if (entries_len < restart_count || get_u32(body.data + entries_len) != 0) {
+        return STATUS_CORRUPT;
+    }
+    cursor->body = body.data;
+    cursor->entries_len = (uint32_t)entries_len;
+    cursor->restart_count = restart_count;
+    cursor->entry_count = entry_count;
+    cursor->bucket_count = bucket_count;
+    cursor->at = 0;
+    cursor->next = 0;
+    cursor->item = ITEM_NONE;
+    cursor->entry.key.user = SLICE_EMPTY;
+    return STATUS_OK;
 }
 
-enum status block_cursor_first(struct block_cursor *cursor) { return decode_restart(cursor, 0); }
+enum status block_cursor_first(struct block_cursor *cursor) {
+    cursor->entry.key.user = SLICE_EMPTY;
+    return step(cursor, 0);
+}
 
 enum status block_cursor_next(struct block_cursor *cursor) {
-    return cursor->next >= cursor->entries.len ? STATUS_NOT_FOUND : decode(cursor, cursor->next);
+    return cursor->next >= cursor->entries_len ? STATUS_NOT_FOUND : step(cursor, cursor->next);
 }
 
-enum status block_cursor_seek(struct block_cursor *cursor, const struct entry_key *target) {
-    /* The last restart in front of the target; the first if there is none. */
+/* ---- Searching ----------------------------------------------------------------------------------------------- */
+
+/* Where an entry stands relative to the target. */
+struct sighting {
+    struct head head;
+    uint32_t offset;
+    size_t match; /* bytes of the target that its key begins with; of the last one in front if that is what is there */
+    bool same_user;
+};
+
+/* Order of the entry and the target: the bytes before head.shared (0 at a restart) are the target's. */
+static inline int sight(const struct block_cursor *cursor, const struct entry_key *target, struct sighting *seen) {
+    const struct head *head = &seen->head;
+    struct slice suffix = slice_of(cursor->body + head->suffix_at, head->suffix_len);
+    struct slice rest = slice_of(target->user.data + head->shared, target->user.len - head->shared);
+    size_t more = block__shared(suffix.data, suffix.len, rest.data, rest.len);
+    int order = block__order(suffix, rest, more);
+    seen->match = head->shared + more;
+    seen->same_user = order == 0;
+    return order != 0 ? order : entry_compare_age(head->revision, head->ordinal, target->revision, target->ordinal);
+}
+
+/* Looks for the first entry at or behind the target in one interval. STATUS_NOT_FOUND: all of it is in front (`seen` is
+ * about the last one). */
+static enum status search_interval(const struct block_cursor *cursor, uint32_t restart, const struct entry_key *target,
+                                   struct sighting *seen) {
+    struct head *head = &seen->head;
+    bool is_last = restart + 1 == cursor->restart_count;
+    uint32_t end = is_last ? cursor->entries_len : restart_offset(cursor, restart + 1);
+    uint32_t offset = restart_offset(cursor, restart);
+    if (offset >= end || end > cursor->entries_len || !decode(cursor, offset, head) || head->shared != 0) {
+        return STATUS_CORRUPT;
+    }
+    seen->offset = offset;
+    if (sight(cursor, target, seen) >= 0) {
+        return STATUS_OK;
+    }
+    for (;;) {
+        uint32_t len = head->shared + head->suffix_len;
+        offset = head->next;
+        if (offset >= end) {
+            return offset == end ? STATUS_NOT_FOUND : STATUS_CORRUPT;
+        }
+        if (!decode(cursor, offset, head) || head->shared > len) {
+            return STATUS_CORRUPT;
+        }
+        seen->offset = offset;
+        if (head->shared > seen->match) {
+            continue; /* has the byte that put the one before it in front of the target */
+        }
+        if (head->shared < seen->match) {
+            seen->same_user = false; /* greater than the one before it in a byte that that one has from the target */
+            return STATUS_OK;
+        }
+        if (sight(cursor, target, seen) >= 0) {
+            return STATUS_OK;
+        }
+    }
+}
+
+/* Makes current what search_interval found: what it shares it shares with the target, too. */
+static void settle(struct block_cursor *cursor, const struct entry_key *target, const struct sighting *seen) {
+    const struct head *head = &seen->head;
+    const uint8_t *key = cursor->body + head->suffix_at;
+    if (head->shared > 0) {
+        copy_target(cursor->key, target->user.data, head->shared);
+        copy_key(cursor->key + head->shared, key, head->suffix_len);
+        key = cursor->key;
+    }
+    cursor->item = ITEM_NONE;
+    set_current(cursor, seen->offset, head, key);
+}
+
+/* The last restart in front of the target; the first if there is none. */
+static enum status find_restart(const struct block_cursor *cursor, const struct entry_key *target,
+                                uint32_t *ret_restart) {
     uint32_t low = 0;
     uint32_t high = cursor->restart_count - 1;
-    enum status status;
+    struct head head;
     while (low < high) {
         uint32_t middle = low + (high - low + 1) / 2;
-        status = decode_restart(cursor, middle);
-        if (status != STATUS_OK) {
-            return status;
+        uint32_t offset = restart_offset(cursor, middle);
+        if (offset >= cursor->entries_len || !decode(cursor, offset, &head) || head.shared != 0) {
+            return STATUS_CORRUPT;
         }
-        if (entry_key_compare(&cursor->entry.key, target) < 0) {
+        struct slice key = slice_of(cursor->body + head.suffix_at, head.suffix_len);
+        if (entry_key_compare(&(struct entry_key){key, head.revision, head.ordinal}, target) < 0) {
             low = middle;
         } else {
             high = middle - 1;
         }
     }
-    status = decode_restart(cursor, low);
-    while (status == STATUS_OK && entry_key_compare(&cursor->entry.key, target) < 0) {
-        status = block_cursor_next(cursor);
+    *ret_restart = low;
+    return STATUS_OK;
+}
+
+enum status block_cursor_seek(struct block_cursor *cursor, const struct entry_key *target) {
+    struct sighting seen;
+    uint32_t restart;
+    enum status status = find_restart(cursor, target, &restart);
+    if (status != STATUS_OK) {
+        return status;
+    }
+    do {
+        status = search_interval(cursor, restart, target, &seen);
+    } while (status == STATUS_NOT_FOUND && ++restart < cursor->restart_count);
+    if (status == STATUS_OK) {
+        settle(cursor, target, &seen);
+    }
+    return status;
+}
+
+enum status block_cursor_seek_before(struct block_cursor *cursor, const struct entry_key *target) {
+    enum status status = block_cursor_seek(cursor, target);
+    if (status == STATUS_NOT_FOUND) {
+        return block_cursor_last(cursor);
+    }
+    return status == STATUS_OK ? block_cursor_prev(cursor) : status;
+}
+
+enum status block_cursor_find(struct block_cursor *cursor, struct slice user, uint64_t user_hash, uint64_t revision) {
+    struct entry_key target = entry_key_at(user, revision);
+    struct sighting seen;
+    uint32_t restart = BLOCK_BUCKET_COLLISION;
+    enum status status = STATUS_OK;
+    if (cursor->bucket_count > 0) {
+        const uint8_t *buckets = restarts(cursor) + sizeof(uint32_t) * (size_t)cursor->restart_count;
+        restart = buckets[block__bucket(user_hash, cursor->bucket_count)];
+        if (restart == BLOCK_BUCKET_EMPTY) {
+            return STATUS_NOT_FOUND;
+        }
+    }
+    bool by_bucket = restart != BLOCK_BUCKET_COLLISION;
+    if (!by_bucket) {
+        status = find_restart(cursor, &target, &restart);
+    } else if (restart >= cursor->restart_count) {
+        status = STATUS_CORRUPT;
+    }
+    if (status != STATUS_OK) {
+        return status;
+    }
+    /* A bucket names the interval where the key begins: there is more of it in the next one only if this one ends with
+     * versions that are too new. */
+    do {
+        status = search_interval(cursor, restart, &target, &seen);
+    } while (status == STATUS_NOT_FOUND && ++restart < cursor->restart_count && (seen.same_user || !by_bucket));
+    if (status == STATUS_OK && !seen.same_user) {
+        return STATUS_NOT_FOUND;
+    }
+    if (status == STATUS_OK) {
+        settle(cursor, &target, &seen);
+    }
+    return status;
+}
+
+/* ---- Backward ------------------------------------------------------------------------------------------------ */
+
+/* The heads from the restart in front of `end`, which is where an entry begins or all of them end, up to there. */
+static enum status load_items(struct block_cursor *cursor, uint32_t end, int32_t *ret_count) {
+    uint32_t low = 0;
+    uint32_t high = cursor->restart_count - 1;
+    while (low < high) { /* the last restart in front of it; number 0 has the offset 0 */
+        uint32_t middle = low + (high - low + 1) / 2;
+        if (restart_offset(cursor, middle) < end) {
+            low = middle;
+        } else {
+            high = middle - 1;
+        }
+    }
+    uint32_t offset = restart_offset(cursor, low);
+    uint32_t len = 0;
+    int32_t count = 0;
+    struct head head;
+    while (offset < end && count < BLOCK_INTERVAL) {
+        if (!decode(cursor, offset, &head) || head.shared > len) {
+            return STATUS_CORRUPT;
+        }
+        cursor->items[count++] = (struct block_item){.revision = head.revision,
+                                                     .ordinal = head.ordinal,
+                                                     .offset = offset,
+                                                     .suffix_at = head.suffix_at,
+                                                     .value_len = head.value_len,
+                                                     .shared = (uint16_t)head.shared,
+                                                     .suffix_len = (uint16_t)head.suffix_len,
+                                                     .kind = (uint8_t)head.kind};
+        len = head.shared + head.suffix_len;
+        offset = head.next;
+    }
+    if (offset != end || count == 0) {
+        return STATUS_CORRUPT;
+    }
+    *ret_count = count;
+    return STATUS_OK;
+}
+
+/* Makes an item current. The cursor's memory has the first `have` bytes of its key already. */
+static void set_item(struct block_cursor *cursor, int32_t at, uint32_t have) {
+    const struct block_item *item = &cursor->items[at];
+    struct head head = {.revision = item->revision,
+                        .ordinal = item->ordinal,
+                        .shared = item->shared,
+                        .suffix_len = item->suffix_len,
+                        .value_len = item->value_len,
+                        .suffix_at = item->suffix_at,
+                        .next = item->suffix_at + item->suffix_len + item->value_len,
+                        .kind = item->kind};
+    const uint8_t *key = cursor->body + item->suffix_at;
+    if (item->shared > 0) {
+        copy_key(cursor->key + item->shared, key, item->suffix_len);
+        /* What is missing in front: from the nearest item before that has it in its suffix. The first shares nothing,
+         * so this ends there at the latest. */
+        uint32_t missing_end = item->shared;
+        for (const struct block_item *from = item - 1; missing_end > have; from--) {
+            if (from->shared < missing_end) {
+                memcpy(cursor->key + from->shared, cursor->body + from->suffix_at, missing_end - from->shared);
+                missing_end = from->shared;
+            }
+        }
+        key = cursor->key;
+    }
+    cursor->item = at;
+    set_current(cursor, item->offset, &head, key);
+}
+
+enum status block_cursor_prev(struct block_cursor *cursor) {
+    if (cursor->item > 0) {
+        /* The current key was made in the cursor's memory if it shares anything with this one. */
+        set_item(cursor, cursor->item - 1, cursor->items[cursor->item].shared);
+        return STATUS_OK;
+    }
+    if (cursor->at == 0) {
+        return STATUS_NOT_FOUND;
+    }
+    int32_t count;
+    enum status status = load_items(cursor, cursor->at, &count);
+    if (status == STATUS_OK) {
+        set_item(cursor, count - 1, 0);
+    }
+    return status;
+}
+
+enum status block_cursor_last(struct block_cursor *cursor) {
+    int32_t count;
+    enum status status = load_items(cursor, cursor->entries_len, &count);
+    if (status == STATUS_OK) {
+        set_item(cursor, count - 1, 0);
     }
     return status;
 }

@@ -1,102 +1,109 @@
 /*
- * Writes one SST: data blocks as they fill, then index, properties, footer, sync.
+ * Builds one SST: data blocks as they fill, partitions behind them, then range deletes, top index, properties, footer.
  *
- * Bytes leave through a buffer of exactly one checksum piece, so the whole-file checksum falls out of writing. A
- * separator of the index is made when the next block's first key is known: the shortest key that parts the two.
+ * The separator of a block is made when the next block's first key is known: the shortest key that parts the two. It
+ * goes into the partition under way; when that is full, its last separator is the partition's own in the top index.
+ * Hashes of keys come from the data blocks, which need them for their buckets: each key is hashed once.
  */
+#include "storage/sst_builder_internal.h"
+
 #include "node/base/check.h"
-#include "node/base/checksum.h"
-#include "storage/block.h"
-#include "storage/sst.h"
-#include "storage/sst_format.h"
+#include "storage/filter.h"
+#include "storage/tombstones.h"
 
-#include <inttypes.h>
-
-struct sst_builder {
-    struct env *env;
-    struct env_file *file;
-    char *path;
-    bool finished;
-    uint64_t id;
-    uint64_t number;
-    uint32_t block_bytes;
-    /* Output: */
-    struct buf piece; /* grows to a whole one */
-    uint64_t written; /* bytes of whole pieces in the file */
-    uint64_t checksum;
-    /* Contents: */
-    struct block_builder data;
-    struct block_builder index;
-    struct sst_handle pending; /* a finished data block without an index entry; size 0: none */
-    struct sst_properties properties;
-    struct buf smallest;
-    struct entry_key last; /* user key in last_key */
-    uint8_t last_key[LIMIT_KEY_BYTES];
+enum {
+    BLOCK_BYTES_MAX = 1024 * 1024,
+    PARTITION_BYTES_MAX = 16 * 1024 * 1024,
+    /* A partition with long keys or many hashes ends when its own body gets so large. */
+    PARTITION_BODY_BYTES_END = 4 * 1024 * 1024
 };
 
-/* ---- Output -------------------------------------------------------------------------------------------------- */
+static_assert(BLOCK_BYTES_MAX + LIMIT_VALUE_BYTES + 2 * LIMIT_KEY_BYTES < SST_BLOCK_BYTES_MAX,
+              "a data block with the largest entry last must fit");
 
-static enum status no_memory(struct sst_builder *builder, struct error *err) {
-    return error_set(err, STATUS_NO_MEMORY, "%s: no memory to build it", builder->path);
+struct sst_builder {
+    struct sst_output output;
+    bool finished;
+    bool failed;
+    uint64_t number;
+    uint32_t block_bytes;
+    uint32_t partition_bytes;
+    struct block_builder data;
+    struct sst_handle pending; /* a finished data block without an index entry; size 0: none */
+    /* The partition under way: */
+    struct block_builder index;
+    struct buf hashes;             /* uint64_t each */
+    uint64_t partition_data_bytes; /* of its data blocks in the file */
+    struct buf partition;          /* its body while it is put together */
+    struct block_builder top;
+    struct block_builder tombstones;
+    struct buf tombstone_end; /* of the last fragment */
+    struct sst_properties properties;
+    struct buf smallest;       /* the first key */
+    struct buf smallest_start; /* the first fragment's */
+};
+
+static enum status no_memory(const struct sst_builder *builder, struct error *err) {
+    return sst__output_no_memory(&builder->output, err);
 }
 
-static uint64_t position(const struct sst_builder *builder) { return builder->written + builder->piece.len; }
-
-static enum status write_piece(struct sst_builder *builder, struct error *err) {
-    enum status status = env_fault_point(builder->env, FAULT_FLUSH_WRITE, err);
-    if (status == STATUS_OK) {
-        status = env_pwrite(builder->file, builder->piece.data, builder->piece.len, builder->written, err);
+/* What a block builder's add came to. */
+static enum status added(const struct sst_builder *builder, enum status status, struct error *err) {
+    if (status == STATUS_CORRUPT) {
+        return error_set(err, status, "%s: its entries come out of order", builder->output.path);
     }
+    return status == STATUS_OK ? status : no_memory(builder, err);
+}
+
+static void note_revision(struct sst_properties *properties, uint64_t revision) {
+    if (revision < properties->revision_first) {
+        properties->revision_first = revision;
+    }
+    if (revision > properties->revision_last) {
+        properties->revision_last = revision;
+    }
+}
+
+/* ---- Partitions ---------------------------------------------------------------------------------------------- */
+
+static size_t filter_bytes(const struct sst_builder *builder) {
+    return filter_size(builder->hashes.len / sizeof(uint64_t), (uint32_t)builder->properties.bloom_bits);
+}
+
+/* Writes the partition; `separator` is that of its last data block. */
+static enum status end_partition(struct sst_builder *builder, const struct entry_key *separator, struct error *err) {
+    struct slice index;
+    struct buf *body = &builder->partition;
+    size_t filter_len = filter_bytes(builder);
+    buf_clear(body);
+    if (block_builder_finish(&builder->index, &index) != STATUS_OK ||
+        buf_reserve(body, filter_len + index.len + SST_PARTITION_TAIL_BYTES) != STATUS_OK) {
+        return no_memory(builder, err);
+    }
+    uint32_t probes = 0;
+    if (filter_len > 0) {
+        probes = filter_probes((uint32_t)builder->properties.bloom_bits);
+        filter_build(body->data, filter_len, (const uint64_t *)(const void *)builder->hashes.data,
+                     builder->hashes.len / sizeof(uint64_t), probes);
+    }
+    memcpy(body->data + filter_len, index.data, index.len);
+    sst_partition_tail_encode(body->data + filter_len + index.len, (uint32_t)filter_len, probes);
+    body->len = filter_len + index.len + SST_PARTITION_TAIL_BYTES;
+    struct sst_handle handle;
+    enum status status = sst__output_block(&builder->output, buf_slice(body), SST_BLOCK_PARTITION, false, &handle, err);
     if (status != STATUS_OK) {
-        error_prefix(err, "%s: writing at offset %" PRIu64, builder->path, builder->written);
         return status;
     }
-    builder->checksum = checksum64(builder->piece.data, builder->piece.len, builder->checksum);
-    builder->written += builder->piece.len;
-    buf_clear(&builder->piece);
-    return STATUS_OK;
-}
-
-static enum status put_bytes(struct sst_builder *builder, const void *data, size_t len, struct error *err) {
-    const uint8_t *from = data;
-    while (len > 0) {
-        size_t part = SST_CHECKSUM_PIECE_BYTES - builder->piece.len;
-        part = part < len ? part : len;
-        if (buf_append(&builder->piece, from, part) != STATUS_OK) {
-            return no_memory(builder, err);
-        }
-        from += part;
-        len -= part;
-        if (builder->piece.len == SST_CHECKSUM_PIECE_BYTES) {
-            enum status status = write_piece(builder, err);
-            if (status != STATUS_OK) {
-                return status;
-            }
-        }
-    }
-    return STATUS_OK;
-}
-
-static enum status put_block(struct sst_builder *builder, struct slice body, enum sst_block_kind kind,
-                             struct sst_handle *ret_handle, struct error *err) {
-    CHECK(body.len > 0);
-    if (body.len > UINT32_MAX) {
-        return error_set(err, STATUS_TOO_LARGE, "%s: a block of %zu bytes", builder->path, body.len);
-    }
-    struct sst_handle handle = {.offset = position(builder), .size = (uint32_t)body.len};
-    uint8_t trailer[SST_TRAILER_BYTES];
-    sst_trailer_encode(trailer, body, kind, builder->id, handle.offset);
-    enum status status = put_bytes(builder, body.data, body.len, err);
-    if (status == STATUS_OK) {
-        status = put_bytes(builder, trailer, sizeof trailer, err);
-    }
-    if (status == STATUS_OK) {
-        *ret_handle = handle;
-    }
+    uint8_t bytes[SST_HANDLE_BYTES];
+    sst_handle_encode(bytes, &handle);
+    struct entry entry = {.key = *separator, .value = slice_of(bytes, sizeof bytes), .kind = BATCH_PUT};
+    status = added(builder, block_builder_add(&builder->top, &entry), err);
+    block_builder_reset(&builder->index);
+    buf_clear(&builder->hashes);
+    builder->partition_data_bytes = 0;
+    builder->properties.partitions++;
     return status;
 }
-
-/* ---- Blocks -------------------------------------------------------------------------------------------------- */
 
 /* The index entry of the pending block: at or behind its last key, in front of `next` (NULL: nothing follows). */
 static enum status index_pending(struct sst_builder *builder, const struct entry_key *next, struct error *err) {
@@ -105,148 +112,246 @@ static enum status index_pending(struct sst_builder *builder, const struct entry
     }
     uint8_t handle[SST_HANDLE_BYTES];
     sst_handle_encode(handle, &builder->pending);
-    struct entry entry = {.key = builder->last, .value = slice_of(handle, sizeof handle), .kind = BATCH_PUT};
-    if (next != NULL && !slice_equal(next->user, builder->last.user)) {
-        /* One byte more than the two have in common, taken from the greater one. */
+    builder->pending.size = 0;
+    const struct entry_key *last = &builder->data.last;
+    struct entry entry = {.key = *last, .value = slice_of(handle, sizeof handle), .kind = BATCH_PUT};
+    if (next != NULL && !slice_equal(next->user, last->user)) {
+        /* One byte more than the two have in common, taken from the greater one. (If they are out of order, that
+         * shows when `next` is added; here it must only stay inside.) */
         size_t shared = 0;
-        while (shared < builder->last.user.len && builder->last.user.data[shared] == next->user.data[shared]) {
+        while (shared < last->user.len && shared + 1 < next->user.len &&
+               last->user.data[shared] == next->user.data[shared]) {
             shared++;
         }
         entry.key = (struct entry_key){slice_of(next->user.data, shared + 1), ENTRY_REVISION_NONE, ENTRY_ORDINAL_MAX};
     }
-    builder->pending.size = 0;
-    return block_builder_add(&builder->index, &entry) == STATUS_OK ? STATUS_OK : no_memory(builder, err);
-}
-
-static enum status end_data_block(struct sst_builder *builder, struct error *err) {
-    if (builder->data.entry_count == 0) {
-        return STATUS_OK;
+    enum status status = added(builder, block_builder_add(&builder->index, &entry), err);
+    if (status == STATUS_OK &&
+        (next == NULL || builder->partition_data_bytes >= builder->partition_bytes ||
+         block_builder_size(&builder->index) + filter_bytes(builder) >= PARTITION_BODY_BYTES_END)) {
+        status = end_partition(builder, &entry.key, err);
     }
-    struct slice body;
-    if (block_builder_finish(&builder->data, &body) != STATUS_OK) {
-        return no_memory(builder, err);
-    }
-    builder->properties.data_blocks++;
-    enum status status = put_block(builder, body, SST_BLOCK_DATA, &builder->pending, err);
-    block_builder_reset(&builder->data);
     return status;
 }
 
-static void count_entry(struct sst_properties *properties, const struct entry *entry) {
-    properties->entries++;
-    properties->deletes += entry->kind == BATCH_DELETE;
-    properties->key_bytes += entry->key.user.len;
-    properties->value_bytes += entry->value.len;
-    if (entry->key.revision < properties->revision_first) {
-        properties->revision_first = entry->key.revision;
+static enum status end_data_block(struct sst_builder *builder, struct error *err) {
+    struct block_builder *data = &builder->data;
+    struct slice body;
+    if (data->entry_count == 0) {
+        return STATUS_OK;
     }
-    if (entry->key.revision > properties->revision_last) {
-        properties->revision_last = entry->key.revision;
+    if (block_builder_finish(data, &body) != STATUS_OK ||
+        (builder->properties.bloom_bits > 0 &&
+         buf_append(&builder->hashes, data->hashes.data, data->hashes.len) != STATUS_OK)) {
+        return no_memory(builder, err);
     }
+    enum status status = sst__output_block(&builder->output, body, SST_BLOCK_DATA, true, &builder->pending, err);
+    builder->properties.data_blocks++;
+    builder->properties.raw_bytes += body.len;
+    builder->partition_data_bytes += builder->pending.size + SST_TRAILER_BYTES;
+    block_builder_reset(data);
+    return status;
 }
 
-/* ---- Public -------------------------------------------------------------------------------------------------- */
+/* ---- Building ------------------------------------------------------------------------------------------------ */
 
 enum status sst_builder_new(const struct sst_builder_options *options, struct sst_builder **ret_builder,
                             struct error *err) {
+    CHECK(options->block_bytes >= 1 && options->block_bytes <= BLOCK_BYTES_MAX);
+    CHECK(options->partition_bytes >= 1 && options->partition_bytes <= PARTITION_BYTES_MAX);
+    CHECK(options->bloom_bits <= FILTER_BITS_PER_KEY_MAX && options->compression < COMPRESSION_COUNT);
     struct alloc *alloc = options->env->alloc;
     struct sst_builder *builder = mem_alloc_zero(alloc, sizeof *builder);
     if (builder == NULL) {
         return error_set(err, STATUS_NO_MEMORY, "%s: no memory to build it", options->path);
     }
-    builder->env = options->env;
-    builder->id = options->id;
     builder->number = options->number;
     builder->block_bytes = options->block_bytes;
+    builder->partition_bytes = options->partition_bytes;
     builder->properties.revision_first = UINT64_MAX;
-    block_builder_init(&builder->data, alloc);
-    block_builder_init(&builder->index, alloc);
+    builder->properties.bloom_bits = options->bloom_bits;
+    builder->properties.compression = options->compression;
+    block_builder_init(&builder->data, alloc, BLOCK_INTERVAL, true);
+    block_builder_init(&builder->index, alloc, 1, false);
+    block_builder_init(&builder->top, alloc, 1, false);
+    block_builder_init(&builder->tombstones, alloc, BLOCK_INTERVAL, false);
+    buf_init(&builder->hashes, alloc, 0);
+    buf_init(&builder->partition, alloc, 0);
+    buf_init(&builder->tombstone_end, alloc, 0);
     buf_init(&builder->smallest, alloc, 0);
-    buf_init(&builder->piece, alloc, SST_CHECKSUM_PIECE_BYTES);
-    size_t path_size = strlen(options->path) + 1;
-    builder->path = mem_alloc(alloc, path_size);
-    enum status status = STATUS_NO_MEMORY;
-    if (builder->path == NULL || buf_reserve(&builder->piece, SST_HEADER_BYTES) != STATUS_OK) {
-        (void)error_set(err, status, "%s: no memory to build it", options->path);
-        goto out;
-    }
-    memcpy(builder->path, options->path, path_size);
-    status = env_open(builder->env, builder->path, ENV_OPEN_WRITE | ENV_OPEN_CREATE | ENV_OPEN_TRUNCATE, &builder->file,
-                      err);
-    if (status != STATUS_OK) {
-        goto out;
-    }
+    buf_init(&builder->smallest_start, alloc, 0);
     struct sst_header header = {.number = options->number, .id = options->id};
+    uint8_t bytes[SST_HEADER_BYTES];
     memcpy(header.cluster_id, options->cluster_id, SST_CLUSTER_ID_BYTES);
-    sst_header_encode(builder->piece.data, &header);
-    builder->piece.len = SST_HEADER_BYTES;
+    sst_header_encode(bytes, &header);
+    enum status status = sst__output_open(&builder->output, options, err);
+    if (status == STATUS_OK) {
+        builder->output.checksum = sst_file_checksum_add(0, sst_header_checksum(bytes));
+        status = sst__output_bytes(&builder->output, bytes, sizeof bytes, err);
+    }
+    if (status != STATUS_OK) {
+        sst_builder_free(builder);
+        return status;
+    }
     *ret_builder = builder;
     return STATUS_OK;
-out:
-    sst_builder_free(builder);
-    return status;
 }
 
-enum status sst_builder_add(struct sst_builder *builder, const struct entry *entry, struct error *err) {
-    CHECK(!builder->finished);
-    bool first = builder->properties.entries == 0;
-    if (!first && entry_key_compare(&builder->last, &entry->key) >= 0) {
-        return error_set(err, STATUS_CORRUPT, "%s: its entries come out of order", builder->path);
-    }
+static enum status add_entry(struct sst_builder *builder, const struct entry *entry, struct error *err) {
+    struct block_builder *data = &builder->data;
+    struct sst_properties *properties = &builder->properties;
     enum status status = index_pending(builder, &entry->key, err);
     if (status != STATUS_OK) {
         return status;
     }
-    if ((first && buf_append(&builder->smallest, entry->key.user.data, entry->key.user.len) != STATUS_OK) ||
-        block_builder_add(&builder->data, entry) != STATUS_OK) {
+    if (properties->entries == 0 &&
+        buf_append(&builder->smallest, entry->key.user.data, entry->key.user.len) != STATUS_OK) {
         return no_memory(builder, err);
     }
-    count_entry(&builder->properties, entry);
-    memcpy(builder->last_key, entry->key.user.data, entry->key.user.len);
-    builder->last = entry->key;
-    builder->last.user = slice_of(builder->last_key, entry->key.user.len);
-    return block_builder_size(&builder->data) >= builder->block_bytes ? end_data_block(builder, err) : STATUS_OK;
+    uint64_t last_revision = data->last.revision;
+    status = block_builder_add(data, entry);
+    if (status != STATUS_OK) {
+        return added(builder, status, err);
+    }
+    properties->entries++;
+    properties->deletes += entry->kind == BATCH_DELETE;
+    properties->key_bytes += entry->key.user.len;
+    properties->value_bytes += entry->value.len;
+    note_revision(properties, entry->key.revision);
+    if (data->repeats) {
+        properties->superseded++;
+        if (last_revision > properties->superseded_until) {
+            properties->superseded_until = last_revision;
+        }
+    }
+    return block_builder_size(data) >= builder->block_bytes ? end_data_block(builder, err) : STATUS_OK;
+}
+
+enum status sst_builder_add(struct sst_builder *builder, const struct entry *entry, struct error *err) {
+    CHECK(!builder->finished && !builder->failed);
+    enum status status = add_entry(builder, entry, err);
+    builder->failed = status != STATUS_OK;
+    return status;
+}
+
+static enum status add_tombstone(struct sst_builder *builder, const struct tombstone *tombstone, struct error *err) {
+    struct sst_properties *properties = &builder->properties;
+    struct block_builder *block = &builder->tombstones;
+    struct buf *end = &builder->tombstone_end;
+    bool first = properties->tombstones == 0;
+    bool same = !first && slice_equal(tombstone->start, block->last.user);
+    /* Another mark of the same fragment, or a fragment behind it. */
+    if (slice_compare(tombstone->start, tombstone->end) >= 0 ||
+        (same && !slice_equal(tombstone->end, buf_slice(end))) ||
+        (!same && !first && slice_compare(tombstone->start, buf_slice(end)) < 0)) {
+        return added(builder, STATUS_CORRUPT, err);
+    }
+    struct entry entry = {.key = {tombstone->start, tombstone->revision, tombstone->ordinal},
+                          .value = tombstone->end,
+                          .kind = BATCH_PUT};
+    enum status status = added(builder, block_builder_add(block, &entry), err);
+    if (status != STATUS_OK) {
+        return status;
+    }
+    if (block_builder_size(block) > SST_BLOCK_BYTES_MAX) {
+        return error_set(err, STATUS_TOO_LARGE, "%s: too many range deletes", builder->output.path);
+    }
+    if (!same) {
+        buf_clear(end);
+        status = buf_append(end, tombstone->end.data, tombstone->end.len);
+    }
+    if (first && status == STATUS_OK) {
+        status = buf_append(&builder->smallest_start, tombstone->start.data, tombstone->start.len);
+    }
+    properties->tombstones++;
+    note_revision(properties, tombstone->revision);
+    return status == STATUS_OK ? status : no_memory(builder, err);
+}
+
+enum status sst_builder_add_tombstone(struct sst_builder *builder, const struct tombstone *tombstone,
+                                      struct error *err) {
+    CHECK(!builder->finished && !builder->failed);
+    enum status status = add_tombstone(builder, tombstone, err);
+    builder->failed = status != STATUS_OK;
+    return status;
 }
 
 uint64_t sst_builder_size(const struct sst_builder *builder) {
-    return position(builder) + block_builder_size(&builder->data) + block_builder_size(&builder->index);
+    return sst__output_position(&builder->output) + block_builder_size(&builder->data) +
+           block_builder_size(&builder->index) + filter_bytes(builder) + block_builder_size(&builder->top) +
+           block_builder_size(&builder->tombstones);
 }
 
-/* Index, properties and footer. */
+/* ---- Finishing ----------------------------------------------------------------------------------------------- */
+
+/* The block of a builder, if it has any entries. */
+static enum status put_built(struct sst_builder *builder, struct block_builder *block, enum sst_block_kind kind,
+                             struct sst_handle *ret_handle, struct error *err) {
+    struct slice body;
+    if (block->entry_count == 0) {
+        *ret_handle = (struct sst_handle){0};
+        return STATUS_OK;
+    }
+    if (block_builder_finish(block, &body) != STATUS_OK) {
+        return no_memory(builder, err);
+    }
+    return sst__output_block(&builder->output, body, kind, false, ret_handle, err);
+}
+
+/* Smallest and largest over entries and range deletes. */
+static void set_range(struct sst_builder *builder) {
+    struct sst_properties *properties = &builder->properties;
+    struct slice start = buf_slice(&builder->smallest_start);
+    struct slice end = buf_slice(&builder->tombstone_end);
+    properties->smallest = buf_slice(&builder->smallest);
+    properties->largest = builder->data.last.user;
+    if (properties->tombstones == 0) {
+        return;
+    }
+    if (properties->entries == 0 || slice_compare(start, properties->smallest) < 0) {
+        properties->smallest = start;
+    }
+    if (properties->entries == 0 || slice_compare(end, properties->largest) > 0) {
+        properties->largest = end;
+        properties->largest_excluded = 1;
+    }
+}
+
+/* What follows the last data block. */
 static enum status put_tail(struct sst_builder *builder, struct error *err) {
     struct sst_footer footer;
-    struct slice body;
     struct buf properties;
-    buf_init(&properties, builder->env->alloc, 0);
-    enum status status = STATUS_NO_MEMORY;
-    builder->properties.smallest = buf_slice(&builder->smallest);
-    builder->properties.largest = builder->last.user;
-    if (block_builder_finish(&builder->index, &body) != STATUS_OK ||
-        sst_properties_encode(&properties, &builder->properties) != STATUS_OK) {
-        status = no_memory(builder, err);
-        goto out;
+    buf_init(&properties, builder->output.env->alloc, 0);
+    enum status status = put_built(builder, &builder->tombstones, SST_BLOCK_TOMBSTONES, &footer.tombstones, err);
+    if (status == STATUS_OK) {
+        status = put_built(builder, &builder->top, SST_BLOCK_TOP, &footer.top, err);
     }
-    status = put_block(builder, body, SST_BLOCK_INDEX, &footer.index, err);
     if (status != STATUS_OK) {
         goto out;
     }
-    status = put_block(builder, buf_slice(&properties), SST_BLOCK_PROPERTIES, &footer.properties, err);
+    if (sst_properties_encode(&properties, &builder->properties) != STATUS_OK) {
+        status = no_memory(builder, err);
+        goto out;
+    }
+    status = sst__output_block(&builder->output, buf_slice(&properties), SST_BLOCK_PROPERTIES, false,
+                               &footer.properties, err);
     if (status != STATUS_OK) {
         goto out;
     }
     uint8_t bytes[SST_FOOTER_BYTES];
-    sst_footer_encode(bytes, &footer, builder->id);
-    status = put_bytes(builder, bytes, sizeof bytes, err);
-    if (status == STATUS_OK && builder->piece.len > 0) {
-        status = write_piece(builder, err);
-    }
+    sst_footer_encode(bytes, &footer, builder->output.id);
+    builder->output.checksum = sst_file_checksum_add(builder->output.checksum, sst_footer_checksum(bytes));
+    status = sst__output_bytes(&builder->output, bytes, sizeof bytes, err);
 out:
     buf_deinit(&properties);
     return status;
 }
 
 enum status sst_builder_finish(struct sst_builder *builder, struct sst_meta *ret_meta, struct error *err) {
-    CHECK(!builder->finished && builder->properties.entries > 0);
+    const struct sst_properties *properties = &builder->properties;
+    CHECK(!builder->finished && !builder->failed);
+    CHECK(properties->entries > 0 || properties->tombstones > 0);
+    set_range(builder);
     enum status status = end_data_block(builder, err);
     if (status == STATUS_OK) {
         status = index_pending(builder, NULL, err);
@@ -254,29 +359,30 @@ enum status sst_builder_finish(struct sst_builder *builder, struct sst_meta *ret
     if (status == STATUS_OK) {
         status = put_tail(builder, err);
     }
-    if (status != STATUS_OK) {
-        return status;
-    }
-    status = env_fault_point(builder->env, FAULT_FLUSH_SYNC, err);
     if (status == STATUS_OK) {
-        status = env_sync(builder->file, err);
+        status = sst__output_end(&builder->output, err);
     }
+    builder->failed = status != STATUS_OK;
     if (status != STATUS_OK) {
-        error_prefix(err, "%s: sync", builder->path);
         return status;
     }
-    env_close(builder->file);
-    builder->file = NULL;
     builder->finished = true;
     *ret_meta = (struct sst_meta){.number = builder->number,
-                                  .id = builder->id,
-                                  .size_bytes = builder->written,
-                                  .entries = builder->properties.entries,
-                                  .checksum = builder->checksum,
-                                  .revision_first = builder->properties.revision_first,
-                                  .revision_last = builder->properties.revision_last,
-                                  .smallest = builder->properties.smallest,
-                                  .largest = builder->properties.largest};
+                                  .id = builder->output.id,
+                                  .size_bytes = builder->output.written,
+                                  .checksum = builder->output.checksum,
+                                  .entries = properties->entries,
+                                  .deletes = properties->deletes,
+                                  .tombstones = properties->tombstones,
+                                  .superseded = properties->superseded,
+                                  .superseded_until = properties->superseded_until,
+                                  .key_bytes = properties->key_bytes,
+                                  .value_bytes = properties->value_bytes,
+                                  .revision_first = properties->revision_first,
+                                  .revision_last = properties->revision_last,
+                                  .smallest = properties->smallest,
+                                  .largest = properties->largest,
+                                  .largest_excluded = properties->largest_excluded != 0};
     return STATUS_OK;
 }
 
@@ -284,18 +390,16 @@ void sst_builder_free(struct sst_builder *builder) {
     if (builder == NULL) {
         return;
     }
-    struct alloc *alloc = builder->env->alloc;
-    if (builder->file != NULL) {
-        env_close(builder->file);
-        /* What stays behind is named by no manifest and goes at the next start. */
-        struct error ignored;
-        enum status status = env_unlink(builder->env, builder->path, &ignored);
-        (void)status;
-    }
+    struct alloc *alloc = builder->data.body.alloc;
     block_builder_deinit(&builder->data);
     block_builder_deinit(&builder->index);
+    block_builder_deinit(&builder->top);
+    block_builder_deinit(&builder->tombstones);
+    buf_deinit(&builder->hashes);
+    buf_deinit(&builder->partition);
+    buf_deinit(&builder->tombstone_end);
     buf_deinit(&builder->smallest);
-    mem_free(alloc, builder->path);
-    buf_deinit(&builder->piece);
+    buf_deinit(&builder->smallest_start);
+    sst__output_abandon(&builder->output);
     mem_free(alloc, builder);
 }

@@ -64,6 +64,88 @@ enum status env_event_wait(struct env_event *event, uint64_t timeout_us) {
     return event_env(event)->ops->event_wait(event, timeout_us);
 }
 
+/* ---- Locks ------------------------------------------------------------------------------------------------------ */
+
+enum { MUTEX_FREE, MUTEX_HELD, MUTEX_SLEPT_ON };
+
+static inline void relax(void) {
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+/* Looks at the word until it is `wanted`, but not for long. */
+static bool spin_until(const struct env *env, const _Atomic uint32_t *word, uint32_t wanted) {
+    for (uint32_t i = 0; i < env->spin_max; i++) {
+        if (atomic_load_explicit(word, memory_order_relaxed) == wanted) {
+            return true;
+        }
+        relax();
+    }
+    return false;
+}
+
+void env__mutex_lock_slow(struct env_mutex *mutex) {
+    uint32_t expected = MUTEX_FREE;
+    if (spin_until(mutex->env, &mutex->state, MUTEX_FREE) &&
+        atomic_compare_exchange_strong_explicit(&mutex->state, &expected, MUTEX_HELD, memory_order_acquire,
+                                                memory_order_relaxed)) {
+        return;
+    }
+    /* Who has slept can't know whether others still do: he holds it as slept on. */
+    while (atomic_exchange_explicit(&mutex->state, MUTEX_SLEPT_ON, memory_order_acquire) != MUTEX_FREE) {
+        mutex->env->ops->word_wait(mutex->env, &mutex->state, MUTEX_SLEPT_ON, false);
+    }
+}
+
+void env__mutex_unlock_slow(struct env *env, const _Atomic uint32_t *state, uint32_t before) {
+    CHECK(before == MUTEX_SLEPT_ON); /* else nobody held it */
+    env->ops->word_wake(env, state);
+}
+
+enum { WAITER_IDLE, WAITER_SLEEPS, WAITER_WOKEN };
+
+void env_waiter_wait(struct env_waiter *waiter) {
+    struct env *env = waiter->env;
+    (void)spin_until(env, &waiter->state, WAITER_WOKEN);
+    uint32_t seen = WAITER_IDLE;
+    (void)atomic_compare_exchange_strong_explicit(&waiter->state, &seen, WAITER_SLEEPS, memory_order_relaxed,
+                                                  memory_order_relaxed);
+    CHECK(seen != WAITER_SLEEPS); /* one thread per waiter */
+    while (atomic_load_explicit(&waiter->state, memory_order_acquire) != WAITER_WOKEN) {
+        env->ops->word_wait(env, &waiter->state, WAITER_SLEEPS, true);
+    }
+    atomic_store_explicit(&waiter->state, WAITER_IDLE, memory_order_relaxed);
+}
+
+void env_waiter_wake(struct env_waiter *waiter) {
+    struct env *env = waiter->env;
+    uint32_t before = atomic_exchange_explicit(&waiter->state, WAITER_WOKEN, memory_order_release);
+    CHECK(before != WAITER_WOKEN);
+    if (before == WAITER_SLEEPS) {
+        env->ops->word_wake(env, &waiter->state);
+    }
+}
+
+/* ---- Large memory ----------------------------------------------------------------------------------------------- */
+
+void *env_huge_alloc(struct env *env, size_t size_bytes) {
+    if (size_bytes < ENV_HUGE_BYTES) {
+        return mem_alloc(env->alloc, size_bytes);
+    }
+    void *data = mem_alloc_aligned(env->alloc, ENV_HUGE_BYTES, size_bytes);
+    if (data != NULL && env->ops->advise_huge != NULL) {
+        env->ops->advise_huge(env, data, size_bytes);
+    }
+    return data;
+}
+
+void env_huge_free(struct env *env, void *data) { mem_free(env->alloc, data); }
+
+/* ---- Files ------------------------------------------------------------------------------------------------------ */
+
 enum status env_open(struct env *env, const char *path, unsigned flags, struct env_file **ret_file, struct error *err) {
     CHECK((flags & (ENV_OPEN_READ | ENV_OPEN_WRITE)) != 0);
     return env->ops->open(env, path, flags, ret_file, err);
@@ -80,6 +162,25 @@ const char *env_file_path(const struct env_file *file) { return file->path; }
 enum status env_pread(struct env_file *file, void *data, size_t len, uint64_t offset, size_t *ret_len,
                       struct error *err) {
     return file->env->ops->pread(file, data, len, offset, ret_len, err);
+}
+
+enum status env_pread_nowait(struct env_file *file, void *data, size_t len, uint64_t offset, struct error *err) {
+    return file->env->ops->pread_nowait(file, data, len, offset, err);
+}
+
+enum status env_pwrite_dsync(struct env_file *file, const void *data, size_t len, uint64_t offset, struct error *err) {
+    return file->env->ops->pwrite_dsync(file, data, len, offset, err);
+}
+
+enum status env_map(struct env_file *file, size_t len, void **ret_data, struct error *err) {
+    CHECK(len > 0);
+    return file->env->ops->map(file, len, ret_data, err);
+}
+
+void env_unmap(struct env_file *file, void *data, size_t len) {
+    if (data != NULL) {
+        file->env->ops->unmap(file, data, len);
+    }
 }
 
 enum status env_pwrite(struct env_file *file, const void *data, size_t len, uint64_t offset, struct error *err) {

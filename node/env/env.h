@@ -45,6 +45,7 @@ struct env {
     const struct env_ops *ops;
     struct alloc *alloc;      /* thread-safe */
     struct fault_set *faults; /* may be NULL */
+    uint32_t spin_max;        /* looks at a lock before its thread sleeps; 0 where waiting awake can't help */
 };
 
 /* ---- Time and randomness (any thread) ------------------------------------------------------------------------- */
@@ -165,6 +166,73 @@ void env_event_set(struct env_event *event);
 /* Blocks until set; STATUS_TIMEOUT after timeout_us (UINT64_MAX: for ever). */
 MUST_USE enum status env_event_wait(struct env_event *event, uint64_t timeout_us);
 
+/* ---- Locks: for what several threads share and atomics don't cover ----------------------------------------------- */
+
+/* Embedded; not recursive; not fair. Held for a few instructions: never across I/O, an allocation or a callback, since
+ * a thread that owns connections may be waiting. 0: free, 1: held, 2: held and somebody sleeps (U. Drepper, "Futexes
+ * are tricky"). Any thread, loops included. */
+struct env_mutex {
+    struct env *env;
+    _Atomic uint32_t state;
+};
+
+static inline void env_mutex_init(struct env_mutex *mutex, struct env *env) {
+    mutex->env = env;
+    atomic_init(&mutex->state, 0);
+}
+
+void env__mutex_lock_slow(struct env_mutex *mutex);
+void env__mutex_unlock_slow(struct env *env, const _Atomic uint32_t *state, uint32_t before);
+
+static inline void env_mutex_lock(struct env_mutex *mutex) {
+    uint32_t expected = 0;
+    if (__builtin_expect(!atomic_compare_exchange_strong_explicit(&mutex->state, &expected, 1, memory_order_acquire,
+                                                                  memory_order_relaxed),
+                         0)) {
+        env__mutex_lock_slow(mutex);
+    }
+}
+
+/* The mutex may be gone as soon as another thread could lock it: nothing of it is read afterwards. */
+static inline void env_mutex_unlock(struct env_mutex *mutex) {
+    struct env *env = mutex->env;
+    uint32_t before = atomic_exchange_explicit(&mutex->state, 0, memory_order_release);
+    if (__builtin_expect(before != 1, 0)) {
+        env__mutex_unlock_slow(env, &mutex->state, before);
+    }
+}
+
+/* One thread's sleep until another one wakes it: embedded in what queues for something, one per waiting thread.
+ *
+ *   init -> wait and wake, once each, in any order -> wait returned: may be waited for again
+ *
+ * What the waker wrote before env_waiter_wake is seen after env_waiter_wait. The waiter may be gone as soon as it was
+ * woken. */
+struct env_waiter {
+    struct env *env;
+    _Atomic uint32_t state; /* 0: not woken, 1: sleeps, 2: woken */
+};
+
+static inline void env_waiter_init(struct env_waiter *waiter, struct env *env) {
+    waiter->env = env;
+    atomic_init(&waiter->state, 0);
+}
+
+/* Blocks, after a short look whether the wake is there: never on a thread that runs a loop. */
+void env_waiter_wait(struct env_waiter *waiter);
+/* Any thread, loops included. */
+void env_waiter_wake(struct env_waiter *waiter);
+
+/* ---- Large memory (any thread) ----------------------------------------------------------------------------------- */
+
+enum { ENV_HUGE_BYTES = 2 * 1024 * 1024 };
+
+/* Memory of env->alloc for what is walked at random (memtables): from ENV_HUGE_BYTES on it starts at a multiple of
+ * ENV_HUGE_BYTES and the kernel is asked to back it with huge pages; less is plain memory. NULL: no memory. */
+void *env_huge_alloc(struct env *env, size_t size_bytes);
+/* NULL is accepted. */
+void env_huge_free(struct env *env, void *data);
+
 /* ---- Blocking files (workers and start-up only) --------------------------------------------------------------- */
 
 enum env_open_flags {
@@ -188,13 +256,30 @@ const char *env_file_path(const struct env_file *file);
 /* Reads up to len bytes; fewer only at the end of the file. Retries interrupted and partial reads. */
 MUST_USE enum status env_pread(struct env_file *file, void *data, size_t len, uint64_t offset, size_t *ret_len,
                                struct error *err);
+/* As env_pread, but only what needs no waiting: any thread, loops included. STATUS_OK: exactly len bytes, from memory.
+ * STATUS_PENDING: some of them aren't there (or lie beyond the end, or the file is direct, or kernel or file system
+ * can't say); ask with env_pread or env_io_submit. What was at data is then lost. */
+MUST_USE enum status env_pread_nowait(struct env_file *file, void *data, size_t len, uint64_t offset,
+                                      struct error *err);
 /* Writes all of it, continuing short writes; not durable before a sync. */
 MUST_USE enum status env_pwrite(struct env_file *file, const void *data, size_t len, uint64_t offset,
                                 struct error *err);
+/* As env_pwrite, and these bytes are durable on return, with what is needed to find them: one call. After a failure
+ * their fate is unknown: final. */
+MUST_USE enum status env_pwrite_dsync(struct env_file *file, const void *data, size_t len, uint64_t offset,
+                                      struct error *err);
 /* Data and what is needed to find it (fdatasync). After a failure the file's fate is unknown: never call it again. */
 MUST_USE enum status env_sync(struct env_file *file, struct error *err);
 MUST_USE enum status env_size(struct env_file *file, uint64_t *ret_size_bytes, struct error *err);
 MUST_USE enum status env_truncate(struct env_file *file, uint64_t size_bytes, struct error *err);
+/* Maps the first len bytes, shared, readable and writable, and loads them. A store is in the page cache at once: it
+ * survives the end of the process, but no power loss before env_sync of the file or the kernel's own writing back, page
+ * by page in any order. Page-aligned, so that it may be the source of direct writes to another file.
+ * The file is open for both, not direct, at least len bytes long (STATUS_INVALID), and every byte was written: a store
+ * into a hole on a full disk, or beyond a later truncation, ends the process. STATUS_NO_MEMORY, STATUS_IO. */
+MUST_USE enum status env_map(struct env_file *file, size_t len, void **ret_data, struct error *err);
+/* Before the file is closed. Nothing is synced. data NULL is accepted. */
+void env_unmap(struct env_file *file, void *data, size_t len);
 /* Names; none is durable before env_sync_dir of the directory that holds it. */
 MUST_USE enum status env_rename(struct env *env, const char *from, const char *to, struct error *err);
 MUST_USE enum status env_link(struct env *env, const char *from, const char *to, struct error *err);
@@ -381,15 +466,27 @@ struct env_ops {
     void (*event_free)(struct env_event *event);
     void (*event_set)(struct env_event *event);
     enum status (*event_wait)(struct env_event *event, uint64_t timeout_us);
+    /* Sleeps while *word is `expected`; may return early for no reason. may_block: the caller asserts that he isn't a
+     * loop's thread. */
+    void (*word_wait)(struct env *env, const _Atomic uint32_t *word, uint32_t expected, bool may_block);
+    /* Wakes one sleeper, if there is one. The word's memory may be somebody else's by now: only its address counts. */
+    void (*word_wake)(struct env *env, const _Atomic uint32_t *word);
+    /* Asks for huge pages; may be NULL. */
+    void (*advise_huge)(struct env *env, void *data, size_t size_bytes);
 
     enum status (*open)(struct env *env, const char *path, unsigned flags, struct env_file **ret, struct error *err);
     void (*close)(struct env_file *file);
     enum status (*pread)(struct env_file *file, void *data, size_t len, uint64_t offset, size_t *ret_len,
                          struct error *err);
+    enum status (*pread_nowait)(struct env_file *file, void *data, size_t len, uint64_t offset, struct error *err);
     enum status (*pwrite)(struct env_file *file, const void *data, size_t len, uint64_t offset, struct error *err);
+    enum status (*pwrite_dsync)(struct env_file *file, const void *data, size_t len, uint64_t offset,
+                                struct error *err);
     enum status (*sync)(struct env_file *file, struct error *err);
     enum status (*size)(struct env_file *file, uint64_t *ret_size_bytes, struct error *err);
     enum status (*truncate)(struct env_file *file, uint64_t size_bytes, struct error *err);
+    enum status (*map)(struct env_file *file, size_t len, void **ret_data, struct error *err);
+    void (*unmap)(struct env_file *file, void *data, size_t len);
     enum status (*rename)(struct env *env, const char *from, const char *to, struct error *err);
     enum status (*link)(struct env *env, const char *from, const char *to, struct error *err);
     enum status (*unlink)(struct env *env, const char *path, struct error *err);

@@ -45,6 +45,8 @@ static bool is_accounted_for(const struct consensus *consensus, const struct sim
 static bool changes_something(enum sim_trace_kind kind) {
     switch (kind) {
     case SIM_TRACE_WRITE:
+    case SIM_TRACE_WRITE_DSYNC:
+    case SIM_TRACE_MAP:
     case SIM_TRACE_SYNC:
     case SIM_TRACE_TRUNCATE:
     case SIM_TRACE_RENAME:

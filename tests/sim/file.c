@@ -24,10 +24,10 @@ uint64_t sim__disk_delay_us(struct sim_node *node, uint32_t usual_us_max) {
     return sim__draw_us(&node->disk_random, usual_us_max, options->slow_ppm, options->slow_us_max);
 }
 
-/* The caller waits for the disk. */
-static void take_time(struct sim_node *node, uint32_t usual_us_max) {
+void sim__disk_take_time(struct sim_node *node, uint32_t usual_us_max) {
     struct sim *sim = node->sim;
     sim__check_may_block(node);
+    sim__mappings_write_back(node);
     if (sim->current == NULL) {
         return;
     }
@@ -78,6 +78,7 @@ int sim__disk_write_faulty(struct sim_file *file, const void *data, size_t len, 
                            size_t *ret_len) {
     struct sim_node *node = file->node;
     int sys = sim__disk_error(node, node->options.disk.write_error_ppm);
+    sim__mappings_store(node, file->inode);
     uint64_t end_max = size_max(node, file->inode);
     size_t count = len;
     if (sys != 0) {
@@ -92,6 +93,7 @@ int sim__disk_write_faulty(struct sim_file *file, const void *data, size_t len, 
         count -= count % node->options.disk.sector_bytes;
     }
     sim__inode_write(file->inode, data, count, offset, durable && sys == 0);
+    sim__mappings_load(node, file->inode);
     node->sim->stats.file_bytes_written += count;
     *ret_len = count;
     return sys;
@@ -102,7 +104,9 @@ int sim__disk_sync_faulty(struct sim_file *file, uint64_t sequence) {
     node->sim->stats.file_syncs++;
     int sys = sim__disk_error(node, node->options.disk.sync_error_ppm);
     if (sys != 0) {
+        sim__mappings_store(node, file->inode);
         sim__inode_sync_failed(file->inode, &node->disk_random);
+        sim__mappings_load(node, file->inode);
     } else {
         sim__inode_sync(file->inode, sequence);
     }
@@ -246,10 +250,11 @@ enum status sim__pread(struct env_file *env_file, void *data, size_t len, uint64
     struct sim_node *node = file->node;
     CHECK((file->flags & ENV_OPEN_READ) != 0);
     sim__check_direct(file, data, len, offset);
-    take_time(node, node->options.disk.read_us_max);
+    sim__disk_take_time(node, node->options.disk.read_us_max);
     int sys = sim__disk_error(node, node->options.disk.read_error_ppm);
     size_t count = 0;
     if (sys == 0) {
+        sim__mappings_store(node, file->inode);
         count = sim__inode_read(file->inode, data, len, offset);
         node->sim->stats.file_bytes_read += count;
         *ret_len = count;
@@ -262,17 +267,31 @@ enum status sim__pwrite(struct env_file *env_file, const void *data, size_t len,
     struct sim_node *node = file->node;
     CHECK((file->flags & ENV_OPEN_WRITE) != 0);
     sim__check_direct(file, data, len, offset);
-    take_time(node, node->options.disk.write_us_max);
+    sim__disk_take_time(node, node->options.disk.write_us_max);
     size_t count = 0;
     int sys = sim__disk_write_faulty(file, data, len, offset, false, &count);
     return result(node, SIM_TRACE_WRITE, env_file->path, sys, count, err);
 }
 
+enum status sim__pwrite_dsync(struct env_file *env_file, const void *data, size_t len, uint64_t offset,
+                              struct error *err) {
+    struct sim_file *file = sim__file_of(env_file);
+    struct sim_node *node = file->node;
+    CHECK((file->flags & ENV_OPEN_WRITE) != 0);
+    sim__check_direct(file, data, len, offset);
+    sim__disk_take_time(node, node->options.disk.write_us_max + node->options.disk.sync_us_max);
+    size_t count = 0;
+    int sys = sim__disk_write_faulty(file, data, len, offset, true, &count);
+    node->sim->stats.file_syncs++;
+    return result(node, SIM_TRACE_WRITE_DSYNC, env_file->path, sys, count, err);
+}
+
 enum status sim__sync(struct env_file *env_file, struct error *err) {
     struct sim_file *file = sim__file_of(env_file);
     struct sim_node *node = file->node;
+    sim__mappings_store(node, file->inode);
     uint64_t sequence = sim__disk_sequence(node->disk);
-    take_time(node, node->options.disk.sync_us_max);
+    sim__disk_take_time(node, node->options.disk.sync_us_max);
     return result(node, SIM_TRACE_SYNC, env_file->path, sim__disk_sync_faulty(file, sequence), 0, err);
 }
 
@@ -288,13 +307,15 @@ enum status sim__truncate(struct env_file *env_file, uint64_t size_bytes, struct
     struct sim_file *file = sim__file_of(env_file);
     struct sim_node *node = file->node;
     CHECK((file->flags & ENV_OPEN_WRITE) != 0);
-    take_time(node, node->options.disk.write_us_max);
+    sim__disk_take_time(node, node->options.disk.write_us_max);
     int sys = sim__disk_error(node, node->options.disk.write_error_ppm);
     if (sys == 0 && size_bytes > size_max(node, file->inode)) {
         sys = ENOSPC;
     }
     if (sys == 0) {
+        sim__mappings_store(node, file->inode);
         sim__inode_truncate(file->inode, size_bytes);
+        sim__mappings_load(node, file->inode);
     }
     return result(node, SIM_TRACE_TRUNCATE, env_file->path, sys, size_bytes, err);
 }
@@ -329,7 +350,7 @@ enum status sim__mkdir(struct env *env, const char *path, struct error *err) {
 enum status sim__sync_dir(struct env *env, const char *path, struct error *err) {
     struct sim_node *node = sim__node_of(env);
     uint64_t sequence = sim__disk_sequence(node->disk);
-    take_time(node, node->options.disk.sync_us_max);
+    sim__disk_take_time(node, node->options.disk.sync_us_max);
     struct sim_inode *inode = sim__disk_find(node->disk, path);
     int sys = inode == NULL ? ENOENT : sim__inode_is_dir(inode) ? 0 : ENOTDIR;
     if (sys == 0) {

@@ -63,6 +63,7 @@ static int perform(struct sim_io *sim_io) {
         sys = sim__disk_write_faulty(file, io_data(io), io_left(io), io->offset + io->progress,
                                      io->kind == ENV_IO_WRITE_DSYNC, &count);
     } else {
+        sim__mappings_store(node, file->inode);
         sys = sim__disk_error(node, node->options.disk.read_error_ppm);
         count = sys != 0 ? 0 : sim__inode_read(file->inode, io_data(io), io_left(io), io->offset + io->progress);
         node->sim->stats.file_bytes_read += count;
@@ -105,6 +106,9 @@ static void io_start(struct sim_loop *loop, struct env_io *io) {
     sim_io->io = io;
     sim_io->node = node;
     sim_io->event.run = complete;
+    if (io->kind == ENV_IO_SYNC) {
+        sim__mappings_store(node, file->inode);
+    }
     sim_io->sequence = sim__disk_sequence(node->disk);
     if (io->kind != ENV_IO_SYNC) {
         sim__check_direct(file, io_data(io), io_left(io), io->offset + io->progress);

@@ -115,13 +115,19 @@ const struct env_ops sim__env_ops = {
     .event_free = sim__event_free,
     .event_set = sim__event_set,
     .event_wait = sim__event_wait,
+    .word_wait = sim__word_wait,
+    .word_wake = sim__word_wake,
     .open = sim__open,
     .close = sim__close,
     .pread = sim__pread,
+    .pread_nowait = sim__pread_nowait,
     .pwrite = sim__pwrite,
+    .pwrite_dsync = sim__pwrite_dsync,
     .sync = sim__sync,
     .size = sim__size,
     .truncate = sim__truncate,
+    .map = sim__map,
+    .unmap = sim__unmap,
     .rename = sim__rename,
     .link = sim__link,
     .unlink = sim__unlink,
@@ -142,6 +148,7 @@ void sim_disk_options_init(struct sim_disk_options *options) {
         .torn = true,
         .garbled = true,
         .scatter = true,
+        .nowait_pending_ppm = PPM / 2,
         .read_us_max = 100,
         .write_us_max = 50,
         .sync_us_max = 200,
@@ -172,6 +179,7 @@ static void node_reset(struct sim_node *node) {
     list_init(&node->fibers);
     list_init(&node->loops);
     list_init(&node->files);
+    list_init(&node->mappings);
     list_init(&node->ios);
     for (int i = 0; i < (int)ENV_WORK_CLASS_COUNT; i++) {
         list_init(&node->work_queue[i]);
@@ -251,6 +259,7 @@ void sim__node_crash(struct sim_node *node, enum sim_crash crash, int exit_code)
     node->state = crash == SIM_CRASH_POWER ? NODE_OFF : NODE_DOWN;
     drop_fibers(node);
     sim__ios_drop(node, crash);
+    sim__mappings_drop(node);
     sim__files_drop(node);
     sim__network_drop(node, crash);
     sim__loops_drop(node);
@@ -355,7 +364,9 @@ enum status sim_disk_corrupt(struct sim_node *node, const char *path, uint64_t o
         return STATUS_INVALID;
     }
     sim__note(node->sim, node, SIM_TRACE_CORRUPT, offset, len, path);
+    sim__mappings_store(node, inode);
     sim__inode_corrupt(inode, offset, len, &node->disk_random);
+    sim__mappings_load(node, inode);
     return STATUS_OK;
 }
 

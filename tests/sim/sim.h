@@ -46,6 +46,7 @@ enum { SIM_NODES_MAX = 64 };
     X(OPEN, "open")       /* of all file calls: errno, bytes or 0; text: path */                                       \
     X(READ, "read")                                                                                                    \
     X(WRITE, "write")                                                                                                  \
+    X(WRITE_DSYNC, "dsync")                                                                                            \
     X(SYNC, "sync")                                                                                                    \
     X(TRUNCATE, "truncate")                                                                                            \
     X(RENAME, "rename")      /* text: the new path */                                                                  \
@@ -54,6 +55,8 @@ enum { SIM_NODES_MAX = 64 };
     X(MKDIR, "mkdir")                                                                                                  \
     X(SYNC_DIR, "syncdir")                                                                                             \
     X(LOCK, "lock")                                                                                                    \
+    X(MAP, "map")                                                                                                      \
+    X(UNMAP, "unmap")                                                                                                  \
     X(IO_READ, "io.read") /* of all four: offset, len; text: path */                                                   \
     X(IO_WRITE, "io.write")                                                                                            \
     X(IO_WRITE_DSYNC, "io.dsync")                                                                                      \
@@ -191,7 +194,8 @@ struct sim_disk_options {
     uint32_t read_error_ppm; /* chance of EIO, per call */
     uint32_t write_error_ppm;
     uint32_t sync_error_ppm;
-    uint32_t read_us_max; /* usual latency: up to this */
+    uint32_t nowait_pending_ppm; /* chance that env_pread_nowait finds the bytes absent */
+    uint32_t read_us_max;        /* usual latency: up to this */
     uint32_t write_us_max;
     uint32_t sync_us_max; /* added to a write that syncs, too */
     uint32_t slow_ppm;    /* chance that a call takes up to slow_us_max instead */

@@ -107,6 +107,7 @@ struct sim_fiber {
     enum fiber_state state;
     bool is_loop;
     bool waits_for_disk;
+    const void *sleeps_on; /* a word of memory; NULL: none */
     void (*run)(void *argument);
     void *argument;
     uint64_t busy_until_us; /* the CPU time that its last slice took */
@@ -198,6 +199,7 @@ struct sim_node {
     struct list fibers;
     struct list loops;
     struct list files;
+    struct list mappings;
     struct list ios; /* started, not ended */
     struct list work_queue[ENV_WORK_CLASS_COUNT];
     unsigned work_running[ENV_WORK_CLASS_COUNT];
@@ -275,6 +277,8 @@ enum status sim__event_new(struct env *env, struct env_event **ret_event);
 void sim__event_free(struct env_event *event);
 void sim__event_set(struct env_event *event);
 enum status sim__event_wait(struct env_event *event, uint64_t timeout_us);
+void sim__word_wait(struct env *env, const _Atomic uint32_t *word, uint32_t expected, bool may_block);
+void sim__word_wake(struct env *env, const _Atomic uint32_t *word);
 
 /* ---- Files (file.c, io.c) --------------------------------------------------------------------------------------- */
 
@@ -290,6 +294,8 @@ struct sim_file {
 
 static inline struct sim_file *sim__file_of(struct env_file *file) { return (struct sim_file *)(void *)file; }
 
+/* The caller, who may block, waits for the disk. */
+void sim__disk_take_time(struct sim_node *node, uint32_t usual_us_max);
 /* How long a call takes on this disk. */
 uint64_t sim__disk_delay_us(struct sim_node *node, uint32_t usual_us_max);
 /* Draws an error: EIO or 0. */
@@ -320,6 +326,7 @@ void sim__close(struct env_file *file);
 enum status sim__pread(struct env_file *file, void *data, size_t len, uint64_t offset, size_t *ret_len,
                        struct error *err);
 enum status sim__pwrite(struct env_file *file, const void *data, size_t len, uint64_t offset, struct error *err);
+enum status sim__pwrite_dsync(struct env_file *file, const void *data, size_t len, uint64_t offset, struct error *err);
 enum status sim__sync(struct env_file *file, struct error *err);
 enum status sim__size(struct env_file *file, uint64_t *ret_size_bytes, struct error *err);
 enum status sim__truncate(struct env_file *file, uint64_t size_bytes, struct error *err);
@@ -333,6 +340,20 @@ enum status sim__list_dir(struct env *env, const char *path, enum status (*each)
 enum status sim__lock_file(struct env *env, const char *path, struct env_file **ret_file, struct error *err);
 enum status sim__disk_space(struct env *env, const char *path, uint64_t *ret_free_bytes, uint64_t *ret_total_bytes,
                             struct error *err);
+
+/* ---- Files through the page cache (page_cache.c) ---------------------------------------------------------------- */
+
+enum status sim__pread_nowait(struct env_file *file, void *data, size_t len, uint64_t offset, struct error *err);
+enum status sim__map(struct env_file *file, size_t len, void **ret_data, struct error *err);
+void sim__unmap(struct env_file *file, void *data, size_t len);
+/* What the node stored through mappings of this inode (NULL: of all) reaches the live image, unsynced. */
+void sim__mappings_store(struct sim_node *node, const struct sim_inode *inode);
+/* The live image changed otherwise: its mapping shows it. */
+void sim__mappings_load(struct sim_node *node, const struct sim_inode *inode);
+/* Maybe stores all, as the kernel does whenever it likes. */
+void sim__mappings_write_back(struct sim_node *node);
+/* The node crashes: its stores stay in the cache, its mappings go. */
+void sim__mappings_drop(struct sim_node *node);
 
 /* ---- Network (network.c, stream.c) ------------------------------------------------------------------------------ */
 

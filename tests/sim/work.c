@@ -1,5 +1,6 @@
 /*
- * What blocks besides files: worker jobs, sleeps, and events that outside threads wait for.
+ * What blocks besides files: worker jobs, sleeps, events that outside threads wait for, and words of memory, which
+ * locks are made of.
  *
  * A worker is a fiber that takes jobs of its class until none is left; a bounded number per class and node exists at
  * once, so the other jobs wait, in order of submission. The end of a job is posted to its loop.
@@ -119,4 +120,54 @@ enum status sim__event_wait(struct env_event *event, uint64_t timeout_us) {
     }
     event->set = false;
     return STATUS_OK;
+}
+
+/* ---- Words of memory -------------------------------------------------------------------------------------------- */
+
+struct word_wait {
+    const _Atomic uint32_t *word;
+    uint32_t expected;
+};
+
+static bool word_changed(void *context) {
+    const struct word_wait *wait = context;
+    return atomic_load_explicit(wait->word, memory_order_relaxed) != wait->expected;
+}
+
+/* A loop's fiber may sleep here, too, within its turn: as its thread would. */
+void sim__word_wait(struct env *env, const _Atomic uint32_t *word, uint32_t expected, bool may_block) {
+    struct sim_node *node = sim__node_of(env);
+    struct sim *sim = node->sim;
+    struct word_wait wait = {.word = word, .expected = expected};
+    if (may_block) {
+        sim__check_may_block(node);
+    }
+    if (word_changed(&wait)) {
+        return;
+    }
+    if (sim->current == NULL) {
+        sim__host_wait(sim, UINT64_MAX, word_changed, &wait);
+        return;
+    }
+    struct sim_fiber *fiber = sim->current;
+    fiber->sleeps_on = word;
+    sim__fiber_wait(sim);
+    fiber->sleeps_on = NULL;
+}
+
+/* Any of those that sleep on it: the kernel promises no order. */
+void sim__word_wake(struct env *env, const _Atomic uint32_t *word) {
+    struct sim_node *node = sim__node_of(env);
+    struct sim_fiber *chosen = NULL;
+    uint64_t count = 0;
+    LIST_FOREACH (link, &node->fibers) {
+        struct sim_fiber *fiber = LIST_ENTRY(link, struct sim_fiber, link);
+        if (fiber->sleeps_on == word && (count++ == 0 || random_chance(&node->sim->schedule, 1, count))) {
+            chosen = fiber;
+        }
+    }
+    if (chosen != NULL) {
+        chosen->sleeps_on = NULL;
+        sim__fiber_wake(chosen);
+    }
 }

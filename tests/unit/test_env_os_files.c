@@ -1,7 +1,7 @@
 /*
  * Blocking files of the production environment. Breaks if a short read or write isn't continued, if flags of open lose
- * their meaning, if an error names no file, if a listing isn't sorted, or if a lock of a dying process fails a start-up
- * (hazard 64).
+ * their meaning, if an error names no file, if a listing isn't sorted, if a lock of a dying process fails a start-up
+ * (hazard 64), if a read that mustn't wait waits or invents bytes, or if a mapping and its file differ.
  */
 #include "node/env/os/env_os.h"
 #include "tests/unit/support/support.h"
@@ -130,6 +130,91 @@ static void test_direct_file_with_an_unaligned_write_aborts(void **state) {
     test_dir_remove(dir);
 }
 
+/* ---- Through the page cache -------------------------------------------------------------------------------------- */
+
+static void test_nowait_read_answers_whole_or_not_at_all(void **state) {
+    (void)state;
+    struct env_file *file = must_open("a", NEW_FILE);
+    assert_int_equal(env_pwrite(file, "0123456789", 10, 0, &err), STATUS_OK);
+    char data[16] = "";
+    enum status status = env_pread_nowait(file, data, 4, 3, &err);
+    assert_true(status == STATUS_OK || status == STATUS_PENDING); /* not every file system can say */
+    if (status == STATUS_OK) {
+        assert_memory_equal(data, "3456", 4);
+    }
+    assert_int_equal(env_pread_nowait(file, data, 11, 0, &err), STATUS_PENDING);
+    assert_int_equal(env_pread_nowait(file, data, 1, 10, &err), STATUS_PENDING);
+    assert_int_equal(env_pread_nowait(file, data, 1, 1000000, &err), STATUS_PENDING);
+    env_close(file);
+    file = must_open("a", ENV_OPEN_WRITE);
+    assert_int_equal(env_pread_nowait(file, data, 4, 0, &err), STATUS_IO); /* not open for reading */
+    assert_non_null(strstr(err.message, test_path(dir, "a")));
+    env_close(file);
+    file = must_open("b", NEW_FILE | ENV_OPEN_DIRECT);
+    assert_int_equal(env_pread_nowait(file, data, 4, 0, &err), STATUS_PENDING);
+    env_close(file);
+}
+
+static void test_synced_write_is_written_whole(void **state) {
+    (void)state;
+    struct env_file *file = must_open("a", NEW_FILE);
+    assert_int_equal(env_pwrite_dsync(file, "0123456789", 10, 2, &err), STATUS_OK);
+    char data[16];
+    size_t len = 0;
+    assert_int_equal(env_pread(file, data, sizeof data, 0, &len, &err), STATUS_OK);
+    assert_int_equal(len, 12);
+    assert_memory_equal(data + 2, "0123456789", 10);
+    env_close(file);
+    file = must_open("a", ENV_OPEN_READ);
+    assert_int_equal(env_pwrite_dsync(file, "x", 1, 0, &err), STATUS_IO);
+    assert_non_null(strstr(err.message, "write"));
+    env_close(file);
+}
+
+static void test_mapping_and_file_are_the_same_bytes(void **state) {
+    (void)state;
+    struct env_file *file = must_open("a", NEW_FILE);
+    char page[ENV_BLOCK_BYTES];
+    memset(page, 'o', sizeof page);
+    assert_int_equal(env_pwrite(file, page, sizeof page, 0, &err), STATUS_OK);
+    void *data = NULL;
+    assert_int_equal(env_map(file, sizeof page + 1, &data, &err), STATUS_INVALID);
+    assert_null(data);
+    assert_int_equal(env_map(file, sizeof page, &data, &err), STATUS_OK);
+    assert_int_equal((uintptr_t)data % ENV_BLOCK_BYTES, 0);
+    memcpy((char *)data + 100, "stored", 6);
+    size_t len = 0;
+    assert_int_equal(env_pread(file, page, 8, 99, &len, &err), STATUS_OK);
+    assert_memory_equal(page, "ostoredo", 8);
+    assert_int_equal(env_pwrite(file, "written", 7, 200, &err), STATUS_OK);
+    assert_memory_equal((char *)data + 199, "owritteno", 9);
+    assert_int_equal(env_sync(file, &err), STATUS_OK);
+    env_unmap(file, data, sizeof page);
+    env_unmap(file, NULL, sizeof page);
+    env_close(file);
+    file = must_open("a", ENV_OPEN_READ);
+    assert_int_equal(env_pread(file, page, 6, 100, &len, &err), STATUS_OK);
+    assert_memory_equal(page, "stored", 6);
+    env_close(file);
+}
+
+static void test_huge_memory_is_aligned_counted_and_may_fail(void **state) {
+    (void)state;
+    uint64_t blocks = memory.live_blocks;
+    char *small = env_huge_alloc(env, 1000);
+    char *large = env_huge_alloc(env, 3 * (size_t)ENV_HUGE_BYTES + 5);
+    assert_true(small != NULL && large != NULL);
+    assert_int_equal((uintptr_t)large % ENV_HUGE_BYTES, 0);
+    assert_int_equal(memory.live_blocks, blocks + 2);
+    memset(large, 1, 3 * (size_t)ENV_HUGE_BYTES + 5);
+    env_huge_free(env, small);
+    env_huge_free(env, large);
+    env_huge_free(env, NULL);
+    assert_int_equal(memory.live_blocks, blocks);
+    test_alloc_fail(&memory, 1, false);
+    assert_null(env_huge_alloc(env, ENV_HUGE_BYTES));
+}
+
 /* ---- Names ------------------------------------------------------------------------------------------------------- */
 
 static enum status collect(void *context, const char *name) {
@@ -235,6 +320,10 @@ int main(void) {
         WITH_DIR(test_file_written_is_read_back_and_short_only_at_its_end),
         WITH_DIR(test_open_flags_mean_what_they_say),
         WITH_DIR(test_direct_file_reads_and_writes_blocks),
+        WITH_DIR(test_nowait_read_answers_whole_or_not_at_all),
+        WITH_DIR(test_synced_write_is_written_whole),
+        WITH_DIR(test_mapping_and_file_are_the_same_bytes),
+        WITH_DIR(test_huge_memory_is_aligned_counted_and_may_fail),
         WITH_DIR(test_list_dir_is_sorted_and_stops_when_told),
         WITH_DIR(test_rename_link_unlink_sync_dir),
         WITH_DIR(test_h64_lock_of_a_dying_holder_is_waited_for),

@@ -1,12 +1,13 @@
 /*
  * The production environment on several threads at once: two loops that talk over TCP and send each other messages,
  * with jobs of both classes, file operations by threads, and an outside thread that waits on an event. For TSan. Breaks
- * if something that belongs to one loop is touched by another thread, or if a loop is freed while a worker still wakes
- * it.
+ * if something that belongs to one loop is touched by another thread, if a loop is freed while a worker still wakes
+ * it, if two threads are inside one mutex, or if a wake is lost.
  */
 #include "node/env/os/env_os.h"
 #include "tests/unit/support/support.h"
 
+#include <pthread.h>
 #include <string.h>
 
 enum { ROUNDS = 300, JOBS = 200, LOOPS = 20 };
@@ -212,11 +213,136 @@ static int teardown(void **state) {
     return 0;
 }
 
+/* ---- Locks --------------------------------------------------------------------------------------------------------
+ */
+
+enum { LOCKERS = 4, LOCKS_EACH = 20000, HAND_OVERS = 3000 };
+
+static struct env_mutex mutex;
+static uint64_t guarded; /* plain: the mutex orders it */
+
+static void *lock_always(void *context) {
+    unsigned *sleepy = context;
+    for (unsigned i = 0; i < LOCKS_EACH; i++) {
+        env_mutex_lock(&mutex);
+        guarded++;
+        if (i % 1000 == *sleepy) {
+            env_sleep_us(env, 100); /* so that the others have to sleep, too */
+        }
+        env_mutex_unlock(&mutex);
+    }
+    return NULL;
+}
+
+static void test_mutex_lets_one_thread_in(void **state) {
+    (void)state;
+    pthread_t threads[LOCKERS];
+    unsigned sleepy[LOCKERS];
+    env_mutex_init(&mutex, env);
+    guarded = 0;
+    for (unsigned i = 0; i < LOCKERS; i++) {
+        sleepy[i] = i;
+        assert_int_equal(pthread_create(&threads[i], NULL, lock_always, &sleepy[i]), 0);
+    }
+    for (unsigned i = 0; i < LOCKERS; i++) {
+        assert_int_equal(pthread_join(threads[i], NULL), 0);
+    }
+    assert_int_equal(guarded, LOCKERS * LOCKS_EACH);
+    assert_int_equal(atomic_load(&mutex.state), 0);
+}
+
+/* A queue of writers as an engine has it: the first leads, wakes all that wait and who comes next. Waiters live on
+ * their threads' stacks, and are gone once woken. */
+struct queued {
+    struct env_waiter waiter;
+    struct list link;
+    uint64_t number; /* given by the leader */
+};
+
+static struct list queue;
+static bool is_led;
+static uint64_t numbers;
+
+static void lead(struct queued *self) {
+    for (;;) {
+        struct list taken;
+        list_init(&taken);
+        env_mutex_lock(&mutex);
+        list_splice_back(&taken, &queue);
+        is_led = !list_is_empty(&taken);
+        env_mutex_unlock(&mutex);
+        if (list_is_empty(&taken)) {
+            return;
+        }
+        struct list *link;
+        while ((link = list_pop_front(&taken)) != NULL) {
+            struct queued *other = LIST_ENTRY(link, struct queued, link);
+            other->number = ++numbers;
+            if (other != self) {
+                env_waiter_wake(&other->waiter);
+            }
+        }
+    }
+}
+
+static void *queue_always(void *context) {
+    (void)context;
+    uint64_t last = 0;
+    for (unsigned i = 0; i < HAND_OVERS; i++) {
+        struct queued self;
+        env_waiter_init(&self.waiter, env);
+        env_mutex_lock(&mutex);
+        list_push_back(&queue, &self.link);
+        bool leads = !is_led;
+        is_led = true;
+        env_mutex_unlock(&mutex);
+        if (leads) {
+            lead(&self);
+        } else {
+            env_waiter_wait(&self.waiter);
+        }
+        CHECK(self.number > last);
+        last = self.number;
+    }
+    return NULL;
+}
+
+static void test_waiters_are_woken_once_each_with_what_was_written_for_them(void **state) {
+    (void)state;
+    pthread_t threads[LOCKERS];
+    env_mutex_init(&mutex, env);
+    list_init(&queue);
+    numbers = 0;
+    is_led = false;
+    for (unsigned i = 0; i < LOCKERS; i++) {
+        assert_int_equal(pthread_create(&threads[i], NULL, queue_always, NULL), 0);
+    }
+    for (unsigned i = 0; i < LOCKERS; i++) {
+        assert_int_equal(pthread_join(threads[i], NULL), 0);
+    }
+    assert_int_equal(numbers, LOCKERS * HAND_OVERS);
+}
+
+static void test_waiter_woken_first_does_not_sleep(void **state) {
+    (void)state;
+    struct env_waiter waiter;
+    env_waiter_init(&waiter, env);
+    for (int i = 0; i < 3; i++) {
+        env_waiter_wake(&waiter);
+        env_waiter_wait(&waiter);
+    }
+    assert_int_equal(atomic_load(&waiter.state), 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_two_loops_talk_over_tcp, setup, teardown),
         cmocka_unit_test_setup_teardown(test_loop_is_freed_as_soon_as_its_last_job_ended, setup, teardown),
         cmocka_unit_test_setup_teardown(test_file_operations_by_threads, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_mutex_lets_one_thread_in, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_waiters_are_woken_once_each_with_what_was_written_for_them, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_waiter_woken_first_does_not_sleep, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/random.h>
 #include <time.h>
 #include <unistd.h>
@@ -76,6 +77,13 @@ static void work_submit(struct env *env, enum env_work_class work_class, struct 
     os_workers__submit(&os_env_of(env)->workers, work_class, work);
 }
 
+/* Advice: without huge pages the memory is as good, only slower. Whole huge pages within the memory, as it starts at
+ * one. */
+static void advise_huge(struct env *env, void *data, size_t size_bytes) {
+    (void)env;
+    (void)madvise(data, size_bytes / ENV_HUGE_BYTES * ENV_HUGE_BYTES, MADV_HUGEPAGE);
+}
+
 static void fill_ops(struct env_ops *ops) {
     *ops = (struct env_ops){
         .clock_us = clock_us,
@@ -97,6 +105,12 @@ static void fill_ops(struct env_ops *ops) {
         .event_free = os_event__free,
         .event_set = os_event__set,
         .event_wait = os_event__wait,
+        .word_wait = os_word__wait,
+        .word_wake = os_word__wake,
+        .advise_huge = advise_huge,
+        .pread_nowait = os_page_cache__pread_nowait,
+        .map = os_page_cache__map,
+        .unmap = os_page_cache__unmap,
         .io_submit = os_io__submit,
     };
     os_files__fill_ops(ops);
@@ -124,6 +138,7 @@ enum status env_os_new(const struct env_os_options *options, struct env **ret_en
     }
     fill_ops(&env->ops);
     env->base = (struct env){.ops = &env->ops, .alloc = alloc, .faults = options->faults};
+    env->base.spin_max = os_word__spin_max(cpu_count(&env->base));
     env->tcp.ops = &os_tcp__transport_ops;
     env->use_ring = options->use_ring;
     list_init(&env->ports);

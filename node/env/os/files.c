@@ -17,6 +17,7 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -147,14 +148,15 @@ static enum status files_pread(struct env_file *base, void *data, size_t len, ui
     return STATUS_OK;
 }
 
-static enum status files_pwrite(struct env_file *base, const void *data, size_t len, uint64_t offset,
-                                struct error *err) {
-    os_loop__check_may_block("env_pwrite");
+/* Each system call of a synced write syncs what it wrote. */
+static enum status write_all(struct env_file *base, const void *data, size_t len, uint64_t offset, int rwf_flags,
+                             struct error *err) {
     struct os_file *file = os_file_of(base);
     os_file__check_aligned(file, data, len, offset);
     size_t done = 0;
     while (done < len) {
-        ssize_t put = pwrite(file->fd, (const uint8_t *)data + done, chunk_of(len - done), (off_t)(offset + done));
+        struct iovec part = {.iov_base = (uint8_t *)data + done, .iov_len = chunk_of(len - done)};
+        ssize_t put = pwritev2(file->fd, &part, 1, (off_t)(offset + done), rwf_flags);
         int sys = put < 0 ? errno : put == 0 ? EIO : 0;
         if (sys != 0 && sys != EINTR) {
             return error_set_sys(err, sys, "write %s at %" PRIu64, base->path, offset + done);
@@ -162,6 +164,18 @@ static enum status files_pwrite(struct env_file *base, const void *data, size_t 
         done += put > 0 ? (size_t)put : 0;
     }
     return STATUS_OK;
+}
+
+static enum status files_pwrite(struct env_file *base, const void *data, size_t len, uint64_t offset,
+                                struct error *err) {
+    os_loop__check_may_block("env_pwrite");
+    return write_all(base, data, len, offset, 0, err);
+}
+
+static enum status files_pwrite_dsync(struct env_file *base, const void *data, size_t len, uint64_t offset,
+                                      struct error *err) {
+    os_loop__check_may_block("env_pwrite_dsync");
+    return write_all(base, data, len, offset, RWF_DSYNC, err);
 }
 
 static enum status files_sync(struct env_file *base, struct error *err) {
@@ -347,6 +361,7 @@ void os_files__fill_ops(struct env_ops *ops) {
     ops->close = files_close;
     ops->pread = files_pread;
     ops->pwrite = files_pwrite;
+    ops->pwrite_dsync = files_pwrite_dsync;
     ops->sync = files_sync;
     ops->size = files_size;
     ops->truncate = files_truncate;

@@ -146,8 +146,9 @@ void os_io__finish(struct env_io *io, int sys);
 struct os_file {
     struct env_file base;
     int fd;
-    bool is_direct;    /* O_DIRECT took hold */
-    bool wants_direct; /* so everything must be aligned */
+    bool is_direct;              /* O_DIRECT took hold */
+    bool wants_direct;           /* so everything must be aligned */
+    _Atomic bool refuses_nowait; /* env_pread_nowait needn't ask any more */
 };
 
 static inline struct os_file *os_file_of(struct env_file *file) { return (struct os_file *)(void *)file; }
@@ -162,6 +163,20 @@ enum os_read_answer { OS_READ_MORE, OS_READ_END, OS_READ_ERROR };
 enum os_read_answer os_file__after_short_read(const struct os_file *file, size_t got, uint64_t end_offset,
                                               int *ret_sys);
 void os_files__fill_ops(struct env_ops *ops);
+
+/* ---- Files through the page cache (page_cache.c) --------------------------------------------------------------- */
+
+enum status os_page_cache__pread_nowait(struct env_file *file, void *data, size_t len, uint64_t offset,
+                                        struct error *err);
+enum status os_page_cache__map(struct env_file *file, size_t len, void **ret_data, struct error *err);
+void os_page_cache__unmap(struct env_file *file, void *data, size_t len);
+
+/* ---- Sleeping on a word, huge pages (word.c) ------------------------------------------------------------------- */
+
+void os_word__wait(struct env *env, const _Atomic uint32_t *word, uint32_t expected, bool may_block);
+void os_word__wake(struct env *env, const _Atomic uint32_t *word);
+/* How often a thread looks at a word before it sleeps. */
+uint32_t os_word__spin_max(unsigned cpu_count);
 
 /* ---- Events (event.c) ----------------------------------------------------------------------------------------- */
 
