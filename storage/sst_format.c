@@ -11,12 +11,13 @@ static const char footer_magic[8] = {'H', 'F', 'S', 'S', 'T', 'E', 'N', 'D'};
 
 /* ---- Header -------------------------------------------------------------------------------------------------- */
 
-/* magic 8, version u32, flags u32, number u64, id u64, cluster id 16, zero 8, checksum u64 */
+/* magic 8, version u32, kind u32, number u64, id u64, cluster id 16, zero 8, checksum u64 */
 
 void sst_header_encode(uint8_t out[SST_HEADER_BYTES], const struct sst_header *header) {
     memset(out, 0, SST_HEADER_BYTES);
     memcpy(out, header_magic, sizeof header_magic);
     put_u32(out + 8, SST_VERSION);
+    put_u32(out + 12, header->kind);
     put_u64(out + 16, header->number);
     put_u64(out + 24, header->id);
     memcpy(out + 32, header->cluster_id, SST_CLUSTER_ID_BYTES);
@@ -27,12 +28,13 @@ enum status sst_header_decode(const uint8_t in[SST_HEADER_BYTES], struct sst_hea
     if (memcmp(in, header_magic, sizeof header_magic) != 0) {
         return STATUS_CORRUPT;
     }
-    if (get_u32(in + 8) != SST_VERSION || get_u32(in + 12) != 0) {
+    if (get_u32(in + 8) != SST_VERSION || get_u32(in + 12) > SST_FILE_VALUES) {
         return STATUS_UNSUPPORTED;
     }
     if (get_u64(in + 56) != checksum64(in, 56, 0) || get_u64(in + 48) != 0) {
         return STATUS_CORRUPT;
     }
+    ret_header->kind = (enum sst_file_kind)get_u32(in + 12);
     ret_header->number = get_u64(in + 16);
     ret_header->id = get_u64(in + 24);
     memcpy(ret_header->cluster_id, in + 32, SST_CLUSTER_ID_BYTES);

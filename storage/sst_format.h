@@ -24,8 +24,11 @@ enum sst_block_kind {
     SST_BLOCK_PARTITION = 2,
     SST_BLOCK_PROPERTIES = 3,
     SST_BLOCK_TOMBSTONES = 4,
-    SST_BLOCK_TOP = 5
+    SST_BLOCK_TOP = 5,
+    SST_BLOCK_VALUE = 6 /* in value files (value_file.h), and nothing but properties besides */
 };
+
+enum sst_file_kind { SST_FILE_TABLE = 0, SST_FILE_VALUES = 1 };
 
 /* Where a block's body stands; its trailer follows. Size 0: there is no such block. */
 struct sst_handle {
@@ -34,6 +37,7 @@ struct sst_handle {
 };
 
 struct sst_header {
+    enum sst_file_kind kind;
     uint64_t number;
     uint64_t id;
     uint8_t cluster_id[SST_CLUSTER_ID_BYTES];
