@@ -33,6 +33,7 @@ static inline uint64_t get_revision(const uint8_t *in, unsigned len) {
 
 static __attribute__((noinline)) bool decode_long(const struct block_cursor *cursor, uint32_t offset,
                                                   struct head *head) {
+    *head = (struct head){0};
     uint8_t control = cursor->body[offset];
     unsigned revision_len = control & BLOCK_REVISION_LEN_MASK;
     bool has_ordinal = (control & BLOCK_HAS_ORDINAL) != 0;
@@ -68,7 +69,10 @@ static inline bool decode(const struct block_cursor *cursor, uint32_t offset, st
     uint32_t start = get_u32(in); /* control and, nearly always, the three lengths */
     unsigned revision_len = start & BLOCK_REVISION_LEN_MASK;
     if ((start & (0x80808000u | BLOCK_HAS_ORDINAL)) != 0 || revision_len - 1 > 7) {
-        return decode_long(cursor, offset, head);
+        struct head decoded; /* the caller's stays in registers */
+        bool good = decode_long(cursor, offset, &decoded);
+        *head = decoded;
+        return good;
     }
     head->shared = start >> 8 & 0x7f;
     head->suffix_len = start >> 16 & 0x7f;
@@ -98,7 +102,7 @@ static inline void copy_target(uint8_t *to, const uint8_t *from, size_t len) {
         uint64_t end = get_u64(from + len - sizeof end);
         put_u64(to, begin);
         put_u64(to + len - sizeof end, end);
-    } else {
+    } else if (len > 0) {
         memmove(to, from, len);
     }
 }
@@ -183,70 +187,89 @@ enum status block_cursor_next(struct block_cursor *cursor) {
 
 /* ---- Searching ----------------------------------------------------------------------------------------------- */
 
-/* Where an entry stands relative to the target. */
+/* What a search came upon. */
 struct sighting {
     struct head head;
     uint32_t offset;
-    size_t match; /* bytes of the target that its key begins with; of the last one in front if that is what is there */
-    bool same_user;
+    bool same_user; /* its user key is the target's; without a find: that of the last entry in front */
 };
 
-/* Order of the entry and the target: the bytes before head.shared (0 at a restart) are the target's. */
-static inline int sight(const struct block_cursor *cursor, const struct entry_key *target, struct sighting *seen) {
-    const struct head *head = &seen->head;
+/* Bytes that both begin with; 8 more can be read behind each. */
+static inline size_t shared_of_padded(struct slice a, struct slice b) {
+    size_t limit = a.len < b.len ? a.len : b.len;
+    for (size_t at = 0; at < limit; at += sizeof(uint64_t)) {
+        uint64_t differing = get_u64(a.data + at) ^ get_u64(b.data + at);
+        if (differing != 0) {
+            at += (size_t)__builtin_ctzll(differing) / 8;
+            return at < limit ? at : limit;
+        }
+    }
+    return limit;
+}
+
+/* Order of an entry and the target, whose first head->shared bytes the entry has. ret_match: how many in all. */
+static inline int sight(const struct block_cursor *cursor, const struct entry_key *target, const struct head *head,
+                        size_t *ret_match, bool *ret_same_user) {
     struct slice suffix = slice_of(cursor->body + head->suffix_at, head->suffix_len);
     struct slice rest = slice_of(target->user.data + head->shared, target->user.len - head->shared);
-    size_t more = block__shared(suffix.data, suffix.len, rest.data, rest.len);
+    size_t more = shared_of_padded(suffix, rest);
     int order = block__order(suffix, rest, more);
-    seen->match = head->shared + more;
-    seen->same_user = order == 0;
+    *ret_match = head->shared + more;
+    *ret_same_user = order == 0;
     return order != 0 ? order : entry_compare_age(head->revision, head->ordinal, target->revision, target->ordinal);
 }
 
-/* Looks for the first entry at or behind the target in one interval. STATUS_NOT_FOUND: all of it is in front (`seen` is
- * about the last one). */
+/* Looks for the first entry at or behind the target in one interval. STATUS_NOT_FOUND: all of it is in front. */
 static enum status search_interval(const struct block_cursor *cursor, uint32_t restart, const struct entry_key *target,
                                    struct sighting *seen) {
-    struct head *head = &seen->head;
     bool is_last = restart + 1 == cursor->restart_count;
     uint32_t end = is_last ? cursor->entries_len : restart_offset(cursor, restart + 1);
     uint32_t offset = restart_offset(cursor, restart);
-    if (offset >= end || end > cursor->entries_len || !decode(cursor, offset, head) || head->shared != 0) {
+    struct head head;
+    size_t match;
+    bool same_user;
+    if (offset >= end || end > cursor->entries_len || !decode(cursor, offset, &head) || head.shared != 0) {
         return STATUS_CORRUPT;
     }
-    seen->offset = offset;
-    if (sight(cursor, target, seen) >= 0) {
-        return STATUS_OK;
-    }
-    for (;;) {
-        uint32_t len = head->shared + head->suffix_len;
-        offset = head->next;
+    int order = sight(cursor, target, &head, &match, &same_user);
+    while (order < 0) {
+        uint32_t len = head.shared + head.suffix_len;
+        offset = head.next;
         if (offset >= end) {
+            seen->same_user = same_user;
             return offset == end ? STATUS_NOT_FOUND : STATUS_CORRUPT;
         }
-        if (!decode(cursor, offset, head) || head->shared > len) {
+        if (!decode(cursor, offset, &head) || head.shared > len) {
             return STATUS_CORRUPT;
         }
-        seen->offset = offset;
-        if (head->shared > seen->match) {
-            continue; /* has the byte that put the one before it in front of the target */
-        }
-        if (head->shared < seen->match) {
-            seen->same_user = false; /* greater than the one before it in a byte that that one has from the target */
-            return STATUS_OK;
-        }
-        if (sight(cursor, target, seen) >= 0) {
-            return STATUS_OK;
-        }
+        if (head.shared == match) {
+            order = sight(cursor, target, &head, &match, &same_user);
+        } else if (head.shared < match) {
+            /* Greater than the one before it in a byte that that one has from the target. */
+            order = 1;
+            same_user = false;
+        } /* Else it has the byte that put the one before it in front of the target. */
     }
+    *seen = (struct sighting){.head = head, .offset = offset, .same_user = same_user};
+    return STATUS_OK;
 }
 
-/* Makes current what search_interval found: what it shares it shares with the target, too. */
-static void settle(struct block_cursor *cursor, const struct entry_key *target, const struct sighting *seen) {
+/* The target of a search in the cursor's own memory: with room to read behind it, and where what it has in common with
+ * the entry that is found will be needed. */
+static struct entry_key hold_target(struct block_cursor *cursor, const struct entry_key *target) {
+    struct entry_key held = *target;
+    CHECK(target->user.len <= BLOCK_TARGET_BYTES_MAX);
+    copy_target(cursor->key, target->user.data, target->user.len);
+    put_u64(cursor->key + target->user.len, 0);
+    held.user.data = cursor->key;
+    return held;
+}
+
+/* Makes current what search_interval found, after hold_target: what its key shares it shares with the target, too. */
+static void settle(struct block_cursor *cursor, const struct sighting *seen) {
     const struct head *head = &seen->head;
     const uint8_t *key = cursor->body + head->suffix_at;
     if (head->shared > 0) {
-        copy_target(cursor->key, target->user.data, head->shared);
         copy_key(cursor->key + head->shared, key, head->suffix_len);
         key = cursor->key;
     }
@@ -278,17 +301,18 @@ static enum status find_restart(const struct block_cursor *cursor, const struct 
 }
 
 enum status block_cursor_seek(struct block_cursor *cursor, const struct entry_key *target) {
+    struct entry_key held = hold_target(cursor, target);
     struct sighting seen;
     uint32_t restart;
-    enum status status = find_restart(cursor, target, &restart);
+    enum status status = find_restart(cursor, &held, &restart);
     if (status != STATUS_OK) {
         return status;
     }
     do {
-        status = search_interval(cursor, restart, target, &seen);
+        status = search_interval(cursor, restart, &held, &seen);
     } while (status == STATUS_NOT_FOUND && ++restart < cursor->restart_count);
     if (status == STATUS_OK) {
-        settle(cursor, target, &seen);
+        settle(cursor, &seen);
     }
     return status;
 }
@@ -313,9 +337,10 @@ enum status block_cursor_find(struct block_cursor *cursor, struct slice user, ui
             return STATUS_NOT_FOUND;
         }
     }
+    struct entry_key held = hold_target(cursor, &target);
     bool by_bucket = restart != BLOCK_BUCKET_COLLISION;
     if (!by_bucket) {
-        status = find_restart(cursor, &target, &restart);
+        status = find_restart(cursor, &held, &restart);
     } else if (restart >= cursor->restart_count) {
         status = STATUS_CORRUPT;
     }
@@ -325,13 +350,13 @@ enum status block_cursor_find(struct block_cursor *cursor, struct slice user, ui
     /* A bucket names the interval where the key begins: there is more of it in the next one only if this one ends with
      * versions that are too new. */
     do {
-        status = search_interval(cursor, restart, &target, &seen);
+        status = search_interval(cursor, restart, &held, &seen);
     } while (status == STATUS_NOT_FOUND && ++restart < cursor->restart_count && (seen.same_user || !by_bucket));
     if (status == STATUS_OK && !seen.same_user) {
         return STATUS_NOT_FOUND;
     }
     if (status == STATUS_OK) {
-        settle(cursor, &target, &seen);
+        settle(cursor, &seen);
     }
     return status;
 }

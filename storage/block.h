@@ -4,10 +4,10 @@
  *
  *   body = entry... | restart offset u32... | bucket u8... | tail 12
  *
- * FORMAT.md says every byte. An entry takes a prefix of its key from the entry in front of it; every 16th (or as many
- * as the builder was told) is a restart and has its key in full, so that a search can halve its way to a restart and go
- * on from there. A bucket says in which restart interval the newest version of the keys with this hash stands: most
- * lookups then look at one interval, and most of keys that aren't there at no entry at all.
+ * FORMAT.md says every byte. An entry takes a prefix of its key from the entry in front of it; a restart, one entry of
+ * every 16 at least, has its key in full, so that a search can halve its way to a restart and go on from there. A
+ * bucket says in which restart interval the newest version of the keys with this hash stands: most lookups then look at
+ * one interval, and most of keys that aren't there at no entry at all.
  *
  * The form serves for data blocks (with buckets), for index blocks (key = separator, value = handle; every entry a
  * restart, no buckets) and for blocks of range deletes (key = start, value = end). In the latter two all entries are
@@ -65,6 +65,8 @@ void block_builder_reset(struct block_builder *builder);
 
 /* ---- Cursor -------------------------------------------------------------------------------------------------- */
 
+enum { BLOCK_TARGET_BYTES_MAX = LIMIT_KEY_BYTES + 1 };
+
 /* An entry of the interval that a backward walk is in. */
 struct block_item {
     uint64_t revision;
@@ -96,7 +98,7 @@ struct block_cursor {
 /* Borrows the body. STATUS_CORRUPT if its tail or its restarts are impossible. No entry is current yet. */
 MUST_USE enum status block_cursor_open(struct block_cursor *cursor, struct slice body);
 /* The first at or behind the target; STATUS_NOT_FOUND: all are in front of it. The target's key may be the cursor's
- * own. */
+ * own; it has at most BLOCK_TARGET_BYTES_MAX bytes (CHECK), one more than keys in blocks: the first key behind one. */
 MUST_USE enum status block_cursor_seek(struct block_cursor *cursor, const struct entry_key *target);
 /* The last in front of the target, never at it; STATUS_NOT_FOUND: there is none. */
 MUST_USE enum status block_cursor_seek_before(struct block_cursor *cursor, const struct entry_key *target);

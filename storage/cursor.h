@@ -1,10 +1,21 @@
 /*
- * A position in a sorted source of entries: memtable, a run of SSTs, or several of them merged. What reads, merges and
- * flushes walk over.
+ * A position in a sorted source of entries: a memtable, a run of tables, or several sources merged. What reads,
+ * compactions and flushes walk over.
  *
- * Legal order: cursor_seek, then cursor_next as often as it says STATUS_OK. `entry` is valid after STATUS_OK and
- * borrowed until the next call. Any status but STATUS_OK and STATUS_NOT_FOUND (the end) is final until the next seek. A
- * cursor belongs to the thread that uses it; over SSTs that thread may block.
+ *   nowhere --seek, seek_before, first, last--> at an entry <--next, prev--> at an entry
+ *      ^-------- STATUS_NOT_FOUND (ran off that end), or an error ---------------'
+ *
+ * STATUS_OK: `entry` is valid, borrowed until the next call, and both next and prev are legal, whatever the direction
+ * before (hazard 34). STATUS_NOT_FOUND: there is no entry that way; the cursor is nowhere, and only the four that need
+ * no position are legal.
+ *
+ * STATUS_PENDING (only over tables with an asynchronous fetch, fetch.h): blocks are missing. When the fetch is ready
+ * the same function is called again with the same arguments, and nothing else in between. The cursor has kept how far
+ * it came. A merging cursor asks all its sources before it says STATUS_PENDING, so that their reads run side by side.
+ *
+ * STATUS_CORRUPT, STATUS_IO, STATUS_NO_MEMORY: the cursor is nowhere.
+ *
+ * A cursor belongs to the thread that uses it; over tables with a blocking fetch that thread may block.
  */
 #ifndef HOLDFAST_STORAGE_CURSOR_H
 #define HOLDFAST_STORAGE_CURSOR_H
@@ -17,7 +28,11 @@ struct memtable;
 
 struct cursor_ops {
     enum status (*seek)(struct cursor *cursor, const struct entry_key *target, struct error *err);
+    enum status (*seek_before)(struct cursor *cursor, const struct entry_key *target, struct error *err);
+    enum status (*first)(struct cursor *cursor, struct error *err);
+    enum status (*last)(struct cursor *cursor, struct error *err);
     enum status (*next)(struct cursor *cursor, struct error *err);
+    enum status (*prev)(struct cursor *cursor, struct error *err);
     void (*free)(struct cursor *cursor);
 };
 
@@ -28,18 +43,38 @@ struct cursor {
     struct entry entry;
 };
 
-/* The first entry at or behind the target. An empty user key: the very first. STATUS_NOT_FOUND at the end,
- * STATUS_CORRUPT, STATUS_IO, STATUS_NO_MEMORY. */
-static inline enum status cursor_seek(struct cursor *cursor, const struct entry_key *target, struct error *err) {
+/* The first entry at or behind the target. The target's key may be the cursor's own (entry.key.user) for a call that
+ * isn't answered with STATUS_PENDING; where that can happen it must lie elsewhere. */
+MUST_USE static inline enum status cursor_seek(struct cursor *cursor, const struct entry_key *target,
+                                               struct error *err) {
     return cursor->ops->seek(cursor, target, err);
 }
 
+/* The last entry in front of the target, never at it. */
+MUST_USE static inline enum status cursor_seek_before(struct cursor *cursor, const struct entry_key *target,
+                                                      struct error *err) {
+    return cursor->ops->seek_before(cursor, target, err);
+}
+
+MUST_USE static inline enum status cursor_first(struct cursor *cursor, struct error *err) {
+    return cursor->ops->first(cursor, err);
+}
+
+MUST_USE static inline enum status cursor_last(struct cursor *cursor, struct error *err) {
+    return cursor->ops->last(cursor, err);
+}
+
 /* The one behind the current entry. */
-static inline enum status cursor_next(struct cursor *cursor, struct error *err) {
+MUST_USE static inline enum status cursor_next(struct cursor *cursor, struct error *err) {
     return cursor->ops->next(cursor, err);
 }
 
-/* NULL is accepted. */
+/* The one in front of the current entry. */
+MUST_USE static inline enum status cursor_prev(struct cursor *cursor, struct error *err) {
+    return cursor->ops->prev(cursor, err);
+}
+
+/* NULL is accepted. Nothing may be under way for it (fetch_is_busy). */
 static inline void cursor_free(struct cursor *cursor) {
     if (cursor != NULL) {
         cursor->ops->free(cursor);

@@ -1,58 +1,136 @@
 /*
- * Flushing: the oldest full memtable becomes a table of level 0.
+ * Flushing: the oldest full memtable becomes a table of level 0, entries and range deletes.
  *
- * The worker reads the memtable through a cursor, so nothing is copied twice; the memtable stays alive because the
+ * The worker reads the memtable where it is, so nothing is copied twice; the memtable stays alive because the
  * generation is on the list of full ones until its edit is durable. A flush that failed leaves no file, or one that
- * nothing names; the next attempt goes into a new file, as after a failed sync nobody knows what the old one holds.
+ * nothing names; the next attempt goes into a new file, as after a failed sync nobody knows what the old one holds
+ * (hazard 27).
  */
 #include "node/base/check.h"
 #include "storage/storage_internal.h"
 
-static enum status write_table(struct flush_job *job, const char *path, struct sst_meta *ret_meta,
-                               struct sst_builder **ret_builder, struct error *err) {
-    struct storage *storage = job->storage;
-    struct sst_builder_options options = {.env = storage->env,
-                                          .path = path,
-                                          .number = job->number,
-                                          .id = job->id,
-                                          .block_bytes = storage->options.block_bytes};
-    memcpy(options.cluster_id, storage->options.cluster_id, SST_CLUSTER_ID_BYTES);
-    enum status status = sst_builder_new(&options, ret_builder, err);
+/* ---- Worker, for compactions, too ---------------------------------------------------------------------------- */
+
+void storage__builder_options(struct storage *storage, unsigned level, const char *path, uint64_t number,
+                              struct sst_builder_options *ret_options) {
+    const struct storage_options *options = &storage->options;
+    *ret_options = (struct sst_builder_options){.env = storage->env,
+                                                .path = path,
+                                                .number = number,
+                                                .id = env_random(storage->env),
+                                                .block_bytes = options->block_bytes,
+                                                .partition_bytes = options->partition_bytes,
+                                                .bloom_bits = options->bloom_bits[level],
+                                                .compression = options->compression[level],
+                                                .zstd_level = options->zstd_level};
+    memcpy(ret_options->cluster_id, options->cluster_id, SST_CLUSTER_ID_BYTES);
+}
+
+enum status storage__open_written(struct storage *storage, const struct sst_meta *meta, struct sst **ret_sst,
+                                  struct error *err) {
+    struct sst *sst;
+    enum status status = sst_new(&storage->sst_context, meta, &sst);
     if (status != STATUS_OK) {
+        return error_set(err, status, "no memory for a table");
+    }
+    status = sst_load(sst, err);
+    if (status != STATUS_OK) {
+        sst_free(sst);
         return status;
     }
-    struct entry_key start = entry_key_at(SLICE_EMPTY, ENTRY_REVISION_NONE);
-    const struct memtable_node *node = memtable_seek(job->generation->memtable, &start);
-    for (; node != NULL && status == STATUS_OK; node = memtable_next(node)) {
-        struct entry entry = memtable_entry(node);
-        status = sst_builder_add(*ret_builder, &entry, err);
+    *ret_sst = sst;
+    return STATUS_OK;
+}
+
+/* ---- Worker -------------------------------------------------------------------------------------------------- */
+
+static enum status write_entries(const struct memtable *memtable, struct sst_builder *builder, struct error *err) {
+    struct memtable_place place;
+    enum status status = STATUS_OK;
+    for (bool more = memtable_first(memtable, &place); more && status == STATUS_OK; more = memtable_next(&place)) {
+        struct entry entry = memtable_entry(&place);
+        status = sst_builder_add(builder, &entry, err);
+    }
+    return status;
+}
+
+static enum status write_tombstones(struct alloc *alloc, const struct memtable *memtable, struct sst_builder *builder,
+                                    struct error *err) {
+    struct memtable_tombstones from = memtable_tombstones(memtable);
+    struct tombstones *set = NULL;
+    if (from.count == 0) {
+        return STATUS_OK;
+    }
+    enum status status = tombstones_merge(alloc, from.sets, from.count, 0, false, &set);
+    if (status != STATUS_OK) {
+        return error_set(err, status, "no memory for range deletes");
+    }
+    for (size_t i = 0; i < tombstones_count(set) && status == STATUS_OK; i++) {
+        struct tombstone_fragment fragment = tombstones_fragment(set, i);
+        for (size_t mark = 0; mark < fragment.mark_count && status == STATUS_OK; mark++) {
+            struct tombstone tombstone = {.start = fragment.start,
+                                          .end = fragment.end,
+                                          .revision = fragment.marks[mark].revision,
+                                          .ordinal = fragment.marks[mark].ordinal};
+            status = sst_builder_add_tombstone(builder, &tombstone, err);
+        }
+    }
+    tombstones_free(set);
+    return status;
+}
+
+static enum status write_table(struct flush_job *job, struct sst_meta *ret_meta, struct sst_builder **ret_builder,
+                               struct error *err) {
+    struct storage *storage = job->storage;
+    const struct memtable *memtable = job->generation->memtable;
+    char path[LIMIT_PATH_BYTES];
+    struct sst_builder_options options;
+    file_path_sst(path, storage->dir, job->number);
+    storage__builder_options(storage, 0, path, job->number, &options);
+    enum status status = sst_builder_new(&options, ret_builder, err);
+    if (status == STATUS_OK) {
+        status = write_entries(memtable, *ret_builder, err);
+    }
+    if (status == STATUS_OK) {
+        status = write_tombstones(storage->env->alloc, memtable, *ret_builder, err);
     }
     return status == STATUS_OK ? sst_builder_finish(*ret_builder, ret_meta, err) : status;
 }
 
-/* Worker. */
 static void run(struct env_work *work) {
     struct flush_job *job = CONTAINER_OF(work, struct flush_job, work);
     struct storage *storage = job->storage;
-    char path[LIMIT_PATH_BYTES];
     struct sst_meta meta;
     struct sst_builder *builder = NULL;
-    file_path_sst(path, storage->dir, job->number);
     error_clear(&job->error);
-    enum status status = write_table(job, path, &meta, &builder, &job->error);
+    enum status status = write_table(job, &meta, &builder, &job->error);
     if (status == STATUS_OK) {
         status = env_sync_dir(storage->env, storage->dir, &job->error);
     }
     if (status == STATUS_OK) {
-        status = sst_open(storage->env, path, &meta, storage->options.cluster_id, &job->sst, &job->error);
+        status = storage__open_written(storage, &meta, &job->sst, &job->error);
     }
     sst_builder_free(builder);
     job->status = status;
 }
 
+/* ---- Owner --------------------------------------------------------------------------------------------------- */
+
 static void retry(struct storage *storage) {
     storage->flush.retry_at_us = env_now_us(storage->loop) + STORAGE_RETRY_US;
     storage__wake_at(storage, storage->flush.retry_at_us);
+}
+
+static void written(struct storage *storage, struct generation *generation) {
+    struct flush_job *job = &storage->flush;
+    uint64_t size_bytes = job->sst->meta.size_bytes;
+    generation->sst = job->sst;
+    generation->sst->refs = 1;
+    generation->state = GENERATION_WRITTEN;
+    job->sst = NULL;
+    storage->flush_bytes += size_bytes;
+    storage__note_flush(storage, size_bytes, env_clock_us(storage->env) - job->started_us);
+    storage__set_space(storage, SPACE_FLUSH, NULL);
 }
 
 static void done(struct env_work *work) {
@@ -62,14 +140,7 @@ static void done(struct env_work *work) {
     job->running = false;
     job->generation = NULL;
     switch (job->status) {
-    case STATUS_OK:
-        generation->sst = job->sst;
-        generation->sst->refs++;
-        generation->state = GENERATION_WRITTEN;
-        storage->table_bytes_written += job->sst->meta.size_bytes;
-        job->sst = NULL;
-        storage__set_space(storage, SPACE_FLUSH, NULL);
-        break;
+    case STATUS_OK: written(storage, generation); break;
     case STATUS_NO_SPACE:
         retry(storage);
         storage__set_space(storage, SPACE_FLUSH, &job->error);
@@ -97,13 +168,17 @@ static struct generation *oldest_unwritten(struct storage *storage) {
     return NULL;
 }
 
+static bool is_empty(const struct generation *generation) {
+    return memtable_entries(generation->memtable) == 0 && memtable_range_deletes(generation->memtable) == 0;
+}
+
 void storage__start_flush(struct storage *storage) {
     struct flush_job *job = &storage->flush;
     if (job->running) {
         return;
     }
     struct generation *generation = oldest_unwritten(storage);
-    while (generation != NULL && memtable_entries(generation->memtable) == 0) {
+    while (generation != NULL && is_empty(generation)) {
         generation->state = GENERATION_WRITTEN; /* only entries without data: the frontier moves, no table */
         generation = oldest_unwritten(storage);
     }
@@ -113,8 +188,8 @@ void storage__start_flush(struct storage *storage) {
     job->storage = storage;
     job->running = true;
     job->generation = generation;
-    job->number = storage->next_file++;
-    job->id = env_random(storage->env);
+    job->number = atomic_fetch_add_explicit(&storage->next_file, 1, memory_order_relaxed);
+    job->started_us = env_clock_us(storage->env);
     job->work = (struct env_work){.run = run, .done = done, .loop = storage->loop};
     env_work_submit(storage->env, ENV_WORK_LONG, &job->work);
 }

@@ -1,10 +1,10 @@
 /*
- * Manifest edits, one at a time: a flushed memtable (in order, and not before the log is durable up to its frontier) or
- * a finished merge.
+ * Manifest edits, one at a time: a flushed memtable (in order, and not before the log is durable up to its frontier),
+ * else the compaction that finished first.
  *
  *   owner:  edit, next version, read set and view are made; nothing can fail after the manifest was written
  *   worker: append with two syncs, or a new manifest when the old one is long enough
- *   owner:  the next version is published, inputs of a merge become obsolete, callbacks
+ *   owner:  the next version is published, inputs of a compaction become obsolete, callbacks
  *
  * A failed append is final: `failed` runs and no further job starts.
  */
@@ -13,8 +13,12 @@
 
 /* ---- What the edit says -------------------------------------------------------------------------------------- */
 
+static uint64_t next_file(struct storage *storage) {
+    return atomic_load_explicit(&storage->next_file, memory_order_relaxed);
+}
+
 static enum status encode_flush(struct storage *storage, const struct generation *generation, struct buf *out) {
-    enum status status = manifest_put_next_file(out, storage->next_file);
+    enum status status = manifest_put_next_file(out, next_file(storage));
     if (status == STATUS_OK) {
         status = manifest_put_frontier(out, &generation->frontier);
     }
@@ -24,38 +28,46 @@ static enum status encode_flush(struct storage *storage, const struct generation
     return status;
 }
 
-static enum status encode_merge(struct storage *storage, struct buf *out) {
-    const struct merge_job *merge = &storage->merge;
-    const struct version *base = merge->base;
-    enum status status = manifest_put_next_file(out, storage->next_file);
+static enum status encode_compaction(struct storage *storage, const struct compaction_job *job, struct buf *out) {
+    const struct compaction_plan *plan = &job->plan;
+    enum status status = manifest_put_next_file(out, next_file(storage));
     if (status == STATUS_OK) {
         status = manifest_put_horizon(out, storage->edit.version->horizon);
     }
-    for (unsigned level = 0; level < MANIFEST_LEVELS; level++) {
-        for (size_t i = 0; i < base->counts[level] && status == STATUS_OK; i++) {
-            if (base->tables[level][i]->merging) {
-                status = manifest_put_remove_file(out, level, base->tables[level][i]->meta.number);
-            }
+    for (unsigned side = 0; side < 2; side++) {
+        unsigned level = side == 0 ? plan->level : plan->output_level;
+        for (size_t i = 0; i < plan->input_counts[side] && status == STATUS_OK; i++) {
+            status = manifest_put_remove_file(out, level, plan->inputs[side][i]->meta.number);
         }
     }
-    for (size_t i = 0; i < merge->output_count && status == STATUS_OK; i++) {
-        status = manifest_put_add_file(out, 1, &merge->outputs[i]->meta);
+    for (size_t i = 0; plan->trivial && i < plan->input_counts[0] && status == STATUS_OK; i++) {
+        status = manifest_put_add_file(out, plan->output_level, &plan->moved[i]->meta);
+    }
+    for (size_t i = 0; i < job->output_count && status == STATUS_OK; i++) {
+        status = manifest_put_add_file(out, plan->output_level, &job->outputs[i]->meta);
     }
     return status;
 }
 
-static struct version *next_version(struct storage *storage, const struct generation *flushed) {
+static struct version *next_version(const struct edit_job *job) {
     struct version_change change = {.horizon = 0};
-    if (flushed != NULL) {
-        change.added[0] = &flushed->sst;
-        change.added_count[0] = flushed->sst != NULL;
+    if (job->flushed != NULL) {
+        change.added[0] = &job->flushed->sst;
+        change.added_count[0] = job->flushed->sst != NULL;
     } else {
-        change.added[1] = storage->merge.outputs;
-        change.added_count[1] = storage->merge.output_count;
-        change.remove_merging = true;
-        change.horizon = storage->merge.horizon;
+        const struct compaction_plan *plan = &job->compaction->plan;
+        unsigned to = plan->output_level;
+        change.removed[plan->level] = plan->inputs[0];
+        change.removed_count[plan->level] = plan->input_counts[0];
+        if (to != plan->level) {
+            change.removed[to] = plan->inputs[1];
+            change.removed_count[to] = plan->input_counts[1];
+        }
+        change.added[to] = plan->trivial ? plan->moved : job->compaction->outputs;
+        change.added_count[to] = plan->trivial ? plan->input_counts[0] : job->compaction->output_count;
+        change.horizon = job->compaction->horizon;
     }
-    return version_new(storage->env->alloc, storage->version, &change);
+    return version_new(job->storage->env->alloc, job->storage->version, &change);
 }
 
 /* ---- Worker -------------------------------------------------------------------------------------------------- */
@@ -65,7 +77,7 @@ static enum status encode_snapshot(const struct edit_job *job, struct buf *out) 
     const struct storage *storage = job->storage;
     const struct version *version = job->version;
     const struct storage_frontier *frontier = job->flushed != NULL ? &job->flushed->frontier : &storage->frontier;
-    enum status status = manifest_put_next_file(out, job->rotate_number + 1);
+    enum status status = manifest_put_next_file(out, job->next_file);
     if (status == STATUS_OK) {
         status = manifest_put_frontier(out, frontier);
     }
@@ -122,6 +134,25 @@ static void drop_preparation(struct edit_job *job) {
     job->view = NULL;
 }
 
+/* The memtable's table is in the version: the memtable may go. */
+static void end_flush(struct storage *storage, struct generation *flushed) {
+    if (flushed->sst != NULL) {
+        storage__unref_table(storage, flushed->sst);
+    }
+    storage__unref_generation(storage, flushed);
+}
+
+/* The inputs are in no version any more, but for those that were merely moved. */
+static void retire_inputs(struct storage *storage, const struct compaction_plan *plan) {
+    for (unsigned side = 0; side < 2 && !plan->trivial; side++) {
+        for (size_t i = 0; i < plan->input_counts[side]; i++) {
+            struct sst *sst = plan->inputs[side][i];
+            sst->obsolete = true;
+            storage->obsolete_bytes += sst->meta.size_bytes;
+        }
+    }
+}
+
 /* The manifest says so; now the readers may see it. */
 static void publish(struct storage *storage) {
     struct edit_job *job = &storage->edit;
@@ -133,25 +164,20 @@ static void publish(struct storage *storage) {
         storage->flushes++;
     }
     storage->version = job->version;
+    storage->debt_bytes = compaction_debt(storage->version, &storage->options);
+    storage->pick_wanted = true;
     storage__set_current(storage, job->read_set, job->version);
     view_publish(&storage->views, job->view, storage_applied_index(storage), storage->read_set);
     job->version = NULL;
     job->read_set = NULL;
     job->view = NULL;
     if (job->flushed != NULL) {
-        if (job->flushed->sst != NULL) {
-            storage__unref_table(storage, job->flushed->sst);
-        }
-        storage__unref_generation(storage, job->flushed);
+        end_flush(storage, job->flushed);
     } else {
-        for (unsigned level = 0; level < MANIFEST_LEVELS; level++) {
-            for (size_t i = 0; i < storage->merge.base->counts[level]; i++) {
-                struct sst *sst = storage->merge.base->tables[level][i];
-                sst->obsolete = sst->obsolete || sst->merging;
-            }
-        }
-        storage->merges++;
-        storage__merge_end(storage);
+        retire_inputs(storage, &job->compaction->plan);
+        storage->compactions[job->compaction->plan.reason]++;
+        list_remove(&job->compaction->link);
+        storage__compaction_end(storage, job->compaction);
     }
     storage__unref_version(storage, old);
 }
@@ -172,6 +198,7 @@ static void done(struct env_work *work) {
     publish(storage);
     buf_deinit(&job->payload);
     job->flushed = NULL;
+    job->compaction = NULL;
     if (flushed && !storage->closing && storage->options.flushed != NULL) {
         storage->options.flushed(storage->options.context, &storage->frontier);
     }
@@ -190,34 +217,50 @@ static bool is_manifest_long(const struct storage *storage, size_t payload_len) 
 
 /* A generation whose table is written and whose frontier the log holds: only the oldest may go. */
 static struct generation *ready_generation(struct storage *storage) {
+    storage->durable_wanted = UINT64_MAX;
     if (list_is_empty(&storage->full)) {
         return NULL;
     }
     struct generation *oldest = LIST_ENTRY(storage->full.next, struct generation, link);
-    bool ready = oldest->state == GENERATION_WRITTEN && oldest->frontier.index <= storage->durable_index;
-    return ready ? oldest : NULL;
+    if (oldest->state != GENERATION_WRITTEN) {
+        return NULL;
+    }
+    if (oldest->frontier.index > storage->durable_index) {
+        storage->durable_wanted = oldest->frontier.index;
+        return NULL;
+    }
+    return oldest;
+}
+
+/* Everything that publishing the edit will need. STATUS_NO_MEMORY. */
+static enum status prepare(struct edit_job *job) {
+    struct storage *storage = job->storage;
+    buf_init(&job->payload, storage->env->alloc, 0);
+    job->version = next_version(job);
+    job->read_set = storage__read_set_new(storage);
+    job->view = view_reserve(&storage->views);
+    if (job->version == NULL || job->read_set == NULL || job->view == NULL) {
+        return STATUS_NO_MEMORY;
+    }
+    enum status status = job->flushed != NULL ? encode_flush(storage, job->flushed, &job->payload)
+                                              : encode_compaction(storage, job->compaction, &job->payload);
+    return status == STATUS_OK ? manifest_reserve(&storage->manifest, job->payload.len) : status;
 }
 
 void storage__start_edit(struct storage *storage) {
     struct edit_job *job = &storage->edit;
-    struct generation *flushed = job->running ? NULL : ready_generation(storage);
-    bool merged = storage->merge.state == MERGE_WRITTEN;
-    if (job->running || (flushed == NULL && !merged) || env_now_us(storage->loop) < job->retry_at_us) {
+    if (job->running) {
+        return;
+    }
+    struct generation *flushed = ready_generation(storage);
+    bool compacted = !list_is_empty(&storage->written);
+    if ((flushed == NULL && !compacted) || env_now_us(storage->loop) < job->retry_at_us) {
         return;
     }
     job->storage = storage;
     job->flushed = flushed;
-    buf_init(&job->payload, storage->env->alloc, 0);
-    job->version = next_version(storage, flushed);
-    job->read_set = storage__read_set_new(storage);
-    job->view = view_reserve(&storage->views);
-    enum status status = STATUS_NO_MEMORY;
-    if (job->version != NULL && job->read_set != NULL && job->view != NULL) {
-        status = flushed != NULL ? encode_flush(storage, flushed, &job->payload) : encode_merge(storage, &job->payload);
-    }
-    if (status == STATUS_OK) {
-        status = manifest_reserve(&storage->manifest, job->payload.len);
-    }
+    job->compaction = flushed != NULL ? NULL : LIST_ENTRY(storage->written.next, struct compaction_job, link);
+    enum status status = prepare(job);
     if (status != STATUS_OK) {
         CHECK(status == STATUS_NO_MEMORY);
         drop_preparation(job);
@@ -226,7 +269,8 @@ void storage__start_edit(struct storage *storage) {
         return;
     }
     job->rotate = is_manifest_long(storage, job->payload.len);
-    job->rotate_number = job->rotate ? storage->next_file++ : 0;
+    job->rotate_number = job->rotate ? atomic_fetch_add_explicit(&storage->next_file, 1, memory_order_relaxed) : 0;
+    job->next_file = next_file(storage);
     job->running = true;
     job->work = (struct env_work){.run = run, .done = done, .loop = storage->loop};
     env_work_submit(storage->env, ENV_WORK_SHORT, &job->work);

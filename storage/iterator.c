@@ -1,143 +1,202 @@
 /*
- * Scans: memtables, level 0 tables and level 1 merged, and of each key the newest version at or below the revision,
- * deletes passed over.
+ * Iterators over a view: one cursor for each memtable, level 0 table and level that meets the bounds, and what
+ * iterator_walk.c makes of them.
  *
- * The key that was shown is copied, as the cursor that lent it moves on; the value is lent by the cursor until the next
- * call.
+ * An iterator is one allocation and one for each cursor; moving it, seeks included, allocates nothing but, walking
+ * backward, room for the largest value seen.
  */
 #include "node/base/check.h"
-#include "storage/storage_internal.h"
+#include "storage/iterator_internal.h"
+#include "storage/storage_read_internal.h"
 
-struct storage_iterator {
-    struct alloc *alloc;
-    struct cursor *cursor;
-    uint64_t revision;
+enum { RUN_LOOKED_THROUGH_MAX = 32 /* tables of a level that are asked for range deletes beforehand */ };
+
+/* ---- Sources ------------------------------------------------------------------------------------------------- */
+
+struct source_list {
+    struct storage_iterator *iterator;
+    struct iterator_source *sources;
+    size_t count;
+    size_t count_max;
     struct slice lower;
     struct slice upper;
-    enum status status; /* of the last call; before the first one STATUS_OK with key_len 0 */
-    struct slice value;
-    uint64_t value_revision;
-    size_t key_len;
-    uint8_t key[LIMIT_KEY_BYTES];
 };
 
-/* One cursor for each source that meets the bounds. */
-static enum status open_sources(struct storage_view *view, struct slice lower, struct slice upper,
-                                struct cursor **ret_cursor) {
-    const struct read_set *read_set = view->read_set;
-    const struct version *version = read_set->version;
-    struct alloc *alloc = view->publisher->alloc;
-    size_t count = 0;
-    size_t first;
-    size_t run;
-    version_range(version, lower, upper, &first, &run);
-    struct cursor **sources =
-        mem_alloc_zero(alloc, (read_set->generation_count + version->counts[0] + 1) * sizeof(struct cursor *));
-    if (sources == NULL) {
-        return STATUS_NO_MEMORY;
+/* Takes the cursor. False: out of memory. */
+static bool add_source(struct source_list *list, struct cursor *cursor, struct iterator_source source) {
+    if (cursor == NULL) {
+        return false;
     }
-    bool complete = true;
-    for (size_t i = 0; i < read_set->generation_count; i++) {
-        sources[count] = memtable_cursor_new(alloc, read_set->generations[i]->memtable);
-        complete = complete && sources[count++] != NULL;
-    }
-    for (size_t i = 0; i < version->counts[0]; i++) {
-        if (sst_overlaps(version->tables[0][i], lower, upper)) {
-            sources[count] = sst_cursor_new(alloc, &version->tables[0][i], 1);
-            complete = complete && sources[count++] != NULL;
-        }
-    }
-    if (run > 0) {
-        sources[count] = sst_cursor_new(alloc, &version->tables[1][first], run);
-        complete = complete && sources[count++] != NULL;
-    }
-    struct cursor *merged = NULL;
-    if (complete) {
-        merged = merging_cursor_new(alloc, sources, count);
-    } else {
-        for (size_t i = 0; i < count; i++) {
-            cursor_free(sources[i]);
-        }
-    }
-    mem_free(alloc, sources);
-    if (merged == NULL) {
-        return STATUS_NO_MEMORY;
-    }
-    *ret_cursor = merged;
-    return STATUS_OK;
+    CHECK(list->count < list->count_max);
+    list->iterator->heap[list->count].cursor = cursor;
+    list->sources[list->count++] = source;
+    list->iterator->walk.has_ranges |= source.set_count > 0 || source.table_count > 0;
+    return true;
 }
 
-enum status storage_iterator_new(struct storage_view *view, uint64_t revision, struct slice lower, struct slice upper,
-                                 struct storage_iterator **ret_iterator, struct error *err) {
-    CHECK(revision <= view->revision);
-    uint64_t horizon = view->read_set->version->horizon;
-    if (revision < horizon) {
-        return error_set(err, STATUS_COMPACTED, "revision %llu is below the horizon %llu", (unsigned long long)revision,
-                         (unsigned long long)horizon);
+static bool add_memtable(struct source_list *list, const struct memtable *memtable) {
+    struct memtable_tombstones ranges = memtable_tombstones(memtable);
+    return add_source(list, memtable_cursor_new(list->iterator->alloc, memtable),
+                      (struct iterator_source){.sets = ranges.sets, .set_count = ranges.count});
+}
+
+static bool add_run(struct source_list *list, struct sst *const *tables, size_t count) {
+    struct iterator_source source = {.tables = tables, .table_count = count};
+    if (count <= RUN_LOOKED_THROUGH_MAX) {
+        bool has_ranges = false;
+        for (size_t i = 0; i < count; i++) {
+            has_ranges |= tables[i]->meta.tombstones > 0;
+        }
+        source.table_count = has_ranges ? count : 0;
     }
+    struct storage_iterator *iterator = list->iterator;
+    return add_source(list, sst_cursor_new(iterator->alloc, iterator->walk.fetch, tables, count), source);
+}
+
+/* From the newest to the oldest. False: out of memory. */
+static bool add_sources(struct source_list *list, const struct read_set *read_set) {
+    const struct version *version = read_set->version;
+    uint64_t revision = list->iterator->walk.revision;
+    for (size_t i = 0; i < read_set->generation_count; i++) {
+        if (!add_memtable(list, read_set->generations[i]->memtable)) {
+            return false;
+        }
+    }
+    for (size_t i = 0; i < version->counts[0]; i++) {
+        struct sst *const *table = &version->tables[0][i];
+        bool matters = (*table)->meta.revision_first <= revision && sst_overlaps(*table, list->lower, list->upper);
+        if (matters && !add_run(list, table, 1)) {
+            return false;
+        }
+    }
+    for (unsigned level = 1; level < MANIFEST_LEVELS; level++) {
+        size_t first;
+        size_t count;
+        version_range(version, level, list->lower, list->upper, &first, &count);
+        if (count > 0 && !add_run(list, &version->tables[level][first], count)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* ---- Life ---------------------------------------------------------------------------------------------------- */
+
+static struct fetch *choose_fetch(struct storage_iterator *iterator, struct storage_view *view, struct storage_io *io,
+                                  const struct storage_iterator_options *options) {
+    struct fetch *fetch = &iterator->blocking;
+    if (io != NULL) {
+        fetch = &io->fetch;
+    } else {
+        storage__fetch_init(fetch, view);
+    }
+    fetch->options.fill_cache = !options->passing;
+    fetch->options.readahead_bytes_max = options->readahead_bytes_max;
+    return fetch;
+}
+
+enum status storage_iterator_new(struct storage_view *view, struct storage_io *io,
+                                 const struct storage_iterator_options *options, struct storage_iterator **ret_iterator,
+                                 struct error *err) {
+    static const struct storage_iterator_options defaults = {.revision = 0};
+    options = options != NULL ? options : &defaults;
+    uint64_t revision = options->revision != 0 ? options->revision : view->revision;
+    CHECK(revision <= view->revision && options->readahead_bytes_max <= FETCH_READAHEAD_BYTES_MAX);
+    enum status status = storage__check_horizon(view, revision, err);
+    if (status != STATUS_OK) {
+        return status;
+    }
+    const struct read_set *read_set = view->read_set;
     struct alloc *alloc = view->publisher->alloc;
-    struct storage_iterator *iterator = mem_alloc_zero(alloc, sizeof *iterator);
-    if (iterator == NULL || open_sources(view, lower, upper, &iterator->cursor) != STATUS_OK) {
-        mem_free(alloc, iterator);
-        return error_set(err, STATUS_NO_MEMORY, "no memory for a scan");
+    size_t count_max = read_set->generation_count + read_set->version->counts[0] + MANIFEST_LEVELS - 1;
+    struct storage_iterator *iterator =
+        mem_alloc(alloc,
+                  sizeof *iterator + count_max * (sizeof(struct merging_source) + sizeof(struct iterator_source)));
+    if (iterator == NULL) {
+        return error_set(err, STATUS_NO_MEMORY, "no memory for an iterator");
     }
+    struct source_list list = {.iterator = iterator,
+                               .sources = (struct iterator_source *)(void *)&iterator->heap[count_max],
+                               .count_max = count_max,
+                               .lower = options->lower,
+                               .upper = options->upper};
     iterator->alloc = alloc;
-    iterator->revision = revision;
-    iterator->lower = lower;
-    iterator->upper = upper;
+    iterator->walk = (struct iterator_walk){.sources = list.sources,
+                                            .keys_only = options->keys_only,
+                                            .revision = revision,
+                                            .lower = options->lower,
+                                            .upper = options->upper,
+                                            .fetch = choose_fetch(iterator, view, io, options),
+                                            .moves_max = io != NULL ? ITERATOR_TURN_MOVES_MAX : 0,
+                                            .key_bytes = iterator->key_bytes};
+    buf_init(&iterator->walk.value, alloc, 0);
+    bool complete = add_sources(&list, read_set);
+    iterator->walk.source_count = list.count;
+    merging_init(&iterator->walk.merging, iterator->heap, list.count);
+    if (!complete) {
+        storage_iterator_free(iterator);
+        return error_set(err, STATUS_NO_MEMORY, "no memory for an iterator");
+    }
     *ret_iterator = iterator;
     return STATUS_OK;
 }
 
 void storage_iterator_free(struct storage_iterator *iterator) {
-    if (iterator != NULL) {
-        cursor_free(iterator->cursor);
-        mem_free(iterator->alloc, iterator);
+    if (iterator == NULL) {
+        return;
     }
+    struct iterator_walk *walk = &iterator->walk;
+    for (size_t i = 0; i < walk->source_count; i++) {
+        cursor_free(iterator->heap[i].cursor);
+    }
+    buf_deinit(&walk->value);
+    fetch_reset(walk->fetch);
+    mem_free(iterator->alloc, iterator);
+}
+
+/* ---- Moving -------------------------------------------------------------------------------------------------- */
+
+enum status storage_iterator_first(struct storage_iterator *iterator, struct error *err) {
+    return iterator_walk__call(&iterator->walk, ITERATOR_FIRST, SLICE_EMPTY, err);
+}
+
+enum status storage_iterator_last(struct storage_iterator *iterator, struct error *err) {
+    return iterator_walk__call(&iterator->walk, ITERATOR_LAST, SLICE_EMPTY, err);
+}
+
+enum status storage_iterator_seek(struct storage_iterator *iterator, struct slice key, struct error *err) {
+    return iterator_walk__call(&iterator->walk, ITERATOR_SEEK, key, err);
+}
+
+enum status storage_iterator_seek_for_prev(struct storage_iterator *iterator, struct slice key, struct error *err) {
+    return iterator_walk__call(&iterator->walk, ITERATOR_SEEK_FOR_PREV, key, err);
 }
 
 enum status storage_iterator_next(struct storage_iterator *iterator, struct error *err) {
-    if (iterator->status != STATUS_OK) {
-        return iterator->status;
-    }
-    struct cursor *cursor = iterator->cursor;
-    struct entry_key start = entry_key_at(iterator->lower, iterator->revision);
-    bool first = iterator->key_len == 0;
-    enum status status = first ? cursor_seek(cursor, &start, err) : cursor_next(cursor, err);
-    for (; status == STATUS_OK; status = cursor_next(cursor, err)) {
-        const struct entry *entry = &cursor->entry;
-        if (iterator->upper.len > 0 && slice_compare(entry->key.user, iterator->upper) >= 0) {
-            status = STATUS_NOT_FOUND;
-            break;
-        }
-        /* Too new, or an older version of a key that was dealt with: shown or seen to be deleted. */
-        if (entry->key.revision > iterator->revision ||
-            slice_equal(entry->key.user, slice_of(iterator->key, iterator->key_len))) {
-            continue;
-        }
-        memcpy(iterator->key, entry->key.user.data, entry->key.user.len);
-        iterator->key_len = entry->key.user.len;
-        if (entry->kind != BATCH_DELETE) {
-            iterator->value = entry->value;
-            iterator->value_revision = entry->key.revision;
-            break;
-        }
-    }
-    iterator->status = status;
-    return status;
+    return iterator_walk__call(&iterator->walk, ITERATOR_NEXT, SLICE_EMPTY, err);
+}
+
+enum status storage_iterator_prev(struct storage_iterator *iterator, struct error *err) {
+    return iterator_walk__call(&iterator->walk, ITERATOR_PREV, SLICE_EMPTY, err);
+}
+
+bool storage_iterator_is_valid(const struct storage_iterator *iterator) {
+    return iterator->walk.state != ITERATOR_NOWHERE;
 }
 
 struct slice storage_iterator_key(const struct storage_iterator *iterator) {
-    CHECK(iterator->status == STATUS_OK && iterator->key_len > 0);
-    return slice_of(iterator->key, iterator->key_len);
-}
-
-struct slice storage_iterator_value(const struct storage_iterator *iterator) {
-    CHECK(iterator->status == STATUS_OK && iterator->key_len > 0);
-    return iterator->value;
+    CHECK(storage_iterator_is_valid(iterator));
+    return iterator->walk.shown.key.user;
 }
 
 uint64_t storage_iterator_revision(const struct storage_iterator *iterator) {
-    CHECK(iterator->status == STATUS_OK && iterator->key_len > 0);
-    return iterator->value_revision;
+    CHECK(storage_iterator_is_valid(iterator));
+    return iterator->walk.shown.key.revision;
+}
+
+enum status storage_iterator_value(struct storage_iterator *iterator, struct slice *ret_value, struct error *err) {
+    (void)err;
+    CHECK(storage_iterator_is_valid(iterator) && !iterator->walk.keys_only);
+    *ret_value = iterator->walk.shown.value;
+    return STATUS_OK;
 }

@@ -6,7 +6,13 @@
 
 /* ---- Writing ------------------------------------------------------------------------------------------------- */
 
-enum { FRONTIER_FIXED_BYTES = 5 * 8 + 4 + STORAGE_DIGEST_BYTES + 4, FILE_FIXED_BYTES = 2 + 7 * 8 };
+enum {
+    FRONTIER_FIXED_BYTES = 5 * 8 + 4 + STORAGE_DIGEST_BYTES + 4,
+    /* level, flags, numbers */
+    FILE_NUMBERS = 13,
+    FILE_FIXED_BYTES = 2 + FILE_NUMBERS * 8,
+    FILE_LARGEST_EXCLUDED = 1 /* flag */
+};
 
 static enum status put_tag_and_u64(struct buf *out, enum manifest_tag tag, uint64_t value) {
     uint8_t bytes[9];
@@ -54,14 +60,16 @@ enum status manifest_put_add_file(struct buf *out, unsigned level, const struct 
     if (status != STATUS_OK) {
         return status;
     }
-    const uint64_t numbers[7] = {meta->number,       meta->id,       meta->size_bytes,
-                                 meta->entries,      meta->checksum, meta->revision_first,
-                                 meta->revision_last};
+    const uint64_t numbers[FILE_NUMBERS] = {meta->number,       meta->id,          meta->size_bytes,
+                                            meta->checksum,     meta->entries,     meta->deletes,
+                                            meta->tombstones,   meta->superseded,  meta->superseded_until,
+                                            meta->key_bytes,    meta->value_bytes, meta->revision_first,
+                                            meta->revision_last};
     uint8_t *at = out->data + out->len;
     *at++ = MANIFEST_ADD_FILE;
     *at++ = (uint8_t)level;
-    *at++ = 0; /* flags */
-    for (size_t i = 0; i < 7; i++, at += 8) {
+    *at++ = meta->largest_excluded ? FILE_LARGEST_EXCLUDED : 0;
+    for (size_t i = 0; i < FILE_NUMBERS; i++, at += 8) {
         put_u64(at, numbers[i]);
     }
     at = put_key(at, meta->smallest);
@@ -136,38 +144,57 @@ static bool take_key(struct slice *at, struct slice *ret_key) {
     return cursor_u16(at, &len) && len >= 1 && len <= LIMIT_KEY_BYTES && cursor_bytes(at, len, ret_key);
 }
 
-static enum status apply_add(struct manifest_state *state, struct slice *at) {
+/* What no table can be. */
+static bool is_possible(const struct sst_meta *meta) {
+    int order = slice_compare(meta->smallest, meta->largest);
+    uint64_t revisions = meta->revision_last - meta->revision_first;
+    return order <= 0 && (order < 0 || !meta->largest_excluded) && meta->entries + meta->tombstones > 0 &&
+           meta->entries <= UINT64_MAX - meta->tombstones && meta->deletes <= meta->entries &&
+           meta->superseded <= meta->entries && meta->revision_first <= meta->revision_last && revisions < UINT64_MAX;
+}
+
+static enum status read_meta(struct slice *at, unsigned *ret_level, struct sst_meta *ret_meta) {
     uint8_t level;
     uint8_t flags;
-    uint64_t numbers[7];
     struct sst_meta meta;
+    memset(&meta, 0, sizeof meta);
+    uint64_t *const numbers[FILE_NUMBERS] = {&meta.number,       &meta.id,          &meta.size_bytes,
+                                             &meta.checksum,     &meta.entries,     &meta.deletes,
+                                             &meta.tombstones,   &meta.superseded,  &meta.superseded_until,
+                                             &meta.key_bytes,    &meta.value_bytes, &meta.revision_first,
+                                             &meta.revision_last};
     if (!cursor_u8(at, &level) || level >= MANIFEST_LEVELS || !cursor_u8(at, &flags)) {
         return STATUS_CORRUPT;
     }
-    if (flags != 0) {
+    if ((flags & ~FILE_LARGEST_EXCLUDED) != 0) {
         return STATUS_UNSUPPORTED;
     }
-    for (size_t i = 0; i < 7; i++) {
-        if (!cursor_u64(at, &numbers[i])) {
+    for (size_t i = 0; i < FILE_NUMBERS; i++) {
+        if (!cursor_u64(at, numbers[i])) {
             return STATUS_CORRUPT;
         }
     }
-    if (!take_key(at, &meta.smallest) || !take_key(at, &meta.largest) ||
-        slice_compare(meta.smallest, meta.largest) > 0 || numbers[3] == 0 || numbers[5] > numbers[6]) {
+    meta.largest_excluded = (flags & FILE_LARGEST_EXCLUDED) != 0;
+    if (!take_key(at, &meta.smallest) || !take_key(at, &meta.largest) || !is_possible(&meta)) {
         return STATUS_CORRUPT;
     }
-    meta.number = numbers[0];
-    meta.id = numbers[1];
-    meta.size_bytes = numbers[2];
-    meta.entries = numbers[3];
-    meta.checksum = numbers[4];
-    meta.revision_first = numbers[5];
-    meta.revision_last = numbers[6];
+    *ret_level = level;
+    *ret_meta = meta;
+    return STATUS_OK;
+}
+
+static enum status apply_add(struct manifest_state *state, struct slice *at) {
+    unsigned level;
+    struct sst_meta meta;
+    enum status status = read_meta(at, &level, &meta);
+    if (status != STATUS_OK) {
+        return status;
+    }
     size_t slot = find_file(state, meta.number);
     if (slot < state->file_count && state->files[slot].meta.number == meta.number) {
         return STATUS_CORRUPT;
     }
-    enum status status = reserve_file(state);
+    status = reserve_file(state);
     if (status != STATUS_OK) {
         return status;
     }

@@ -11,7 +11,7 @@
 #include "storage/sst.h"
 #include "storage/storage.h"
 
-enum { MANIFEST_LEVELS = 2 };
+enum { MANIFEST_LEVELS = STORAGE_LEVELS };
 
 enum manifest_tag {
     MANIFEST_FRONTIER = 1,
@@ -28,7 +28,7 @@ MUST_USE enum status manifest_put_frontier(struct buf *out, const struct storage
 MUST_USE enum status manifest_put_next_file(struct buf *out, uint64_t number);
 MUST_USE enum status manifest_put_add_file(struct buf *out, unsigned level, const struct sst_meta *meta);
 MUST_USE enum status manifest_put_remove_file(struct buf *out, unsigned level, uint64_t number);
-/* Reads below this revision can't be served any more: a merge dropped what they would need. */
+/* Reads below this revision can't be served any more: a compaction dropped what they would need. */
 MUST_USE enum status manifest_put_horizon(struct buf *out, uint64_t revision);
 
 /* ---- Reading ------------------------------------------------------------------------------------------------- */
@@ -42,7 +42,7 @@ struct manifest_file {
 struct manifest_state {
     struct alloc *alloc;
     struct storage_frontier frontier;
-    uint64_t horizon;            /* highest that a merge used */
+    uint64_t horizon;            /* highest that a compaction used */
     uint64_t next_file;          /* greater than every number in use */
     struct manifest_file *files; /* by number, growing */
     size_t file_count;

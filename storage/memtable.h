@@ -1,12 +1,12 @@
 /*
- * The newest versions, in memory: a skip list (Pugh, 1990) in the order of entry.h, over memory that dies with it.
+ * The newest versions, in memory: a B+-tree in the order of entry.h, over memory that dies with it; beside it a bloom
+ * filter of the user keys and the range deletes.
  *
- * One writer (the owner of the store), any number of readers, no locks. A node is complete before the release store
- * that links it; readers load links with acquire, and nothing is ever unlinked or moved, so whatever a reader reached
- * stays valid as long as the memtable. What a reader may see is not decided here: it asks at a revision that was
- * published (view.h), and newer versions sort in front of the place where it looks.
+ * One writer (the owner of the store), any number of readers, no locks. What a reader may see is not decided here: it
+ * asks at a revision that was published (view.h) after the batch was applied, and newer versions sort in front of the
+ * place where it looks. The argument why readers need nothing more is in memtable_internal.h.
  *
- * A batch goes in whole or not at all: all its nodes are made first; linking them can't fail.
+ * A batch goes in whole or not at all: all memory is taken first; linking can't fail.
  *
  * Legal order: memtable_new, memtable_apply with growing revisions, reads at any time, memtable_free when nobody can
  * reach it.
@@ -16,33 +16,65 @@
 
 #include "node/base/alloc.h"
 #include "storage/entry.h"
+#include "storage/tombstones.h"
 
 #include <stdbool.h>
 
 struct memtable;
-struct memtable_node;
+struct memtable_leaf;
 
-/* Memory comes in chunks of about chunk_bytes; the first is taken now. NULL: out of memory. */
-struct memtable *memtable_new(struct alloc *alloc, size_t chunk_bytes);
+/* Made for about bytes_expected of memtable_bytes; more is legal, but misses get slower. NULL: out of memory. */
+struct memtable *memtable_new(struct alloc *alloc, size_t bytes_expected);
 void memtable_free(struct memtable *memtable);
 
 /* Writer only. Inserts every operation of the batch at this revision; the position in the batch is the ordinal. The
  * bytes are copied. STATUS_CORRUPT, STATUS_UNSUPPORTED (malformed batch), STATUS_NO_MEMORY: nothing changed. */
 MUST_USE enum status memtable_apply(struct memtable *memtable, uint64_t revision, struct slice batch);
 
-/* Writer only: bytes that nodes occupy, and their number. */
+/* Writer only: bytes that versions and range deletes occupy, and what it takes to find them. A memtable whose range
+ * deletes overlap so much that writing them out would explode says SIZE_MAX: switch it. */
 size_t memtable_bytes(const struct memtable *memtable);
+/* Writer only: versions (puts and deletes), and range deletes. */
 uint64_t memtable_entries(const struct memtable *memtable);
+uint64_t memtable_range_deletes(const struct memtable *memtable);
 
-/* Any thread. The newest version of the key at or below the revision, deletes included; borrowed from the memtable.
- * False if there is none. */
-bool memtable_get(const struct memtable *memtable, struct slice key, uint64_t revision, struct entry *ret_entry);
+/* ---- Reading: any thread ---------------------------------------------------------------------------------------
+ * Everything that is returned is borrowed from the memtable. */
 
-/* Any thread: the first node at or behind the target (an empty user key: the very first), and onwards; NULL at the end.
- * Sees whatever is linked by now. */
-const struct memtable_node *memtable_seek(const struct memtable *memtable, const struct entry_key *target);
-const struct memtable_node *memtable_next(const struct memtable_node *node);
-/* Borrowed from the memtable. */
-struct entry memtable_entry(const struct memtable_node *node);
+/* The newest version of the key at or below the revision, deletes included; range deletes are not looked at. False if
+ * there is none. The hash is filter_hash(key). */
+bool memtable_get(const struct memtable *memtable, struct slice key, uint64_t hash, uint64_t revision,
+                  struct entry *ret_entry);
+
+/* The newest range delete at or below the revision that covers the key; TOMBSTONE_MARK_NONE. One load if there are no
+ * range deletes. */
+struct tombstone_mark memtable_covering(const struct memtable *memtable, struct slice key, uint64_t revision);
+
+/* All range deletes, as a few sets (each delete in one of them) that live as long as the memtable. */
+struct memtable_tombstones {
+    const struct tombstones *const *sets;
+    size_t count;
+};
+struct memtable_tombstones memtable_tombstones(const struct memtable *memtable);
+
+/* A place in the memtable. It stays valid whatever is inserted, and every step from it meets all that was applied
+ * before the place was taken by a seek, first or last; of what is applied later it may meet some. */
+struct memtable_place {
+    const struct memtable_leaf *leaf;
+    uint64_t order;
+    unsigned rank;
+};
+
+/* Each says false if there is nothing there: the place is then of no use. */
+/* The first version at or behind the target. */
+bool memtable_seek(const struct memtable *memtable, const struct entry_key *target, struct memtable_place *ret_place);
+/* The last version in front of the target, strictly. */
+bool memtable_seek_before(const struct memtable *memtable, const struct entry_key *target,
+                          struct memtable_place *ret_place);
+bool memtable_first(const struct memtable *memtable, struct memtable_place *ret_place);
+bool memtable_last(const struct memtable *memtable, struct memtable_place *ret_place);
+bool memtable_next(struct memtable_place *place);
+bool memtable_prev(struct memtable_place *place);
+struct entry memtable_entry(const struct memtable_place *place);
 
 #endif

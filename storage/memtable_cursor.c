@@ -1,39 +1,66 @@
-/* A cursor over a memtable. */
+/* A cursor over a memtable: never pending, never failing. */
 #include "storage/cursor.h"
 #include "storage/memtable.h"
 
 struct memtable_cursor {
     struct cursor base;
     const struct memtable *memtable;
-    const struct memtable_node *node;
+    struct memtable_place place;
 };
 
-static enum status settle(struct memtable_cursor *cursor, const struct memtable_node *node) {
-    cursor->node = node;
-    if (node == NULL) {
+static enum status settle(struct memtable_cursor *cursor, bool found) {
+    if (!found) {
         return STATUS_NOT_FOUND;
     }
-    cursor->base.entry = memtable_entry(node);
+    cursor->base.entry = memtable_entry(&cursor->place);
     return STATUS_OK;
 }
 
 static enum status memtable_cursor_seek(struct cursor *base, const struct entry_key *target, struct error *err) {
     (void)err;
     struct memtable_cursor *cursor = (struct memtable_cursor *)base;
-    return settle(cursor, memtable_seek(cursor->memtable, target));
+    return settle(cursor, memtable_seek(cursor->memtable, target, &cursor->place));
+}
+
+static enum status memtable_cursor_seek_before(struct cursor *base, const struct entry_key *target, struct error *err) {
+    (void)err;
+    struct memtable_cursor *cursor = (struct memtable_cursor *)base;
+    return settle(cursor, memtable_seek_before(cursor->memtable, target, &cursor->place));
+}
+
+static enum status memtable_cursor_first(struct cursor *base, struct error *err) {
+    (void)err;
+    struct memtable_cursor *cursor = (struct memtable_cursor *)base;
+    return settle(cursor, memtable_first(cursor->memtable, &cursor->place));
+}
+
+static enum status memtable_cursor_last(struct cursor *base, struct error *err) {
+    (void)err;
+    struct memtable_cursor *cursor = (struct memtable_cursor *)base;
+    return settle(cursor, memtable_last(cursor->memtable, &cursor->place));
 }
 
 static enum status memtable_cursor_next(struct cursor *base, struct error *err) {
     (void)err;
     struct memtable_cursor *cursor = (struct memtable_cursor *)base;
-    return settle(cursor, memtable_next(cursor->node));
+    return settle(cursor, memtable_next(&cursor->place));
+}
+
+static enum status memtable_cursor_prev(struct cursor *base, struct error *err) {
+    (void)err;
+    struct memtable_cursor *cursor = (struct memtable_cursor *)base;
+    return settle(cursor, memtable_prev(&cursor->place));
 }
 
 static void memtable_cursor_free(struct cursor *base) { mem_free(base->alloc, base); }
 
 static const struct cursor_ops memtable_cursor_ops = {
     .seek = memtable_cursor_seek,
+    .seek_before = memtable_cursor_seek_before,
+    .first = memtable_cursor_first,
+    .last = memtable_cursor_last,
     .next = memtable_cursor_next,
+    .prev = memtable_cursor_prev,
     .free = memtable_cursor_free,
 };
 

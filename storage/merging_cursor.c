@@ -1,113 +1,80 @@
-/*
- * Several cursors as one: a binary heap of those that have an entry, smallest first. An error of any source ends the
- * whole: skipping it would turn old versions into new ones.
- */
+/* A cursor over several cursors, which it owns: merging.h does the work. */
 #include "node/base/check.h"
-#include "storage/cursor.h"
+#include "storage/merging.h"
 
 struct merging_cursor {
     struct cursor base;
-    struct cursor **heap; /* the first `live` have an entry; heap order by entry key */
-    size_t live;
-    size_t count;
+    struct merging merging;
+    struct merging_source sources[];
 };
 
-static bool smaller(const struct cursor *a, const struct cursor *b) {
-    return entry_key_compare(&a->entry.key, &b->entry.key) < 0;
+static struct merging *merging_of(struct cursor *base) { return &((struct merging_cursor *)base)->merging; }
+
+static enum status show(struct cursor *base, enum status status) {
+    if (status == STATUS_OK) {
+        base->entry = *merging_entry(merging_of(base));
+    }
+    return status;
 }
 
-static void sift_down(struct merging_cursor *merging, size_t at) {
-    struct cursor **heap = merging->heap;
-    struct cursor *moving = heap[at];
-    for (;;) {
-        size_t child = 2 * at + 1;
-        if (child >= merging->live) {
-            break;
-        }
-        if (child + 1 < merging->live && smaller(heap[child + 1], heap[child])) {
-            child++;
-        }
-        if (!smaller(heap[child], moving)) {
-            break;
-        }
-        heap[at] = heap[child];
-        at = child;
-    }
-    heap[at] = moving;
+static enum status seek(struct cursor *base, const struct entry_key *target, struct error *err) {
+    return show(base, merging_seek(merging_of(base), target, err));
 }
 
-static enum status settle(struct merging_cursor *merging) {
-    if (merging->live == 0) {
-        return STATUS_NOT_FOUND;
-    }
-    merging->base.entry = merging->heap[0]->entry;
-    return STATUS_OK;
+static enum status seek_before(struct cursor *base, const struct entry_key *target, struct error *err) {
+    return show(base, merging_seek_before(merging_of(base), target, err));
 }
 
-static enum status merging_seek(struct cursor *base, const struct entry_key *target, struct error *err) {
-    struct merging_cursor *merging = (struct merging_cursor *)base;
-    merging->live = 0;
-    for (size_t i = 0; i < merging->count; i++) {
-        struct cursor *source = merging->heap[i];
-        enum status status = cursor_seek(source, target, err);
-        if (status == STATUS_OK) {
-            merging->heap[i] = merging->heap[merging->live];
-            merging->heap[merging->live++] = source;
-        } else if (status != STATUS_NOT_FOUND) {
-            merging->live = 0;
-            return status;
-        }
-    }
-    for (size_t i = merging->live / 2; i-- > 0;) {
-        sift_down(merging, i);
-    }
-    return settle(merging);
+static enum status first(struct cursor *base, struct error *err) {
+    return show(base, merging_first(merging_of(base), err));
 }
 
-static enum status merging_next(struct cursor *base, struct error *err) {
-    struct merging_cursor *merging = (struct merging_cursor *)base;
+static enum status last(struct cursor *base, struct error *err) {
+    return show(base, merging_last(merging_of(base), err));
+}
+
+/* A turn that is pending has the new direction already. */
+static enum status move(struct cursor *base, bool forward, struct error *err) {
+    struct merging *merging = merging_of(base);
     CHECK(merging->live > 0);
-    struct cursor *source = merging->heap[0];
-    enum status status = cursor_next(source, err);
-    if (status == STATUS_NOT_FOUND) {
-        merging->live--;
-        merging->heap[0] = merging->heap[merging->live];
-        merging->heap[merging->live] = source;
-    } else if (status != STATUS_OK) {
-        merging->live = 0;
-        return status;
-    }
-    if (merging->live > 0) {
-        sift_down(merging, 0);
-    }
-    return settle(merging);
+    bool steps = merging->forward == forward && !merging->turning;
+    return show(base, steps ? merging_step(merging, err) : merging_turn(merging, err));
 }
 
-static void free_all(struct cursor **sources, size_t count) {
-    for (size_t i = 0; i < count; i++) {
-        cursor_free(sources[i]);
+static enum status next(struct cursor *base, struct error *err) { return move(base, true, err); }
+
+static enum status prev(struct cursor *base, struct error *err) { return move(base, false, err); }
+
+static void free_cursor(struct cursor *base) {
+    struct merging *merging = merging_of(base);
+    for (size_t i = 0; i < merging->count; i++) {
+        cursor_free(merging->heap[i].cursor);
     }
+    mem_free(base->alloc, base);
 }
 
-static void merging_free(struct cursor *base) {
-    struct merging_cursor *merging = (struct merging_cursor *)base;
-    free_all(merging->heap, merging->count);
-    mem_free(base->alloc, merging);
-}
-
-static const struct cursor_ops merging_ops = {.seek = merging_seek, .next = merging_next, .free = merging_free};
+static const struct cursor_ops merging_ops = {
+    .seek = seek,
+    .seek_before = seek_before,
+    .first = first,
+    .last = last,
+    .next = next,
+    .prev = prev,
+    .free = free_cursor,
+};
 
 struct cursor *merging_cursor_new(struct alloc *alloc, struct cursor **sources, size_t count) {
-    struct merging_cursor *merging = mem_alloc_zero(alloc, sizeof *merging + count * sizeof(struct cursor *));
+    struct merging_cursor *merging = mem_alloc(alloc, sizeof *merging + count * sizeof merging->sources[0]);
     if (merging == NULL) {
-        free_all(sources, count);
+        for (size_t i = 0; i < count; i++) {
+            cursor_free(sources[i]);
+        }
         return NULL;
     }
     merging->base = (struct cursor){.ops = &merging_ops, .alloc = alloc};
-    merging->heap = (struct cursor **)(merging + 1);
-    merging->count = count;
-    if (count > 0) {
-        memcpy(merging->heap, sources, count * sizeof(struct cursor *));
+    for (size_t i = 0; i < count; i++) {
+        merging->sources[i].cursor = sources[i];
     }
+    merging_init(&merging->merging, merging->sources, count);
     return &merging->base;
 }

@@ -8,8 +8,8 @@
  * A table's file is unlinked only if a durable edit removed it (`obsolete`). Whatever else is left lying is named by no
  * manifest, or may be named by one whose write had an unknown outcome: the next start decides.
  *
- * Closing: callbacks stop at once; jobs under way end; what they made is let go of; the published view is retracted;
- * the reaper empties; a last job closes manifest and lock; memory goes.
+ * Closing: callbacks stop at once; compactions under way give up, other jobs end; what they made is let go of; the
+ * published view is retracted; the reaper empties; a last job closes manifest and lock; memory goes.
  */
 #include "node/base/check.h"
 #include "storage/storage_internal.h"
@@ -25,16 +25,28 @@ void storage__read_set_dead(struct view_publisher *publisher) {
 
 /* ---- Counting down (owner) ----------------------------------------------------------------------------------- */
 
+static void note_dead(struct storage *storage, const struct sst *sst) {
+    if (sst->obsolete) {
+        CHECK(storage->obsolete_bytes >= sst->meta.size_bytes);
+        storage->obsolete_bytes -= sst->meta.size_bytes;
+    }
+}
+
 void storage__unref_table(struct storage *storage, struct sst *sst) {
     CHECK(sst->refs > 0);
     if (--sst->refs == 0) {
+        note_dead(storage, sst);
         sst->next_dead = storage->dead_tables;
         storage->dead_tables = sst;
     }
 }
 
 void storage__unref_version(struct storage *storage, struct version *version) {
+    struct sst *before = storage->dead_tables;
     version_unref(version, &storage->dead_tables);
+    for (const struct sst *sst = storage->dead_tables; sst != before; sst = sst->next_dead) {
+        note_dead(storage, sst);
+    }
 }
 
 void storage__unref_generation(struct storage *storage, struct generation *generation) {
@@ -51,6 +63,7 @@ static void take_apart(struct storage *storage, struct read_set *read_set) {
         storage__unref_generation(storage, read_set->generations[i]);
     }
     storage__unref_version(storage, read_set->version);
+    list_remove(&read_set->link);
     mem_free(storage->env->alloc, read_set);
 }
 
@@ -93,8 +106,7 @@ static void run(struct env_work *work) {
     bury_tables(storage, job->tables);
     for (struct generation *generation = job->generations; generation != NULL;) {
         struct generation *next = generation->next_dead;
-        memtable_free(generation->memtable);
-        mem_free(storage->env->alloc, generation);
+        storage__generation_free(storage, generation);
         generation = next;
     }
     if (job->last) {
@@ -143,7 +155,9 @@ void storage__start_reaper(struct storage *storage) {
 
 void storage_close(struct storage *storage, void (*closed)(void *context), void *context) {
     CHECK(!storage->closing && closed != NULL);
+    CHECK(list_is_empty(&storage->pins));
     storage->closing = true;
+    atomic_store_explicit(&storage->stop, true, memory_order_relaxed);
     storage->closed = closed;
     storage->closed_context = context;
     if (storage->started) {
@@ -171,12 +185,14 @@ static void let_go(struct storage *storage) {
 }
 
 void storage__close_step(struct storage *storage) {
-    if (!storage->closing || storage->flush.running || storage->edit.running || storage->merge.state == MERGE_RUNNING) {
+    if (!storage->closing || storage->flush.running || storage->edit.running || storage->jobs_running > 0) {
         return;
     }
-    if (storage->merge.state == MERGE_WRITTEN) {
-        storage__merge_end(storage);
+    for (struct list *link; (link = list_pop_front(&storage->written)) != NULL;) {
+        storage__compaction_end(storage, LIST_ENTRY(link, struct compaction_job, link));
     }
+    storage__unblock(storage, true);
+    env_task_cancel(&storage->compacts_task);
     if (storage->active != NULL) {
         let_go(storage);
     }
@@ -190,5 +206,8 @@ void storage__close_step(struct storage *storage) {
 void storage__free(struct storage *storage) {
     struct alloc *alloc = storage->env->alloc;
     view_publisher_deinit(&storage->views);
+    open_files_free(storage->open_files);
+    cache_free(storage->cache);
+    mem_free(alloc, storage->jobs);
     mem_free(alloc, storage);
 }

@@ -1,247 +1,309 @@
-/* Open tables: checks at open, block reads, point lookups. */
+/* Tables: their life, reading and checking blocks, lookups of one key. */
 #include "storage/sst.h"
 
-#include "node/base/bytes.h"
 #include "node/base/check.h"
-#include "storage/block.h"
-#include "storage/sst_format.h"
+#include "storage/file_names.h"
 #include "storage/sst_internal.h"
 
 #include <inttypes.h>
 
-/* ---- Reading ------------------------------------------------------------------------------------------------- */
+/* ---- Messages -------------------------------------------------------------------------------------------------- */
 
-static enum status damaged(const struct sst *sst, enum status status, const char *what, uint64_t offset,
-                           struct error *err) {
-    return error_set(err, status, "%s: %s at offset %" PRIu64 " %s", env_file_path(sst->file), what, offset,
-                     status == STATUS_UNSUPPORTED ? "is of an unknown version" : "is damaged");
-}
-
-/* Exactly len bytes, or STATUS_CORRUPT. */
-static enum status read_exactly(const struct sst *sst, void *data, size_t len, uint64_t offset, struct error *err) {
-    size_t got = 0;
-    enum status status = env_fault_point(sst->env, FAULT_SST_READ, err);
-    if (status == STATUS_OK) {
-        status = env_pread(sst->file, data, len, offset, &got, err);
+enum status sst__damaged(struct sst *sst, enum status status, const char *what, uint64_t offset, struct error *err) {
+    struct error own;
+    char path[LIMIT_PATH_BYTES];
+    struct error *said = err != NULL ? err : &own;
+    file_path_sst(path, sst->context->dir, sst->meta.number);
+    (void)error_set(said, status, "%s: %s at offset %" PRIu64 " %s", path, what, offset,
+                    status == STATUS_UNSUPPORTED ? "is of an unknown version" : "is damaged");
+    if (sst->context->damaged != NULL) {
+        sst->context->damaged(sst->context->damaged_context, sst, said);
     }
-    if (status != STATUS_OK) {
-        error_prefix(err, "%s: reading at offset %" PRIu64, env_file_path(sst->file), offset);
-        return status;
-    }
-    if (got != len) {
-        return error_set(err, STATUS_CORRUPT, "%s: ends at offset %" PRIu64 ", inside what starts at %" PRIu64,
-                         env_file_path(sst->file), offset + got, offset);
-    }
-    return STATUS_OK;
-}
-
-static enum status read_block(const struct sst *sst, const struct sst_handle *handle, enum sst_block_kind kind,
-                              struct buf *buf, struct slice *ret_body, struct error *err) {
-    size_t len = (size_t)handle->size + SST_TRAILER_BYTES;
-    buf_clear(buf);
-    if (buf_reserve(buf, len) != STATUS_OK) {
-        return error_set(err, STATUS_NO_MEMORY, "%s: no memory for a block of %zu bytes", env_file_path(sst->file),
-                         len);
-    }
-    enum status status = read_exactly(sst, buf->data, len, handle->offset, err);
-    if (status != STATUS_OK) {
-        return status;
-    }
-    buf->len = len;
-    status = sst_block_check(buf_slice(buf), kind, sst->meta.id, handle->offset, ret_body);
-    return status == STATUS_OK ? STATUS_OK : damaged(sst, status, "the block", handle->offset, err);
-}
-
-enum status sst__read_data(const struct sst *sst, const struct entry *index_entry, struct buf *buf,
-                           struct block_cursor *cursor, uint64_t *ret_offset, struct error *err) {
-    struct sst_handle handle;
-    struct slice body = SLICE_EMPTY;
-    enum status status = sst_handle_decode(index_entry->value, SST_HEADER_BYTES, sst->data_end, &handle);
-    if (status != STATUS_OK) {
-        return sst__damaged_index(sst, err);
-    }
-    status = read_block(sst, &handle, SST_BLOCK_DATA, buf, &body, err);
-    if (status != STATUS_OK) {
-        return status;
-    }
-    *ret_offset = handle.offset;
-    status = block_cursor_open(cursor, body);
-    return status == STATUS_OK ? STATUS_OK : sst__damaged_block(sst, handle.offset, err);
-}
-
-enum status sst__damaged_block(const struct sst *sst, uint64_t offset, struct error *err) {
-    return damaged(sst, STATUS_CORRUPT, "the block", offset, err);
-}
-
-enum status sst__damaged_index(const struct sst *sst, struct error *err) {
-    return damaged(sst, STATUS_CORRUPT, "the index behind the data", sst->data_end, err);
-}
-
-/* ---- Opening ------------------------------------------------------------------------------------------------- */
-
-static enum status check_header(struct sst *sst, const uint8_t *cluster_id, struct error *err) {
-    uint8_t bytes[SST_HEADER_BYTES];
-    struct sst_header header;
-    enum status status = read_exactly(sst, bytes, sizeof bytes, 0, err);
-    if (status != STATUS_OK) {
-        return status;
-    }
-    status = sst_header_decode(bytes, &header);
-    if (status != STATUS_OK) {
-        return damaged(sst, status, "the header", 0, err);
-    }
-    if (header.id != sst->meta.id || memcmp(header.cluster_id, cluster_id, SST_CLUSTER_ID_BYTES) != 0) {
-        return error_set(err, STATUS_CORRUPT, "%s: the header at offset 0 is another table's or cluster's",
-                         env_file_path(sst->file));
-    }
-    return STATUS_OK;
-}
-
-static bool properties_agree(const struct sst_properties *properties, const struct sst_meta *meta) {
-    return properties->entries == meta->entries && properties->revision_first == meta->revision_first &&
-           properties->revision_last == meta->revision_last && slice_equal(properties->smallest, meta->smallest) &&
-           slice_equal(properties->largest, meta->largest);
-}
-
-static enum status read_tail(struct sst *sst, struct error *err) {
-    uint8_t bytes[SST_FOOTER_BYTES];
-    struct sst_footer footer;
-    struct sst_properties properties = {.smallest = SLICE_EMPTY};
-    struct slice body = SLICE_EMPTY;
-    struct buf scratch;
-    buf_init(&scratch, sst->env->alloc, 0);
-    uint64_t footer_at = sst->meta.size_bytes - SST_FOOTER_BYTES;
-    enum status status = read_exactly(sst, bytes, sizeof bytes, footer_at, err);
-    if (status != STATUS_OK) {
-        goto out;
-    }
-    status = sst_footer_decode(bytes, sst->meta.id, sst->meta.size_bytes, &footer);
-    if (status != STATUS_OK) {
-        status = damaged(sst, status, "the footer", footer_at, err);
-        goto out;
-    }
-    status = read_block(sst, &footer.properties, SST_BLOCK_PROPERTIES, &scratch, &body, err);
-    if (status != STATUS_OK) {
-        goto out;
-    }
-    status = sst_properties_decode(body, &properties);
-    if (status != STATUS_OK || !properties_agree(&properties, &sst->meta)) {
-        status = damaged(sst, STATUS_CORRUPT, "the properties block", footer.properties.offset, err);
-        goto out;
-    }
-    sst->data_end = footer.index.offset;
-    status = read_block(sst, &footer.index, SST_BLOCK_INDEX, &sst->index, &sst->index_body, err);
-out:
-    buf_deinit(&scratch);
     return status;
 }
 
-static enum status copy_meta(struct sst *sst, const struct sst_meta *meta) {
+enum status sst__no_memory(const struct sst *sst, size_t bytes, struct error *err) {
+    char path[LIMIT_PATH_BYTES];
+    file_path_sst(path, sst->context->dir, sst->meta.number);
+    return error_set(err, STATUS_NO_MEMORY, "%s: no memory for %zu bytes of it", path, bytes);
+}
+
+/* ---- Life ------------------------------------------------------------------------------------------------------ */
+
+enum status sst_new(const struct sst_context *context, const struct sst_meta *meta, struct sst **ret_sst) {
+    struct alloc *alloc = context->env->alloc;
     CHECK(meta->smallest.len >= 1 && meta->largest.len >= 1);
-    sst->keys = mem_alloc(sst->env->alloc, meta->smallest.len + meta->largest.len);
-    if (sst->keys == NULL) {
+    struct sst *sst = mem_alloc_zero(alloc, sizeof *sst);
+    uint8_t *keys = mem_alloc(alloc, meta->smallest.len + meta->largest.len);
+    if (sst == NULL || keys == NULL) {
+        mem_free(alloc, sst);
+        mem_free(alloc, keys);
         return STATUS_NO_MEMORY;
     }
-    memcpy(sst->keys, meta->smallest.data, meta->smallest.len);
-    memcpy(sst->keys + meta->smallest.len, meta->largest.data, meta->largest.len);
+    memcpy(keys, meta->smallest.data, meta->smallest.len);
+    memcpy(keys + meta->smallest.len, meta->largest.data, meta->largest.len);
+    sst->context = context;
+    sst->keys = keys;
     sst->meta = *meta;
-    sst->meta.smallest = slice_of(sst->keys, meta->smallest.len);
-    sst->meta.largest = slice_of(sst->keys + meta->smallest.len, meta->largest.len);
+    sst->meta.smallest = slice_of(keys, meta->smallest.len);
+    sst->meta.largest = slice_of(keys + meta->smallest.len, meta->largest.len);
+    atomic_init(&sst->top, NULL);
+    open_file_init(&sst->file, context->files);
+    *ret_sst = sst;
     return STATUS_OK;
-}
-
-enum status sst_open(struct env *env, const char *path, const struct sst_meta *meta,
-                     const uint8_t cluster_id[SST_CLUSTER_ID_BYTES], struct sst **ret_sst, struct error *err) {
-    uint64_t size_bytes;
-    struct sst *sst = mem_alloc_zero(env->alloc, sizeof *sst);
-    if (sst == NULL) {
-        return error_set(err, STATUS_NO_MEMORY, "%s: no memory to open it", path);
-    }
-    sst->env = env;
-    buf_init(&sst->index, env->alloc, 0);
-    enum status status = copy_meta(sst, meta);
-    if (status != STATUS_OK) {
-        (void)error_set(err, status, "%s: no memory to open it", path);
-        goto out;
-    }
-    status = env_open(env, path, ENV_OPEN_READ, &sst->file, err);
-    if (status != STATUS_OK) {
-        goto out;
-    }
-    status = env_size(sst->file, &size_bytes, err);
-    if (status != STATUS_OK) {
-        goto out;
-    }
-    if (size_bytes != meta->size_bytes || size_bytes < SST_HEADER_BYTES + SST_FOOTER_BYTES) {
-        status = error_set(err, STATUS_CORRUPT, "%s: has %" PRIu64 " bytes, the manifest says %" PRIu64, path,
-                           size_bytes, meta->size_bytes);
-        goto out;
-    }
-    status = check_header(sst, cluster_id, err);
-    if (status == STATUS_OK) {
-        status = read_tail(sst, err);
-    }
-    if (status == STATUS_OK) {
-        *ret_sst = sst;
-        return STATUS_OK;
-    }
-out:
-    sst_free(sst);
-    return status;
 }
 
 void sst_free(struct sst *sst) {
     if (sst == NULL) {
         return;
     }
-    struct alloc *alloc = sst->env->alloc;
+    struct alloc *alloc = sst->context->env->alloc;
     CHECK(sst->refs == 0);
-    env_close(sst->file);
-    buf_deinit(&sst->index);
+    open_file_deinit(&sst->file);
+    sst__free_top(sst);
     mem_free(alloc, sst->keys);
     mem_free(alloc, sst);
 }
 
-/* ---- Lookups ------------------------------------------------------------------------------------------------- */
+enum status sst_load(struct sst *sst, struct error *err) { return sst__load_top(sst, err); }
 
 bool sst_may_hold(const struct sst *sst, struct slice key, uint64_t revision) {
-    return sst->meta.revision_first <= revision && slice_compare(sst->meta.smallest, key) <= 0 &&
-           slice_compare(key, sst->meta.largest) <= 0;
+    if (sst->meta.revision_first > revision || slice_compare(sst->meta.smallest, key) > 0) {
+        return false;
+    }
+    int order = slice_compare(key, sst->meta.largest);
+    return sst->meta.largest_excluded ? order < 0 : order <= 0;
 }
 
 bool sst_overlaps(const struct sst *sst, struct slice lower, struct slice upper) {
-    return slice_compare(sst->meta.largest, lower) >= 0 &&
+    int order = slice_compare(lower, sst->meta.largest);
+    return (sst->meta.largest_excluded ? order < 0 : order <= 0) &&
            (upper.len == 0 || slice_compare(sst->meta.smallest, upper) < 0);
 }
 
-enum status sst_get(struct sst *sst, struct slice key, uint64_t revision, struct buf *scratch, struct entry *ret_entry,
-                    struct error *err) {
-    struct block_cursor cursor;
-    struct entry_key target = entry_key_at(key, revision);
-    uint64_t offset = 0;
-    /* A block's separator is at or behind its last entry, and a version of `key` can only be in the first block whose
-     * separator is not in front of the target: a separator between two user keys sorts in front of all versions of the
-     * second. */
-    enum status status = block_cursor_open(&cursor, sst->index_body);
-    if (status == STATUS_OK) {
-        status = block_cursor_seek(&cursor, &target);
+/* ---- Reading --------------------------------------------------------------------------------------------------- */
+
+enum status sst__pin(struct sst *sst, struct error *err) {
+    char path[LIMIT_PATH_BYTES];
+    if (open_file_pin(&sst->file) == STATUS_OK) {
+        return STATUS_OK;
     }
+    file_path_sst(path, sst->context->dir, sst->meta.number);
+    return open_file_open(&sst->file, path, err);
+}
+
+/* Fewer bytes than asked for: the file was cut. */
+static enum status read_exactly(struct sst *sst, struct env_file *file, void *data, size_t len, uint64_t offset,
+                                struct error *err) {
+    size_t got = 0;
+    enum status status = env_pread(file, data, len, offset, &got, err);
     if (status != STATUS_OK) {
-        return status == STATUS_NOT_FOUND ? status : sst__damaged_index(sst, err);
+        error_prefix(err, "%s: reading at offset %" PRIu64, env_file_path(file), offset);
+        return status;
     }
-    struct entry index_entry = cursor.entry;
-    status = sst__read_data(sst, &index_entry, scratch, &cursor, &offset, err);
+    if (got != len) {
+        return sst__damaged(sst, STATUS_CORRUPT, "the file ends early: what stands", offset, err);
+    }
+    return STATUS_OK;
+}
+
+enum status sst__read(struct sst *sst, void *data, size_t len, uint64_t offset, struct error *err) {
+    enum status status = env_fault_point(sst->context->env, FAULT_SST_READ, err);
+    if (status != STATUS_OK) {
+        error_prefix(err, "%s: reading at offset %" PRIu64, env_file_path(sst->file.file), offset);
+        return status;
+    }
+    return read_exactly(sst, sst->file.file, data, len, offset, err);
+}
+
+enum status sst__read_again(struct sst *sst, void *data, size_t len, uint64_t offset, struct error *err) {
+    struct env *env = sst->context->env;
+    uint64_t start = offset / ENV_BLOCK_BYTES * ENV_BLOCK_BYTES;
+    size_t room = (size_t)((offset + len - start + ENV_BLOCK_BYTES - 1) / ENV_BLOCK_BYTES * ENV_BLOCK_BYTES);
+    struct env_file *file = NULL;
+    size_t got = 0;
+    uint8_t *blocks = mem_alloc_aligned(env->alloc, ENV_BLOCK_BYTES, room);
+    enum status status = blocks == NULL ? STATUS_NO_MEMORY : STATUS_OK;
+    if (status == STATUS_OK) {
+        status = env_open(env, env_file_path(sst->file.file), ENV_OPEN_READ | ENV_OPEN_DIRECT, &file, NULL);
+    }
+    if (status == STATUS_OK) {
+        status = env_pread(file, blocks, room, start, &got, NULL);
+    }
+    if (status == STATUS_OK && got >= offset - start + len) {
+        memcpy(data, blocks + (offset - start), len);
+    } else { /* not that way: through the page cache, then */
+        status = read_exactly(sst, sst->file.file, data, len, offset, err);
+    }
+    env_close(file);
+    mem_free(env->alloc, blocks);
+    return status;
+}
+
+enum status sst__unpack(struct sst *sst, const struct sst_handle *handle, enum sst_block_kind kind,
+                        struct cache_block *raw, struct cache_block **ret_block, struct error *err) {
+    struct cache *cache = sst->context->cache;
+    struct sst_stored stored;
+    enum status status = sst_block_check(slice_of(raw->data, raw->len), kind, sst->meta.id, handle->offset, &stored);
     if (status != STATUS_OK) {
         return status;
     }
-    status = block_cursor_seek(&cursor, &target);
-    if (status == STATUS_CORRUPT) {
-        return sst__damaged_block(sst, offset, err);
+    if (stored.compression == COMPRESSION_NONE) {
+        raw->len = stored.body.len;
+        *ret_block = raw;
+        return STATUS_OK;
     }
-    if (status != STATUS_OK || !slice_equal(cursor.entry.key.user, key)) {
+    struct cache_block *block = cache_block_new(cache, stored.size);
+    if (block == NULL) {
+        return sst__no_memory(sst, stored.size, err);
+    }
+    status = sst_block_unpack(sst->context->env->alloc, &stored, block->data);
+    if (status != STATUS_OK) {
+        cache_release(cache, block);
+        return status == STATUS_NO_MEMORY ? sst__no_memory(sst, stored.size, err) : status;
+    }
+    cache_release(cache, raw);
+    *ret_block = block;
+    return STATUS_OK;
+}
+
+/* A bit may have flipped on the way: in the page cache, on the bus, in our memory. The disk may still have it right, so
+ * before a table is called damaged (which makes a node fetch it anew), the bytes are read once more, past the page
+ * cache, whose copy may be what is wrong. */
+enum status sst__retry_block(struct sst *sst, const struct sst_handle *handle, enum sst_block_kind kind,
+                             struct cache_block *raw, struct cache_block **ret_block, struct error *err) {
+    enum status status = sst__read_again(sst, raw->data, raw->len, handle->offset, err);
+    if (status == STATUS_OK) {
+        status = sst__unpack(sst, handle, kind, raw, ret_block, err);
+        if (status == STATUS_CORRUPT || status == STATUS_UNSUPPORTED) {
+            (void)sst__damaged(sst, status, "the block", handle->offset, err);
+        }
+    }
+    if (status != STATUS_OK) {
+        cache_release(sst->context->cache, raw);
+    }
+    return status;
+}
+
+enum status sst__read_block(struct sst *sst, const struct sst_handle *handle, enum sst_block_kind kind,
+                            struct cache_block **ret_block, struct error *err) {
+    struct cache *cache = sst->context->cache;
+    size_t len = (size_t)handle->size + SST_TRAILER_BYTES;
+    struct cache_block *raw = cache_block_new(cache, len);
+    if (raw == NULL) {
+        return sst__no_memory(sst, len, err);
+    }
+    enum status status = sst__read(sst, raw->data, len, handle->offset, err);
+    if (status == STATUS_OK) {
+        status = sst__unpack(sst, handle, kind, raw, ret_block, err);
+        if (status == STATUS_CORRUPT) {
+            return sst__retry_block(sst, handle, kind, raw, ret_block, err);
+        }
+        if (status == STATUS_UNSUPPORTED) {
+            (void)sst__damaged(sst, status, "the block", handle->offset, err);
+        }
+    }
+    if (status != STATUS_OK) {
+        cache_release(cache, raw);
+    }
+    return status;
+}
+
+/* ---- Lookups --------------------------------------------------------------------------------------------------- */
+
+/* Where the data block stands that has the version if there is one. STATUS_NOT_FOUND: there is none. */
+static enum status find_block(struct sst *sst, const struct sst_top *top, uint32_t part, struct slice body,
+                              const struct entry_key *target, uint64_t hash, struct sst_handle *ret_handle,
+                              struct error *err) {
+    struct block_cursor index;
+    struct sst_partition partition;
+    const struct sst_handle *here = &top->parts[part].handle;
+    enum status status = sst_partition_open(body, &partition);
+    if (status == STATUS_OK && !filter_may_hold(partition.filter, partition.probes, hash)) {
         return STATUS_NOT_FOUND;
     }
+    if (status == STATUS_OK) {
+        status = block_cursor_open(&index, partition.index);
+    }
+    if (status == STATUS_OK) {
+        status = block_cursor_seek(&index, target);
+        /* The top sent us here, so there is a separator at or behind the target. */
+        status = status == STATUS_NOT_FOUND ? STATUS_CORRUPT : status;
+    }
+    if (status == STATUS_OK) {
+        status = sst_handle_decode(index.entry.value, sst__part_start(top, part), here->offset, ret_handle);
+    }
+    return status == STATUS_OK ? STATUS_OK : sst__damaged(sst, status, "the partition", here->offset, err);
+}
+
+static enum status get_entry(struct sst *sst, struct fetch *fetch, const struct sst_top *top,
+                             const struct entry_key *target, uint64_t hash, struct sst_hold *hold,
+                             struct entry *ret_entry, struct error *err) {
+    struct cache *cache = sst->context->cache;
+    struct block_cursor cursor;
+    struct cache_block *block;
+    struct sst_handle handle;
+    uint32_t part = sst__find_part(top, target);
+    if (part == top->part_count) {
+        return STATUS_NOT_FOUND;
+    }
+    enum status status = fetch__block(fetch, sst, &top->parts[part].handle, SST_BLOCK_PARTITION, &block, err);
+    if (status != STATUS_OK) {
+        return status;
+    }
+    status = find_block(sst, top, part, slice_of(block->data, block->len), target, hash, &handle, err);
+    cache_release(cache, block);
+    if (status == STATUS_OK) {
+        status = fetch__block(fetch, sst, &handle, SST_BLOCK_DATA, &block, err);
+    }
+    if (status != STATUS_OK) {
+        return status;
+    }
+    status = block_cursor_open(&cursor, slice_of(block->data, block->len));
+    if (status == STATUS_OK) {
+        status = block_cursor_find(&cursor, target->user, hash, target->revision);
+    }
+    if (status != STATUS_OK) {
+        cache_release(cache, block);
+        return status == STATUS_CORRUPT ? sst__damaged(sst, status, "the block", handle.offset, err) : status;
+    }
     *ret_entry = cursor.entry;
-    ret_entry->key.user = key;
+    ret_entry->key.user = target->user;
+    *hold = (struct sst_hold){.cache = cache, .block = block};
+    return STATUS_OK;
+}
+
+enum status sst_get(struct sst *sst, struct fetch *fetch, struct slice key, uint64_t hash, uint64_t revision,
+                    struct sst_hold *hold, struct entry *ret_entry, struct tombstone_mark *ret_mark,
+                    struct error *err) {
+    struct entry_key target = entry_key_at(key, revision);
+    const struct sst_top *top = sst__top(sst);
+    sst_hold_release(hold);
+    *ret_mark = TOMBSTONE_MARK_NONE;
+    if (__builtin_expect(top == NULL, 0)) {
+        enum status status = fetch__top(fetch, sst, &top, err);
+        if (status != STATUS_OK) {
+            return status;
+        }
+    }
+    if (top->tombstones != NULL) {
+        *ret_mark = tombstones_find(top->tombstones, key, revision, NULL, NULL);
+    }
+    return get_entry(sst, fetch, top, &target, hash, hold, ret_entry, err);
+}
+
+enum status sst_tombstones(struct sst *sst, struct fetch *fetch, const struct tombstones **ret_set, struct error *err) {
+    const struct sst_top *top = sst__top(sst);
+    if (sst->meta.tombstones == 0) {
+        *ret_set = NULL;
+        return STATUS_OK;
+    }
+    if (top == NULL) {
+        enum status status = fetch__top(fetch, sst, &top, err);
+        if (status != STATUS_OK) {
+            return status;
+        }
+    }
+    *ret_set = top->tombstones;
     return STATUS_OK;
 }

@@ -1,101 +1,136 @@
 /*
- * Sorted tables on disk: written once, read for ever, never changed.
+ * Sorted tables on disk, the reading half: written once (sst_builder.h), read for ever, never changed.
  *
- *   file = header 64 | data block... | index block | properties block | footer 96
+ *   file = header | (data block... , partition)... | range deletes? | top index? | properties | footer
  *
- * FORMAT.md says every byte. Each block carries a checksum bound to the file's id and the block's offset, checked on
- * every read: a block that was damaged, misplaced or of another file is STATUS_CORRUPT with the file's name and the
- * offset, never a wrong value, and hurts only the reads that need it.
+ * A lookup goes top index (in memory while the table lives) -> partition (cache: filter, index) -> data block (cache).
+ * FORMAT.md says every byte.
  *
- * The builder writes through one 1 MiB buffer and syncs at the end. The reader keeps the index block in memory and
- * reads data blocks as asked. Both block: workers only, or the thread that opens the store. An open table is immutable,
- * so any number of threads may read it; its last four members belong to the owner of the store.
+ * A table is made from what the manifest says of it; its file is opened and its header, footer, properties, top index
+ * and range deletes are read and checked when they are first needed. Damage hurts only the reads that need what is
+ * damaged: they get STATUS_CORRUPT with the file's name and the offset, never a wrong value, and the owner is told
+ * through sst_context.damaged.
+ *
+ *   sst_new -> (sst_load) -> sst_get, cursors, sst_tombstones, sst_verify on any threads -> sst_free, by the last
+ *
+ * Everything but the owner's members is immutable or atomic: any number of threads may read one table at once. Two that
+ * need the top at the same moment both read it, and one of them wins.
  */
 #ifndef HOLDFAST_STORAGE_SST_H
 #define HOLDFAST_STORAGE_SST_H
 
-#include "node/base/buf.h"
-#include "node/env/env.h"
+#include "storage/cache.h"
 #include "storage/cursor.h"
+#include "storage/fetch.h"
+#include "storage/open_files.h"
+#include "storage/sst_builder.h"
+#include "storage/tombstones.h"
 
-enum { SST_CLUSTER_ID_BYTES = 16 };
+struct sst;
+struct sst_top;
 
-/* What the manifest says of a table. */
-struct sst_meta {
-    uint64_t number; /* names the file */
-    uint64_t id;     /* random, in the file's header: seeds its checksums */
-    uint64_t size_bytes;
-    uint64_t entries;
-    uint64_t checksum; /* of the whole file, see FORMAT.md */
-    uint64_t revision_first;
-    uint64_t revision_last;
-    struct slice smallest; /* user keys */
-    struct slice largest;
-};
-
-/* ---- Writing ------------------------------------------------------------------------------------------------- */
-
-struct sst_builder;
-
-struct sst_builder_options {
+/* What all tables of one store share. Immutable; outlives them. */
+struct sst_context {
     struct env *env;
-    const char *path; /* copied */
-    uint64_t number;
-    uint64_t id;
+    struct cache *cache;
+    struct open_files *files;
+    const char *dir;
     uint8_t cluster_id[SST_CLUSTER_ID_BYTES];
-    uint32_t block_bytes;
+    /* Something failed its checks twice (the read that needed it fails, too). Any thread; must not block. May be NULL.
+     */
+    void (*damaged)(void *context, const struct sst *sst, const struct error *err);
+    void *damaged_context;
 };
-
-/* Creates the file, replacing one of that name. */
-MUST_USE enum status sst_builder_new(const struct sst_builder_options *options, struct sst_builder **ret_builder,
-                                     struct error *err);
-/* Entries in strictly growing order; STATUS_CORRUPT if not (they come from a disk). Copies. STATUS_IO, STATUS_NO_SPACE,
- * STATUS_NO_MEMORY. After a failure only sst_builder_free is legal. */
-MUST_USE enum status sst_builder_add(struct sst_builder *builder, const struct entry *entry, struct error *err);
-/* About what the file would have if it were finished now. */
-uint64_t sst_builder_size(const struct sst_builder *builder);
-/* Writes the rest, syncs the file (not its directory), closes it. At least one entry must be in it. Meta's keys are
- * borrowed from the builder. */
-MUST_USE enum status sst_builder_finish(struct sst_builder *builder, struct sst_meta *ret_meta, struct error *err);
-/* Removes the file unless it was finished. NULL is accepted. */
-void sst_builder_free(struct sst_builder *builder);
-
-/* ---- Reading ------------------------------------------------------------------------------------------------- */
 
 struct sst {
-    struct env *env;
-    struct env_file *file;
+    const struct sst_context *context;
     struct sst_meta meta; /* keys owned, in `keys` */
     uint8_t *keys;
-    uint64_t data_end; /* data blocks lie between the header and here */
-    struct buf index;
-    struct slice index_body;
+    struct open_file file;
+    _Atomic(struct sst_top *) top; /* NULL until it is first needed */
     /* The owner's: */
     uint64_t refs; /* versions that hold it, and the job that made it until it is published */
-    bool merging;  /* input of the merge under way */
-    bool obsolete; /* no durable version names it: unlinked when refs end */
+    unsigned level;
+    bool compacting; /* input of a compaction under way */
+    bool obsolete;   /* no durable version names it: unlinked when refs end */
     struct sst *next_dead;
 };
 
-/* Opens and checks header, footer, index and properties against meta (copied). STATUS_CORRUPT, STATUS_UNSUPPORTED
- * (format version, compression), STATUS_IO, STATUS_NOT_FOUND. */
-MUST_USE enum status sst_open(struct env *env, const char *path, const struct sst_meta *meta,
-                              const uint8_t cluster_id[SST_CLUSTER_ID_BYTES], struct sst **ret_sst, struct error *err);
-/* Blocks (closes the file). NULL is accepted. */
+/* No I/O. Copies meta. STATUS_NO_MEMORY. */
+MUST_USE enum status sst_new(const struct sst_context *context, const struct sst_meta *meta, struct sst **ret_sst);
+/* Blocks: closes the file. Nobody reads it any more; refs are 0 (CHECK). NULL is accepted. Its blocks stay in the cache
+ * until they are evicted (cache_forget). */
 void sst_free(struct sst *sst);
 
-/* True if the table can hold a version of the key at or below the revision. Memory only. */
+/* Blocks: opens the file and checks what opening checks, unless that was done. For a table that was just written,
+ * before the manifest names it. STATUS_CORRUPT, STATUS_UNSUPPORTED, STATUS_IO, STATUS_NOT_FOUND, STATUS_NO_MEMORY. */
+MUST_USE enum status sst_load(struct sst *sst, struct error *err);
+
+/* ---- By meta: memory only --------------------------------------------------------------------------------------- */
+
+/* True if the table can hold a version of the key, or a range delete over it, at or below the revision. */
 bool sst_may_hold(const struct sst *sst, struct slice key, uint64_t revision);
 /* True if its key range meets [lower, upper); upper.len 0: no end. */
 bool sst_overlaps(const struct sst *sst, struct slice lower, struct slice upper);
 
-/* The newest version at or below the revision, deletes included; its value is borrowed from `scratch`, which is
- * overwritten. STATUS_NOT_FOUND, STATUS_CORRUPT, STATUS_IO, STATUS_NO_MEMORY. */
-MUST_USE enum status sst_get(struct sst *sst, struct slice key, uint64_t revision, struct buf *scratch,
-                             struct entry *ret_entry, struct error *err);
+/* ---- Reading -------------------------------------------------------------------------------------------------- */
 
-/* A cursor over tables with disjoint, growing key ranges (a level), or over one. Borrows the tables and the array.
- * Holds one block in memory. NULL: out of memory. */
-struct cursor *sst_cursor_new(struct alloc *alloc, struct sst *const *tables, size_t count);
+/* What keeps an entry's value in memory. All zero: nothing. */
+struct sst_hold {
+    struct cache *cache;
+    struct cache_block *block;
+};
+
+/* Any thread. Leaves it all zero; that is accepted, too. */
+static inline void sst_hold_release(struct sst_hold *hold) {
+    if (hold->block != NULL) {
+        cache_release(hold->cache, hold->block);
+        hold->block = NULL;
+    }
+}
+
+/* The newest version of the key at or below the revision among the table's entries, deletes included. hash:
+ * filter_hash(key). On STATUS_OK ret_entry's value is borrowed from a block that `hold` holds from then on (what it
+ * held before is released at once, whatever the answer), its key is `key`.
+ * ret_mark, with STATUS_OK and STATUS_NOT_FOUND: the newest range delete of this table over the key at or below the
+ * revision, or TOMBSTONE_MARK_NONE.
+ * STATUS_NOT_FOUND, STATUS_PENDING, STATUS_CORRUPT, STATUS_UNSUPPORTED, STATUS_IO, STATUS_NO_MEMORY. */
+MUST_USE enum status sst_get(struct sst *sst, struct fetch *fetch, struct slice key, uint64_t hash, uint64_t revision,
+                             struct sst_hold *hold, struct entry *ret_entry, struct tombstone_mark *ret_mark,
+                             struct error *err);
+
+/* A cursor over the entries (not the range deletes) of tables with disjoint, growing key ranges (a level), or of one.
+ * Borrows the fetch, the tables and the array. Holds one partition and one block, and reads ahead as the fetch says.
+ * NULL: out of memory. */
+struct cursor *sst_cursor_new(struct alloc *alloc, struct fetch *fetch, struct sst *const *tables, size_t count);
+
+/* The table's range deletes, borrowed as long as the table lives; NULL if it has none (known from meta, without I/O).
+ * STATUS_PENDING and errors as above. */
+MUST_USE enum status sst_tombstones(struct sst *sst, struct fetch *fetch, const struct tombstones **ret_set,
+                                    struct error *err);
+
+/* ---- Verifying ------------------------------------------------------------------------------------------------- */
+
+struct sst_verify_options {
+    /* Called before so many bytes are read; may sleep; false: stop, with STATUS_CANCELLED. NULL: no pacing. */
+    bool (*pace)(void *context, uint64_t bytes);
+    void *context;
+};
+
+struct sst_verify_report {
+    uint64_t bytes; /* read */
+    uint64_t data_blocks;
+    uint64_t partitions;
+    uint64_t entries;
+    uint64_t tombstones;
+    uint64_t findings; /* places that are damaged or contradict others; err names the first */
+    uint64_t first_offset;
+};
+
+/* Blocks: reads the whole file past the block cache and checks every checksum, the order of all keys, separators,
+ * filters, all counts against properties and meta, and the checksum of the file. Goes on behind a finding as far as it
+ * can. STATUS_CORRUPT if there were any; other errors end it. options NULL: no pacing. */
+MUST_USE enum status sst_verify(struct sst *sst, const struct sst_verify_options *options,
+                                struct sst_verify_report *ret_report, struct error *err);
 
 #endif

@@ -1,16 +1,102 @@
-/* Between the parts of the SST reader: sst.c and sst_cursor.c. */
+/* Between the parts of the SST reader: sst.c, sst_top.c, fetch.c, sst_cursor.c, sst_verify.c. */
 #ifndef HOLDFAST_STORAGE_SST_INTERNAL_H
 #define HOLDFAST_STORAGE_SST_INTERNAL_H
 
 #include "storage/block.h"
+#include "storage/filter.h"
 #include "storage/sst.h"
+#include "storage/sst_format.h"
 
-/* Reads and checks the data block that an index entry points to, and opens a cursor on it. The body lies in buf; the
- * entry's value must not. ret_offset: for messages. */
-MUST_USE enum status sst__read_data(const struct sst *sst, const struct entry *index_entry, struct buf *buf,
-                                    struct block_cursor *cursor, uint64_t *ret_offset, struct error *err);
-/* STATUS_CORRUPT, with file and offset. */
-enum status sst__damaged_block(const struct sst *sst, uint64_t offset, struct error *err);
-enum status sst__damaged_index(const struct sst *sst, struct error *err);
+/* ---- The top: what an open table keeps in memory ------------------------------------------------------------ */
+
+/* One partition. */
+struct sst_part {
+    uint64_t head;     /* of its separator: the 8 bytes behind what all separators share, big-endian, zero-padded */
+    uint64_t revision; /* ... the rest of it */
+    uint32_t ordinal;
+    uint32_t key_at; /* the user key, in keys */
+    uint32_t key_len;
+    struct sst_handle handle; /* its data blocks stand between the partition before and here */
+};
+
+struct sst_top {
+    struct tombstones *tombstones; /* NULL: none */
+    uint64_t blocks_end;           /* data and partitions lie between the header and here */
+    size_t charge_bytes;
+    uint8_t *keys;
+    struct sst_properties properties; /* its keys aren't kept */
+    uint32_t shared_len;              /* bytes that all separators begin with */
+    uint32_t part_count;
+    struct sst_part parts[];
+};
+
+/* Blocks: makes the top unless it is there. Any thread. */
+MUST_USE enum status sst__load_top(struct sst *sst, struct error *err);
+void sst__free_top(struct sst *sst);
+static inline const struct sst_top *sst__top(struct sst *sst) {
+    return atomic_load_explicit(&sst->top, memory_order_acquire);
+}
+/* The first partition whose separator isn't in front of the target; part_count if there is none. */
+uint32_t sst__find_part(const struct sst_top *top, const struct entry_key *target);
+struct entry_key sst__part_key(const struct sst_top *top, uint32_t part);
+/* Where the first of its data blocks stands. */
+static inline uint64_t sst__part_start(const struct sst_top *top, uint32_t part) {
+    return part == 0 ? (uint64_t)SST_HEADER_BYTES
+                     : top->parts[part - 1].handle.offset + top->parts[part - 1].handle.size + SST_TRAILER_BYTES;
+}
+
+/* ---- Reading and checking blocks (sst.c) -------------------------------------------------------------------- */
+
+/* Exactly len bytes, or STATUS_CORRUPT. Blocks. */
+MUST_USE enum status sst__read(struct sst *sst, void *data, size_t len, uint64_t offset, struct error *err);
+/* The same bytes as they stand on the disk now. Blocks. The file must be pinned. */
+MUST_USE enum status sst__read_again(struct sst *sst, void *data, size_t len, uint64_t offset, struct error *err);
+/* Opens the file if need be, and pins it. Blocks. */
+MUST_USE enum status sst__pin(struct sst *sst, struct error *err);
+/* raw: body and trailer as read. STATUS_OK takes it and returns the block with its plain body, held; else raw stays the
+ * caller's. err isn't set for STATUS_CORRUPT and STATUS_UNSUPPORTED. */
+MUST_USE enum status sst__unpack(struct sst *sst, const struct sst_handle *handle, enum sst_block_kind kind,
+                                 struct cache_block *raw, struct cache_block **ret_block, struct error *err);
+/* Reads and unpacks a block, twice if need be. Blocks. The file must be pinned. */
+MUST_USE enum status sst__read_block(struct sst *sst, const struct sst_handle *handle, enum sst_block_kind kind,
+                                     struct cache_block **ret_block, struct error *err);
+/* The second half of it, for raw (taken) that failed its checks once. */
+MUST_USE enum status sst__retry_block(struct sst *sst, const struct sst_handle *handle, enum sst_block_kind kind,
+                                      struct cache_block *raw, struct cache_block **ret_block, struct error *err);
+/* Says so in err, with file and offset, and tells the owner. Returns status. */
+enum status sst__damaged(struct sst *sst, enum status status, const char *what, uint64_t offset, struct error *err);
+/* STATUS_NO_MEMORY. */
+enum status sst__no_memory(const struct sst *sst, size_t bytes, struct error *err);
+
+static inline enum cache_kind sst__cache_kind(enum sst_block_kind kind) {
+    return kind == SST_BLOCK_DATA ? CACHE_DATA : CACHE_INDEX;
+}
+
+/* ---- Fetching (fetch.c) ------------------------------------------------------------------------------------- */
+
+/* STATUS_OK: the top is there. */
+MUST_USE enum status fetch__top(struct fetch *fetch, struct sst *sst, const struct sst_top **ret_top,
+                                struct error *err);
+/* A data block or a partition that the caller didn't find in the cache; held. */
+MUST_USE enum status fetch__missing(struct fetch *fetch, struct sst *sst, const struct sst_handle *handle,
+                                    enum sst_block_kind kind, struct cache_block **ret_block, struct error *err);
+/* Reads len unchecked bytes into data, which is the caller's and stays until this said something else than
+ * STATUS_PENDING, or fetch__forget_window. data names the want: one per memory. */
+MUST_USE enum status fetch__window(struct fetch *fetch, struct sst *sst, uint64_t offset, size_t len, uint8_t *data,
+                                   struct error *err);
+void fetch__forget_window(struct fetch *fetch, const uint8_t *data);
+
+/* From the cache or else fetched; held. */
+MUST_USE static inline enum status fetch__block(struct fetch *fetch, struct sst *sst, const struct sst_handle *handle,
+                                                enum sst_block_kind kind, struct cache_block **ret_block,
+                                                struct error *err) {
+    struct cache_key key = {.id = sst->meta.id, .offset = handle->offset};
+    struct cache_block *block = cache_lookup(sst->context->cache, &key, sst__cache_kind(kind));
+    if (block != NULL) {
+        *ret_block = block;
+        return STATUS_OK;
+    }
+    return fetch__missing(fetch, sst, handle, kind, ret_block, err);
+}
 
 #endif

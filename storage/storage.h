@@ -6,7 +6,8 @@
  * with the applied index. Reads take a view: memtables plus a version (a set of SST files), reference counted, at any
  * revision from the horizon up to the one applied when it was taken.
  *
- *   apply -> memtable --(full)--> immutable memtable --(worker)--> SST in L0 --(worker)--> L1
+ *   apply -> memtable --(full)--> immutable memtable --(flush)--> level 0 --(compaction)--> base level -> ... -> level
+ * 6
  *                                                        \-> manifest edit with the frontier
  *
  * There is no log in here: what a crash takes from the memtable is replayed from the WAL behind storage_frontier. One
@@ -14,7 +15,7 @@
  *
  * Threads. The owner loop (consensus) calls everything unless it says otherwise; views and reads on them are for any
  * thread, the blocking ones only for workers. The memtable has one writer and lock-free readers; the version pointer is
- * swapped by the owner. These two, with the mailbox, are all that crosses threads.
+ * swapped by the owner.
  *
  * Legal order: storage_open (a worker), storage_apply for replayed entries (same worker), storage_start (the owner
  * loop), then the rest; storage_close.
@@ -26,11 +27,17 @@
 #include "node/base/slice.h"
 #include "node/base/status.h"
 #include "node/env/env.h"
+#include "storage/cache.h"
+#include "storage/compress.h"
+#include "storage/fetch.h"
+#include "storage/open_files.h"
+#include "storage/sst.h"
 
 struct storage;
 struct storage_view;
 struct storage_iterator;
 
+enum { STORAGE_LEVELS = 7 };
 enum { STORAGE_CLUSTER_ID_BYTES = 16, STORAGE_DIGEST_BYTES = 16 };
 
 /* What the manifest records with each flush: the state that the SST files hold, all of it derived from the log. */
@@ -46,31 +53,59 @@ struct storage_frontier {
     uint32_t membership_len;
 };
 
+/* Every number has a range, in parentheses behind its default; storage_open names the one that is out of it. */
 struct storage_options {
     struct env *env;
     struct env_loop *loop;
     const char *dir; /* made if it isn't there */
     uint8_t cluster_id[STORAGE_CLUSTER_ID_BYTES];
-    uint64_t node_id;                 /* both are in the manifest; another's is refused */
-    uint64_t memtable_bytes;          /* switch and flush at this size */
-    uint32_t immutable_memtables_max; /* beyond it storage_can_apply says no until a flush ends; at least 1 */
-    uint32_t block_bytes;             /* of an SST, before padding; 4096 */
-    uint64_t sst_bytes;               /* target size of an L1 file */
-    uint32_t l0_files_merge;          /* merge L0 into L1 at this many files */
-    uint64_t manifest_bytes_max;      /* rotate the manifest beyond this */
+    uint64_t node_id; /* both are in the manifest; another's is refused */
 
-    /* Callbacks, on the loop, never from inside a storage_* call. */
+    /* Memory. All of the store's is bounded by: memtables, the cache, compaction_workers times a few MiB, and what
+     * views hold. */
+    uint64_t memtable_bytes;          /* 64 MiB (1 KiB to 4 GiB): switch and flush at this size */
+    uint32_t immutable_memtables_max; /* 2 (1 to 64): waiting for their flush; beyond it storage_can_apply says no */
+    uint64_t cache_bytes;             /* 64 MiB (0 to 1 TiB): blocks, filters, indexes */
+    uint32_t open_files_max;          /* 512 (1 to 1 Mi) */
+
+    /* Tables. */
+    uint32_t block_bytes;               /* 4096 (64 to 1 MiB): of a data block, uncompressed */
+    uint32_t partition_bytes;           /* 128 KiB (1 KiB to 16 MiB): of data blocks under one filter and index block */
+    uint64_t sst_bytes;                 /* 64 MiB (1 KiB to 4 GiB): target size of a table below level 0 */
+    uint8_t bloom_bits[STORAGE_LEVELS]; /* 10 (0 to 32) each: of filter for a key, by level */
+    enum compression compression[STORAGE_LEVELS]; /* by level: none for 0 and 1, else lz4 */
+    int zstd_level;                               /* 3 (1 to 12): where compression is zstd */
+
+    /* The tree. */
+    uint64_t level_base_bytes;   /* 256 MiB (1 KiB to 1 TiB): the least that a level's target may be */
+    uint32_t level_ratio;        /* 10 (2 to 100): of a level's target to that of the one above it */
+    uint32_t l0_files_compact;   /* 4 (1 to 1000): tables of level 0 that start a compaction */
+    uint32_t l0_files_slow;      /* 12 (> l0_files_compact, to 1000): from here on writers are paced */
+    uint32_t l0_files_stop;      /* 24 (> l0_files_slow, to 2000): storage_can_apply says no */
+    uint32_t tombstone_percent;  /* 50 (1 to 101): of a table's entries: rewritten to get rid of deletes */
+    uint32_t history_percent;    /* 50 (1 to 101): of a table's entries below the horizon: rewritten likewise */
+    uint64_t history_revisions;  /* 0: only storage_set_horizon moves the horizon; else it also follows the
+                                    applied index at this distance */
+    uint64_t manifest_bytes_max; /* 4 MiB (4 KiB to 1 GiB): rotate the manifest beyond this */
+
+    /* The machine. */
+    uint32_t compaction_workers;              /* 2 (1 to 64) at once. The env's long workers must be more by one, or a
+                                                 flush waits for a compaction */
+    uint64_t compaction_bytes_per_second_max; /* 0 (0 to 1 TiB): as fast as it goes; else the rate at which
+                                                 compactions write in all, as long as level 0 doesn't grow */
+
+    /* Callbacks, on the loop, never from inside a storage_* call unless it says so. */
     void *context;
     /* The memtable is being switched at (index, term), which are filled in, of the last applied entry: fill in the rest
      * of its frontier, as it was after that entry. This one runs inside calls: in storage_apply of the next entry,
-     * before it is applied, and in storage_flush. The horizon is raised to that of storage_set_horizon. May be NULL. */
+     * before it is applied, and in storage_flush. The horizon is raised to the store's. May be NULL. */
     void (*fill_frontier)(void *context, struct storage_frontier *frontier);
     /* A manifest with this frontier is durable. */
     void (*flushed)(void *context, const struct storage_frontier *frontier);
     /* storage_can_apply is true again. */
     void (*can_apply)(void *context);
     /* The manifest's write or sync failed, or a memtable couldn't be written in several attempts: stop. Runs once; no
-     * job is started afterwards. A merge that can't read a table is not among the reasons: see storage_stats. */
+     * job is started afterwards. A compaction that can't read a table is not among the reasons: see storage_stats. */
     void (*failed)(void *context, const struct error *err);
     /* Disk full while writing an SST: output dropped, tried again every second. err NULL: over. */
     void (*space_state)(void *context, const struct error *err);
@@ -78,12 +113,13 @@ struct storage_options {
 
 void storage_options_init(struct storage_options *options);
 
-/* Opens or creates. Blocks. Holds a lock file while it is open: STATUS_BUSY. Removes its own files that no manifest
- * names. STATUS_INVALID: another cluster's or node's, or options out of range; STATUS_UNSUPPORTED: format version;
+/* Opens or creates. Blocks, but no longer than it takes to read the manifest: tables are opened when they are first
+ * needed. Holds a lock file while it is open: STATUS_BUSY. Removes its own files that no manifest names.
+ * STATUS_INVALID: another cluster's or node's, or options out of range; STATUS_UNSUPPORTED: format version;
  * STATUS_CORRUPT, STATUS_IO: err names file and offset. Works on a full disk. */
 MUST_USE enum status storage_open(const struct storage_options *options, struct storage **ret_storage,
                                   struct error *err);
-/* On the loop: flushing and merging may begin. */
+/* On the loop: flushes and compactions may begin. */
 void storage_start(struct storage *storage);
 /* On the loop, also before storage_start. No callbacks from now on; jobs under way finish first, then closed runs and
  * the storage is gone. All views must have been released. What is only in the memtable is left to the log. */
@@ -106,6 +142,13 @@ bool storage_can_apply(const struct storage *storage);
  * replay is, by the log. */
 MUST_USE enum status storage_apply(struct storage *storage, uint64_t index, uint64_t term, struct slice batch,
                                    struct error *err);
+/* The two halves of it, for groups: storage_insert puts the entry behind the last inserted one into the memtable, where
+ * no reader sees it; storage_publish shows all that was inserted at once. Views, storage_applied_index and the
+ * statistics know nothing of it before; a flush may take it along, so the log has it by then. STATUS_NO_MEMORY of
+ * storage_publish: nothing is lost, try again. */
+MUST_USE enum status storage_insert(struct storage *storage, uint64_t index, uint64_t term, struct slice batch,
+                                    struct error *err);
+MUST_USE enum status storage_publish(struct storage *storage, struct error *err);
 
 /* All up to here is synced in this node's log and committed: min(synced, committed). A flush beyond it waits. */
 void storage_set_durable(struct storage *storage, uint64_t index);
@@ -114,9 +157,58 @@ void storage_set_durable(struct storage *storage, uint64_t index);
  * If too many wait for their flush already, as soon as one is done. */
 void storage_flush(struct storage *storage);
 
-/* Versions that no read at or above the horizon can see are dropped by merges. Never decreases; not above the applied
- * index. */
+/* How long a writer should wait before it goes on, so that flushes and compactions keep up: microseconds, at most
+ * STORAGE_PACE_US_MAX; 0 nearly always. `bytes`: what was just applied, as batch bytes. It grows smoothly with the
+ * immutable memtables, level 0, and what compactions owe; storage_can_apply stays the hard bound. The answer counts as
+ * a stall in the statistics: ask once for each write (or group of them), and do wait. */
+enum { STORAGE_PACE_US_MAX = 100 * 1000 };
+uint64_t storage_pace_us(struct storage *storage, size_t bytes);
+
+/* ---- History (owner loop) -------------------------------------------------------------------------------------- */
+
+/* Versions that no read at or above the horizon can see are dropped by compactions. Never decreases; not above the
+ * applied index, nor above any pin. */
 void storage_set_horizon(struct storage *storage, uint64_t revision);
+/* The oldest revision that reads may still ask for. */
+uint64_t storage_horizon(const struct storage *storage);
+
+/* Holds the horizon back: while the pin is there, everything at its revision and above stays readable. */
+struct storage_pin {
+    struct list link;
+    char name[LIMIT_NAME_BYTES]; /* for the statistics: who holds it */
+    uint64_t revision;
+    uint64_t since_us; /* the store's */
+};
+
+/* Name and revision filled in; borrowed until storage_pin_remove, which must come before storage_close.
+ * STATUS_COMPACTED: the revision is below the horizon already; nothing is pinned. */
+MUST_USE enum status storage_pin_add(struct storage *storage, struct storage_pin *pin);
+void storage_pin_remove(struct storage *storage, struct storage_pin *pin);
+
+/* ---- Compacting by hand (owner loop) ---------------------------------------------------------------------------- */
+
+/* Rewrites everything in [lower, upper) down to the last level that holds any of it, and drops all that the horizon
+ * allows: deletes, range deletes, old versions. */
+struct storage_compact {
+    struct slice lower; /* borrowed until done, or until the store is closed */
+    struct slice upper; /* len 0: no end */
+    /* Runs once, on the loop, unless the store is closed before. STATUS_OK; STATUS_FAILED: the store has failed. What
+     * can't be compacted now, for a bad block or for want of space, is waited for. */
+    void (*done)(struct storage_compact *compact, enum status status);
+    void *context; /* the caller's */
+    /* Progress, the store's: */
+    uint64_t done_bytes;
+    uint64_t left_bytes; /* as estimated now */
+    /* The store's: */
+    struct list link;
+    unsigned state;
+    enum status status;
+    uint64_t flush_index;
+    uint64_t number_end;
+};
+
+/* What is in the memtable when this is called is flushed first. One after the other, in order. */
+void storage_compact_range(struct storage *storage, struct storage_compact *compact);
 
 /* ---- Reading (any thread) ------------------------------------------------------------------------------------ */
 
@@ -126,55 +218,176 @@ void storage_view_release(struct storage_view *view);
 /* Revision applied when it was taken: the newest that it can show. Asking a view for a newer one is an error of the
  * caller's (CHECK). */
 uint64_t storage_view_revision(const struct storage_view *view);
+/* The oldest revision that it can show: reads below it are STATUS_COMPACTED. Fixed for the view's life. */
+uint64_t storage_view_horizon(const struct storage_view *view);
+
+/* What makes a read asynchronous. One operation at a time (a get, a multi-get, an iterator) uses it, on its loop:
+ *
+ *   storage_io_init -> read -> STATUS_PENDING -> storage_io_start -> ready -> the same read again -> ... -> deinit
+ *
+ * STATUS_PENDING means that blocks are missing, all that the read knows of at this point. Nothing has been asked for
+ * yet: storage_io_start does, all at once, and `ready` runs on the loop, never inside a call, when they are there (or
+ * failed: the read says so). An iterator that passes over very many deleted keys also says it, to give others their
+ * turn. Until then the operation must be left alone: its view, keys and iterator stay. The read is then repeated with
+ * the same arguments.
+ *
+ * Reads without one (io NULL) block: on threads that own no connections only. */
+struct storage_io {
+    struct fetch fetch;
+    void (*ready)(struct storage_io *io);
+    struct env_message pause; /* of a walk that took long without missing anything */
+    bool is_paused;
+};
+
+/* Allocates nothing. */
+void storage_io_init(struct storage_io *io, struct storage *storage, struct env_loop *loop,
+                     void (*ready)(struct storage_io *io));
+void storage_io_start(struct storage_io *io);
+/* True between storage_io_start and ready. */
+bool storage_io_is_busy(const struct storage_io *io);
+/* Not busy. An iterator that used it is freed first. Afterwards it may be initialised again. */
+void storage_io_deinit(struct storage_io *io);
+
+/* A value that was found. */
+struct storage_value {
+    struct slice bytes;   /* borrowed until the release, which comes before the view's */
+    uint64_t revision;    /* of the write that made it */
+    struct sst_hold hold; /* the engine's: the block where the bytes lie; none if they lie in a memtable */
+};
+
+/* Legal on what a read filled in with STATUS_OK, once; any thread. */
+void storage_value_release(struct storage_value *value);
 
 enum storage_lookup {
     STORAGE_FOUND,
     STORAGE_ABSENT,
-    STORAGE_NEEDS_DISK /* can't be told from memory: ask storage_get on a worker */
+    STORAGE_NEEDS_DISK /* can't be told from memtables, or is below the horizon: storage_get knows */
 };
 
-/* The newest version of key at or below revision, from memory only: never blocks. The value is borrowed from the view.
- */
+/* The newest version of key at or below revision, from memtables only: never blocks. The value is borrowed from the
+ * view. */
 enum storage_lookup storage_get_memory(struct storage_view *view, struct slice key, uint64_t revision,
                                        struct slice *ret_value, uint64_t *ret_revision);
-/* The same with disk reads: workers only. STATUS_NOT_FOUND if absent or deleted; STATUS_COMPACTED: a merge
- * dropped what that revision would need; STATUS_CORRUPT, STATUS_IO, STATUS_NO_MEMORY, STATUS_TOO_LARGE (beyond the
- * limit of `value`). The value is appended to `value`. */
-MUST_USE enum status storage_get(struct storage_view *view, struct slice key, uint64_t revision, struct buf *value,
-                                 uint64_t *ret_revision, struct error *err);
-/* True if the view has no SST that a scan over [lower, upper) would need: then iterating doesn't block. upper.len 0: no
- * end. */
-bool storage_view_in_memory(struct storage_view *view, struct slice lower, struct slice upper);
+/* The same, from tables, too. On STATUS_OK the value is to be released. STATUS_NOT_FOUND if absent or deleted;
+ * STATUS_COMPACTED: below the horizon; STATUS_PENDING (only with io); STATUS_CORRUPT, STATUS_IO, STATUS_NO_MEMORY. */
+MUST_USE enum status storage_get(struct storage_view *view, struct storage_io *io, struct slice key, uint64_t revision,
+                                 struct storage_value *ret_value, struct error *err);
+/* Several gets at one revision; with io the blocks of all keys are asked for together. statuses: STATUS_PENDING for
+ * each at first, then of each key what storage_get would say; values[i] is filled in (and to be released) where
+ * statuses[i] is STATUS_OK. Returns STATUS_PENDING while any is pending, else STATUS_OK. err: of the first that failed
+ * in this call. */
+MUST_USE enum status storage_multi_get(struct storage_view *view, struct storage_io *io, uint64_t revision,
+                                       size_t count, const struct slice *keys, struct storage_value *values,
+                                       enum status *statuses, struct error *err);
 
-/* ---- Iterators: forward, over one view at one revision; workers only unless storage_view_in_memory ----------- */
+/* About the bytes that tables have for keys in [lower, upper) (upper.len 0: no end), as stored. Memory only. */
+uint64_t storage_approximate_bytes(const struct storage_view *view, struct slice lower, struct slice upper);
 
-/* Live keys in [lower, upper) (upper.len 0: no end), each once, newest version <= revision. Borrows the view and the
- * bounds. STATUS_COMPACTED, STATUS_NO_MEMORY. */
-MUST_USE enum status storage_iterator_new(struct storage_view *view, uint64_t revision, struct slice lower,
-                                          struct slice upper, struct storage_iterator **ret_iterator,
-                                          struct error *err);
-void storage_iterator_free(struct storage_iterator *iterator);
-/* Moves to the first key; then onwards. STATUS_NOT_FOUND at the end; errors are final. */
-MUST_USE enum status storage_iterator_next(struct storage_iterator *iterator, struct error *err);
-/* Borrowed until the next call. */
-struct slice storage_iterator_key(const struct storage_iterator *iterator);
-struct slice storage_iterator_value(const struct storage_iterator *iterator);
-uint64_t storage_iterator_revision(const struct storage_iterator *iterator);
+/* ---- Iterators: over one view at one revision, both directions ------------------------------------------------ */
 
-struct storage_stats {
-    uint64_t memtable_bytes; /* active one */
-    uint64_t immutable_memtables;
-    uint64_t flushes;
-    uint64_t merges;
-    uint64_t flushed_index;
-    uint64_t files[2]; /* per level */
-    uint64_t bytes[2];
-    uint64_t written_bytes;                /* SSTs and manifests */
-    uint64_t views;                        /* held now */
-    uint64_t merge_failures;               /* each is tried again later */
-    char problem[ERROR_MESSAGE_BYTES_MAX]; /* why the last merge failed, or why all stopped; empty: neither */
+struct storage_iterator_options {
+    uint64_t revision;  /* 0: the view's */
+    struct slice lower; /* no key before it */
+    struct slice upper; /* no key at or behind it; len 0: no end. Both are borrowed while the iterator lives */
+    bool keys_only;     /* storage_iterator_value is not asked */
+    bool passing;       /* blocks that it reads aren't kept in the cache */
+    uint32_t readahead_bytes_max; /* of each table that it walks through; 0: none */
 };
 
-void storage_get_stats(const struct storage *storage, struct storage_stats *ret_stats); /* owner loop */
+/* Live keys within the bounds, each once, with the newest version at or below the revision. At no key yet. Borrows view
+ * and io (NULL: it blocks). options NULL: all zero. STATUS_COMPACTED, STATUS_NO_MEMORY. */
+MUST_USE enum status storage_iterator_new(struct storage_view *view, struct storage_io *io,
+                                          const struct storage_iterator_options *options,
+                                          struct storage_iterator **ret_iterator, struct error *err);
+/* NULL is accepted. Its io must not be busy. */
+void storage_iterator_free(struct storage_iterator *iterator);
+
+/* Each moves and says STATUS_OK: at a key; STATUS_NOT_FOUND: there is none that way; STATUS_PENDING (only with io): the
+ * same call again when io is ready, nothing else before; STATUS_CORRUPT, STATUS_IO, STATUS_NO_MEMORY.
+ * next and prev are legal after STATUS_OK, whatever the direction before; the others always (but for STATUS_PENDING).
+ */
+MUST_USE enum status storage_iterator_first(struct storage_iterator *iterator, struct error *err);
+MUST_USE enum status storage_iterator_last(struct storage_iterator *iterator, struct error *err);
+/* The first at or behind this key. */
+MUST_USE enum status storage_iterator_seek(struct storage_iterator *iterator, struct slice key, struct error *err);
+/* The last at or in front of this key. */
+MUST_USE enum status storage_iterator_seek_for_prev(struct storage_iterator *iterator, struct slice key,
+                                                    struct error *err);
+MUST_USE enum status storage_iterator_next(struct storage_iterator *iterator, struct error *err);
+MUST_USE enum status storage_iterator_prev(struct storage_iterator *iterator, struct error *err);
+
+/* True if the last call said STATUS_OK. The others are legal only then; what they return is borrowed until the next
+ * move. */
+bool storage_iterator_is_valid(const struct storage_iterator *iterator);
+struct slice storage_iterator_key(const struct storage_iterator *iterator);
+uint64_t storage_iterator_revision(const struct storage_iterator *iterator);
+/* Illegal with keys_only. STATUS_PENDING (only with io), STATUS_CORRUPT, STATUS_IO, STATUS_NO_MEMORY: of a value that
+ * is stored apart from the tables. */
+MUST_USE enum status storage_iterator_value(struct storage_iterator *iterator, struct slice *ret_value,
+                                            struct error *err);
+
+/* ---- Statistics (owner loop) ----------------------------------------------------------------------------------- */
+
+/* Why writers had to wait. */
+enum storage_stall {
+    STORAGE_STALL_MEMTABLES, /* too many wait for their flush */
+    STORAGE_STALL_LEVEL0,    /* too many tables in it */
+    STORAGE_STALL_DEBT,      /* compactions are far behind */
+    STORAGE_STALL_SPACE,     /* the disk is full */
+    STORAGE_STALL_COUNT
+};
+
+enum { STORAGE_COMPACTION_REASONS = 8 };
+
+const char *storage_stall_name(enum storage_stall reason);
+/* Of the numbers in storage_stats.compactions; NULL: unused. */
+const char *storage_compaction_reason_name(unsigned reason);
+
+struct storage_stall_stats {
+    uint64_t count;
+    uint64_t total_us;
+    uint64_t longest_us;
+};
+
+struct storage_stats {
+    /* Memory. */
+    uint64_t memtable_bytes; /* active one */
+    uint64_t immutable_memtables;
+    struct cache_stats cache;
+    struct open_files_stats open_files;
+    /* The tree. */
+    uint64_t flushed_index;
+    uint64_t horizon;
+    uint64_t files[STORAGE_LEVELS];
+    uint64_t bytes[STORAGE_LEVELS];
+    uint64_t debt_bytes; /* to be rewritten until every level is within its target */
+    /* Work. */
+    uint64_t flushes;
+    uint64_t flush_bytes; /* tables of level 0 */
+    uint64_t compactions[STORAGE_COMPACTION_REASONS];
+    uint64_t compaction_count; /* all of them */
+    uint64_t compactions_running;
+    uint64_t compaction_failures; /* each is tried again later */
+    uint64_t compaction_read_bytes;
+    uint64_t compaction_written_bytes;
+    uint64_t written_bytes; /* tables and manifests */
+    uint64_t applied_bytes; /* batches; written_bytes / applied_bytes is the write amplification without the log */
+    /* What is held. */
+    uint64_t views;          /* held now */
+    uint64_t view_oldest_us; /* for how long the oldest of them has kept something alive that is otherwise gone */
+    uint64_t held_bytes;     /* files that only views keep */
+    uint64_t pins;
+    uint64_t pin_oldest_us;
+    uint64_t pin_held_revisions;       /* revisions that the lowest pin keeps from going */
+    char pin_lowest[LIMIT_NAME_BYTES]; /* its name */
+    /* Trouble. */
+    struct storage_stall_stats stalls[STORAGE_STALL_COUNT];
+    uint64_t damaged_blocks;               /* met by reads or compactions; one may count more than once */
+    uint64_t damaged_tables;               /* that compactions leave alone for the time being */
+    char problem[ERROR_MESSAGE_BYTES_MAX]; /* what stands in the way now: of compactions, of reads, or why all
+                                              stopped; empty: nothing */
+};
+
+void storage_get_stats(struct storage *storage, struct storage_stats *ret_stats); /* owner loop */
 
 #endif

@@ -1,28 +1,36 @@
 /*
  * The engine's inside: one struct and what its parts ask of each other. All of it belongs to the owner loop (before
- * storage_start: to the opening worker), but for what jobs were handed and what view.h shares.
+ * storage_start: to the opening worker), but for what jobs were handed, what view.h shares, and what says otherwise.
  *
- *   storage.c        options, apply, the switch of memtables, statistics
- *   storage_open.c   opening
- *   storage_read.c   lookups over a view
- *   iterator.c       scans over a view
- *   flush.c          memtable -> table of level 0
- *   merge.c          level 0 and what it overlaps -> level 1
- *   install.c        manifest edits, and new versions once they are durable
- *   reaper.c         what nobody holds any more; closing
+ *   storage.c            memtables and their switch, applying
+ *   storage_options.c    defaults and ranges of the options
+ *   storage_open.c       opening
+ *   storage_read.c       lookups over a view
+ *   iterator.c           scans over a view
+ *   schedule.c           what may start; retries; final failure; full disks
+ *   flush.c              memtable -> table of level 0
+ *   compaction.c         which compactions start, what becomes of them; tables that they leave alone
+ *   compaction_run.c     a compaction's work on its worker
+ *   compact_range.c      compactions asked for by hand
+ *   install.c            manifest edits, and new versions once they are durable
+ *   history.c            horizon and pins
+ *   throttle.c           rates: of compactions, of writers; stalls
+ *   storage_stats.c      statistics, damage met by reads
+ *   reaper.c             what nobody holds any more; closing
  *
  * A generation is one memtable's life:
  *
- *   ACTIVE --switch--> FULL --flush job--> WRITTEN --edit durable--> gone from the read set --last view--> freed by the
- * reaper ^ |
+ *   ACTIVE --switch--> FULL --flush job--> WRITTEN --edit durable--> gone from the read set --last view--> reaper
+ *                       ^ |
  *                       \-/ a flush that failed is tried again
  *
- * Jobs: at most one flush, one merge, one edit, one reaper under way. storage__schedule starts whatever may start; it
- * is called after everything that could have made something possible.
+ * Jobs under way: at most one flush, one edit, one reaper, and compaction_workers compactions. storage__schedule starts
+ * whatever may start; it is called after everything that could have made something possible.
  */
 #ifndef HOLDFAST_STORAGE_INTERNAL_H
 #define HOLDFAST_STORAGE_INTERNAL_H
 
+#include "storage/compaction_pick.h"
 #include "storage/file_names.h"
 #include "storage/manifest.h"
 #include "storage/memtable.h"
@@ -32,9 +40,14 @@
 
 enum {
     STORAGE_RETRY_US = 1000 * 1000,            /* after a full disk, a lack of memory, a failed flush */
-    STORAGE_MERGE_RETRY_US = 30 * 1000 * 1000, /* after a merge met a bad block */
-    STORAGE_IDLE_US = 3600 * 1000 * 1000u,     /* the timer's period when there is nothing to try again */
-    STORAGE_FLUSH_ATTEMPTS = 3                 /* of one memtable, before an I/O error is final */
+    STORAGE_BACKOFF_MIN_US = 10 * 1000 * 1000, /* after a compaction met a bad block; doubles for the same table */
+    STORAGE_BACKOFF_MAX_US = 3600 * 1000 * 1000u,
+    STORAGE_PICK_INTERVAL_US = 1000 * 1000, /* how often a moving horizon alone makes us look for compactions */
+    STORAGE_IDLE_US = 3600 * 1000 * 1000u,  /* the timer's period when there is nothing to try again */
+    STORAGE_FLUSH_ATTEMPTS = 3,             /* of one memtable, before an I/O error is final */
+    STORAGE_COMPACTION_WORKERS_MAX = 64,
+    STORAGE_BLOCKED_MAX = 64, /* tables that compactions leave alone, at once */
+    STORAGE_DAMAGES_MAX = 64  /* tables whose damage is remembered until a compaction asks */
 };
 
 enum generation_state { GENERATION_ACTIVE, GENERATION_FULL, GENERATION_WRITTEN };
@@ -55,34 +68,35 @@ struct flush_job {
     struct storage *storage;
     bool running;
     uint64_t retry_at_us;
+    uint64_t started_us;
     struct generation *generation;
     uint64_t number;
-    uint64_t id;
     /* Results: */
     enum status status;
     struct error error;
     struct sst *sst;
 };
 
-enum merge_state { MERGE_IDLE, MERGE_RUNNING, MERGE_WRITTEN };
+enum compaction_state { COMPACTION_IDLE, COMPACTION_RUNNING, COMPACTION_WRITTEN };
 
-struct merge_job {
+struct compaction_job {
     struct env_work work;
     struct storage *storage;
-    enum merge_state state;
-    uint64_t retry_at_us;
-    struct version *base; /* pinned: the inputs */
-    size_t first, count;  /* of level 1 */
+    enum compaction_state state;
+    struct list link; /* storage->written: waiting for its edit */
+    struct compaction_plan plan;
+    struct version *base; /* pinned: the inputs are its tables */
     uint64_t horizon;
-    uint64_t number; /* first of those set aside for outputs */
-    uint64_t number_end;
-    uint64_t id_seed;
+    uint64_t started_us;
     /* Results: */
     enum status status;
+    bool output_failed; /* the error is one of writing */
     struct error error;
     struct sst **outputs;
     size_t output_count;
     size_t output_capacity;
+    uint64_t read_bytes;
+    uint64_t written_bytes;
 };
 
 /* A manifest edit under way, with all that publishing it will need. */
@@ -91,10 +105,12 @@ struct edit_job {
     struct storage *storage;
     bool running;
     uint64_t retry_at_us;
-    struct generation *flushed; /* NULL: a merge */
+    struct generation *flushed; /* or: */
+    struct compaction_job *compaction;
     struct buf payload;
     bool rotate;
     uint64_t rotate_number;
+    uint64_t next_file; /* for the rotation */
     struct version *version;
     struct read_set *read_set;
     struct storage_view *view;
@@ -111,76 +127,192 @@ struct reap_job {
     struct generation *generations;
 };
 
+/* A table that compactions leave alone: it counts as taken until the time has come. */
+struct blocked_table {
+    struct sst *sst; /* referenced */
+    uint64_t until_us;
+    unsigned failures;
+    bool is_waiting; /* marked as taken; else a try is under way or may start */
+};
+
+/* What readers and compactions met; any thread, under its lock. */
+struct damage_list {
+    struct env_mutex lock;
+    uint64_t count;
+    uint32_t table_count;
+    uint64_t tables[STORAGE_DAMAGES_MAX]; /* numbers, each once; the newest replace the oldest */
+    char message[ERROR_MESSAGE_BYTES_MAX];
+};
+
+/* How fast compactions may write in all: any worker. */
+struct rate_limiter {
+    uint64_t bytes_per_second; /* 0: no limit */
+    _Atomic uint64_t next_us;  /* when the next piece may be written */
+    atomic_bool relaxed;       /* level 0 grows: no limit for now */
+};
+
+struct stall_state {
+    struct storage_stall_stats stats[STORAGE_STALL_COUNT];
+    bool is_stopped; /* storage_can_apply says no */
+    enum storage_stall stopped_by;
+    uint64_t stopped_us;
+    uint64_t next_write_us; /* pacing: when the next write may come */
+    uint64_t flush_rate;    /* bytes per second, as measured lately; 0: unknown */
+    uint64_t level0_rate;   /* at which compactions empty level 0 */
+};
+
 struct storage {
     struct storage_options options;
     struct env *env;
     struct env_loop *loop;
     char dir[LIMIT_PATH_BYTES];
     struct env_file *lock;
+    struct cache *cache;
+    struct open_files *open_files;
+    struct sst_context sst_context;
     struct manifest manifest;         /* the edit job's while one is running */
     struct storage_frontier frontier; /* durable */
-    uint64_t horizon;
-    uint64_t next_file;
+    _Atomic uint64_t next_file;       /* workers take numbers, too */
 
-    _Atomic uint64_t applied_index;
+    _Atomic uint64_t applied_index; /* shown to readers */
     uint64_t applied_term;
+    uint64_t inserted_index; /* in the memtable */
+    uint64_t inserted_term;
     uint64_t durable_index;
+    uint64_t durable_wanted; /* what the next edit waits for; UINT64_MAX: nothing waits */
     struct generation *active;
     struct list full; /* generations, oldest first */
     uint32_t full_count;
-    uint64_t switched_index; /* applied when the last generation was switched */
+    uint64_t switched_index; /* inserted when the last generation was switched */
     struct version *version;
     struct read_set *read_set; /* of the next view; the published one's or newer */
     struct view_publisher views;
+    struct list old_sets; /* read sets that were replaced and live on, oldest first */
+
+    uint64_t horizon_wanted;
+    struct list pins; /* lowest revision first */
 
     bool started;
     bool closing;
     bool broken;       /* `failed` has run: no more jobs */
     bool flush_wanted; /* by storage_flush, when there was no room to switch */
-    bool no_space[2];  /* flush, merge */
+    bool no_space[2];  /* flush, compaction */
+    atomic_bool stop;  /* compactions under way give up: any worker */
     void (*closed)(void *context);
     void *closed_context;
 
     struct flush_job flush;
-    struct merge_job merge;
     struct edit_job edit;
     struct reap_job reap;
+    struct compaction_job *jobs; /* compaction_workers of them */
+    uint32_t jobs_running;       /* RUNNING */
+    struct list written;         /* jobs that wait for their edit, oldest first */
+    uint64_t debt_bytes;         /* of `version` */
+    bool pick_wanted;            /* something changed since the picker found nothing */
+    uint64_t picked_us;
+    uint64_t compact_retry_us;
+    struct blocked_table blocked[STORAGE_BLOCKED_MAX];
+    uint32_t blocked_count;
+    struct list compacts; /* struct storage_compact, the first is under way */
+    struct env_task compacts_task;
+    struct list compacts_done;
+
     struct sst *dead_tables; /* for the reaper */
     struct generation *dead_generations;
     struct env_message collect; /* read sets died on some thread */
     atomic_bool collect_posted;
     struct env_timer timer;
 
+    struct rate_limiter limiter;
+    struct stall_state stalls;
+    struct damage_list damage;
     uint64_t flushes;
-    uint64_t merges;
-    uint64_t merge_failures;
-    uint64_t table_bytes_written;
+    uint64_t flush_bytes;
+    uint64_t compactions[STORAGE_COMPACTION_REASONS];
+    uint64_t compaction_failures;
+    uint64_t compaction_read_bytes;
+    uint64_t compaction_written_bytes;
     uint64_t manifest_bytes_written;
+    uint64_t applied_bytes;
+    uint64_t obsolete_bytes; /* of tables that no version needs but some view still holds */
     char problem[ERROR_MESSAGE_BYTES_MAX];
 };
 
 /* ---- storage.c ----------------------------------------------------------------------------------------------- */
 struct generation *storage__generation_new(struct storage *storage);
+void storage__generation_free(struct storage *storage, struct generation *generation);
 /* A read set with room for every generation there may be; empty. */
 struct read_set *storage__read_set_new(struct storage *storage);
 /* Fills it with the present generations and this version, and makes it the current one. Takes the read set. */
 void storage__set_current(struct storage *storage, struct read_set *read_set, struct version *version);
+/* A storage_flush that is still owed. */
+void storage__switch_if_wanted(struct storage *storage);
+bool storage__is_full(const struct storage *storage);
+bool storage__can_switch(const struct storage *storage);
+
+/* ---- storage_options.c --------------------------------------------------------------------------------------- */
+MUST_USE enum status storage__check_options(const struct storage_options *options, struct error *err);
+
+/* ---- schedule.c ---------------------------------------------------------------------------------------------- */
 /* Starts what can be started. */
 void storage__schedule(struct storage *storage);
 /* Wakes the scheduler at this time. */
 void storage__wake_at(struct storage *storage, uint64_t deadline_us);
 /* The `failed` callback, once. */
 void storage__fail(struct storage *storage, const struct error *err);
-enum { SPACE_FLUSH, SPACE_MERGE };
-/* Remembers whether the disk is full for flushes or merges; tells when that changes for both together. */
+enum { SPACE_FLUSH, SPACE_COMPACTION };
+/* Remembers whether the disk is full for flushes or compactions; tells when that changes for both together. */
 void storage__set_space(struct storage *storage, unsigned who, const struct error *err);
 
-/* ---- flush.c, merge.c, install.c: each starts its job if there is one to do ---------------------------------- */
+/* ---- flush.c, install.c: each starts its job if there is one to do ------------------------------------------- */
 void storage__start_flush(struct storage *storage);
-void storage__start_merge(struct storage *storage);
 void storage__start_edit(struct storage *storage);
-/* The merge's edit is durable, or nothing will come of it: lets go of inputs and outputs, back to idle. */
-void storage__merge_end(struct storage *storage);
+/* What a table of this level is built like. Worker. */
+void storage__builder_options(struct storage *storage, unsigned level, const char *path, uint64_t number,
+                              struct sst_builder_options *ret_options);
+/* A table that was written, opened for reading. Worker. */
+MUST_USE enum status storage__open_written(struct storage *storage, const struct sst_meta *meta, struct sst **ret_sst,
+                                           struct error *err);
+
+/* ---- compaction.c, compaction_run.c, compact_range.c --------------------------------------------------------- */
+struct storage_pick {
+    struct compaction_pick pick;
+    const struct compaction_plan *under_way[STORAGE_COMPACTION_WORKERS_MAX];
+};
+
+/* Must stay where it is. */
+void storage__pick_init(struct storage *storage, struct storage_pick *pick);
+void storage__start_compactions(struct storage *storage);
+/* The compaction's edit is durable, or nothing will come of it: lets go of inputs and outputs; the job is idle. */
+void storage__compaction_end(struct storage *storage, struct compaction_job *job);
+/* Worker. */
+void storage__compaction_run(struct env_work *work);
+/* Lets go of the tables that compactions leave alone, all or those that are obsolete. */
+void storage__unblock(struct storage *storage, bool all);
+/* When the next of them may be tried; UINT64_MAX. */
+uint64_t storage__unblock_at(struct storage *storage);
+/* The next step of the compaction asked for by hand; STATUS_NOT_FOUND: none now. */
+MUST_USE enum status storage__compact_range_pick(struct storage *storage, const struct compaction_pick *pick,
+                                                 struct compaction_plan *ret_plan);
+void storage__compact_range_init(struct storage *storage);
+void storage__compact_range_advance(struct storage *storage);
+void storage__compact_range_fail(struct storage *storage);
+
+/* ---- throttle.c ---------------------------------------------------------------------------------------------- */
+/* Worker: before a compaction writes so many bytes. Sleeps. context: the store. */
+void storage__pace_compaction(void *context, uint64_t bytes);
+/* Owner: after anything that may have let writers go on or stopped them. */
+void storage__note_stall(struct storage *storage);
+void storage__note_flush(struct storage *storage, uint64_t bytes, uint64_t us);
+void storage__note_level0(struct storage *storage, uint64_t bytes, uint64_t us);
+/* True while level 0 grows. */
+bool storage__is_level0_growing(const struct storage *storage);
+
+/* ---- storage_stats.c ----------------------------------------------------------------------------------------- */
+/* For sst_context: any thread. */
+void storage__damaged(void *context, const struct sst *sst, const struct error *err);
+/* True if damage of this table was reported; forgets it. */
+bool storage__take_damage(struct storage *storage, uint64_t number);
 
 /* ---- reaper.c ------------------------------------------------------------------------------------------------ */
 /* For the publisher: any thread. */

@@ -1,5 +1,7 @@
 /*
- * Opening: lock, manifest, tables, a new manifest, and only then the removal of files that no manifest names.
+ * Opening: lock, manifest, a new manifest, and only then the removal of files that no manifest names. Tables are opened
+ * when something is first read from them, so opening a store takes as long as reading its manifest, at any size; a
+ * table that is damaged hurts only those reads. But one that isn't there at all is noticed.
  *
  * Nothing that a crash left is believed before it is on disk for sure: a fresh manifest repeats what the old one said
  * (after a mere process crash that may be in the page cache only), and the directory is synced. On a full disk the old
@@ -10,6 +12,7 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 /* ---- Directory ----------------------------------------------------------------------------------------------- */
 
@@ -18,8 +21,9 @@ struct leftovers {
     const struct manifest_state *state;
     uint64_t number_max;   /* of any file that is ours */
     uint64_t manifest_max; /* of any manifest */
-    bool has_tables;
-    bool remove; /* second pass */
+    uint64_t table_count;
+    uint64_t named_count; /* tables that the manifest names */
+    bool remove;          /* second pass */
 };
 
 static bool is_named(const struct leftovers *leftovers, uint64_t number) {
@@ -46,7 +50,8 @@ static enum status look_at(void *context, const char *name) {
     switch (kind) {
     case FILE_SST:
         useless = !is_named(leftovers, number);
-        leftovers->has_tables = true;
+        leftovers->table_count++;
+        leftovers->named_count += !useless;
         break;
     case FILE_MANIFEST:
         useless = number != leftovers->storage->manifest.number;
@@ -86,6 +91,24 @@ static enum status make_dir(struct storage *storage, struct error *err) {
 
 /* ---- Manifest and tables ------------------------------------------------------------------------------------- */
 
+/* Some table that the manifest names isn't there: which? */
+static enum status name_missing(struct storage *storage, const struct manifest_state *state, struct error *err) {
+    char path[LIMIT_PATH_BYTES];
+    for (size_t i = 0; i < state->file_count; i++) {
+        struct env_file *file;
+        file_path_sst(path, storage->dir, state->files[i].meta.number);
+        enum status status = env_open(storage->env, path, ENV_OPEN_READ, &file, err);
+        if (status == STATUS_NOT_FOUND) {
+            return error_set(err, STATUS_CORRUPT, "%s: missing, but the manifest names it", path);
+        }
+        if (status != STATUS_OK) {
+            return status;
+        }
+        env_close(file);
+    }
+    return error_set(err, STATUS_CORRUPT, "%s: its tables changed while it was opened", storage->dir);
+}
+
 /* Reads the manifest, or sees that the store is new. */
 static enum status load(struct storage *storage, struct manifest_state *state, struct leftovers *leftovers,
                         struct error *err) {
@@ -101,94 +124,95 @@ static enum status load(struct storage *storage, struct manifest_state *state, s
         return status;
     }
     /* A crash while a store is made can leave its first manifest, nothing else. */
-    if (is_new && (leftovers->has_tables || leftovers->manifest_max > 1)) {
+    if (is_new && (leftovers->table_count > 0 || leftovers->manifest_max > 1)) {
         return error_set(err, STATUS_CORRUPT, "%s: there are tables or manifests, but %s is missing", storage->dir,
                          CURRENT_NAME);
     }
     if (!is_new && leftovers->number_max >= state->next_file) {
         state->next_file = leftovers->number_max + 1;
     }
-    return STATUS_OK;
+    return leftovers->named_count == state->file_count ? STATUS_OK : name_missing(storage, state, err);
 }
 
-static int compare_level0(const struct sst *a, const struct sst *b) {
-    return a->meta.revision_last > b->meta.revision_last ? -1 : a->meta.revision_last < b->meta.revision_last;
+static const struct sst *table_at(const void *place) { return *(struct sst *const *)place; }
+
+/* Newest first. */
+static int compare_level0(const void *a, const void *b) {
+    uint64_t a_revision = table_at(a)->meta.revision_last;
+    uint64_t b_revision = table_at(b)->meta.revision_last;
+    return a_revision > b_revision ? -1 : a_revision < b_revision;
 }
 
-static int compare_level1(const struct sst *a, const struct sst *b) {
-    return slice_compare(a->meta.smallest, b->meta.smallest);
+static int compare_deeper(const void *a, const void *b) {
+    return slice_compare(table_at(a)->meta.smallest, table_at(b)->meta.smallest);
 }
 
-/* Puts the last table of an otherwise sorted array at its place; levels hold tables nearly in order of their numbers.
- */
-static void sift_in(struct sst **tables, size_t count, int (*compare)(const struct sst *a, const struct sst *b)) {
-    struct sst *sst = tables[count - 1];
-    size_t low = 0;
-    size_t high = count - 1;
-    while (low < high) {
-        size_t middle = low + (high - low) / 2;
-        if (compare(tables[middle], sst) <= 0) {
-            low = middle + 1;
-        } else {
-            high = middle;
-        }
-    }
-    memmove(&tables[low + 1], &tables[low], (count - 1 - low) * sizeof(struct sst *));
-    tables[low] = sst;
-}
+/* The tables of a state by level, in their order. No file is looked at. */
+struct table_lists {
+    struct sst **tables; /* all of them, level by level */
+    struct sst **levels[MANIFEST_LEVELS];
+    size_t counts[MANIFEST_LEVELS];
+};
 
-static enum status open_tables(struct storage *storage, const struct manifest_state *state, struct sst **tables,
-                               size_t counts[MANIFEST_LEVELS], struct error *err) {
-    char path[LIMIT_PATH_BYTES];
+static enum status make_tables(struct storage *storage, const struct manifest_state *state, struct table_lists *lists) {
+    size_t totals[MANIFEST_LEVELS] = {0};
     for (size_t i = 0; i < state->file_count; i++) {
-        const struct manifest_file *file = &state->files[i];
-        struct sst **level = file->level == 0 ? tables : tables + state->file_count;
-        file_path_sst(path, storage->dir, file->meta.number);
-        enum status status =
-            sst_open(storage->env, path, &file->meta, storage->options.cluster_id, &level[counts[file->level]], err);
+        totals[state->files[i].level]++;
+    }
+    struct sst **next = lists->tables;
+    for (unsigned level = 0; level < MANIFEST_LEVELS; level++) {
+        lists->levels[level] = next;
+        next += totals[level];
+    }
+    for (size_t i = 0; i < state->file_count; i++) {
+        unsigned level = state->files[i].level;
+        struct sst **place = &lists->levels[level][lists->counts[level]];
+        enum status status = sst_new(&storage->sst_context, &state->files[i].meta, place);
         if (status != STATUS_OK) {
-            if (status == STATUS_NOT_FOUND) {
-                status = error_set(err, STATUS_CORRUPT, "%s: missing, but the manifest names it", path);
-            }
             return status;
         }
-        counts[file->level]++;
-        sift_in(level, counts[file->level], file->level == 0 ? compare_level0 : compare_level1);
+        lists->counts[level]++;
+    }
+    for (unsigned level = 0; level < MANIFEST_LEVELS; level++) {
+        if (lists->counts[level] > 1) {
+            qsort(lists->levels[level], lists->counts[level], sizeof(struct sst *),
+                  level == 0 ? compare_level0 : compare_deeper);
+        }
     }
     return STATUS_OK;
+}
+
+static enum status no_memory_for_tables(const struct storage *storage, struct error *err) {
+    return error_set(err, STATUS_NO_MEMORY, "%s: no memory for its list of tables", storage->dir);
 }
 
 static enum status make_version(struct storage *storage, const struct manifest_state *state, struct error *err) {
     struct alloc *alloc = storage->env->alloc;
-    size_t counts[MANIFEST_LEVELS] = {0, 0};
-    struct version *version = NULL;
-    struct sst **tables = mem_alloc_zero(alloc, (2 * state->file_count + 1) * sizeof(struct sst *));
-    if (tables == NULL) {
-        return error_set(err, STATUS_NO_MEMORY, "%s: no memory for its list of tables", storage->dir);
+    struct table_lists lists = {.tables = mem_alloc_zero(alloc, (state->file_count + 1) * sizeof(struct sst *))};
+    struct version_change change = {.horizon = state->horizon};
+    if (lists.tables == NULL) {
+        return no_memory_for_tables(storage, err);
     }
-    enum status status = open_tables(storage, state, tables, counts, err);
-    if (status == STATUS_OK) {
-        struct version_change change = {.added = {tables, tables + state->file_count},
-                                        .added_count = {counts[0], counts[1]},
-                                        .horizon = state->horizon};
-        version = version_new(alloc, NULL, &change);
-        if (version == NULL) {
-            status = error_set(err, STATUS_NO_MEMORY, "%s: no memory for its list of tables", storage->dir);
-        } else if (!version_is_sound(version)) {
-            status =
-                error_set(err, STATUS_CORRUPT, "%s: the manifest's tables overlap where they must not", storage->dir);
+    enum status status = make_tables(storage, state, &lists);
+    for (unsigned level = 0; level < MANIFEST_LEVELS; level++) {
+        change.added[level] = lists.levels[level];
+        change.added_count[level] = lists.counts[level];
+    }
+    struct version *version = status == STATUS_OK ? version_new(alloc, NULL, &change) : NULL;
+    if (version == NULL) {
+        status = no_memory_for_tables(storage, err);
+        for (unsigned level = 0; level < MANIFEST_LEVELS; level++) {
+            for (size_t i = 0; i < lists.counts[level]; i++) {
+                sst_free(lists.levels[level][i]);
+            }
         }
-    }
-    if (status == STATUS_OK) {
-        storage->version = version;
-    } else if (version != NULL) {
+    } else if (!version_is_sound(version)) {
+        status = error_set(err, STATUS_CORRUPT, "%s: the manifest's tables overlap where they must not", storage->dir);
         version_unref(version, &storage->dead_tables);
     } else {
-        for (size_t i = 0; i < counts[0] + counts[1]; i++) {
-            sst_free(i < counts[0] ? tables[i] : tables[state->file_count + i - counts[0]]);
-        }
+        storage->version = version;
     }
-    mem_free(alloc, tables);
+    mem_free(alloc, lists.tables);
     return status;
 }
 
@@ -207,7 +231,7 @@ static enum status renew_manifest(struct storage *storage, struct manifest_state
         error_clear(err);
         status = manifest_keep(&storage->manifest, err);
     }
-    storage->next_file = state->next_file;
+    atomic_init(&storage->next_file, state->next_file);
     storage->manifest_bytes_written = storage->manifest.written_bytes;
     return status;
 }
@@ -224,28 +248,13 @@ static enum status make_first_view(struct storage *storage, struct error *err) {
         view_unreserve(&storage->views, view);
         return error_set(err, STATUS_NO_MEMORY, "%s: no memory for a memtable", storage->dir);
     }
+    storage->debt_bytes = compaction_debt(storage->version, &storage->options);
     storage__set_current(storage, read_set, storage->version);
     view_publish(&storage->views, view, storage->frontier.index, read_set);
     return STATUS_OK;
 }
 
-static enum status check_options(const struct storage_options *options, struct error *err) {
-    if (strlen(options->dir) + FILE_NAME_BYTES_MAX + 1 > LIMIT_PATH_BYTES) {
-        return error_set(err, STATUS_INVALID, "the storage directory's name is too long");
-    }
-    if (options->memtable_bytes == 0 || options->immutable_memtables_max == 0 ||
-        options->immutable_memtables_max > 1024 || options->block_bytes == 0 || options->sst_bytes == 0 ||
-        options->l0_files_merge == 0) {
-        return error_set(err, STATUS_INVALID, "a size or number in the storage options is out of range");
-    }
-    return STATUS_OK;
-}
-
-static struct storage *make(const struct storage_options *options) {
-    struct storage *storage = mem_alloc_aligned(options->env->alloc, 64, sizeof *storage);
-    if (storage == NULL) {
-        return NULL;
-    }
+static void init(struct storage *storage, const struct storage_options *options) {
     memset((void *)storage, 0, sizeof *storage);
     storage->options = *options;
     storage->env = options->env;
@@ -256,19 +265,54 @@ static struct storage *make(const struct storage_options *options) {
     storage->manifest.dir = storage->dir;
     memcpy(storage->manifest.identity.cluster_id, options->cluster_id, STORAGE_CLUSTER_ID_BYTES);
     storage->manifest.identity.node_id = options->node_id;
+    storage->durable_wanted = UINT64_MAX;
+    storage->limiter.bytes_per_second = options->compaction_bytes_per_second_max;
     list_init(&storage->full);
+    list_init(&storage->old_sets);
+    list_init(&storage->pins);
+    list_init(&storage->written);
+    env_mutex_init(&storage->damage.lock, options->env);
     view_publisher_init(&storage->views, options->env->alloc, storage, storage__read_set_dead);
     storage->collect.run = storage__collect;
     atomic_init(&storage->collect_posted, false);
-    return storage;
+    storage__compact_range_init(storage);
+}
+
+static enum status make(const struct storage_options *options, struct storage **ret_storage, struct error *err) {
+    struct alloc *alloc = options->env->alloc;
+    struct storage *storage = mem_alloc_aligned(alloc, 64, sizeof *storage);
+    if (storage == NULL) {
+        return error_set(err, STATUS_NO_MEMORY, "%s: no memory to open it", options->dir);
+    }
+    init(storage, options);
+    enum status status = cache_new(storage->env, options->cache_bytes, &storage->cache, err);
+    if (status == STATUS_OK) {
+        status = open_files_new(storage->env, options->open_files_max, &storage->open_files, err);
+    }
+    if (status == STATUS_OK) {
+        storage->jobs = mem_alloc_zero(alloc, options->compaction_workers * sizeof storage->jobs[0]);
+        if (storage->jobs == NULL) {
+            status = error_set(err, STATUS_NO_MEMORY, "%s: no memory to open it", options->dir);
+        }
+    }
+    storage->sst_context = (struct sst_context){.env = storage->env,
+                                                .cache = storage->cache,
+                                                .files = storage->open_files,
+                                                .dir = storage->dir,
+                                                .damaged = storage__damaged,
+                                                .damaged_context = storage};
+    memcpy(storage->sst_context.cluster_id, options->cluster_id, STORAGE_CLUSTER_ID_BYTES);
+    if (status != STATUS_OK) {
+        storage__free(storage);
+        return status;
+    }
+    *ret_storage = storage;
+    return STATUS_OK;
 }
 
 /* What a failed opening has made. Nothing was published that anybody could have taken. */
 static void unmake(struct storage *storage) {
-    if (storage->active != NULL) {
-        memtable_free(storage->active->memtable);
-        mem_free(storage->env->alloc, storage->active);
-    }
+    storage__generation_free(storage, storage->active);
     if (storage->version != NULL) {
         version_unref(storage->version, &storage->dead_tables);
     }
@@ -282,49 +326,61 @@ static void unmake(struct storage *storage) {
     storage__free(storage);
 }
 
-enum status storage_open(const struct storage_options *options, struct storage **ret_storage, struct error *err) {
-    enum status status = check_options(options, err);
-    if (status != STATUS_OK) {
-        return status;
+/* What the manifest's frontier says of the log's place. */
+static void take_frontier(struct storage *storage, const struct manifest_state *state) {
+    storage->frontier = state->frontier;
+    if (storage->frontier.horizon < state->horizon) {
+        storage->frontier.horizon = state->horizon;
     }
+    storage->horizon_wanted = storage->frontier.horizon;
+    storage->applied_term = state->frontier.term;
+    storage->inserted_term = state->frontier.term;
+    storage->inserted_index = state->frontier.index;
+    storage->durable_index = state->frontier.index;
+    storage->switched_index = state->frontier.index;
+    atomic_init(&storage->applied_index, state->frontier.index);
+}
+
+static enum status open_store(struct storage *storage, struct manifest_state *state, struct error *err) {
     char lock_path[LIMIT_PATH_BYTES];
-    struct manifest_state state;
-    struct storage *storage = make(options);
-    if (storage == NULL) {
-        return error_set(err, STATUS_NO_MEMORY, "%s: no memory to open it", options->dir);
-    }
-    struct leftovers leftovers = {.storage = storage, .state = &state};
-    manifest_state_init(&state, options->env->alloc);
+    struct leftovers leftovers = {.storage = storage, .state = state};
     file_path(lock_path, storage->dir, LOCK_NAME);
-    status = make_dir(storage, err);
+    enum status status = make_dir(storage, err);
     if (status == STATUS_OK) {
         status = env_lock_file(storage->env, lock_path, &storage->lock, err);
     }
     if (status == STATUS_OK) {
-        status = load(storage, &state, &leftovers, err);
+        status = load(storage, state, &leftovers, err);
     }
     if (status == STATUS_OK) {
-        status = make_version(storage, &state, err);
+        status = make_version(storage, state, err);
     }
     if (status == STATUS_OK) {
-        status = renew_manifest(storage, &state, err);
+        status = renew_manifest(storage, state, err);
     }
     if (status == STATUS_OK) {
         leftovers.remove = true;
         status = env_list_dir(storage->env, storage->dir, look_at, &leftovers, err);
     }
     if (status == STATUS_OK) {
-        storage->frontier = state.frontier;
-        if (storage->frontier.horizon < state.horizon) {
-            storage->frontier.horizon = state.horizon;
-        }
-        storage->horizon = storage->frontier.horizon;
-        storage->applied_term = state.frontier.term;
-        storage->durable_index = state.frontier.index;
-        storage->switched_index = state.frontier.index;
-        atomic_init(&storage->applied_index, state.frontier.index);
+        take_frontier(storage, state);
         status = make_first_view(storage, err);
     }
+    return status;
+}
+
+enum status storage_open(const struct storage_options *options, struct storage **ret_storage, struct error *err) {
+    struct manifest_state state;
+    struct storage *storage = NULL;
+    enum status status = storage__check_options(options, err);
+    if (status == STATUS_OK) {
+        status = make(options, &storage, err);
+    }
+    if (status != STATUS_OK) {
+        return status;
+    }
+    manifest_state_init(&state, options->env->alloc);
+    status = open_store(storage, &state, err);
     manifest_state_deinit(&state);
     if (status != STATUS_OK) {
         unmake(storage);

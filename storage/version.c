@@ -1,66 +1,66 @@
-/* Sets of tables: making new ones from old, and looking keys up. */
+/* Sets of tables: making new ones from old, and finding the tables of a range. */
 #include "storage/version.h"
 
 #include "node/base/check.h"
 
+/* ---- Making -------------------------------------------------------------------------------------------------- */
+
 static void push(struct version *version, unsigned level, struct sst *sst) {
     version->tables[level][version->counts[level]++] = sst;
+    version->bytes[level] += sst->meta.size_bytes;
     sst->refs++;
 }
 
-/* Level 0: what is added is newer than all that is there. */
-static void fill_newest_first(struct version *version, const struct version *base,
-                              const struct version_change *change) {
-    for (size_t i = 0; i < change->added_count[0]; i++) {
-        push(version, 0, change->added[0][i]);
-    }
-    for (size_t i = 0; base != NULL && i < base->counts[0]; i++) {
-        if (!change->remove_merging || !base->tables[0][i]->merging) {
-            push(version, 0, base->tables[0][i]);
-        }
-    }
+/* True if the added table stands in front of the one that is there. */
+static bool goes_before(unsigned level, const struct sst *added, const struct sst *old) {
+    return level == 0 ? added->meta.revision_last > old->meta.revision_last
+                      : slice_compare(added->meta.smallest, old->meta.smallest) < 0;
 }
 
-/* Level 1: two sorted runs become one. */
-static void fill_sorted(struct version *version, const struct version *base, const struct version_change *change) {
-    size_t old_count = base == NULL ? 0 : base->counts[1];
+/* Two sorted runs become one, without what is removed, which is in the same order. */
+static void fill(struct version *version, unsigned level, const struct version *base,
+                 const struct version_change *change) {
+    size_t old_count = base == NULL ? 0 : base->counts[level];
     size_t added = 0;
+    size_t removed = 0;
     for (size_t i = 0; i < old_count; i++) {
-        struct sst *old = base->tables[1][i];
-        if (change->remove_merging && old->merging) {
+        struct sst *old = base->tables[level][i];
+        if (removed < change->removed_count[level] && change->removed[level][removed] == old) {
+            removed++;
             continue;
         }
-        while (added < change->added_count[1] &&
-               slice_compare(change->added[1][added]->meta.smallest, old->meta.smallest) < 0) {
-            push(version, 1, change->added[1][added++]);
+        while (added < change->added_count[level] && goes_before(level, change->added[level][added], old)) {
+            push(version, level, change->added[level][added++]);
         }
-        push(version, 1, old);
+        push(version, level, old);
     }
-    while (added < change->added_count[1]) {
-        push(version, 1, change->added[1][added++]);
+    CHECK(removed == change->removed_count[level]);
+    while (added < change->added_count[level]) {
+        push(version, level, change->added[level][added++]);
     }
 }
 
 struct version *version_new(struct alloc *alloc, const struct version *base, const struct version_change *change) {
     size_t counts[MANIFEST_LEVELS];
+    size_t total = 0;
     for (unsigned level = 0; level < MANIFEST_LEVELS; level++) {
         counts[level] = change->added_count[level] + (base == NULL ? 0 : base->counts[level]);
+        total += counts[level];
     }
-    size_t bytes = sizeof(struct version) + (counts[0] + counts[1]) * sizeof(struct sst *);
-    struct version *version = mem_alloc_zero(alloc, bytes);
+    struct version *version = mem_alloc_zero(alloc, sizeof *version + total * sizeof(struct sst *));
     if (version == NULL) {
         return NULL;
     }
     version->alloc = alloc;
     version->refs = 1;
     version->horizon = base == NULL ? 0 : base->horizon;
-    if (change->horizon > version->horizon) {
-        version->horizon = change->horizon;
+    version->horizon = change->horizon > version->horizon ? change->horizon : version->horizon;
+    struct sst **place = (struct sst **)(version + 1);
+    for (unsigned level = 0; level < MANIFEST_LEVELS; level++) {
+        version->tables[level] = place;
+        place += counts[level];
+        fill(version, level, base, change);
     }
-    version->tables[0] = (struct sst **)(version + 1);
-    version->tables[1] = version->tables[0] + counts[0];
-    fill_newest_first(version, base, change);
-    fill_sorted(version, base, change);
     return version;
 }
 
@@ -91,21 +91,24 @@ bool version_is_sound(const struct version *version) {
             return false;
         }
     }
-    for (size_t i = 1; i < version->counts[1]; i++) {
-        if (slice_compare(version->tables[1][i - 1]->meta.largest, version->tables[1][i]->meta.smallest) >= 0) {
-            return false;
+    for (unsigned level = 1; level < MANIFEST_LEVELS; level++) {
+        for (size_t i = 1; i < version->counts[level]; i++) {
+            if (!version_ends_before(version->tables[level][i - 1], version->tables[level][i]->meta.smallest)) {
+                return false;
+            }
         }
     }
     return true;
 }
 
-/* The first level 1 table that doesn't end in front of the key. */
-static size_t first_reaching(const struct version *version, struct slice key) {
+/* ---- Finding ------------------------------------------------------------------------------------------------- */
+
+size_t version_first_reaching(const struct version *version, unsigned level, struct slice key) {
     size_t low = 0;
-    size_t high = version->counts[1];
+    size_t high = version->counts[level];
     while (low < high) {
         size_t middle = low + (high - low) / 2;
-        if (slice_compare(version->tables[1][middle]->meta.largest, key) < 0) {
+        if (version_ends_before(version->tables[level][middle], key)) {
             low = middle + 1;
         } else {
             high = middle;
@@ -114,77 +117,41 @@ static size_t first_reaching(const struct version *version, struct slice key) {
     return low;
 }
 
-struct sst *version_find(const struct version *version, struct slice key) {
-    size_t at = first_reaching(version, key);
-    if (at == version->counts[1] || slice_compare(version->tables[1][at]->meta.smallest, key) > 0) {
+struct sst *version_find(const struct version *version, unsigned level, struct slice key) {
+    size_t at = version_first_reaching(version, level, key);
+    if (at == version->counts[level] || slice_compare(version->tables[level][at]->meta.smallest, key) > 0) {
         return NULL;
     }
-    return version->tables[1][at];
+    return version->tables[level][at];
 }
 
-void version_overlap(const struct version *version, struct slice lower, struct slice upper, size_t *ret_first,
-                     size_t *ret_count) {
-    size_t first = first_reaching(version, lower);
-    size_t end = first;
-    while (end < version->counts[1] && slice_compare(version->tables[1][end]->meta.smallest, upper) <= 0) {
-        end++;
-    }
-    *ret_first = first;
-    *ret_count = end - first;
-}
-
-void version_range(const struct version *version, struct slice lower, struct slice upper, size_t *ret_first,
-                   size_t *ret_count) {
-    size_t first = first_reaching(version, lower);
-    size_t low = first;
-    size_t high = version->counts[1];
-    while (low < high && upper.len > 0) {
+/* Place of the first table from `low` on that begins behind `upper`, or at it, if that is excluded. */
+static size_t first_behind(const struct version *version, unsigned level, size_t low, struct slice upper,
+                           bool upper_excluded) {
+    size_t high = version->counts[level];
+    while (low < high) {
         size_t middle = low + (high - low) / 2;
-        if (slice_compare(version->tables[1][middle]->meta.smallest, upper) < 0) {
+        int order = slice_compare(version->tables[level][middle]->meta.smallest, upper);
+        if (order < 0 || (order == 0 && !upper_excluded)) {
             low = middle + 1;
         } else {
             high = middle;
         }
     }
+    return low;
+}
+
+void version_overlap(const struct version *version, unsigned level, struct slice lower, struct slice upper,
+                     bool upper_excluded, size_t *ret_first, size_t *ret_count) {
+    size_t first = version_first_reaching(version, level, lower);
     *ret_first = first;
-    *ret_count = high - first;
+    *ret_count = first_behind(version, level, first, upper, upper_excluded) - first;
 }
 
-bool version_may_hold(const struct version *version, struct slice key, uint64_t revision) {
-    for (size_t i = 0; i < version->counts[0]; i++) {
-        if (sst_may_hold(version->tables[0][i], key, revision)) {
-            return true;
-        }
-    }
-    struct sst *sst = version_find(version, key);
-    return sst != NULL && sst_may_hold(sst, key, revision);
-}
-
-bool version_overlaps(const struct version *version, struct slice lower, struct slice upper) {
-    for (size_t i = 0; i < version->counts[0]; i++) {
-        if (sst_overlaps(version->tables[0][i], lower, upper)) {
-            return true;
-        }
-    }
-    size_t first;
-    size_t count;
-    version_range(version, lower, upper, &first, &count);
-    return count > 0;
-}
-
-enum status version_get(const struct version *version, struct slice key, uint64_t revision, struct buf *scratch,
-                        struct entry *ret_entry, struct error *err) {
-    for (size_t i = 0; i < version->counts[0]; i++) {
-        if (sst_may_hold(version->tables[0][i], key, revision)) {
-            enum status status = sst_get(version->tables[0][i], key, revision, scratch, ret_entry, err);
-            if (status != STATUS_NOT_FOUND) {
-                return status;
-            }
-        }
-    }
-    struct sst *sst = version_find(version, key);
-    if (sst == NULL || !sst_may_hold(sst, key, revision)) {
-        return STATUS_NOT_FOUND;
-    }
-    return sst_get(sst, key, revision, scratch, ret_entry, err);
+void version_range(const struct version *version, unsigned level, struct slice lower, struct slice upper,
+                   size_t *ret_first, size_t *ret_count) {
+    size_t first = version_first_reaching(version, level, lower);
+    size_t end = upper.len == 0 ? version->counts[level] : first_behind(version, level, first, upper, true);
+    *ret_first = first;
+    *ret_count = end - first;
 }

@@ -2,8 +2,15 @@
  * A version: the set of tables that a manifest state names, in the order in which reads look at them. Immutable once
  * made.
  *
- *   level 0   newest table first; ranges overlap; revisions of one key only grow from table to table
- *   level 1   disjoint ranges, growing; everything in it is older than what level 0 says of the same key
+ *   level 0        newest table first; ranges overlap; revisions only grow from table to table
+ *   levels 1 to 6  disjoint ranges, growing
+ *
+ * A source is newer than another if every version, and every range delete, of any key in it is newer than all that the
+ * other has of that key. Memtables, level 0 from its newest table on, level 1, 2, ...: each is newer than the ones
+ * behind it. All reads rest on that, and every compaction keeps it: it takes whatever overlaps in between along.
+ *
+ * A table's range is [smallest, largest], or [smallest, largest) if it ends with a range delete
+ * (meta.largest_excluded).
  *
  * Counted by the owner of the store alone: read sets (view.h) hold versions, versions hold tables. Readers reach both
  * through a view and count nothing.
@@ -17,20 +24,22 @@
 struct version {
     struct alloc *alloc;
     uint64_t refs;
-    uint64_t horizon; /* highest that a merge used: older revisions have holes */
+    uint64_t horizon; /* highest that a compaction used: older revisions have holes */
     struct sst **tables[MANIFEST_LEVELS];
     size_t counts[MANIFEST_LEVELS];
+    uint64_t bytes[MANIFEST_LEVELS];
 };
 
+/* What an edit changes. Lists of deeper levels are in the order of keys, those of level 0 newest first. */
 struct version_change {
     struct sst *const *added[MANIFEST_LEVELS];
     size_t added_count[MANIFEST_LEVELS];
-    bool remove_merging; /* tables marked `merging` are left out */
-    uint64_t horizon;    /* 0: as before */
+    struct sst *const *removed[MANIFEST_LEVELS]; /* all of them in base (CHECK) */
+    size_t removed_count[MANIFEST_LEVELS];
+    uint64_t horizon; /* 0: as before */
 };
 
-/* base NULL: an empty one. Tables are referenced. The new version has one reference. Added tables of level 1 are put at
- * their place; of level 0 they must come newest first. NULL: out of memory. */
+/* base NULL: an empty one. Tables are referenced. The new version has one reference. NULL: out of memory. */
 struct version *version_new(struct alloc *alloc, const struct version *base, const struct version_change *change);
 /* Drops a reference; tables that no version holds any more are chained to *dead by next_dead. NULL is accepted. */
 void version_unref(struct version *version, struct sst **dead);
@@ -38,21 +47,23 @@ void version_unref(struct version *version, struct sst **dead);
 /* True if the order within the levels holds (checked after opening: the manifest comes from a disk). */
 bool version_is_sound(const struct version *version);
 
-/* The only level 1 table that may hold the key; NULL if there is none. */
-struct sst *version_find(const struct version *version, struct slice key);
-/* First and number of level 1 tables that meet [lower, upper]; both ends included. */
-void version_overlap(const struct version *version, struct slice lower, struct slice upper, size_t *ret_first,
-                     size_t *ret_count);
-/* The same for [lower, upper); upper.len 0: no end. */
-void version_range(const struct version *version, struct slice lower, struct slice upper, size_t *ret_first,
-                   size_t *ret_count);
-/* True if a table may hold a version of the key at or below the revision. */
-bool version_may_hold(const struct version *version, struct slice key, uint64_t revision);
-/* True if a table's range meets [lower, upper); upper.len 0: no end. */
-bool version_overlaps(const struct version *version, struct slice lower, struct slice upper);
+/* True if the table's range ends in front of the key. */
+static inline bool version_ends_before(const struct sst *sst, struct slice key) {
+    int order = slice_compare(sst->meta.largest, key);
+    return order < 0 || (order == 0 && sst->meta.largest_excluded);
+}
 
-/* The newest version of the key at or below the revision, deletes included. As sst_get. */
-MUST_USE enum status version_get(const struct version *version, struct slice key, uint64_t revision,
-                                 struct buf *scratch, struct entry *ret_entry, struct error *err);
+/* The functions below are for levels 1 and deeper. */
+
+/* Place of the first table that doesn't end in front of the key; counts[level] if there is none. */
+size_t version_first_reaching(const struct version *version, unsigned level, struct slice key);
+/* The only table whose range has the key; NULL if there is none. */
+struct sst *version_find(const struct version *version, unsigned level, struct slice key);
+/* First and number of the tables that meet [lower, upper]; upper_excluded: [lower, upper). */
+void version_overlap(const struct version *version, unsigned level, struct slice lower, struct slice upper,
+                     bool upper_excluded, size_t *ret_first, size_t *ret_count);
+/* The same for [lower, upper); upper.len 0: no end. */
+void version_range(const struct version *version, unsigned level, struct slice lower, struct slice upper,
+                   size_t *ret_first, size_t *ret_count);
 
 #endif

@@ -32,6 +32,7 @@
 #define HOLDFAST_STORAGE_VIEW_H
 
 #include "node/base/alloc.h"
+#include "node/base/list.h"
 
 #include <stdatomic.h>
 #include <stdint.h>
@@ -46,11 +47,13 @@ enum {
     VIEW_COUNT_BITS = 44 /* the slot has the other 20 */
 };
 
-/* Immutable once published. */
+/* Immutable once published, but for what is the owner's. */
 struct read_set {
     _Atomic uint64_t refs; /* views, and the owner while it is the current one */
     struct read_set *next_dead;
     struct version *version;
+    struct list link;     /* the owner's: of those that were replaced */
+    uint64_t replaced_us; /* the owner's: when it was; env clock */
     size_t generation_count;
     struct generation *generations[]; /* memtables, newest first; the first is the active one */
 };

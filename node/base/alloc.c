@@ -5,6 +5,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 enum { ALIGN_NATURAL = 16 };
 
@@ -17,7 +18,13 @@ static void *system_resize(struct alloc *alloc, void *ptr, size_t size, size_t a
     if (align > ALIGN_NATURAL) {
         CHECK(ptr == NULL);
         void *block = NULL;
-        return posix_memalign(&block, align, size) == 0 ? block : NULL;
+        if (posix_memalign(&block, align, size) != 0) {
+            return NULL;
+        }
+        if (align >= ALLOC_HUGE_BYTES) {
+            (void)madvise(block, size, MADV_HUGEPAGE); /* without them it is only slower */
+        }
+        return block;
     }
     return realloc(ptr, size);
 }
@@ -45,6 +52,8 @@ void *mem_alloc_aligned(struct alloc *alloc, size_t align, size_t size) {
     CHECK(align >= ALIGN_NATURAL && (align & (align - 1)) == 0);
     return alloc->resize(alloc, NULL, size, align);
 }
+
+void *mem_alloc_huge(struct alloc *alloc, size_t size) { return mem_alloc_aligned(alloc, ALLOC_HUGE_BYTES, size); }
 
 void *mem_resize(struct alloc *alloc, void *ptr, size_t size) {
     CHECK(size > 0);

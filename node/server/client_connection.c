@@ -182,7 +182,7 @@ static void on_frame(struct connection_handler *handler, const struct connection
 /* ---- Back-pressure --------------------------------------------------------------------------------------------- */
 
 bool client_connection__has_room(const struct client_connection *connection) {
-    return connection->job_count < CLIENT_JOBS_MAX && connection->clients->job_count < CLIENTS_JOBS_MAX &&
+    return connection->read_weight < CLIENT_READS_MAX && connection->clients->read_weight < CLIENTS_READS_MAX &&
            !connection_is_full(connection->connection);
 }
 
@@ -191,7 +191,7 @@ static void answer_held(struct client_connection *connection) {
         struct request *request = LIST_ENTRY(list_pop_front(&connection->held), struct request, held_link);
         request->answer(request);
     }
-    bool waits = !list_is_empty(&connection->held) && connection->clients->job_count >= CLIENTS_JOBS_MAX;
+    bool waits = !list_is_empty(&connection->held) && connection->clients->read_weight >= CLIENTS_READS_MAX;
     list_remove(&connection->waiting_link);
     if (waits) {
         list_push_back(&connection->clients->waiting, &connection->waiting_link);

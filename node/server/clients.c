@@ -2,8 +2,8 @@
  * The life of a front end: it listens, sweeps its connections for those that stall or idle, and ends when the last
  * connection and the last request are gone.
  *
- * Requests outlive connections, and the front end outlives both: a request that the consensus actor or a worker holds
- * comes back to it.
+ * Requests outlive connections, and the front end outlives both: a request that the consensus actor or a read of a
+ * block holds comes back to it.
  */
 #include "node/server/clients_internal.h"
 
@@ -25,6 +25,7 @@ static void free_clients(struct clients *clients) {
     for (struct list *node; (node = list_pop_front(&clients->free_requests)) != NULL;) {
         mem_free(clients->alloc, LIST_ENTRY(node, struct request, link));
     }
+    request_read__free_jobs(clients);
     env_timer_cancel(&clients->sweep_timer);
     env_timer_cancel(&clients->grace_timer);
     env_listener_close(clients->listener);
@@ -44,6 +45,7 @@ enum status clients_start(const struct clients_options *options, struct clients 
     list_init(&clients->connections);
     list_init(&clients->free_requests);
     list_init(&clients->waiting);
+    list_init(&clients->free_jobs);
     arena_init(&clients->arena, alloc, CLIENTS_ARENA_CHUNK_BYTES, LIMIT_UNPACK_BUDGET_BYTES);
     env_timer_init(&clients->sweep_timer, options->loop, on_sweep);
     env_timer_init(&clients->grace_timer, options->loop, on_grace_over);
@@ -95,9 +97,7 @@ void clients__connection_gone(struct client_connection *connection) {
     clients__check_stopped(clients);
 }
 
-void clients__job_ended(struct clients *clients) {
-    CHECK(clients->job_count > 0);
-    clients->job_count--;
+void clients__read_ended(struct clients *clients) {
     struct list *node = list_pop_front(&clients->waiting);
     if (node != NULL) {
         client_connection__update(LIST_ENTRY(node, struct client_connection, waiting_link));
@@ -108,7 +108,7 @@ void clients__job_ended(struct clients *clients) {
 
 static void run_stopped(struct env_task *task) {
     struct clients *clients = CONTAINER_OF(task, struct clients, stop_task);
-    CHECK(clients->open_count == 0 && clients->request_count == 0 && clients->job_count == 0);
+    CHECK(clients->open_count == 0 && clients->request_count == 0 && clients->read_weight == 0);
     void (*stopped)(void *context) = clients->stopped;
     void *context = clients->stopped_context;
     free_clients(clients);

@@ -5,14 +5,16 @@
  *   client_connection.c  one connection: greeting or refusal, frames to requests, back-pressure, its end
  *   request.c            the request object: memory, replies, errors
  *   request_write.c      put, delete, batch
- *   request_read.c       get: barrier, memory, else disk
+ *   request_read.c       what reads have in common; get
  *   request_scan.c       pages of a range
  *   request_status.c     what this node says of itself
  *
- * A request belongs to its connection's list from its frame to its reply. While the consensus actor or a worker holds
- * it, it stays in memory even if its connection goes; then `connection` is NULL and its answer goes nowhere.
+ * A request belongs to its connection's list from its frame to its reply. While the consensus actor or a read of a
+ * block holds it, it stays in memory even if its connection goes; then `connection` is NULL and its answer goes
+ * nowhere.
  *
- * Owner: the loop of the front end, everything; workers only touch the struct read_job that they were given.
+ * Owner: the loop of the front end. It never waits: a read that needs blocks from a disk asks for them and goes on when
+ * they are there (storage_io), so that a block that can't be read delays nobody but who asked for it.
  */
 #ifndef HOLDFAST_SERVER_CLIENTS_INTERNAL_H
 #define HOLDFAST_SERVER_CLIENTS_INTERNAL_H
@@ -29,8 +31,11 @@ enum {
     CLIENTS_REQUESTS_MAX = 64 * 1024, /* in flight in one front end */
     CLIENTS_REQUESTS_KEPT = 2 * 1024, /* free ones that wait for reuse */
     CLIENTS_REFUSED_MAX = 64,         /* connections beyond the limit that are being told so */
-    CLIENTS_JOBS_MAX = 64,            /* reads on workers at a time */
-    CLIENT_JOBS_MAX = 4,              /* of one connection: what its output may exceed its high mark by */
+    CLIENTS_READS_MAX = 1024,         /* weight of the reads that wait for blocks or for their next turn */
+    CLIENT_READS_MAX = 64,            /* ... of one connection */
+    CLIENTS_JOBS_KEPT = 64,           /* free ones that wait for reuse */
+    READ_WEIGHT_GET = 1,
+    READ_WEIGHT_SCAN = 8, /* it gathers a page meanwhile */
     CLIENTS_SWEEP_US = 500 * 1000,
     CLIENTS_STALL_US = 30 * 1000 * 1000, /* a connection whose output doesn't move for so long is closed */
     CLIENTS_ARENA_CHUNK_BYTES = 16 * 1024,
@@ -55,9 +60,9 @@ struct client_connection {
     bool paused;
     struct list requests; /* all in flight */
     uint32_t request_count;
-    struct list held;         /* reads that are ready, but for room in the output or a place on a worker */
-    struct list waiting_link; /* clients.waiting, while only a place on a worker is missing */
-    uint32_t job_count;
+    struct list held;         /* reads that are ready, but for room in the output or among the reads */
+    struct list waiting_link; /* clients.waiting, while only room among all reads is missing */
+    uint32_t read_weight;     /* of its reads under way */
     bool updating;
     uint64_t active_us;     /* last frame, or last reply */
     uint64_t full_since_us; /* 0: there is room */
@@ -76,8 +81,10 @@ struct clients {
     uint32_t free_count;
     uint32_t request_count; /* in flight */
     uint64_t memory_bytes;  /* keys and values of requests in flight */
-    struct list waiting;    /* connections whose held reads wait for a place on a worker */
-    uint32_t job_count;
+    struct list waiting;    /* connections whose held reads wait for room among all reads */
+    uint32_t read_weight;   /* of all reads under way */
+    struct list free_jobs;
+    uint32_t free_job_count;
     struct env_timer sweep_timer;
     struct env_timer grace_timer;
     struct env_task stop_task;
@@ -111,7 +118,7 @@ struct request {
             bool count_only;
         } range;
     };
-    struct read_job *job; /* on a worker or about to be; owned */
+    struct read_job *job; /* waits for blocks or its next turn; owned */
     void *memory;         /* NULL: inline_memory serves */
     size_t memory_bytes;
     _Alignas(16) uint8_t inline_memory[REQUEST_INLINE_BYTES];
@@ -124,8 +131,8 @@ void clients__connection_opened(struct client_connection *connection);
 void clients__connection_gone(struct client_connection *connection);
 /* After a request or a connection went while stopping. */
 void clients__check_stopped(struct clients *clients);
-/* A place on the workers became free. */
-void clients__job_ended(struct clients *clients);
+/* There is room among the reads again. */
+void clients__read_ended(struct clients *clients);
 
 /* ---- client_connection.c --------------------------------------------------------------------------------------- */
 
@@ -178,20 +185,32 @@ void request_status__status(struct client_connection *connection, const struct c
 /* ---- Reads ----------------------------------------------------------------------------------------------------- */
 
 /*
- * What a read needs beyond its request: a view, and where the result gathers. A worker owns it between submission and
- * done.
+ * What a read needs beyond its request: a view, what it waits with, and where the result gathers.
+ *
+ *   new --> step --> answered, free
+ *            ^  \--> wait, yield (counted, the request's) --ready--> resume
+ *            \------------------------------------------------------/
+ *
+ * When it could go on and its connection is gone or has no room, it is dropped; in the latter case the request is held
+ * and begins anew when there is room, so that a slow reader keeps neither views nor blocks nor pages.
  */
 struct read_job {
-    struct env_work work;
+    struct list link; /* clients.free_jobs */
+    struct clients *clients;
     struct request *request;
+    void (*step)(struct read_job *job); /* goes on: answers, waits or yields */
+    uint32_t weight;
+    struct storage_io io;
+    struct env_message turn; /* yield */
     struct storage_view *view;
-    struct storage_iterator *iterator; /* scans */
-    uint64_t revision;                 /* to read at */
-    uint64_t mod_revision;             /* get */
-    enum status status;
+    uint64_t revision; /* to read at */
     struct error error;
-    struct buf bytes; /* keys and values */
+    struct storage_value value; /* get */
     /* Scans. */
+    struct storage_iterator *iterator;
+    bool started;             /* the iterator was moved */
+    bool added;               /* the pair where it stands is part of the result */
+    struct buf bytes;         /* keys and values */
     struct buf key_lens;      /* uint32_t each */
     struct buf value_lens;    /* uint32_t each */
     struct buf mod_revisions; /* uint64_t each */
@@ -202,15 +221,15 @@ struct read_job {
 
 /* Asks the consensus actor; then request->answer runs, when the connection has room. */
 void request_read__barrier(struct request *request, const Wire__ReadOptions *options);
-/* A view that shows request->range.revision, and the revision to read at; NULL: an error was sent. */
-struct storage_view *request_read__view(struct request *request, uint64_t *ret_revision);
-/* A job that owns the view from now on; NULL: no memory, the view is released, an error was sent. */
-struct read_job *request_read__job_new(struct request *request, struct storage_view *view, uint64_t revision);
+/* A job with a view that shows request->range.revision; NULL: an error was sent. */
+struct read_job *request_read__job_new(struct request *request, uint32_t weight, void (*step)(struct read_job *job));
+/* Not while it waits. The request may be gone already. */
 void request_read__job_free(struct read_job *job);
-/* To a worker: run, then done on the loop, where the job still counts until request_read__job_done. */
-void request_read__job_submit(struct read_job *job, void (*run)(struct env_work *work),
-                              void (*done)(struct env_work *work));
-/* First thing in done. */
-void request_read__job_done(struct read_job *job);
+/* After STATUS_PENDING: step runs when the blocks are there. */
+void request_read__job_wait(struct read_job *job);
+/* step runs again in the next turn. */
+void request_read__job_yield(struct read_job *job);
+/* Those that wait for reuse. */
+void request_read__free_jobs(struct clients *clients);
 
 #endif

@@ -21,6 +21,8 @@ enum {
     DEFAULT_CONNECTIONS = 4096,
     DEFAULT_REQUESTS = 1024,
     DEFAULT_IDLE_TIMEOUT_MS = 600000,
+    DEFAULT_OPEN_FILES = 512,
+    DEFAULT_HISTORY = 1000000,
     IO_THREADS_MAX = 64
 };
 
@@ -59,6 +61,10 @@ static const struct config_key storage_keys[] = {
     {"segment_bytes", config__parse_bytes_size, RANGE(segment_bytes, ENV_BLOCK_BYTES, SIZE_MAX_BYTES)},
     {"memtable_bytes", config__parse_bytes_size, RANGE(memtable_bytes, MIB_BYTES(1), SIZE_MAX_BYTES)},
     {"wal_cache_bytes", config__parse_bytes_size, RANGE(wal_cache_bytes, MIB_BYTES(1), SIZE_MAX_BYTES)},
+    {"cache_bytes", config__parse_bytes_size, RANGE(cache_bytes, 0, SIZE_MAX_BYTES)},
+    {"open_files_max", config__parse_u32, RANGE(open_files_max, 16, 1000000)},
+    {"compaction_bytes_per_second", config__parse_bytes_size, RANGE(compaction_rate, 0, SIZE_MAX_BYTES)},
+    {"history", config__parse_u64, RANGE(history_revisions, 1, UINT64_MAX)},
 };
 
 static const struct config_key limits_keys[] = {
@@ -108,6 +114,9 @@ void config_init(struct config *config, struct alloc *alloc) {
         .segment_bytes = MIB_BYTES(72),
         .memtable_bytes = MIB_BYTES(64),
         .wal_cache_bytes = MIB_BYTES(32),
+        .cache_bytes = MIB_BYTES(64),
+        .open_files_max = DEFAULT_OPEN_FILES,
+        .history_revisions = DEFAULT_HISTORY,
         .client_connections_max = DEFAULT_CONNECTIONS,
         .requests_per_connection_max = DEFAULT_REQUESTS,
         .proposal_bytes_max = MIB_BYTES(64),

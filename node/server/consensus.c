@@ -361,6 +361,7 @@ static void init_timers(struct consensus *consensus) {
     env_timer_init(&consensus->raft_timer, loop, on_raft_timer);
     env_timer_init(&consensus->apply_timer, loop, apply__on_timer);
     env_timer_init(&consensus->deadline_timer, loop, on_deadline);
+    env_timer_init(&consensus->pace_timer, loop, propose__on_pace_timer);
     env_timer_init(&consensus->housekeeping_timer, loop, on_housekeeping);
     env_task_init(&consensus->process_task, run_process);
     env_task_init(&consensus->deliver_task, run_deliver);
@@ -482,6 +483,7 @@ void consensus_stop(struct consensus *consensus, void (*stopped)(void *context),
     env_timer_cancel(&consensus->raft_timer);
     env_timer_cancel(&consensus->apply_timer);
     env_timer_cancel(&consensus->deadline_timer);
+    env_timer_cancel(&consensus->pace_timer);
     env_timer_cancel(&consensus->housekeeping_timer);
     consensus->stop_pending = consensus->peers != NULL ? 3 : 2;
     if (consensus->peers != NULL) {

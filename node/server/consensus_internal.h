@@ -103,6 +103,7 @@ struct consensus {
     struct env_timer raft_timer;
     struct env_timer apply_timer;
     struct env_timer deadline_timer;
+    struct env_timer pace_timer; /* armed: proposals wait until the engine has caught up a little */
     struct env_timer housekeeping_timer;
 
     struct error failure; /* code STATUS_OK while all is well */
@@ -168,6 +169,7 @@ void consensus__schedule(struct consensus *consensus);
 void consensus__watch_deadlines(struct consensus *consensus);
 
 void propose__submit_waiting(struct consensus *consensus);
+void propose__on_pace_timer(struct env_timer *timer);
 /* The records of the PROPOSE step under way: count of them from first_index on. */
 MUST_USE enum status propose__write_records(struct consensus *consensus, uint64_t first_index, uint64_t term,
                                             uint32_t count);

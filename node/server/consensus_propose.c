@@ -101,9 +101,24 @@ static uint32_t gather(struct consensus *consensus, size_t *ret_bytes) {
     return count;
 }
 
+/* The engine's flushes and compactions are behind: the next group comes a little later, at most
+ * STORAGE_PACE_US_MAX. What arrives meanwhile waits, as it does for the log; without memory for the timer nobody
+ * does. */
+static void pace(struct consensus *consensus, size_t bytes) {
+    uint64_t wait_us = storage_pace_us(consensus->storage, bytes);
+    if (wait_us > 0) {
+        enum status status = env_timer_arm(&consensus->pace_timer, consensus__now_us(consensus) + wait_us);
+        (void)status;
+    }
+}
+
+void propose__on_pace_timer(struct env_timer *timer) {
+    consensus__schedule(CONTAINER_OF(timer, struct consensus, pace_timer));
+}
+
 void propose__submit_waiting(struct consensus *consensus) {
     if (list_is_empty(&consensus->proposals_waiting) || consensus->role != RAFT_LEADER ||
-        !wal_is_idle(consensus->wal)) {
+        !wal_is_idle(consensus->wal) || env_timer_is_armed(&consensus->pace_timer)) {
         return;
     }
     size_t bytes = 0;
@@ -118,7 +133,9 @@ void propose__submit_waiting(struct consensus *consensus) {
     struct raft_event event = {.type = RAFT_EVENT_PROPOSE,
                                .u.propose = {.entries = consensus->batch_entries, .entry_count = count}};
     status = consensus__step(consensus, &event);
-    if (status == STATUS_NOT_LEADER) {
+    if (status == STATUS_OK) {
+        pace(consensus, bytes);
+    } else if (status == STATUS_NOT_LEADER) {
         propose__refuse_waiting(consensus, STATUS_NOT_LEADER);
     }
     /* STATUS_BUSY: the uncommitted tail is full; they wait for the next commit or their deadline. */

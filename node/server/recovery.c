@@ -24,6 +24,10 @@ static enum status open_storage(struct recovery *recovery, struct error *err) {
     memcpy(options.cluster_id, config->cluster_id, sizeof options.cluster_id);
     options.node_id = config->id;
     options.memtable_bytes = config->memtable_bytes;
+    options.cache_bytes = config->cache_bytes;
+    options.open_files_max = config->open_files_max;
+    options.compaction_bytes_per_second_max = config->compaction_rate;
+    options.history_revisions = config->history_revisions;
     options.context = recovery->consensus;
     options.fill_frontier = consensus__fill_frontier;
     options.flushed = consensus__flushed;

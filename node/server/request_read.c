@@ -1,8 +1,9 @@
 /*
- * Gets, and what gets and scans have in common: the barrier, the view, the job on a worker.
+ * Gets, and what gets and scans have in common: the barrier, the view, waiting for blocks.
  *
- *   frame --> barrier (consensus actor) --> held until there is room --> view --in memory--> reply
- *                                                                          \--else: worker--/
+ *   frame --> barrier (consensus actor) --> held until there is room --> view --> reply
+ *                                                  ^                      \--blocks wanted--> ready, goes on--> reply
+ *                                                  \------------------------------no room-------/
  *
  * A held read holds no view, so a slow reader pins neither memory nor files. A read at a named revision needs no word
  * from the leader: what a revision shows never changes, so it only waits until that revision is applied here.
@@ -48,69 +49,140 @@ void request_read__barrier(struct request *request, const Wire__ReadOptions *opt
     consensus_read(clients->options.consensus, &request->read);
 }
 
-struct storage_view *request_read__view(struct request *request, uint64_t *ret_revision) {
+/* A view that shows request->range.revision, and the revision to read at; NULL: an error was sent. */
+static struct storage_view *take_view(struct request *request, uint64_t *ret_revision) {
     struct storage_view *view = storage_view_acquire(consensus_storage(request->clients->options.consensus));
     uint64_t shown = storage_view_revision(view);
+    uint64_t horizon = storage_view_horizon(view);
     uint64_t wanted = request->range.revision;
+    if (wanted == 0 || (wanted <= shown && wanted >= horizon)) {
+        *ret_revision = wanted != 0 ? wanted : shown;
+        return view;
+    }
+    storage_view_release(view);
     if (wanted > shown) {
-        storage_view_release(view);
         request__fail(request, STATUS_UNAVAILABLE, false,
                       "revision %" PRIu64 " is beyond what this node shows, %" PRIu64, wanted, shown);
-        return NULL;
+    } else {
+        request__fail(request, STATUS_COMPACTED, false,
+                      "revision %" PRIu64 " is no longer kept; the oldest that can be read is %" PRIu64, wanted,
+                      horizon);
     }
-    *ret_revision = wanted != 0 ? wanted : shown;
-    return view;
+    return NULL;
 }
 
 /* ---- Jobs ------------------------------------------------------------------------------------------------------ */
 
-struct read_job *request_read__job_new(struct request *request, struct storage_view *view, uint64_t revision) {
-    struct alloc *alloc = request->clients->alloc;
-    struct read_job *job = mem_alloc_zero(alloc, sizeof *job);
+static void leave(struct read_job *job) {
+    struct request *request = job->request;
+    CHECK(request->job == job && job->clients->read_weight >= job->weight);
+    request->job = NULL;
+    if (request->connection != NULL) {
+        request->connection->read_weight -= job->weight;
+    }
+    job->clients->read_weight -= job->weight;
+}
+
+static void resume(struct read_job *job) {
+    struct request *request = job->request;
+    struct clients *clients = job->clients;
+    struct client_connection *connection = request->connection;
+    leave(job);
+    if (connection == NULL) {
+        request_read__job_free(job);
+        request__release(request);
+    } else if (connection_is_full(connection->connection)) {
+        request_read__job_free(job);
+        list_push_front(&connection->held, &request->held_link);
+        client_connection__update(connection);
+    } else {
+        job->step(job);
+    }
+    clients__read_ended(clients);
+}
+
+static void on_ready(struct storage_io *io) { resume(CONTAINER_OF(io, struct read_job, io)); }
+
+static void on_turn(struct env_message *message) { resume(CONTAINER_OF(message, struct read_job, turn)); }
+
+static void enter(struct read_job *job) {
+    struct request *request = job->request;
+    CHECK(request->job == NULL && request->connection != NULL);
+    request->job = job;
+    request->connection->read_weight += job->weight;
+    job->clients->read_weight += job->weight;
+}
+
+void request_read__job_wait(struct read_job *job) {
+    enter(job);
+    storage_io_start(&job->io);
+}
+
+void request_read__job_yield(struct read_job *job) {
+    enter(job);
+    env_post(job->clients->options.loop, &job->turn);
+}
+
+static struct read_job *take_job(struct clients *clients) {
+    struct list *node = list_pop_front(&clients->free_jobs);
+    if (node == NULL) {
+        return mem_alloc(clients->alloc, sizeof(struct read_job));
+    }
+    clients->free_job_count--;
+    return LIST_ENTRY(node, struct read_job, link);
+}
+
+struct read_job *request_read__job_new(struct request *request, uint32_t weight, void (*step)(struct read_job *job)) {
+    struct clients *clients = request->clients;
+    uint64_t revision;
+    struct storage_view *view = take_view(request, &revision);
+    if (view == NULL) {
+        return NULL;
+    }
+    struct read_job *job = take_job(clients);
     if (job == NULL) {
         storage_view_release(view);
         request__fail(request, STATUS_BUSY, false, "this node is out of memory; try again");
         return NULL;
     }
-    job->request = request;
-    job->view = view;
-    job->revision = revision;
-    buf_init(&job->bytes, alloc, 0);
-    buf_init(&job->key_lens, alloc, 0);
-    buf_init(&job->value_lens, alloc, 0);
-    buf_init(&job->mod_revisions, alloc, 0);
+    *job = (struct read_job){.clients = clients,
+                             .request = request,
+                             .step = step,
+                             .weight = weight,
+                             .turn = {.run = on_turn},
+                             .view = view,
+                             .revision = revision};
+    list_init(&job->link);
+    storage_io_init(&job->io, consensus_storage(clients->options.consensus), clients->options.loop, on_ready);
+    buf_init(&job->bytes, clients->alloc, 0);
+    buf_init(&job->key_lens, clients->alloc, 0);
+    buf_init(&job->value_lens, clients->alloc, 0);
+    buf_init(&job->mod_revisions, clients->alloc, 0);
     return job;
 }
 
 void request_read__job_free(struct read_job *job) {
-    struct alloc *alloc = job->bytes.alloc;
+    struct clients *clients = job->clients;
     storage_iterator_free(job->iterator);
+    storage_value_release(&job->value);
+    storage_io_deinit(&job->io);
     storage_view_release(job->view);
     buf_deinit(&job->bytes);
     buf_deinit(&job->key_lens);
     buf_deinit(&job->value_lens);
     buf_deinit(&job->mod_revisions);
-    mem_free(alloc, job);
-}
-
-void request_read__job_submit(struct read_job *job, void (*run)(struct env_work *work),
-                              void (*done)(struct env_work *work)) {
-    struct request *request = job->request;
-    struct clients *clients = request->clients;
-    request->job = job;
-    request->connection->job_count++;
-    clients->job_count++;
-    job->work = (struct env_work){.run = run, .done = done, .loop = clients->options.loop};
-    env_work_submit(clients->options.env, ENV_WORK_SHORT, &job->work);
-}
-
-void request_read__job_done(struct read_job *job) {
-    struct request *request = job->request;
-    request->job = NULL;
-    if (request->connection != NULL) {
-        request->connection->job_count--;
+    if (clients->free_job_count < CLIENTS_JOBS_KEPT) {
+        list_push_front(&clients->free_jobs, &job->link);
+        clients->free_job_count++;
+    } else {
+        mem_free(clients->alloc, job);
     }
-    clients__job_ended(request->clients);
+}
+
+void request_read__free_jobs(struct clients *clients) {
+    for (struct list *node; (node = list_pop_front(&clients->free_jobs)) != NULL;) {
+        mem_free(clients->alloc, LIST_ENTRY(node, struct read_job, link));
+    }
 }
 
 /* ---- Get ------------------------------------------------------------------------------------------------------- */
@@ -127,48 +199,27 @@ static void reply_get(struct request *request, uint64_t revision, uint64_t mod_r
     request__reply(request, FRAME_GET_REPLY, &reply.base, value, value != NULL ? 1 : 0);
 }
 
-static void run_get(struct env_work *work) {
-    struct read_job *job = CONTAINER_OF(work, struct read_job, work);
-    job->status =
-        storage_get(job->view, job->request->range.lower, job->revision, &job->bytes, &job->mod_revision, &job->error);
-}
-
-static void on_get_done(struct env_work *work) {
-    struct read_job *job = CONTAINER_OF(work, struct read_job, work);
+static void step_get(struct read_job *job) {
     struct request *request = job->request;
-    request_read__job_done(job);
-    if (job->status == STATUS_OK) {
-        struct slice value = buf_slice(&job->bytes);
-        reply_get(request, job->revision, job->mod_revision, &value);
-    } else if (job->status == STATUS_NOT_FOUND) {
-        reply_get(request, job->revision, 0, NULL);
-    } else {
-        request__fail(request, job->status, false, "the read failed on this node: %s",
-                      job->error.message[0] != '\0' ? job->error.message : status_name(job->status));
+    enum status status =
+        storage_get(job->view, &job->io, request->range.lower, job->revision, &job->value, &job->error);
+    switch (status) {
+    case STATUS_PENDING: request_read__job_wait(job); return;
+    case STATUS_OK: reply_get(request, job->revision, job->value.revision, &job->value.bytes); break;
+    case STATUS_NOT_FOUND: reply_get(request, job->revision, 0, NULL); break;
+    default:
+        request__fail(request, status, false, "the read failed on this node: %s",
+                      job->error.message[0] != '\0' ? job->error.message : status_name(status));
+        break;
     }
     request_read__job_free(job);
 }
 
 static void answer_get(struct request *request) {
-    uint64_t revision;
-    struct storage_view *view = request_read__view(request, &revision);
-    if (view == NULL) {
-        return;
+    struct read_job *job = request_read__job_new(request, READ_WEIGHT_GET, step_get);
+    if (job != NULL) {
+        step_get(job);
     }
-    struct slice value;
-    uint64_t mod_revision;
-    switch (storage_get_memory(view, request->range.lower, revision, &value, &mod_revision)) {
-    case STORAGE_FOUND: reply_get(request, revision, mod_revision, &value); break;
-    case STORAGE_ABSENT: reply_get(request, revision, 0, NULL); break;
-    case STORAGE_NEEDS_DISK: {
-        struct read_job *job = request_read__job_new(request, view, revision);
-        if (job != NULL) {
-            request_read__job_submit(job, run_get, on_get_done);
-        }
-        return; /* the view is the job's, or gone */
-    }
-    }
-    storage_view_release(view);
 }
 
 void request_read__get(struct client_connection *connection, const struct connection_frame *frame) {

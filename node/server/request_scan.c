@@ -2,15 +2,16 @@
  * Scans: one page of [lower, upper), bounded in entries and bytes. The asker comes back for the next one, at the
  * revision that the reply names.
  *
- * What memory alone can answer begins on the loop, for as many entries as fit a turn; a worker does the rest.
+ * It gathers on the loop, a bounded piece in each turn, and waits where blocks are missing.
  */
 #include "node/server/clients_internal.h"
 
 #include "node/base/bytes.h"
 
 enum {
-    LOOP_ENTRIES_MAX = 256, /* that the loop itself gathers in a turn */
-    LOOP_BYTES_MAX = 64 * KIB,
+    TURN_ENTRIES_MAX = 256, /* gathered in one turn */
+    TURN_BYTES_MAX = 64 * KIB,
+    READAHEAD_BYTES = 128 * KIB,
     BOUND_BYTES_MAX = LIMIT_KEY_BYTES + 1,              /* the place behind the largest key is a bound, too */
     MESSAGE_BYTES_MAX = LIMIT_FRAME_MESSAGE_BYTES - 256 /* lengths and revisions in the reply; the rest is small */
 };
@@ -18,28 +19,36 @@ enum {
 static_assert(LIMIT_KEY_BYTES + LIMIT_VALUE_BYTES <= LIMIT_FRAME_RAW_BYTES && LIMIT_SCAN_BYTES <= LIMIT_FRAME_RAW_BYTES,
               "a page fits a frame, be it one of a single largest pair");
 
-/* ---- Gathering: on the loop or on a worker --------------------------------------------------------------------- */
+/* ---- Gathering ------------------------------------------------------------------------------------------------- */
 
-/* Adds the iterator's pair; false if the page has no place for it. */
-static bool add(struct read_job *job) {
+/* Adds the iterator's pair. STATUS_OK, also where the page has no place for it (job->more); STATUS_PENDING: the value
+ * has to be read; else as usual. */
+static enum status add(struct read_job *job) {
     const struct request *request = job->request;
     struct slice key = storage_iterator_key(job->iterator);
-    struct slice value = request->range.keys_only ? SLICE_EMPTY : storage_iterator_value(job->iterator);
+    struct slice value = SLICE_EMPTY;
     uint64_t mod_revision = storage_iterator_revision(job->iterator);
-    if (job->count == request->range.limit) {
-        return false;
+    job->more = job->count == request->range.limit;
+    if (job->more) {
+        return STATUS_OK;
     }
     if (request->range.count_only) { /* only the last key is needed, to go on from */
         buf_clear(&job->bytes);
-        job->status = buf_append(&job->bytes, key.data, key.len);
         job->count++;
-        return true;
+        return buf_append(&job->bytes, key.data, key.len);
+    }
+    if (!request->range.keys_only) {
+        enum status status = storage_iterator_value(job->iterator, &value, &job->error);
+        if (status != STATUS_OK) {
+            return status;
+        }
     }
     size_t message_bytes =
         job->message_bytes + varint_size(key.len) + varint_size(value.len) + varint_size(mod_revision);
-    if (job->count > 0 &&
-        (job->bytes.len + key.len + value.len > LIMIT_SCAN_BYTES || message_bytes > MESSAGE_BYTES_MAX)) {
-        return false;
+    job->more = job->count > 0 &&
+                (job->bytes.len + key.len + value.len > LIMIT_SCAN_BYTES || message_bytes > MESSAGE_BYTES_MAX);
+    if (job->more) {
+        return STATUS_OK;
     }
     uint32_t key_len = (uint32_t)key.len;
     uint32_t value_len = (uint32_t)value.len;
@@ -48,48 +57,60 @@ static bool add(struct read_job *job) {
         buf_append(&job->key_lens, &key_len, sizeof key_len) != STATUS_OK ||
         buf_append(&job->value_lens, &value_len, sizeof value_len) != STATUS_OK ||
         buf_append(&job->mod_revisions, &mod_revision, sizeof mod_revision) != STATUS_OK) {
-        job->status = error_set(&job->error, STATUS_NO_MEMORY, "out of memory");
-        return true;
+        return error_set(&job->error, STATUS_NO_MEMORY, "out of memory");
     }
     job->message_bytes = message_bytes;
     job->count++;
-    return true;
+    return STATUS_OK;
 }
 
-/* Goes on until the page is complete or an error ends it (true), or until as much as said was gathered (false). */
-static bool gather(struct read_job *job, uint64_t entries_max, uint64_t bytes_max) {
-    if (job->iterator == NULL) {
-        const struct request *request = job->request;
-        job->status = storage_iterator_new(job->view, job->revision, request->range.lower, request->range.upper,
-                                           &job->iterator, &job->error);
+static enum status open_iterator(struct read_job *job) {
+    const struct request *request = job->request;
+    const struct storage_iterator_options options = {
+        .revision = job->revision,
+        .lower = request->range.lower,
+        .upper = request->range.upper,
+        .keys_only = request->range.keys_only || request->range.count_only,
+        .readahead_bytes_max = READAHEAD_BYTES,
+    };
+    return storage_iterator_new(job->view, &job->io, &options, &job->iterator, &job->error);
+}
+
+/* Goes to the next pair, unless the last one is still to be added. */
+static enum status move(struct read_job *job) {
+    if (job->started && !job->added) {
+        return STATUS_OK;
     }
-    uint64_t entries = 0;
-    while (job->status == STATUS_OK) {
-        if (entries++ == entries_max || job->bytes.len >= bytes_max) {
-            return false;
+    enum status status = job->started ? storage_iterator_next(job->iterator, &job->error)
+                                      : storage_iterator_first(job->iterator, &job->error);
+    job->started |= status != STATUS_PENDING;
+    job->added &= status != STATUS_OK;
+    return status;
+}
+
+/* STATUS_NOT_FOUND: the page is complete; STATUS_OK: enough for this turn; STATUS_PENDING; or why it fails. */
+static enum status gather(struct read_job *job) {
+    enum status status = job->iterator == NULL ? open_iterator(job) : STATUS_OK;
+    size_t bytes_before = job->bytes.len;
+    for (uint32_t entries = 0; status == STATUS_OK && entries < TURN_ENTRIES_MAX; entries++) {
+        status = move(job);
+        if (status == STATUS_OK) {
+            status = add(job);
+            job->added = status == STATUS_OK;
         }
-        enum status status = storage_iterator_next(job->iterator, &job->error);
-        if (status == STATUS_NOT_FOUND) {
-            return true;
+        if (status == STATUS_OK && job->more) {
+            return STATUS_NOT_FOUND;
         }
-        if (status != STATUS_OK) {
-            job->status = status;
-        } else if (!add(job)) {
-            job->more = true;
-            return true;
+        if (job->bytes.len >= bytes_before + TURN_BYTES_MAX) {
+            break;
         }
     }
-    return true;
+    return status;
 }
 
 /* ---- Answering ------------------------------------------------------------------------------------------------- */
 
 static void reply(struct request *request, struct read_job *job) {
-    if (job->status != STATUS_OK) {
-        request__fail(request, job->status, false, "the scan failed on this node: %s",
-                      job->error.message[0] != '\0' ? job->error.message : status_name(job->status));
-        return;
-    }
     uint32_t last_key_len = (uint32_t)job->bytes.len; /* count_only */
     Wire__ScanReply message = WIRE__SCAN_REPLY__INIT;
     message.has_revision = 1;
@@ -116,35 +137,25 @@ static void reply(struct request *request, struct read_job *job) {
     request__reply(request, FRAME_SCAN_REPLY, &message.base, &raw, 1);
 }
 
-static void run_scan(struct env_work *work) {
-    struct read_job *job = CONTAINER_OF(work, struct read_job, work);
-    bool complete = gather(job, UINT64_MAX, UINT64_MAX);
-    CHECK(complete);
-}
-
-static void on_scan_done(struct env_work *work) {
-    struct read_job *job = CONTAINER_OF(work, struct read_job, work);
+static void step_scan(struct read_job *job) {
     struct request *request = job->request;
-    request_read__job_done(job);
-    reply(request, job);
+    enum status status = gather(job);
+    switch (status) {
+    case STATUS_PENDING: request_read__job_wait(job); return;
+    case STATUS_OK: request_read__job_yield(job); return;
+    case STATUS_NOT_FOUND: reply(request, job); break;
+    default:
+        request__fail(request, status, false, "the scan failed on this node: %s",
+                      job->error.message[0] != '\0' ? job->error.message : status_name(status));
+        break;
+    }
     request_read__job_free(job);
 }
 
 static void answer_scan(struct request *request) {
-    uint64_t revision;
-    struct storage_view *view = request_read__view(request, &revision);
-    struct read_job *job = view != NULL ? request_read__job_new(request, view, revision) : NULL;
-    if (job == NULL) {
-        return;
-    }
-    struct slice lower = request->range.lower;
-    struct slice upper = request->range.upper;
-    bool empty = upper.len > 0 && slice_compare(lower, upper) >= 0;
-    if (empty || (storage_view_in_memory(view, lower, upper) && gather(job, LOOP_ENTRIES_MAX, LOOP_BYTES_MAX))) {
-        reply(request, job);
-        request_read__job_free(job);
-    } else {
-        request_read__job_submit(job, run_scan, on_scan_done);
+    struct read_job *job = request_read__job_new(request, READ_WEIGHT_SCAN, step_scan);
+    if (job != NULL) {
+        step_scan(job);
     }
 }
 

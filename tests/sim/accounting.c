@@ -2,7 +2,7 @@
  * One log (DESIGN section 3): what each node does to its files, as its env sees it.
  *
  *   each group costs exactly one asynchronous write with DSYNC, to a log segment, and no other sync;
- *   no other file is written, but by segments being made or deleted, and by flushes, merges and what they leave over.
+ *   no other file is written, but by segments being made or deleted, and by flushes, compactions and what they leave over.
  *
  * Counted in every seed, from the end of a node's recovery to its crash, failure or stop. The owner of the numbers is
  * the simulator's trace; a completed group is what the log itself counts.
@@ -22,7 +22,7 @@ static bool has_suffix(const char *text, const char *suffix) {
 static bool is_under(const char *path, const char *dir) { return strncmp(path, dir, strlen(dir)) == 0; }
 
 static bool engine_works(const struct storage *storage) {
-    return storage->flush.running || storage->edit.running || storage->merge.state == MERGE_RUNNING ||
+    return storage->flush.running || storage->edit.running || storage->jobs_running > 0 ||
            storage->reap.running;
 }
 

@@ -3,8 +3,8 @@
  * (connections and writes) and test_clients_reads.c.
  *
  * The client uses the real connection; certificates are what the test says; the consensus actor answers at the end of
- * the turn, or when told; keys live in an array, in memory or "on disk"; workers run when told. fixture_tear_down fails
- * the test when a request, a view, or memory is left.
+ * the turn, or when told; keys live in an array, in memory or "on disk", which is read when told. fixture_tear_down
+ * fails the test when a request, a view, or memory is left.
  *
  * It defines consensus_* and storage_*, so it is included by one file per program.
  */
@@ -24,7 +24,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { FAKE_KEYS_MAX = 4096, FAKE_FRAMES_MAX = 16384, FAKE_CLIENTS_MAX = 20 };
+enum { FAKE_KEYS_MAX = 4096, FAKE_FRAMES_MAX = 16384, FAKE_CLIENTS_MAX = 20, FAKE_READS_MAX = 4096 };
 
 /* ---- Fake storage ------------------------------------------------------------------------------------------------ */
 
@@ -40,9 +40,12 @@ struct storage {
     struct fake_key keys[FAKE_KEYS_MAX]; /* sorted by the test */
     uint32_t key_count;
     uint64_t applied;
+    uint64_t horizon;
     enum status disk_status;
     uint32_t views;
-    bool on_worker; /* disk may be read */
+    struct storage_io *reads[FAKE_READS_MAX]; /* started, not there yet */
+    uint32_t read_count;
+    bool hangs; /* keys named hung... are never read */
 };
 
 struct storage_view {
@@ -52,9 +55,8 @@ struct storage_view {
 
 struct storage_iterator {
     struct storage_view *view;
-    struct slice lower;
-    struct slice upper;
-    uint64_t revision;
+    struct storage_io *io;
+    struct storage_iterator_options options;
     uint32_t next;
 };
 
@@ -72,6 +74,8 @@ void storage_view_release(struct storage_view *view) {
 
 uint64_t storage_view_revision(const struct storage_view *view) { return view->revision; }
 
+uint64_t storage_view_horizon(const struct storage_view *view) { return view->storage->horizon; }
+
 static inline struct fake_key *fake_find(struct storage *storage, struct slice key, uint64_t revision) {
     for (uint32_t i = 0; i < storage->key_count; i++) {
         if (slice_equal(slice_of_string(storage->keys[i].key), key) && storage->keys[i].revision <= revision) {
@@ -81,54 +85,98 @@ static inline struct fake_key *fake_find(struct storage *storage, struct slice k
     return NULL;
 }
 
-enum storage_lookup storage_get_memory(struct storage_view *view, struct slice key, uint64_t revision,
-                                       struct slice *ret_value, uint64_t *ret_revision) {
-    struct fake_key *found = fake_find(view->storage, key, revision);
-    if (found == NULL) {
-        return STORAGE_ABSENT;
-    }
-    if (found->on_disk) {
-        return STORAGE_NEEDS_DISK;
-    }
-    *ret_value = slice_of(found->value, found->value_len);
-    *ret_revision = found->revision;
-    return STORAGE_FOUND;
+/* Of the real fetch the fake uses: context (the storage), wanted (a block is missing: 1, or 2: one that hangs),
+ * under_way, round (what was wanted is there). */
+void storage_io_init(struct storage_io *io, struct storage *storage, struct env_loop *loop,
+                     void (*ready)(struct storage_io *io)) {
+    *io = (struct storage_io){.fetch = {.context = (const struct sst_context *)(const void *)storage}, .ready = ready};
+    io->fetch.options.loop = loop;
 }
 
-enum status storage_get(struct storage_view *view, struct slice key, uint64_t revision, struct buf *value,
-                        uint64_t *ret_revision, struct error *err) {
-    CHECK(view->storage->on_worker);
-    struct fake_key *found = fake_find(view->storage, key, revision);
-    if (view->storage->disk_status != STATUS_OK) {
-        return error_set(err, view->storage->disk_status, "block 7 of 000001.sst is damaged");
+bool storage_io_is_busy(const struct storage_io *io) { return io->fetch.under_way > 0; }
+
+void storage_io_deinit(struct storage_io *io) { CHECK(!storage_io_is_busy(io)); }
+
+void storage_io_start(struct storage_io *io) {
+    struct storage *storage = (struct storage *)(uintptr_t)io->fetch.context;
+    CHECK(io->fetch.wanted > 0 && !storage_io_is_busy(io) && storage->read_count < FAKE_READS_MAX);
+    io->fetch.under_way = 1;
+    storage->reads[storage->read_count++] = io;
+}
+
+/* All that doesn't hang is there. */
+static inline void fake_end_reads(struct storage *storage) {
+    static struct storage_io *ready[FAKE_READS_MAX];
+    uint32_t count = 0;
+    uint32_t left = 0;
+    for (uint32_t i = 0; i < storage->read_count; i++) {
+        if (storage->hangs && storage->reads[i]->fetch.wanted == 2) {
+            storage->reads[left++] = storage->reads[i];
+        } else {
+            ready[count++] = storage->reads[i];
+        }
     }
-    if (found == NULL || strncmp(found->key, "gone", 4) == 0) {
+    storage->read_count = left;
+    for (uint32_t i = 0; i < count; i++) {
+        ready[i]->fetch.under_way = 0;
+        ready[i]->fetch.wanted = 0;
+        ready[i]->fetch.round = 1;
+        ready[i]->ready(ready[i]);
+    }
+}
+
+static inline uint32_t fake_reads_that_end(const struct storage *storage) {
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < storage->read_count; i++) {
+        count += !storage->hangs || storage->reads[i]->fetch.wanted != 2;
+    }
+    return count;
+}
+
+/* False: it has to be read first. */
+static inline bool fake_is_there(const struct fake_key *key, struct storage_io *io) {
+    if (key->on_disk && io->fetch.round == 0) {
+        io->fetch.wanted = strncmp(key->key, "hung", 4) == 0 ? 2 : 1;
+        return false;
+    }
+    io->fetch.round = 0;
+    return true;
+}
+
+enum status storage_get(struct storage_view *view, struct storage_io *io, struct slice key, uint64_t revision,
+                        struct storage_value *ret_value, struct error *err) {
+    CHECK(io != NULL && revision >= view->storage->horizon);
+    struct fake_key *found = fake_find(view->storage, key, revision);
+    if (found == NULL) {
         return STATUS_NOT_FOUND;
     }
-    *ret_revision = found->revision;
-    return buf_append(value, found->value, found->value_len);
+    if (!fake_is_there(found, io)) {
+        return STATUS_PENDING;
+    }
+    if (found->on_disk && view->storage->disk_status != STATUS_OK) {
+        return error_set(err, view->storage->disk_status, "block 7 of 000001.sst is damaged");
+    }
+    if (strncmp(found->key, "gone", 4) == 0) {
+        return STATUS_NOT_FOUND;
+    }
+    *ret_value = (struct storage_value){.bytes = slice_of(found->value, found->value_len), .revision = found->revision};
+    return STATUS_OK;
 }
+
+void storage_value_release(struct storage_value *value) { CHECK(value->hold.block == NULL); }
 
 static inline bool fake_in_range(const struct fake_key *key, struct slice lower, struct slice upper) {
     struct slice text = slice_of_string(key->key);
     return slice_compare(text, lower) >= 0 && (upper.len == 0 || slice_compare(text, upper) < 0);
 }
 
-bool storage_view_in_memory(struct storage_view *view, struct slice lower, struct slice upper) {
-    for (uint32_t i = 0; i < view->storage->key_count; i++) {
-        if (view->storage->keys[i].on_disk && fake_in_range(&view->storage->keys[i], lower, upper)) {
-            return false;
-        }
-    }
-    return true;
-}
-
-enum status storage_iterator_new(struct storage_view *view, uint64_t revision, struct slice lower, struct slice upper,
-                                 struct storage_iterator **ret_iterator, struct error *err) {
+enum status storage_iterator_new(struct storage_view *view, struct storage_io *io,
+                                 const struct storage_iterator_options *options, struct storage_iterator **ret_iterator,
+                                 struct error *err) {
     (void)err;
-    CHECK(view->storage->on_worker || storage_view_in_memory(view, lower, upper));
+    CHECK(io != NULL && options->revision >= view->storage->horizon);
     struct storage_iterator *iterator = calloc(1, sizeof *iterator);
-    *iterator = (struct storage_iterator){.view = view, .lower = lower, .upper = upper, .revision = revision};
+    *iterator = (struct storage_iterator){.view = view, .io = io, .options = *options};
     *ret_iterator = iterator;
     return STATUS_OK;
 }
@@ -137,16 +185,26 @@ void storage_iterator_free(struct storage_iterator *iterator) { free(iterator); 
 
 enum status storage_iterator_next(struct storage_iterator *iterator, struct error *err) {
     struct storage *storage = iterator->view->storage;
-    while (iterator->next < storage->key_count) {
-        const struct fake_key *key = &storage->keys[iterator->next++];
-        if (fake_in_range(key, iterator->lower, iterator->upper) && key->revision <= iterator->revision) {
-            if (key->on_disk && storage->disk_status != STATUS_OK) {
-                return error_set(err, storage->disk_status, "block 7 of 000001.sst is damaged");
-            }
-            return STATUS_OK;
+    const struct storage_iterator_options *options = &iterator->options;
+    for (; iterator->next < storage->key_count; iterator->next++) {
+        const struct fake_key *key = &storage->keys[iterator->next];
+        if (!fake_in_range(key, options->lower, options->upper) || key->revision > options->revision) {
+            continue;
         }
+        if (!fake_is_there(key, iterator->io)) {
+            return STATUS_PENDING;
+        }
+        iterator->next++;
+        if (key->on_disk && storage->disk_status != STATUS_OK) {
+            return error_set(err, storage->disk_status, "block 7 of 000001.sst is damaged");
+        }
+        return STATUS_OK;
     }
     return STATUS_NOT_FOUND;
+}
+
+enum status storage_iterator_first(struct storage_iterator *iterator, struct error *err) {
+    return storage_iterator_next(iterator, err);
 }
 
 static const struct fake_key *fake_current(const struct storage_iterator *iterator) {
@@ -155,8 +213,11 @@ static const struct fake_key *fake_current(const struct storage_iterator *iterat
 struct slice storage_iterator_key(const struct storage_iterator *iterator) {
     return slice_of_string(fake_current(iterator)->key);
 }
-struct slice storage_iterator_value(const struct storage_iterator *iterator) {
-    return slice_of(fake_current(iterator)->value, fake_current(iterator)->value_len);
+enum status storage_iterator_value(struct storage_iterator *iterator, struct slice *ret_value, struct error *err) {
+    (void)err;
+    CHECK(!iterator->options.keys_only);
+    *ret_value = slice_of(fake_current(iterator)->value, fake_current(iterator)->value_len);
+    return STATUS_OK;
 }
 uint64_t storage_iterator_revision(const struct storage_iterator *iterator) { return fake_current(iterator)->revision; }
 
@@ -290,10 +351,7 @@ struct fake_client {
 
 struct fixture {
     struct memory_world world;
-    struct env_ops ops; /* the world's, and workers */
-    struct list works;
-    uint32_t work_count;
-    bool hold_works;
+    bool hold_reads;                /* of the disk: only fake_end_reads ends them */
     struct env_transport transport; /* the world's, and certificates */
     struct env_stream_handler *(*accepted)(void *context, struct env_stream *stream);
     void *accepted_context;
@@ -308,28 +366,6 @@ struct fixture {
     struct fake_client *peers[FAKE_CLIENTS_MAX];
     uint32_t peer_count;
 };
-
-static inline struct fixture *fixture_of_env(struct env *env) {
-    return CONTAINER_OF(CONTAINER_OF(env, struct memory_world, env), struct fixture, world);
-}
-
-static inline void fixture_run_works(struct fixture *fixture) {
-    for (struct list *node; (node = list_pop_front(&fixture->works)) != NULL;) {
-        struct env_work *work = LIST_ENTRY(node, struct env_work, link);
-        fixture->work_count--;
-        fixture->consensus.storage.on_worker = true;
-        work->run(work);
-        fixture->consensus.storage.on_worker = false;
-        work->done(work);
-    }
-}
-
-static inline void fake_work_submit(struct env *env, enum env_work_class work_class, struct env_work *work) {
-    struct fixture *fixture = fixture_of_env(env);
-    CHECK(work_class == ENV_WORK_SHORT);
-    list_push_back(&fixture->works, &work->link);
-    fixture->work_count++;
-}
 
 static inline struct env_stream_handler *fake_accepted(void *context, struct env_stream *stream) {
     struct fixture *fixture = context;
@@ -373,14 +409,15 @@ static inline uint32_t fixture_count_log(const struct fixture *fixture, const ch
     return count;
 }
 
-/* Turns and workers until nothing happens. */
+/* Turns and disk reads until nothing happens. */
 static inline void fixture_run(struct fixture *fixture) {
+    struct storage *storage = &fixture->consensus.storage;
     do {
         memory_world_run(&fixture->world);
-        if (!fixture->hold_works) {
-            fixture_run_works(fixture);
+        if (!fixture->hold_reads) {
+            fake_end_reads(storage);
         }
-    } while (memory_world_turn(&fixture->world) || (!fixture->hold_works && fixture->work_count > 0));
+    } while (memory_world_turn(&fixture->world) || (!fixture->hold_reads && fake_reads_that_end(storage) > 0));
 }
 
 static inline void fixture_advance_ms(struct fixture *fixture, uint64_t ms) {
@@ -409,10 +446,6 @@ enum { READER = 10, WRITER = 11, ADMIN = 12, MEMBER = 2, STRANGER = 99 };
 /* Everything but the front end. */
 static inline void fixture_prepare(struct fixture *fixture, uint64_t seed) {
     memory_world_init(&fixture->world, seed);
-    fixture->ops = *fixture->world.env.ops;
-    fixture->ops.work_submit = fake_work_submit;
-    fixture->world.env.ops = &fixture->ops;
-    list_init(&fixture->works);
     fixture->transport.ops = &fake_transport_ops;
     fixture->logger = (struct logger){.level_min = LOG_DEBUG, .wall_ms = fake_wall_ms, .write = fake_log};
     config_init(&fixture->config, &fixture->world.alloc.base);
@@ -489,7 +522,8 @@ static inline void fake_client_free(struct fake_client *client) {
 }
 
 static inline void fixture_end(struct fixture *fixture) {
-    fixture->hold_works = false;
+    fixture->hold_reads = false;
+    fixture->consensus.storage.hangs = false;
     if (fixture->clients != NULL) {
         fixture_answer(fixture);
         fixture_stop(fixture, 0);

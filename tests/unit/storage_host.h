@@ -1,6 +1,6 @@
 /*
- * A store in a simulated world, driven from the test: open, put, flush, merge, crash, open again. The test is the host
- * of tests/sim/sim.h: what it calls itself takes no virtual time, jobs run while it waits.
+ * A store in a simulated world, driven from the test: open, put, flush, compact, crash, open again. The test is the
+ * host of tests/sim/sim.h: what it calls itself takes no virtual time, jobs run while it waits.
  *
  * Each applied entry is its own term-1 log record; whatever the frontier has beyond the index is made from the index,
  * so that a test can tell whether all parts of it came from the same moment.
@@ -116,7 +116,7 @@ static inline void host_new(struct host *host, uint64_t seed) {
     sim_node_options_init(&node_options, "n1");
     node_options.crashed = host_crashed;
     node_options.context = host;
-    node_options.workers_long = 2;
+    node_options.workers_long = 3;
     host->node = sim_node_new(host->sim, &node_options);
     storage_options_init(&host->options);
     host->options.dir = "/data";
@@ -126,7 +126,12 @@ static inline void host_new(struct host *host, uint64_t seed) {
     host->options.immutable_memtables_max = 2;
     host->options.block_bytes = 512;
     host->options.sst_bytes = 8 * 1024;
-    host->options.l0_files_merge = 3;
+    host->options.partition_bytes = 2 * 1024;
+    host->options.l0_files_compact = 3;
+    host->options.level_base_bytes = 32 * 1024;
+    host->options.level_ratio = 4;
+    host->options.cache_bytes = 64 * 1024;
+    host->options.open_files_max = 8;
     host->options.manifest_bytes_max = 64 * 1024;
     host->options.context = host;
     host->options.fill_frontier = host_fill_frontier;
@@ -135,6 +140,14 @@ static inline void host_new(struct host *host, uint64_t seed) {
     host->options.failed = host_on_failed;
     host->options.space_state = host_on_space;
     host_boot(host);
+}
+
+/* Level 0 is left alone, whatever is flushed. */
+static inline void host_compact_nothing(struct host *host) {
+    host->options.l0_files_compact = 1000;
+    host->options.l0_files_slow = 1001;
+    host->options.l0_files_stop = 2000;
+    host->options.level_base_bytes = (uint64_t)1 << 30;
 }
 
 static inline void host_free(struct host *host) { sim_free(host->sim); }
@@ -197,12 +210,24 @@ static inline bool host_all_flushed(void *context) {
     return stats.flushed_index == storage_applied_index(host->storage);
 }
 
-/* Jobs done, nothing to merge. */
+/* Jobs done, nothing to compact for size. */
 static inline bool host_is_settled(void *context) {
     struct host *host = context;
     struct storage_stats stats;
     storage_get_stats(host->storage, &stats);
-    return stats.immutable_memtables == 0 && stats.files[0] < host->options.l0_files_merge;
+    return stats.immutable_memtables == 0 && stats.files[0] < host->options.l0_files_compact &&
+           stats.compactions_running == 0;
+}
+
+/* Tables below level 0. */
+static inline uint64_t host_deep_files(struct host *host) {
+    struct storage_stats stats;
+    uint64_t files = 0;
+    storage_get_stats(host->storage, &stats);
+    for (unsigned level = 1; level < STORAGE_LEVELS; level++) {
+        files += stats.files[level];
+    }
+    return files;
 }
 
 /* Applies the next entry, waiting for room; returns its revision. Everything applied counts as durable. */
@@ -230,6 +255,13 @@ static inline uint64_t host_delete(struct host *host, const char *key) {
     return host_apply(host, &operation, 1);
 }
 
+static inline uint64_t host_delete_range(struct host *host, const char *start, const char *end) {
+    struct batch_operation operation = {.kind = BATCH_DELETE_RANGE,
+                                        .key = slice_of_string(start),
+                                        .value = slice_of_string(end)};
+    return host_apply(host, &operation, 1);
+}
+
 static inline void host_flush(struct host *host) {
     storage_flush(host->storage);
     assert_true(host_wait(host, host_all_flushed));
@@ -239,26 +271,26 @@ static inline void host_flush(struct host *host) {
 static inline enum status host_get_at(struct host *host, struct slice key, uint64_t revision, struct buf *value,
                                       struct error *err) {
     struct storage_view *view = storage_view_acquire(host->storage);
-    struct buf bytes;
+    struct storage_value got;
     struct slice fast;
     uint64_t fast_revision;
-    uint64_t slow_revision = 0;
-    buf_init(&bytes, alloc_system(), 0);
     enum storage_lookup lookup = storage_get_memory(view, key, revision, &fast, &fast_revision);
-    enum status status = storage_get(view, key, revision, &bytes, &slow_revision, err);
+    enum status status = storage_get(view, NULL, key, revision, &got, err);
     if (lookup == STORAGE_FOUND) {
         assert_int_equal(status, STATUS_OK);
-        assert_true(slice_equal(fast, buf_slice(&bytes)));
-        assert_int_equal(fast_revision, slow_revision);
+        assert_true(slice_equal(fast, got.bytes));
+        assert_int_equal(fast_revision, got.revision);
     } else if (lookup == STORAGE_ABSENT) {
         assert_int_equal(status, STATUS_NOT_FOUND);
     }
-    assert_true(slow_revision <= revision);
-    if (status == STATUS_OK && value != NULL) {
-        buf_clear(value);
-        assert_int_equal(buf_append(value, bytes.data, bytes.len), STATUS_OK);
+    if (status == STATUS_OK) {
+        assert_true(got.revision <= revision);
+        if (value != NULL) {
+            buf_clear(value);
+            assert_int_equal(buf_append(value, got.bytes.data, got.bytes.len), STATUS_OK);
+        }
+        storage_value_release(&got);
     }
-    buf_deinit(&bytes);
     storage_view_release(view);
     return status;
 }
@@ -292,12 +324,15 @@ static inline void host_assert_scan(struct host *host, uint64_t revision, const 
     struct buf text;
     enum status status;
     buf_init(&text, alloc_system(), 0);
-    assert_int_equal(storage_iterator_new(view, revision, slice_of_string(lower), slice_of_string(upper), &iterator,
-                                          NULL),
-                     STATUS_OK);
-    while ((status = storage_iterator_next(iterator, NULL)) == STATUS_OK) {
+    struct storage_iterator_options options = {.revision = revision,
+                                               .lower = slice_of_string(lower),
+                                               .upper = slice_of_string(upper)};
+    assert_int_equal(storage_iterator_new(view, NULL, &options, &iterator, NULL), STATUS_OK);
+    for (status = storage_iterator_first(iterator, NULL); status == STATUS_OK;
+         status = storage_iterator_next(iterator, NULL)) {
         struct slice key = storage_iterator_key(iterator);
-        struct slice value = storage_iterator_value(iterator);
+        struct slice value;
+        assert_int_equal(storage_iterator_value(iterator, &value, NULL), STATUS_OK);
         assert_true(storage_iterator_revision(iterator) <= revision);
         assert_int_equal(buf_append_format(&text, "%s%.*s=%.*s", text.len == 0 ? "" : " ", (int)key.len,
                                            (const char *)key.data, (int)value.len, (const char *)value.data),

@@ -15,8 +15,9 @@ enum { MODEL_ENTRIES_MAX = 6000, MODEL_OPERATIONS_MAX = 4, MODEL_KEYS = 40, MODE
 struct model_entry {
     uint8_t count;
     struct {
-        uint8_t key;
-        bool is_delete;
+        uint8_t key; /* of a range delete: the first that goes */
+        uint8_t end; /* ... and the first that stays */
+        uint8_t kind;
         uint16_t value_len;
     } operations[MODEL_OPERATIONS_MAX];
 };
@@ -36,6 +37,11 @@ static inline struct slice model_key(unsigned key, uint8_t out[32]) {
     return slice_of(out, len + 1);
 }
 
+static inline int model_compare_keys(unsigned a, unsigned b) {
+    uint8_t bytes[2][32];
+    return slice_compare(model_key(a, bytes[0]), model_key(b, bytes[1]));
+}
+
 static inline struct slice model_value(uint64_t index, unsigned ordinal, size_t len,
                                        uint8_t out[MODEL_VALUE_BYTES_MAX]) {
     for (size_t i = 0; i < len; i++) {
@@ -51,8 +57,13 @@ static inline uint64_t model_grow(struct model *model, struct random *random) {
     entry->count = (uint8_t)random_below(random, MODEL_OPERATIONS_MAX + 1);
     for (unsigned i = 0; i < entry->count; i++) {
         entry->operations[i].key = (uint8_t)random_below(random, MODEL_KEYS);
-        entry->operations[i].is_delete = random_chance(random, 1, 3);
+        entry->operations[i].kind = random_chance(random, 1, 3) ? BATCH_DELETE : BATCH_PUT;
         entry->operations[i].value_len = (uint16_t)random_below(random, MODEL_VALUE_BYTES_MAX);
+        unsigned end = (unsigned)random_below(random, MODEL_KEYS);
+        if (random_chance(random, 1, 12) && model_compare_keys(entry->operations[i].key, end) < 0) {
+            entry->operations[i].kind = BATCH_DELETE_RANGE;
+            entry->operations[i].end = (uint8_t)end;
+        }
     }
     return model->count;
 }
@@ -60,16 +71,20 @@ static inline uint64_t model_grow(struct model *model, struct random *random) {
 /* The batch of an entry; borrowed until the next call. */
 static inline struct slice model_batch(const struct model *model, uint64_t index) {
     static uint8_t keys[MODEL_OPERATIONS_MAX][32];
+    static uint8_t ends[MODEL_OPERATIONS_MAX][32];
     static uint8_t values[MODEL_OPERATIONS_MAX][MODEL_VALUE_BYTES_MAX];
     static uint8_t batch[MODEL_OPERATIONS_MAX * (MODEL_VALUE_BYTES_MAX + 64)];
     const struct model_entry *entry = &model->entries[index];
     struct batch_operation operations[MODEL_OPERATIONS_MAX];
     for (unsigned i = 0; i < entry->count; i++) {
-        bool is_delete = entry->operations[i].is_delete;
-        operations[i].kind = is_delete ? BATCH_DELETE : BATCH_PUT;
+        operations[i].kind = (enum batch_kind)entry->operations[i].kind;
         operations[i].key = model_key(entry->operations[i].key, keys[i]);
-        operations[i].value =
-            is_delete ? SLICE_EMPTY : model_value(index, i, entry->operations[i].value_len, values[i]);
+        operations[i].value = SLICE_EMPTY;
+        if (operations[i].kind == BATCH_PUT) {
+            operations[i].value = model_value(index, i, entry->operations[i].value_len, values[i]);
+        } else if (operations[i].kind == BATCH_DELETE_RANGE) {
+            operations[i].value = model_key(entry->operations[i].end, ends[i]);
+        }
     }
     if (entry->count == 0) {
         return SLICE_EMPTY;
@@ -84,10 +99,13 @@ static inline bool model_find(const struct model *model, unsigned key, uint64_t 
     for (uint64_t index = revision; index > 0; index--) {
         const struct model_entry *entry = &model->entries[index];
         for (unsigned i = entry->count; i-- > 0;) {
-            if (entry->operations[i].key == key) {
+            bool in_range = entry->operations[i].kind == BATCH_DELETE_RANGE &&
+                            model_compare_keys(entry->operations[i].key, key) <= 0 &&
+                            model_compare_keys(key, entry->operations[i].end) < 0;
+            if (in_range || (entry->operations[i].kind != BATCH_DELETE_RANGE && entry->operations[i].key == key)) {
                 *ret_index = index;
                 *ret_ordinal = i;
-                return !entry->operations[i].is_delete;
+                return entry->operations[i].kind == BATCH_PUT;
             }
         }
     }
@@ -103,19 +121,19 @@ static inline enum status model_check_key(const struct model *model, struct stor
     unsigned ordinal = 0;
     uint64_t got_revision = 0;
     struct slice fast;
-    struct buf value;
+    struct storage_value value;
     bool exists = model_find(model, key, revision, &index, &ordinal);
     struct slice name = model_key(key, key_bytes);
-    buf_init(&value, alloc_system(), 0);
-    enum status status = storage_get(view, name, revision, &value, &got_revision, err);
+    enum status status = storage_get(view, NULL, name, revision, &value, err);
     if (status == STATUS_OK || status == STATUS_NOT_FOUND) {
         assert_int_equal(status == STATUS_OK, exists);
     }
     if (status == STATUS_OK) {
         struct slice want =
             model_value(index, ordinal, model->entries[index].operations[ordinal].value_len, value_bytes);
-        assert_true(slice_equal(want, buf_slice(&value)));
-        assert_int_equal(got_revision, index);
+        assert_true(slice_equal(want, value.bytes));
+        assert_int_equal(value.revision, index);
+        storage_value_release(&value);
     }
     enum storage_lookup lookup = storage_get_memory(view, name, revision, &fast, &got_revision);
     if (lookup == STORAGE_FOUND) {
@@ -123,19 +141,16 @@ static inline enum status model_check_key(const struct model *model, struct stor
     } else if (lookup == STORAGE_ABSENT) {
         assert_false(exists);
     }
-    buf_deinit(&value);
     return status;
-}
-
-static inline int model_compare_keys(unsigned a, unsigned b) {
-    uint8_t bytes[2][32];
-    return slice_compare(model_key(a, bytes[0]), model_key(b, bytes[1]));
 }
 
 /* All keys in [lower, upper) by iterator, against the model. Either may be MODEL_KEYS: no bound. */
 static inline enum status model_check_scan(const struct model *model, struct storage_view *view, unsigned lower,
                                            unsigned upper, uint64_t revision, struct error *err) {
     uint8_t bounds[2][32];
+    if (revision == 0) {
+        return STATUS_NOT_FOUND; /* an iterator takes that for the newest */
+    }
     struct slice from = lower == MODEL_KEYS ? SLICE_EMPTY : model_key(lower, bounds[0]);
     struct slice to = upper == MODEL_KEYS ? SLICE_EMPTY : model_key(upper, bounds[1]);
     unsigned wanted = 0;
@@ -146,16 +161,20 @@ static inline enum status model_check_scan(const struct model *model, struct sto
                       (upper == MODEL_KEYS || model_compare_keys(key, upper) < 0);
         wanted += inside && model_find(model, key, revision, &index, &ordinal);
     }
+    struct storage_iterator_options options = {.revision = revision, .lower = from, .upper = to};
     struct storage_iterator *iterator;
-    enum status status = storage_iterator_new(view, revision, from, to, &iterator, err);
+    bool backward = revision % 2 == 1; /* one direction or the other */
+    enum status status = storage_iterator_new(view, NULL, &options, &iterator, err);
     if (status != STATUS_OK) {
         return status;
     }
     unsigned seen = 0;
     uint8_t last[32];
     size_t last_len = 0;
-    while ((status = storage_iterator_next(iterator, err)) == STATUS_OK) {
+    status = backward ? storage_iterator_last(iterator, err) : storage_iterator_first(iterator, err);
+    while (status == STATUS_OK) {
         struct slice name = storage_iterator_key(iterator);
+        struct slice got;
         uint8_t value_bytes[MODEL_VALUE_BYTES_MAX];
         uint64_t index = 0;
         unsigned ordinal = 0;
@@ -163,12 +182,15 @@ static inline enum status model_check_scan(const struct model *model, struct sto
         assert_true(key < MODEL_KEYS && model_find(model, key, revision, &index, &ordinal));
         struct slice want =
             model_value(index, ordinal, model->entries[index].operations[ordinal].value_len, value_bytes);
-        assert_true(slice_equal(storage_iterator_value(iterator), want));
+        assert_int_equal(storage_iterator_value(iterator, &got, err), STATUS_OK);
+        assert_true(slice_equal(got, want));
         assert_int_equal(storage_iterator_revision(iterator), index);
-        assert_true(last_len == 0 || slice_compare(slice_of(last, last_len), name) < 0);
+        int order = last_len == 0 ? 0 : slice_compare(slice_of(last, last_len), name);
+        assert_true(last_len == 0 || (backward ? order > 0 : order < 0));
         memcpy(last, name.data, name.len);
         last_len = name.len;
         seen++;
+        status = backward ? storage_iterator_prev(iterator, err) : storage_iterator_next(iterator, err);
     }
     if (status == STATUS_NOT_FOUND) {
         assert_int_equal(seen, wanted);

@@ -2,11 +2,13 @@
  * The write batch: bytes and back.
  *
  * Would break these: a size that isn't what is written, a length from the log that is trusted, bytes behind the last
- * operation that go unnoticed, a change of the format.
+ * operation that go unnoticed, a change of the format, a builder that makes what the reader refuses or is left torn by
+ * a failed call.
  */
 #include "storage/batch.h"
 
 #include "tests/unit/golden.h"
+#include "tests/unit/support/support.h"
 
 #include <string.h>
 
@@ -23,8 +25,9 @@ static size_t encode_sample(uint8_t *out) {
         {BATCH_PUT, {(const uint8_t *)"alpha", 5}, {(const uint8_t *)"one", 3}},
         {BATCH_DELETE, {(const uint8_t *)"b\0c", 3}, {NULL, 0}},
         {BATCH_PUT, {(const uint8_t *)"empty", 5}, {NULL, 0}},
+        {BATCH_DELETE_RANGE, {(const uint8_t *)"f", 1}, {(const uint8_t *)"f\0", 2}},
     };
-    return encode(out, operations, 3);
+    return encode(out, operations, 4);
 }
 
 static void test_batch_encoded_reads_back(void **state) {
@@ -35,7 +38,7 @@ static void test_batch_encoded_reads_back(void **state) {
     struct slice batch = slice_of(bytes, encode_sample(bytes));
     assert_int_equal(batch_check(batch), STATUS_OK);
     assert_int_equal(batch_open(batch, &reader), STATUS_OK);
-    assert_int_equal(reader.count, 3);
+    assert_int_equal(reader.count, 4);
     assert_int_equal(batch_next(&reader, &operation), STATUS_OK);
     assert_int_equal(operation.kind, BATCH_PUT);
     assert_true(slice_equal(operation.key, slice_of_string("alpha")));
@@ -47,6 +50,10 @@ static void test_batch_encoded_reads_back(void **state) {
     assert_int_equal(operation.value.len, 0);
     assert_int_equal(batch_next(&reader, &operation), STATUS_OK);
     assert_int_equal(operation.value.len, 0);
+    assert_int_equal(batch_next(&reader, &operation), STATUS_OK);
+    assert_int_equal(operation.kind, BATCH_DELETE_RANGE);
+    assert_true(slice_equal(operation.key, slice_of_string("f")));
+    assert_true(slice_equal(operation.value, slice_of("f\0", 2)));
     assert_int_equal(batch_next(&reader, &operation), STATUS_NOT_FOUND);
 }
 
@@ -84,6 +91,91 @@ static void test_batch_limits_are_accepted_and_what_is_beyond_refused(void **sta
     assert_int_equal(batch_check(slice_of(many, sizeof many)), STATUS_CORRUPT);
 }
 
+static void test_batch_range_that_is_empty_or_has_no_end_is_refused(void **state) {
+    (void)state;
+    static uint8_t long_end[8 + LIMIT_KEY_BYTES + 1] = {1, 0, 1, BATCH_DELETE_RANGE, 1, 0, 0x81, 0x20};
+    const uint8_t good[] = {1, 0, 1, BATCH_DELETE_RANGE, 1, 'b', 1, 'c'};
+    const uint8_t equal[] = {1, 0, 1, BATCH_DELETE_RANGE, 1, 'b', 1, 'b'};
+    const uint8_t backwards[] = {1, 0, 1, BATCH_DELETE_RANGE, 1, 'b', 2, 'a', 'z'};
+    const uint8_t no_start[] = {1, 0, 1, BATCH_DELETE_RANGE, 0, 1, 'b'};
+    const uint8_t no_end[] = {1, 0, 1, BATCH_DELETE_RANGE, 1, 'b', 0};
+    memset(long_end + 8, 'z', sizeof long_end - 8);
+    assert_int_equal(batch_check(slice_of(good, sizeof good)), STATUS_OK);
+    assert_int_equal(batch_check(slice_of(equal, sizeof equal)), STATUS_CORRUPT);
+    assert_int_equal(batch_check(slice_of(backwards, sizeof backwards)), STATUS_CORRUPT);
+    assert_int_equal(batch_check(slice_of(no_start, sizeof no_start)), STATUS_CORRUPT);
+    assert_int_equal(batch_check(slice_of(no_end, sizeof no_end)), STATUS_CORRUPT);
+    assert_int_equal(batch_check(slice_of(long_end, sizeof long_end)), STATUS_CORRUPT);
+    long_end[6] = 0x80; /* one byte less: as long as it may be */
+    assert_int_equal(batch_check(slice_of(long_end, sizeof long_end - 1)), STATUS_OK);
+}
+
+static void test_batch_built_step_by_step_has_the_same_bytes(void **state) {
+    (void)state;
+    uint8_t bytes[128];
+    size_t len = encode_sample(bytes);
+    struct batch_builder builder;
+    batch_builder_init(&builder, alloc_system());
+    for (int round = 0; round < 2; round++) {
+        assert_int_equal(batch_builder_count(&builder), 0);
+        assert_int_equal(batch_builder_batch(&builder).len, 0);
+        assert_int_equal(batch_builder_put(&builder, slice_of_string("alpha"), slice_of_string("one")), STATUS_OK);
+        assert_int_equal(batch_builder_delete(&builder, slice_of("b\0c", 3)), STATUS_OK);
+        (void)batch_builder_batch(&builder); /* may be asked for in between */
+        assert_int_equal(batch_builder_put(&builder, slice_of_string("empty"), SLICE_EMPTY), STATUS_OK);
+        assert_int_equal(batch_builder_delete_range(&builder, slice_of_string("f"), slice_of("f\0", 2)), STATUS_OK);
+        assert_int_equal(batch_builder_count(&builder), 4);
+        assert_true(slice_equal(batch_builder_batch(&builder), slice_of(bytes, len)));
+        batch_builder_clear(&builder);
+    }
+    batch_builder_deinit(&builder);
+}
+
+static void test_batch_builder_refuses_what_the_reader_would(void **state) {
+    (void)state;
+    static uint8_t key[LIMIT_KEY_BYTES + 1];
+    uint8_t *value = calloc(1, LIMIT_VALUE_BYTES + 1);
+    struct slice good = slice_of_string("k");
+    struct batch_builder builder;
+    batch_builder_init(&builder, alloc_system());
+    assert_int_equal(batch_builder_put(&builder, SLICE_EMPTY, good), STATUS_INVALID);
+    assert_int_equal(batch_builder_delete(&builder, slice_of(key, sizeof key)), STATUS_INVALID);
+    assert_int_equal(batch_builder_put(&builder, good, slice_of(value, LIMIT_VALUE_BYTES + 1)), STATUS_INVALID);
+    assert_int_equal(batch_builder_delete_range(&builder, good, good), STATUS_INVALID);
+    assert_int_equal(batch_builder_delete_range(&builder, good, SLICE_EMPTY), STATUS_INVALID);
+    assert_int_equal(batch_builder_count(&builder), 0);
+    /* A large value fits once. */
+    assert_int_equal(batch_builder_put(&builder, good, slice_of(value, LIMIT_VALUE_BYTES)), STATUS_OK);
+    assert_int_equal(batch_builder_put(&builder, good, slice_of(value, LIMIT_VALUE_BYTES)), STATUS_TOO_LARGE);
+    assert_int_equal(batch_builder_count(&builder), 1);
+    batch_builder_clear(&builder);
+    for (uint32_t i = 0; i < LIMIT_BATCH_OPERATIONS; i++) {
+        assert_int_equal(batch_builder_delete_range(&builder, slice_of_string("a"), good), STATUS_OK);
+    }
+    assert_int_equal(batch_builder_delete(&builder, good), STATUS_TOO_LARGE);
+    assert_int_equal(batch_check(batch_builder_batch(&builder)), STATUS_OK);
+    batch_builder_deinit(&builder);
+    free(value);
+}
+
+static void test_batch_builder_without_memory_keeps_what_it_has(void **state) {
+    (void)state;
+    static uint8_t value[1000];
+    struct test_alloc alloc;
+    struct batch_builder builder;
+    test_alloc_init(&alloc);
+    batch_builder_init(&builder, &alloc.base);
+    assert_int_equal(batch_builder_delete(&builder, slice_of_string("k")), STATUS_OK);
+    test_alloc_fail(&alloc, 1, false);
+    assert_int_equal(batch_builder_put(&builder, slice_of_string("k"), slice_of(value, sizeof value)),
+                     STATUS_NO_MEMORY);
+    assert_int_equal(batch_builder_count(&builder), 1);
+    const uint8_t want[] = {1, 0, 1, BATCH_DELETE, 1, 'k'};
+    assert_true(slice_equal(batch_builder_batch(&builder), slice_of(want, sizeof want)));
+    batch_builder_deinit(&builder);
+    assert_int_equal(alloc.live_blocks, 0);
+}
+
 static void test_batch_unknown_version_flags_or_kind_is_refused(void **state) {
     (void)state;
     uint8_t bytes[128];
@@ -96,7 +188,8 @@ static void test_batch_unknown_version_flags_or_kind_is_refused(void **state) {
     bytes[1] = 0;
     for (unsigned kind = 0; kind < 256; kind++) {
         bytes[3] = (uint8_t)kind;
-        bool known = kind == BATCH_PUT;
+        /* "alpha" to "one" is a range, too. */
+        bool known = kind == BATCH_PUT || kind == BATCH_DELETE_RANGE;
         assert_int_equal(batch_check(slice_of(bytes, len)) == STATUS_OK, known);
     }
 }
@@ -124,6 +217,10 @@ int main(void) {
         cmocka_unit_test(test_batch_format_is_golden),
         cmocka_unit_test(test_batch_empty_slice_has_no_operations),
         cmocka_unit_test(test_batch_limits_are_accepted_and_what_is_beyond_refused),
+        cmocka_unit_test(test_batch_range_that_is_empty_or_has_no_end_is_refused),
+        cmocka_unit_test(test_batch_built_step_by_step_has_the_same_bytes),
+        cmocka_unit_test(test_batch_builder_refuses_what_the_reader_would),
+        cmocka_unit_test(test_batch_builder_without_memory_keeps_what_it_has),
         cmocka_unit_test(test_batch_unknown_version_flags_or_kind_is_refused),
         cmocka_unit_test(test_h35_batch_cut_or_extended_anywhere_is_refused),
     };

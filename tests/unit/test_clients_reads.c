@@ -1,7 +1,7 @@
 /*
  * Gets and scans through the client front end. What would break: a read before its barrier, a value of another
- * revision, a page that loses or repeats a key, a disk read on the loop, a slow reader that takes gigabytes (hazard
- * 55), a view that is never released.
+ * revision, a revision that is no longer kept answered from memory, a page that loses or repeats a key, a block that
+ * hangs and holds up others, a slow reader that takes gigabytes (hazard 55), a view that is never released.
  */
 #include "tests/unit/clients_fixture.h"
 
@@ -49,7 +49,7 @@ static void test_clients_get_from_memory_is_answered_after_its_barrier(void **st
     assert_value(client, 0, 5, 150, 101, 300);
     assert_value(client, 1, 6, 150, 102, 0);
     assert_absent(client, 2, 7, 150);
-    assert_int_equal(fixture->work_count, 0);
+    assert_int_equal(fixture->consensus.storage.read_count, 0);
 }
 
 static void test_clients_read_options_reach_the_barrier(void **state) {
@@ -121,28 +121,28 @@ static void test_clients_refused_reads_are_told_why(void **state) {
     assert_error(client, 2, 3, WIRE_UNAVAILABLE, "no leader");
 }
 
-static void test_clients_get_from_disk_goes_to_a_worker(void **state) {
+static void test_clients_get_from_disk_delays_no_other(void **state) {
     struct fixture *fixture = *state;
     fixture_add_key(fixture, "disk", 70000, true);
     fixture_add_key(fixture, "gone", 1, true);
     fixture_add_key(fixture, "key", 3, false);
-    fixture->hold_works = true;
+    fixture->hold_reads = true;
     struct fake_client *client = fake_login(fixture, READER);
     fake_get(client, 1, "disk", NULL);
     fake_get(client, 2, "key", NULL);
     fake_get(client, 3, "gone", NULL);
     fixture_run(fixture);
-    assert_int_equal(fixture->work_count, 2);
+    assert_int_equal(fixture->consensus.storage.read_count, 2);
     assert_int_equal(client->frame_count, 1);
     assert_value(client, 0, 2, 103, 103, 3); /* doesn't wait for the disk */
-    fixture_run_works(fixture);
+    fake_end_reads(&fixture->consensus.storage);
     fixture_run(fixture);
     assert_value(client, 1, 1, 103, 101, 70000);
     assert_absent(client, 2, 3, 103);
     fixture->consensus.storage.disk_status = STATUS_CORRUPT;
     fake_get(client, 4, "disk", NULL);
     fixture_run(fixture);
-    fixture_run_works(fixture);
+    fake_end_reads(&fixture->consensus.storage);
     fixture_run(fixture);
     assert_error(client, 3, 4, WIRE_CORRUPT, "block 7 of 000001.sst is damaged");
 }
@@ -150,49 +150,98 @@ static void test_clients_get_from_disk_goes_to_a_worker(void **state) {
 static void test_clients_connection_lost_during_disk_read_releases_all(void **state) {
     struct fixture *fixture = *state;
     fixture_add_key(fixture, "disk", 100, true);
-    fixture->hold_works = true;
+    fixture->hold_reads = true;
     struct fake_client *client = fake_login(fixture, READER);
     Wire__ScanRequest scan = WIRE__SCAN_REQUEST__INIT;
     fake_get(client, 1, "disk", NULL);
     fake_send(client, FRAME_SCAN, 2, &scan.base, NULL, 0);
     fixture_run(fixture);
-    assert_int_equal(fixture->work_count, 2);
+    assert_int_equal(fixture->consensus.storage.read_count, 2);
     memory_stream_reset(client->stream);
     fixture_run(fixture);
     assert_int_equal(clients_connection_count(fixture->clients), 0);
-    assert_int_equal(fixture->consensus.storage.views, 2); /* the workers' still */
+    assert_int_equal(fixture->consensus.storage.views, 2); /* the reads' still */
     clients_stop(fixture->clients, 0, fake_stopped, fixture);
     fixture_advance_ms(fixture, 1);
     assert_false(fixture->stopped);
-    fixture_run_works(fixture);
+    fake_end_reads(&fixture->consensus.storage);
     fixture_run(fixture);
     assert_true(fixture->stopped);
 }
 
-enum { DISK_CLIENTS = FAKE_CLIENTS_MAX, DISK_GETS = 12, DISK_JOBS_MAX = 64, DISK_JOBS_OF_ONE_MAX = 4 };
+/* One block can't be read, and the disk says nothing. Who asked for it waits; nobody else does, on the same connection
+ * neither. */
+static void test_clients_hung_block_delays_no_other_request(void **state) {
+    struct fixture *fixture = *state;
+    fixture_add_key(fixture, "disk", 10, true);
+    fixture_add_key(fixture, "hung", 10, true);
+    fixture_add_key(fixture, "key", 10, false);
+    fixture->consensus.storage.hangs = true;
+    struct fake_client *client = fake_login(fixture, READER);
+    struct fake_client *other = fake_login(fixture, WRITER);
+    Wire__ScanRequest scan = WIRE__SCAN_REQUEST__INIT;
+    fake_get(client, 1, "hung", NULL);
+    fake_send(client, FRAME_SCAN, 2, &scan.base, NULL, 0); /* meets it, too */
+    fake_get(client, 3, "disk", NULL);
+    fake_get(client, 4, "key", NULL);
+    fake_get(other, 5, "disk", NULL);
+    fake_put(other, 6, "key", "value", 5);
+    fixture_run(fixture);
+    assert_int_equal(fixture->consensus.storage.read_count, 2);
+    assert_int_equal(client->frame_count, 2);
+    assert_value(client, 0, 4, 103, 103, 10);
+    assert_value(client, 1, 3, 103, 101, 10);
+    assert_int_equal(other->frame_count, 2);
+    fixture->consensus.storage.hangs = false;
+    fixture_run(fixture);
+    assert_int_equal(client->frame_count, 4);
+}
 
-/* One connection doesn't take all places on the workers, all together don't take more than there are, and who waited is
- * served as soon as there is one. */
+static void test_clients_revision_below_the_horizon_is_refused_even_from_memory(void **state) {
+    struct fixture *fixture = *state;
+    fixture_add_key(fixture, "old", 1, false);
+    fixture_add_key(fixture, "new", 1, false);
+    fixture->consensus.storage.horizon = 102;
+    struct fake_client *client = fake_login(fixture, READER);
+    Wire__ReadOptions options = WIRE__READ_OPTIONS__INIT;
+    options.has_revision = 1;
+    options.revision = 101;
+    fake_get(client, 1, "old", &options);
+    Wire__ScanRequest scan = WIRE__SCAN_REQUEST__INIT;
+    scan.options = &options;
+    fake_send(client, FRAME_SCAN, 2, &scan.base, NULL, 0);
+    options.revision = 102;
+    fake_get(client, 3, "old", &options);
+    fixture_run(fixture);
+    assert_error(client, 0, 1, WIRE_COMPACTED, "the oldest that can be read is 102");
+    assert_error(client, 1, 2, WIRE_COMPACTED, "the oldest that can be read is 102");
+    assert_value(client, 2, 3, 102, 101, 1);
+}
+
+enum { DISK_CLIENTS = FAKE_CLIENTS_MAX, DISK_GETS = 150, DISK_READS_MAX = 1024, DISK_READS_OF_ONE_MAX = 64 };
+
+/* One connection doesn't take all the room, all together don't take more than there is, and who waited is served as
+ * soon as there is some. */
 static void test_clients_disk_reads_are_bounded_and_all_answered(void **state) {
     struct fixture *fixture = *state;
     struct fake_client *clients[DISK_CLIENTS];
     fixture_add_key(fixture, "disk", 10, true);
-    fixture->hold_works = true;
+    fixture->hold_reads = true;
     for (uint32_t i = 0; i < DISK_CLIENTS; i++) {
         clients[i] = fake_login(fixture, READER);
         for (uint64_t id = 0; id < DISK_GETS; id++) {
             fake_get(clients[i], id, "disk", NULL);
         }
         fixture_run(fixture);
-        uint32_t wanted = (i + 1) * DISK_JOBS_OF_ONE_MAX;
-        assert_int_equal(fixture->work_count, wanted < DISK_JOBS_MAX ? wanted : DISK_JOBS_MAX);
-        assert_int_equal(fixture->consensus.storage.views, fixture->work_count);
+        uint32_t wanted = (i + 1) * DISK_READS_OF_ONE_MAX;
+        assert_int_equal(fixture->consensus.storage.read_count, wanted < DISK_READS_MAX ? wanted : DISK_READS_MAX);
+        assert_int_equal(fixture->consensus.storage.views, fixture->consensus.storage.read_count);
     }
-    for (uint32_t round = 0; fixture->work_count > 0; round++) {
+    for (uint32_t round = 0; fixture->consensus.storage.read_count > 0; round++) {
         assert_in_range(round, 0, DISK_GETS);
-        fixture_run_works(fixture);
+        fake_end_reads(&fixture->consensus.storage);
         fixture_run(fixture);
-        assert_true(fixture->work_count <= DISK_JOBS_MAX);
+        assert_true(fixture->consensus.storage.read_count <= DISK_READS_MAX);
     }
     for (uint32_t i = 0; i < DISK_CLIENTS; i++) {
         assert_int_equal(clients[i]->frame_count, DISK_GETS);
@@ -349,24 +398,25 @@ static void test_clients_scan_of_a_pair_larger_than_a_page_returns_it(void **sta
     check_pages(fixture, client, 2, LIMIT_VALUE_BYTES);
 }
 
-static void test_clients_long_scan_leaves_the_loop_for_a_worker(void **state) {
+/* A long scan takes several turns: a get that came with it isn't answered behind it. */
+static void test_clients_long_scan_lets_others_pass(void **state) {
     struct fixture *fixture = *state;
     add_keys(fixture, 3000, 8, false);
-    fixture->hold_works = true;
     struct fake_client *client = fake_login(fixture, READER);
-    Wire__ScanReply *reply = do_scan(fixture, client, &(struct scan){"", "", 200, false, false, 0});
-    assert_int_equal(reply->count, 200); /* short enough: answered at once */
-    free_reply(reply);
-    send_scan(client, 2, &(struct scan){"", "", 0, false, false, 0});
+    send_scan(client, 1, &(struct scan){"", "", 0, false, false, 0});
+    fake_get(client, 2, "k00007", NULL);
     fixture_run(fixture);
-    assert_int_equal(fixture->work_count, 1);
-    assert_int_equal(client->frame_count, 1);
-    fixture_run_works(fixture);
-    fixture->hold_works = false;
+    assert_int_equal(client->frame_count, 2);
+    assert_int_equal(client->frames[0].request_id, 2);
+    assert_int_equal(client->frames[1].request_id, 1);
+    send_scan(client, 3, &(struct scan){"", "", 200, false, false, 0}); /* fits one turn */
+    fake_get(client, 4, "k00007", NULL);
+    fixture_run(fixture);
+    assert_int_equal(client->frames[2].request_id, 3);
     check_pages(fixture, client, 3000, 8);
 }
 
-static void test_clients_scan_of_disk_runs_on_a_worker_and_reports_damage(void **state) {
+static void test_clients_scan_of_disk_waits_for_blocks_and_reports_damage(void **state) {
     struct fixture *fixture = *state;
     add_keys(fixture, 10, 100, true);
     struct fake_client *client = fake_login(fixture, READER);
@@ -410,8 +460,8 @@ static void test_h55_clients_slow_reader_costs_one_output_queue(void **state) {
     }
     fixture_run(fixture);
     /* The stream's own queue isn't in the world's count, so count replies: one in the client's buffer, one that fills
-     * the queue, and the four that were on workers meanwhile. */
-    assert_in_range(fixture->world.writes - writes_before - SLOW_GETS, 1, 7);
+     * the queue. What was read meanwhile is let go of, to be read again. */
+    assert_in_range(fixture->world.writes - writes_before - SLOW_GETS, 1, 3);
     assert_int_equal(fixture->consensus.storage.views, 0);
     assert_true(fixture->world.alloc.used_bytes < 2 * MIB);
     assert_true(fixture->world.alloc.peak_bytes < 8 * MIB);
@@ -479,15 +529,17 @@ int main(void) {
         TEST(test_clients_read_options_reach_the_barrier),
         TEST(test_clients_get_at_a_revision_shows_that_revision),
         TEST(test_clients_refused_reads_are_told_why),
-        TEST(test_clients_get_from_disk_goes_to_a_worker),
+        TEST(test_clients_get_from_disk_delays_no_other),
+        TEST(test_clients_hung_block_delays_no_other_request),
+        TEST(test_clients_revision_below_the_horizon_is_refused_even_from_memory),
         TEST(test_clients_connection_lost_during_disk_read_releases_all),
         TEST(test_clients_disk_reads_are_bounded_and_all_answered),
         TEST(test_clients_scan_returns_pairs_in_order),
         TEST(test_clients_scan_limit_says_whether_there_is_more),
         TEST(test_clients_scan_pages_are_bounded_in_bytes_and_lose_nothing),
         TEST(test_clients_scan_of_a_pair_larger_than_a_page_returns_it),
-        TEST(test_clients_long_scan_leaves_the_loop_for_a_worker),
-        TEST(test_clients_scan_of_disk_runs_on_a_worker_and_reports_damage),
+        TEST(test_clients_long_scan_lets_others_pass),
+        TEST(test_clients_scan_of_disk_waits_for_blocks_and_reports_damage),
         TEST(test_clients_scan_bounds_are_checked),
         TEST(test_h55_clients_slow_reader_costs_one_output_queue),
         TEST(test_h55_clients_reader_that_never_reads_is_closed),

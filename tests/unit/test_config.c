@@ -120,6 +120,10 @@ static void test_config_absent_keys_have_documented_defaults(void **state) {
     assert_int_equal(config->segment_bytes, 72 * MIB);
     assert_int_equal(config->memtable_bytes, 64 * MIB);
     assert_int_equal(config->wal_cache_bytes, 32 * MIB);
+    assert_int_equal(config->cache_bytes, 64 * MIB);
+    assert_int_equal(config->open_files_max, 512);
+    assert_int_equal(config->compaction_rate, 0);
+    assert_int_equal(config->history_revisions, 1000 * 1000);
     assert_int_equal(config->client_connections_max, 4096);
     assert_int_equal(config->requests_per_connection_max, 1024);
     assert_int_equal(config->proposal_bytes_max, 64 * MIB);
@@ -129,14 +133,15 @@ static void test_config_absent_keys_have_documented_defaults(void **state) {
 
 static void test_config_every_optional_key_is_read(void **state) {
     struct fixture *fixture = *state;
-    assert_int_equal(load(fixture,
-                          NODE "client_listen = 0.0.0.0:0\npeer_listen = 0.0.0.0:0\nio_threads = 3\n"
-                               "fault_injection = on\nio_uring = off\n"
-                               "[log]\nfile = log/x\nlevel = debug ; as it is\n"
-                               "[raft]\nelection_timeout_ms = 1000\nheartbeat_ms = 333\n"
-                               "[storage]\nsegment_bytes = 80MiB\nmemtable_bytes = 1048576\nwal_cache_bytes = 2 GiB\n"
-                               "[limits]\nclient_connections_max = 7\nrequests_per_connection_max = 8\n"
-                               "proposal_bytes_max = 33792 KiB\nidle_timeout_ms = 0\n" TLS MEMBER_1),
+    assert_int_equal(load(fixture, NODE
+                          "client_listen = 0.0.0.0:0\npeer_listen = 0.0.0.0:0\nio_threads = 3\n"
+                          "fault_injection = on\nio_uring = off\n"
+                          "[log]\nfile = log/x\nlevel = debug ; as it is\n"
+                          "[raft]\nelection_timeout_ms = 1000\nheartbeat_ms = 333\n"
+                          "[storage]\nsegment_bytes = 80MiB\nmemtable_bytes = 1048576\nwal_cache_bytes = 2 GiB\n"
+                          "cache_bytes = 0\nopen_files_max = 16\ncompaction_bytes_per_second = 3 MiB\nhistory = 5\n"
+                          "[limits]\nclient_connections_max = 7\nrequests_per_connection_max = 8\n"
+                          "proposal_bytes_max = 33792 KiB\nidle_timeout_ms = 0\n" TLS MEMBER_1),
                      STATUS_OK);
     const struct config *config = &fixture->config;
     assert_string_equal(config->client_listen, "0.0.0.0:0");
@@ -151,6 +156,10 @@ static void test_config_every_optional_key_is_read(void **state) {
     assert_int_equal(config->segment_bytes, 80 * MIB);
     assert_int_equal(config->memtable_bytes, 1 * MIB);
     assert_int_equal(config->wal_cache_bytes, 2048ull * MIB);
+    assert_int_equal(config->cache_bytes, 0);
+    assert_int_equal(config->open_files_max, 16);
+    assert_int_equal(config->compaction_rate, 3 * MIB);
+    assert_int_equal(config->history_revisions, 5);
     assert_int_equal(config->client_connections_max, 7);
     assert_int_equal(config->requests_per_connection_max, 8);
     assert_int_equal(config->proposal_bytes_max, 33 * MIB);

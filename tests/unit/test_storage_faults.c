@@ -95,7 +95,7 @@ static void test_h31_store_opens_on_a_full_disk(void **state) {
 static void test_h31_rotation_without_space_goes_on_in_the_old_manifest(void **state) {
     (void)state;
     host.options.manifest_bytes_max = 16 * 1024;
-    host.options.l0_files_merge = 1000;
+    host_compact_nothing(&host);
     host_open(&host);
     (void)host_put(&host, "a", "1");
     host_flush(&host); /* from the second edit on the bound is passed */
@@ -212,7 +212,7 @@ static void test_h27_failed_manifest_rename_is_final(void **state) {
 
 /* Three tables of 40 keys each, disjoint in level 0, not merged. Returns after a restart without any cache. */
 static void make_tables(void) {
-    host.options.l0_files_merge = 1000;
+    host_compact_nothing(&host);
     host_open(&host);
     for (unsigned table = 0; table < 3; table++) {
         for (unsigned i = 0; i < 40; i++) {
@@ -247,11 +247,13 @@ static void test_h50_bad_block_hurts_only_its_reads(void **state) {
     host_assert(&host, "c39", "a value of some length, so that there are several blocks");
     /* A scan fails where it meets the block, and stays failed. */
     struct storage_view *view = storage_view_acquire(host.storage);
+    struct storage_iterator_options options = {.revision = 120,
+                                               .lower = slice_of_string("b"),
+                                               .upper = slice_of_string("c")};
     struct storage_iterator *iterator;
-    assert_int_equal(storage_iterator_new(view, 120, slice_of_string("b"), slice_of_string("c"), &iterator, NULL),
-                     STATUS_OK);
-    assert_int_equal(storage_iterator_next(iterator, &err), STATUS_CORRUPT);
-    assert_int_equal(storage_iterator_next(iterator, &err), STATUS_CORRUPT);
+    assert_int_equal(storage_iterator_new(view, NULL, &options, &iterator, NULL), STATUS_OK);
+    assert_int_equal(storage_iterator_first(iterator, &err), STATUS_CORRUPT);
+    assert_int_equal(storage_iterator_first(iterator, &err), STATUS_CORRUPT);
     storage_iterator_free(iterator);
     storage_view_release(view);
     host_close(&host);
@@ -262,10 +264,10 @@ static void test_h50_merge_that_meets_a_bad_block_stops_nothing(void **state) {
     make_tables();
     assert_int_equal(sim_disk_corrupt(host.node, "/data/0000000000000003.sst", 100, 4), STATUS_OK);
     host_close(&host);
-    host.options.l0_files_merge = 3;
+    host.options.l0_files_compact = 3;
     host_open(&host);
     host_run_ms(&host, 1000);
-    assert_int_equal(stats().merge_failures, 1);
+    assert_int_equal(stats().compaction_failures, 1);
     assert_non_null(strstr(stats().problem, "/data/0000000000000003.sst"));
     assert_int_equal(host.failed_count, 0);
     assert_int_equal(tables_on_disk(), 3);
@@ -275,8 +277,8 @@ static void test_h50_merge_that_meets_a_bad_block_stops_nothing(void **state) {
     host_flush(&host);
     host_assert(&host, "a07", "a value of some length, so that there are several blocks");
     host_run_ms(&host, 100 * 1000);
-    assert_in_range(stats().merge_failures, 2, 5); /* tried again, not in a loop */
-    assert_int_equal(stats().merges, 0);
+    assert_in_range(stats().compaction_failures, 2, 5); /* tried again, not in a loop */
+    assert_int_equal(stats().compaction_count, 0);
     assert_int_equal(host.failed_count, 0);
     host_close(&host);
 }
@@ -285,11 +287,11 @@ static void test_h50_merge_goes_on_when_reads_work_again(void **state) {
     (void)state;
     make_tables();
     host_close(&host);
-    host.options.l0_files_merge = 3;
+    host.options.l0_files_compact = 3;
     arm("sst.read=error(EIO),after=20"); /* the openings work */
     host_open(&host);
     host_run_ms(&host, 1000);
-    assert_true(stats().merge_failures > 0);
+    assert_true(stats().compaction_failures > 0);
     disarm(FAULT_SST_READ);
     assert_true(host_wait(&host, host_is_settled));
     assert_int_equal(stats().files[0], 0);
@@ -301,19 +303,19 @@ static void test_storage_merge_retry_is_not_lost_to_an_earlier_one(void **state)
     (void)state;
     make_tables();
     host_close(&host);
-    host.options.l0_files_merge = 3;
+    host.options.l0_files_compact = 3;
     arm("sst.read=error(EIO),after=20");
     host_open(&host);
     host_run_ms(&host, 1000);
-    assert_int_equal(stats().merge_failures, 1); /* the next attempt: in half a minute */
+    assert_int_equal(stats().compaction_failures, 1); /* the next attempt: in half a minute */
     (void)host_put(&host, "z", "1");
     arm("flush.write=error(ENOSPC),count=2"); /* the flush's next attempt: in a second */
     storage_flush(host.storage);
     disarm(FAULT_SST_READ);
     assert_true(host_wait(&host, host_all_flushed));
-    assert_int_equal(stats().merges, 0);
+    assert_int_equal(stats().compaction_count, 0);
     host_run_ms(&host, 40 * 1000);
-    assert_int_equal(stats().merges, 1);
+    assert_int_equal(stats().compaction_count, 1);
     host_close(&host);
 }
 
@@ -321,7 +323,7 @@ static void test_h31_full_disk_during_merge_drops_outputs_and_is_waited_out(void
     (void)state;
     make_tables();
     host_close(&host);
-    host.options.l0_files_merge = 3;
+    host.options.l0_files_compact = 3;
     host.options.sst_bytes = 4 * 1024;
     arm("flush.write=error(ENOSPC),after=1"); /* one output gets done */
     host_open(&host);
@@ -332,7 +334,7 @@ static void test_h31_full_disk_during_merge_drops_outputs_and_is_waited_out(void
     assert_true(host_wait(&host, host_is_settled));
     host_run_ms(&host, 100);
     assert_int_equal(host.free_count, 1);
-    assert_int_equal(stats().merges, 1);
+    assert_int_equal(stats().compaction_count, 1);
     host_assert(&host, "b07", "a value of some length, so that there are several blocks");
     host_close(&host);
 }
@@ -369,7 +371,7 @@ static void test_h35_any_flipped_bit_of_a_table_is_found_or_harmless(void **stat
     struct error err;
     random_seed(&random, 5);
     model.count = 0;
-    host.options.l0_files_merge = 1000;
+    host_compact_nothing(&host);
     host.options.block_bytes = 1024;
     host_open(&host);
     for (int i = 0; i < 12; i++) {
@@ -533,7 +535,7 @@ static void test_storage_flush_and_merge_with_failing_allocations_end_well(void 
     }
     host_flush(&host);
     assert_true(host_wait(&host, host_is_settled));
-    assert_true(stats().merges > 0);
+    assert_true(stats().compaction_count > 0);
     model_check_all(&model, &host, model.count);
     host_reopen(&host);
     model_check_all(&model, &host, model.count);

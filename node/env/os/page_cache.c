@@ -12,7 +12,7 @@
 #include <sys/stat.h>
 #include <sys/uio.h>
 
-static bool is_refusal(int sys) { return sys == EOPNOTSUPP || sys == ENOSYS || sys == EINVAL || sys == EPERM; }
+static bool is_refusal(int sys) { return sys == EOPNOTSUPP || sys == ENOSYS || sys == EPERM; }
 
 enum status os_page_cache__pread_nowait(struct env_file *base, void *data, size_t len, uint64_t offset,
                                         struct error *err) {

@@ -1,0 +1,67 @@
+/*
+ * Memory of a memtable: taken in pieces from chunks, given back as a whole, or down to a mark.
+ *
+ * Room can be reserved: what is taken within a reservation can't fail. The writer's alone.
+ *
+ * Legal order: heap_init, the others, heap_deinit.
+ */
+#ifndef HOLDFAST_STORAGE_MEMTABLE_HEAP_H
+#define HOLDFAST_STORAGE_MEMTABLE_HEAP_H
+
+#include "node/base/alloc.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct heap_chunk;
+
+struct heap {
+    struct alloc *alloc;
+    size_t chunk_bytes;
+    size_t align;
+    struct heap_chunk *newest; /* all that were taken from; linked from newer to older */
+    struct heap_chunk *spare;  /* reserved, untouched */
+    uint8_t *at;               /* the free part of the chunk where small pieces go */
+    uint8_t *end;
+    size_t bytes; /* taken */
+};
+
+struct heap_mark {
+    struct heap_chunk *newest;
+    uint8_t *at;
+    uint8_t *end;
+    size_t bytes;
+};
+
+/* Pieces are aligned to `align`, a power of two up to 64. Allocates nothing. */
+void heap_init(struct heap *heap, struct alloc *alloc, size_t chunk_bytes, size_t align);
+void heap_deinit(struct heap *heap);
+
+/* Pieces of more than a quarter of a chunk get a chunk of their own. NULL: out of memory. */
+void *heap_take_slowly(struct heap *heap, size_t size);
+static inline void *heap_take(struct heap *heap, size_t size) {
+    size = (size + heap->align - 1) & ~(heap->align - 1);
+    if (size > (size_t)(heap->end - heap->at)) {
+        return heap_take_slowly(heap, size);
+    }
+    void *piece = heap->at;
+    heap->at += size;
+    heap->bytes += size;
+    return piece;
+}
+
+/* From now on pieces of at most piece_bytes_max (a quarter of a chunk at most), `bytes` in all, can be taken without
+ * fail. False: out of memory, nothing changed. */
+bool heap_reserve_slowly(struct heap *heap, size_t bytes, size_t piece_bytes_max);
+static inline bool heap_reserve(struct heap *heap, size_t bytes, size_t piece_bytes_max) {
+    return bytes <= (size_t)(heap->end - heap->at) || heap_reserve_slowly(heap, bytes, piece_bytes_max);
+}
+
+static inline struct heap_mark heap_mark(const struct heap *heap) {
+    return (struct heap_mark){heap->newest, heap->at, heap->end, heap->bytes};
+}
+/* Forgets what was taken since the mark. Not for a heap with reservations. */
+void heap_rewind(struct heap *heap, const struct heap_mark *mark);
+
+#endif

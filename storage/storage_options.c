@@ -1,0 +1,89 @@
+/* The options of a store: defaults, and the range of each. */
+#include "storage/filter.h"
+#include "storage/storage_internal.h"
+
+#include <stddef.h>
+
+#define GIB ((uint64_t)1024 * MIB)
+#define TIB (1024 * GIB)
+
+void storage_options_init(struct storage_options *options) {
+    *options = (struct storage_options){
+        .memtable_bytes = 64 * MIB,
+        .immutable_memtables_max = 2,
+        .cache_bytes = 64 * MIB,
+        .open_files_max = 512,
+        .block_bytes = 4096,
+        .partition_bytes = 128 * 1024,
+        .sst_bytes = 64 * MIB,
+        .zstd_level = 3,
+        .level_base_bytes = 256 * MIB,
+        .level_ratio = 10,
+        .l0_files_compact = 4,
+        .l0_files_slow = 12,
+        .l0_files_stop = 24,
+        .tombstone_percent = 50,
+        .history_percent = 50,
+        .manifest_bytes_max = 4 * MIB,
+        .compaction_workers = 2,
+    };
+    for (unsigned level = 0; level < STORAGE_LEVELS; level++) {
+        options->bloom_bits[level] = 10;
+        options->compression[level] = level < 2 ? COMPRESSION_NONE : COMPRESSION_LZ4;
+    }
+}
+
+struct range {
+    const char *name;
+    uint64_t value;
+    uint64_t min;
+    uint64_t max;
+};
+
+static enum status check_levels(const struct storage_options *options, struct error *err) {
+    for (unsigned level = 0; level < STORAGE_LEVELS; level++) {
+        if (options->bloom_bits[level] > FILTER_BITS_PER_KEY_MAX) {
+            return error_set(err, STATUS_INVALID, "storage option bloom_bits of level %u is %u, not 0 to %d", level,
+                             options->bloom_bits[level], FILTER_BITS_PER_KEY_MAX);
+        }
+        if ((unsigned)options->compression[level] >= COMPRESSION_COUNT) {
+            return error_set(err, STATUS_INVALID, "storage option compression of level %u is unknown", level);
+        }
+    }
+    return STATUS_OK;
+}
+
+enum status storage__check_options(const struct storage_options *options, struct error *err) {
+    const struct range ranges[] = {
+        {"memtable_bytes", options->memtable_bytes, KIB, 4 * GIB},
+        {"immutable_memtables_max", options->immutable_memtables_max, 1, 64},
+        {"cache_bytes", options->cache_bytes, 0, TIB},
+        {"open_files_max", options->open_files_max, 1, MIB},
+        {"block_bytes", options->block_bytes, 64, MIB},
+        {"partition_bytes", options->partition_bytes, KIB, 16 * MIB},
+        {"sst_bytes", options->sst_bytes, KIB, 4 * GIB},
+        {"zstd_level", (uint64_t)options->zstd_level, COMPRESSION_ZSTD_LEVEL_MIN, COMPRESSION_ZSTD_LEVEL_MAX},
+        {"level_base_bytes", options->level_base_bytes, KIB, TIB},
+        {"level_ratio", options->level_ratio, 2, 100},
+        {"l0_files_compact", options->l0_files_compact, 1, 1000},
+        {"l0_files_slow", options->l0_files_slow, (uint64_t)options->l0_files_compact + 1, 1001},
+        {"l0_files_stop", options->l0_files_stop, (uint64_t)options->l0_files_slow + 1, 2000},
+        {"tombstone_percent", options->tombstone_percent, 1, 101},
+        {"history_percent", options->history_percent, 1, 101},
+        {"manifest_bytes_max", options->manifest_bytes_max, 4 * KIB, GIB},
+        {"compaction_workers", options->compaction_workers, 1, STORAGE_COMPACTION_WORKERS_MAX},
+        {"compaction_bytes_per_second_max", options->compaction_bytes_per_second_max, 0, TIB},
+    };
+    for (size_t i = 0; i < sizeof ranges / sizeof ranges[0]; i++) {
+        const struct range *range = &ranges[i];
+        if (range->value < range->min || range->value > range->max) {
+            return error_set(err, STATUS_INVALID, "storage option %s is %llu, not %llu to %llu", range->name,
+                             (unsigned long long)range->value, (unsigned long long)range->min,
+                             (unsigned long long)range->max);
+        }
+    }
+    if (strlen(options->dir) + FILE_NAME_BYTES_MAX + 1 > LIMIT_PATH_BYTES) {
+        return error_set(err, STATUS_INVALID, "the storage directory's name is too long");
+    }
+    return check_levels(options, err);
+}

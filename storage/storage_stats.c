@@ -1,0 +1,136 @@
+/* What the store says of itself; and the damage that reads and compactions met, which any thread reports. */
+#include "storage/storage_internal.h"
+
+#include <assert.h>
+#include <stdio.h>
+
+static_assert(COMPACTION_REASON_COUNT <= STORAGE_COMPACTION_REASONS, "statistics have no room for every reason");
+
+/* ---- Damage: any thread -------------------------------------------------------------------------------------- */
+
+void storage__damaged(void *context, const struct sst *sst, const struct error *err) {
+    struct storage *storage = context;
+    struct damage_list *damage = &storage->damage;
+    uint64_t number = sst->meta.number;
+    env_mutex_lock(&damage->lock);
+    damage->count++;
+    bool known = false;
+    for (uint32_t i = 0; i < damage->table_count; i++) {
+        known = known || damage->tables[i] == number;
+    }
+    if (!known && damage->table_count == STORAGE_DAMAGES_MAX) {
+        damage->table_count--;
+        memmove(damage->tables, damage->tables + 1, damage->table_count * sizeof damage->tables[0]);
+    }
+    if (!known) {
+        damage->tables[damage->table_count++] = number;
+    }
+    (void)snprintf(damage->message, sizeof damage->message, "%s", err->message);
+    env_mutex_unlock(&damage->lock);
+}
+
+bool storage__take_damage(struct storage *storage, uint64_t number) {
+    struct damage_list *damage = &storage->damage;
+    bool found = false;
+    env_mutex_lock(&damage->lock);
+    for (uint32_t i = 0; i < damage->table_count && !found; i++) {
+        if (damage->tables[i] == number) {
+            damage->tables[i] = damage->tables[--damage->table_count];
+            found = true;
+        }
+    }
+    env_mutex_unlock(&damage->lock);
+    return found;
+}
+
+static void fill_damage(struct storage *storage, struct storage_stats *stats) {
+    struct damage_list *damage = &storage->damage;
+    env_mutex_lock(&damage->lock);
+    stats->damaged_blocks = damage->count;
+    if (stats->problem[0] == '\0') {
+        memcpy(stats->problem, damage->message, sizeof stats->problem);
+    }
+    env_mutex_unlock(&damage->lock);
+    for (uint32_t i = 0; i < storage->blocked_count; i++) {
+        stats->damaged_tables += storage->blocked[i].is_waiting;
+    }
+}
+
+/* ---- Statistics ---------------------------------------------------------------------------------------------- */
+
+const char *storage_stall_name(enum storage_stall reason) {
+    static const char *const names[STORAGE_STALL_COUNT] = {
+        [STORAGE_STALL_MEMTABLES] = "memtables",
+        [STORAGE_STALL_LEVEL0] = "level0",
+        [STORAGE_STALL_DEBT] = "debt",
+        [STORAGE_STALL_SPACE] = "space",
+    };
+    return names[reason];
+}
+
+const char *storage_compaction_reason_name(unsigned reason) {
+    return reason < COMPACTION_REASON_COUNT ? compaction_reason_name((enum compaction_reason)reason) : NULL;
+}
+
+static void fill_tree(const struct storage *storage, struct storage_stats *stats) {
+    for (unsigned level = 0; level < STORAGE_LEVELS; level++) {
+        stats->files[level] = storage->version->counts[level];
+        stats->bytes[level] = storage->version->bytes[level];
+    }
+    stats->debt_bytes = storage->debt_bytes;
+    stats->flushed_index = storage->frontier.index;
+    stats->horizon = storage_horizon(storage);
+}
+
+static void fill_held(const struct storage *storage, struct storage_stats *stats) {
+    uint64_t now_us = env_clock_us(storage->env);
+    stats->views = view_count_held(&storage->views);
+    stats->held_bytes = storage->obsolete_bytes;
+    if (!list_is_empty(&storage->old_sets)) {
+        const struct read_set *oldest = LIST_ENTRY(storage->old_sets.next, struct read_set, link);
+        stats->view_oldest_us = now_us - oldest->replaced_us;
+    }
+    uint64_t since_us = now_us;
+    LIST_FOREACH (link, &storage->pins) {
+        const struct storage_pin *pin = LIST_ENTRY(link, struct storage_pin, link);
+        since_us = pin->since_us < since_us ? pin->since_us : since_us;
+        stats->pins++;
+    }
+    stats->pin_oldest_us = now_us - since_us;
+    if (stats->pins > 0) {
+        const struct storage_pin *lowest = LIST_ENTRY(storage->pins.next, struct storage_pin, link);
+        stats->pin_held_revisions = storage_applied_index(storage) - lowest->revision;
+        memcpy(stats->pin_lowest, lowest->name, sizeof stats->pin_lowest);
+    }
+}
+
+static void fill_work(const struct storage *storage, struct storage_stats *stats) {
+    stats->flushes = storage->flushes;
+    stats->flush_bytes = storage->flush_bytes;
+    for (unsigned reason = 0; reason < STORAGE_COMPACTION_REASONS; reason++) {
+        stats->compactions[reason] = storage->compactions[reason];
+        stats->compaction_count += storage->compactions[reason];
+    }
+    stats->compactions_running = storage->jobs_running;
+    stats->compaction_failures = storage->compaction_failures;
+    stats->compaction_read_bytes = storage->compaction_read_bytes;
+    stats->compaction_written_bytes = storage->compaction_written_bytes;
+    stats->written_bytes = storage->flush_bytes + storage->compaction_written_bytes + storage->manifest_bytes_written;
+    stats->applied_bytes = storage->applied_bytes;
+}
+
+void storage_get_stats(struct storage *storage, struct storage_stats *ret_stats) {
+    struct storage_stats stats = {
+        .memtable_bytes = memtable_bytes(storage->active->memtable),
+        .immutable_memtables = storage->full_count,
+    };
+    cache_get_stats(storage->cache, &stats.cache);
+    open_files_get_stats(storage->open_files, &stats.open_files);
+    fill_tree(storage, &stats);
+    fill_work(storage, &stats);
+    fill_held(storage, &stats);
+    memcpy(stats.stalls, storage->stalls.stats, sizeof stats.stalls);
+    memcpy(stats.problem, storage->problem, sizeof stats.problem);
+    fill_damage(storage, &stats);
+    *ret_stats = stats;
+}
