@@ -195,7 +195,9 @@ static enum status end_output(struct compaction_run *run, struct slice upper, st
     job->written_bytes += meta.size_bytes;
     sst_builder_free(run->builder);
     run->builder = NULL;
-    memcpy(run->lower, upper.data, upper.len);
+    if (upper.len > 0) {
+        memcpy(run->lower, upper.data, upper.len);
+    }
     run->lower_len = upper.len;
     return status;
 }

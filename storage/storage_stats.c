@@ -4,7 +4,8 @@
 #include <assert.h>
 #include <stdio.h>
 
-static_assert(COMPACTION_REASON_COUNT <= STORAGE_COMPACTION_REASONS, "statistics have no room for every reason");
+static_assert((int)COMPACTION_REASON_COUNT <= (int)STORAGE_COMPACTION_REASONS,
+              "statistics have no room for every reason");
 
 /* ---- Damage: any thread -------------------------------------------------------------------------------------- */
 

@@ -255,11 +255,17 @@ static uint64_t digest_of(struct cluster *cluster, struct replica *replica) {
     struct error error = {0};
     uint64_t digest = storage_view_revision(view);
     uint64_t seen_keys = 0;
-    enum status status =
-        storage_iterator_new(view, storage_view_revision(view), SLICE_EMPTY, SLICE_EMPTY, &iterator, &error);
-    while (status == STATUS_OK && (status = storage_iterator_next(iterator, &error)) == STATUS_OK) {
+    enum status status = storage_iterator_new(view, NULL, NULL, &iterator, &error);
+    if (status == STATUS_OK) {
+        status = storage_iterator_first(iterator, &error);
+    }
+    for (; status == STATUS_OK; status = storage_iterator_next(iterator, &error)) {
         struct slice key = storage_iterator_key(iterator);
-        struct slice value = storage_iterator_value(iterator);
+        struct slice value;
+        status = storage_iterator_value(iterator, &value, &error);
+        if (status != STATUS_OK) {
+            break;
+        }
         uint64_t revision = storage_iterator_revision(iterator);
         digest = mix(mix(mix(digest, key.data, key.len), value.data, value.len), &revision, sizeof revision);
         workload__check_pair(cluster, replica, key, value, &seen_keys);
