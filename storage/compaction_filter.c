@@ -81,7 +81,7 @@ void compaction_cut_init(struct compaction_cut *cut, const struct version *versi
     }
 }
 
-bool compaction_cut_before(struct compaction_cut *cut, struct slice key, uint64_t size_bytes) {
+bool compaction_cut_before(struct compaction_cut *cut, struct slice key, uint64_t size_bytes, size_t value_files) {
     bool passed = false;
     while (cut->below_at < cut->below_count && version_ends_before(cut->below[cut->below_at], key)) {
         cut->overlap_bytes += cut->below[cut->below_at]->meta.size_bytes;
@@ -89,7 +89,7 @@ bool compaction_cut_before(struct compaction_cut *cut, struct slice key, uint64_
         passed = true;
     }
     bool ends = size_bytes >= cut->sst_bytes || cut->overlap_bytes > cut->overlap_max ||
-                (passed && size_bytes >= cut->sst_bytes / 2);
+                value_files >= VALUE_REFS_CUT || (passed && size_bytes >= cut->sst_bytes / 2);
     if (cut->never || !ends) {
         return false;
     }

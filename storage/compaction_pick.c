@@ -18,7 +18,7 @@ const char *compaction_reason_name(enum compaction_reason reason) {
         [COMPACTION_L0] = "level0",     [COMPACTION_L0_ONLY] = "level0_only",
         [COMPACTION_SIZE] = "size",     [COMPACTION_TOMBSTONES] = "tombstones",
         [COMPACTION_BOTTOM] = "bottom", [COMPACTION_HISTORY] = "history",
-        [COMPACTION_MANUAL] = "manual",
+        [COMPACTION_VALUES] = "values", [COMPACTION_MANUAL] = "manual",
     };
     return names[reason];
 }
@@ -415,6 +415,24 @@ static enum status pick_in_place(const struct compaction_pick *pick, enum compac
     return make_plan(pick, &choice, NULL, ret_plan);
 }
 
+/* The same for a table of level 0. */
+static enum status pick_in_level0(const struct compaction_pick *pick, enum compaction_reason reason, size_t at,
+                                  struct compaction_plan *ret_plan) {
+    struct choice choice = {.reason = reason, .count = {1, 0}};
+    extend(&choice.range, &pick->version->tables[0][at]->meta);
+    if (is_being_written(pick, 0, 0, &choice.range)) {
+        return STATUS_NOT_FOUND;
+    }
+    bool *marked = mem_alloc_zero(pick->alloc, pick->version->counts[0] * sizeof marked[0]);
+    if (marked == NULL) {
+        return STATUS_NO_MEMORY;
+    }
+    marked[at] = true;
+    enum status status = make_plan(pick, &choice, marked, ret_plan);
+    mem_free(pick->alloc, marked);
+    return status;
+}
+
 /* Deletes are on their way to what they delete. */
 static bool is_mostly_deletes(const struct compaction_pick *pick, const struct sst_meta *meta) {
     uint64_t deletes = meta->deletes + meta->tombstones;
@@ -465,6 +483,50 @@ static enum status pick_for_space(const struct compaction_pick *pick, struct com
         }
     }
     return STATUS_NOT_FOUND;
+}
+
+/* ---- Value files --------------------------------------------------------------------------------------------- */
+
+/* The least that is left of any value file that the table refers to and that is to be emptied; 100: there is none. */
+static unsigned least_live_percent(const struct compaction_pick *pick, const struct sst_meta *meta) {
+    unsigned least = 100;
+    for (size_t i = 0; i < meta->value_ref_count; i++) {
+        struct value_use use;
+        const struct sst *file = version_value_file(pick->version, meta->value_refs[i].file, &use);
+        CHECK(file != NULL);
+        if (compaction_moves_values(file, &use, pick->options) && version_live_percent(file, &use) < least) {
+            least = version_live_percent(file, &use);
+        }
+    }
+    return least;
+}
+
+/* The table that refers to the emptiest file. What it has in other files that are to be emptied moves with it. */
+static enum status pick_for_values(const struct compaction_pick *pick, struct compaction_plan *ret_plan) {
+    const struct version *version = pick->version;
+    bool any = false;
+    for (size_t i = 0; i < version->value_file_count && !any; i++) {
+        any = compaction_moves_values(version->value_files[i], &version->value_uses[i], pick->options);
+    }
+    unsigned least = 100;
+    unsigned least_level = 0;
+    size_t least_at = 0;
+    for (unsigned level = 0; any && level < MANIFEST_LEVELS; level++) {
+        for (size_t i = 0; i < version->counts[level]; i++) {
+            const struct sst *sst = version->tables[level][i];
+            unsigned percent = sst->compacting ? 100 : least_live_percent(pick, &sst->meta);
+            if (percent < least) {
+                least = percent;
+                least_level = level;
+                least_at = i;
+            }
+        }
+    }
+    if (least == 100) {
+        return STATUS_NOT_FOUND;
+    }
+    return least_level == 0 ? pick_in_level0(pick, COMPACTION_VALUES, least_at, ret_plan)
+                            : pick_in_place(pick, COMPACTION_VALUES, least_level, least_at, ret_plan);
 }
 
 /* ---- All together -------------------------------------------------------------------------------------------- */
@@ -547,7 +609,10 @@ enum status compaction_pick(const struct compaction_pick *pick, struct compactio
     if (status == STATUS_NOT_FOUND && level0_is_mostly_deletes(pick)) {
         status = pick_level0(pick, COMPACTION_TOMBSTONES, targets.base_level, ret_plan);
     }
-    return status == STATUS_NOT_FOUND ? pick_for_space(pick, ret_plan) : status;
+    if (status == STATUS_NOT_FOUND) {
+        status = pick_for_space(pick, ret_plan);
+    }
+    return status == STATUS_NOT_FOUND ? pick_for_values(pick, ret_plan) : status;
 }
 
 /* ---- By hand ------------------------------------------------------------------------------------------------- */

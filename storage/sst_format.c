@@ -5,6 +5,7 @@
 #include "node/base/check.h"
 #include "node/base/checksum.h"
 #include "storage/filter.h"
+#include "storage/value_file.h"
 
 static const char header_magic[8] = {'H', 'F', 'S', 'S', 'T', 'A', 'B', '\n'};
 static const char footer_magic[8] = {'H', 'F', 'S', 'S', 'T', 'E', 'N', 'D'};
@@ -255,7 +256,8 @@ enum property_tag {
     PROPERTY_RAW_BYTES,
     PROPERTY_BLOOM_BITS,
     PROPERTY_COMPRESSION,
-    PROPERTY_COUNT
+    PROPERTY_COUNT,
+    PROPERTY_VALUE_REFS = PROPERTY_COUNT /* a list; only in tables that have one */
 };
 
 /* By tag. */
@@ -295,6 +297,14 @@ static enum status append_property(struct buf *out, enum property_tag tag, struc
     return status != STATUS_OK ? status : buf_append(out, bytes.data, bytes.len);
 }
 
+static enum status append_value_refs(struct buf *out, const struct sst_properties *properties) {
+    uint8_t head[2 * VARINT_BYTES_MAX];
+    uint8_t *end =
+        put_varint(put_varint(head, PROPERTY_VALUE_REFS), properties->value_ref_count * (uint64_t)VALUE_REF_BYTES);
+    enum status status = buf_append(out, head, (size_t)(end - head));
+    return status != STATUS_OK ? status : value_refs_encode(out, properties->value_refs, properties->value_ref_count);
+}
+
 enum status sst_properties_encode(struct buf *out, const struct sst_properties *properties) {
     enum status status = STATUS_OK;
     for (size_t i = 0; i < PROPERTY_COUNT - 1 && status == STATUS_OK; i++) {
@@ -312,11 +322,19 @@ enum status sst_properties_encode(struct buf *out, const struct sst_properties *
         }
         status = append_property(out, property->tag, bytes);
     }
+    if (status == STATUS_OK && properties->value_ref_count > 0) {
+        status = append_value_refs(out, properties);
+    }
     return status;
 }
 
 /* Tags that we don't know are passed over. */
 static bool take_property(struct sst_properties *properties, uint64_t tag, struct slice bytes) {
+    if (tag == PROPERTY_VALUE_REFS) {
+        properties->value_ref_bytes = bytes;
+        properties->value_ref_count = bytes.len / VALUE_REF_BYTES;
+        return value_refs_check(bytes);
+    }
     if (tag < 1 || tag >= PROPERTY_COUNT) {
         return tag != 0;
     }

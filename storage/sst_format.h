@@ -67,6 +67,10 @@ struct sst_properties {
     uint64_t compression;
     struct slice smallest;
     struct slice largest;
+    /* Of a table that refers to value files; decoded, value_refs is NULL and they are value_ref_bytes. */
+    const struct value_ref *value_refs;
+    size_t value_ref_count;
+    struct slice value_ref_bytes; /* value_ref_count times VALUE_REF_BYTES, checked */
 };
 
 void sst_header_encode(uint8_t out[SST_HEADER_BYTES], const struct sst_header *header);

@@ -117,8 +117,8 @@ enum status value_builder_add(struct value_builder *builder, const struct entry 
     if (make_body(builder, entry) != STATUS_OK || count(builder, &entry->key, entry->value.len) != STATUS_OK) {
         return no_memory(builder, err);
     }
-    enum status status = sst__output_block(&builder->output, buf_slice(&builder->body), SST_BLOCK_VALUE, true,
-                                           &place.handle, err);
+    enum status status =
+        sst__output_block(&builder->output, buf_slice(&builder->body), SST_BLOCK_VALUE, true, &place.handle, err);
     if (status != STATUS_OK) {
         return status;
     }

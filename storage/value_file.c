@@ -46,7 +46,54 @@ enum status value_block_open(struct slice body, struct value_block *ret_block) {
     return STATUS_OK;
 }
 
-/* ---- References ---------------------------------------------------------------------------------------------- */
+/* ---- References: file u64, values u64, bytes u64 ------------------------------------------------------------- */
+
+enum status value_refs_encode(struct buf *out, const struct value_ref *refs, size_t count) {
+    enum status status = STATUS_OK;
+    for (size_t i = 0; i < count && status == STATUS_OK; i++) {
+        uint8_t bytes[VALUE_REF_BYTES];
+        put_u64(bytes, refs[i].file);
+        put_u64(bytes + 8, refs[i].values);
+        put_u64(bytes + 16, refs[i].bytes);
+        status = buf_append(out, bytes, sizeof bytes);
+    }
+    return status;
+}
+
+struct value_ref value_ref_decode(const uint8_t in[VALUE_REF_BYTES]) {
+    return (struct value_ref){.file = get_u64(in), .values = get_u64(in + 8), .bytes = get_u64(in + 16)};
+}
+
+bool value_refs_check(struct slice bytes) {
+    uint64_t last = 0;
+    if (bytes.len == 0 || bytes.len % VALUE_REF_BYTES != 0 || bytes.len / VALUE_REF_BYTES > VALUE_REFS_MAX) {
+        return false;
+    }
+    for (size_t at = 0; at < bytes.len; at += VALUE_REF_BYTES) {
+        struct value_ref ref = value_ref_decode(bytes.data + at);
+        if (ref.file <= last || ref.values == 0 || ref.bytes / (SST_TRAILER_BYTES + 1) < ref.values) {
+            return false;
+        }
+        last = ref.file;
+    }
+    return true;
+}
+
+bool value_refs_equal(struct slice bytes, const struct value_ref *refs, size_t count) {
+    if (bytes.len != count * VALUE_REF_BYTES) {
+        return false;
+    }
+    for (size_t i = 0; i < count; i++) {
+        struct value_ref ref = value_ref_decode(bytes.data + i * VALUE_REF_BYTES);
+        if (ref.file != refs[i].file || ref.values != refs[i].values || ref.bytes != refs[i].bytes) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* ---- A list of references that grows
+ * ---------------------------------------------------------------------------------------------- */
 
 void value_refs_init(struct value_refs *refs, struct alloc *alloc) { buf_init(&refs->list, alloc, 0); }
 

@@ -12,21 +12,26 @@
  * A block says whose value it is: a place that leads to another key's or version's value is found, and a file tells all
  * that it holds even if every table is lost.
  *
- * What of a file is still in use is not stored anywhere: each table's meta says how much of which file its entries refer
- * to (struct value_ref), and a version adds that up. A file that no table refers to goes; the values of one that has
- * little left are moved by rewriting the tables that refer to it.
+ * What of a file is still in use is not stored anywhere: each table's meta says how much of which file its entries
+ * refer to (struct value_ref), and a version adds that up. A file that no table refers to goes; the values of one that
+ * has little left are moved by rewriting the tables that refer to it.
  *
  * Builder: new, add..., finish, free; it blocks; one thread. After a failure only free is legal.
  */
 #ifndef HOLDFAST_STORAGE_VALUE_FILE_H
 #define HOLDFAST_STORAGE_VALUE_FILE_H
 
+#include "storage/sst.h"
 #include "storage/sst_format.h"
 
 enum {
-    VALUE_PLACE_BYTES = 24,
-    VALUE_HEAD_BYTES = 14, /* of a block's body, in front of the key */
-    VALUE_REFS_MAX = 4096  /* of one table: value files that it refers to */
+    VALUE_PLACE_BYTES = ENTRY_PLACE_BYTES,
+    VALUE_REF_BYTES = 24,
+    VALUE_THRESHOLD_BYTES_MIN = 32, /* a place must be worth it */
+    VALUE_HEAD_BYTES = 14,          /* of a block's body, in front of the key */
+    /* Value files that one table refers to: the most there may be, and where compactions cut. */
+    VALUE_REFS_MAX = 65536,
+    VALUE_REFS_CUT = 512
 };
 
 /* Where a value is. */
@@ -116,5 +121,30 @@ static inline const struct value_ref *value_refs_list(const struct value_refs *r
     *ret_count = refs->list.len / sizeof(struct value_ref);
     return (const struct value_ref *)(const void *)refs->list.data;
 }
+
+/* As bytes: file u64, values u64, bytes u64 each. Appends; STATUS_NO_MEMORY. */
+MUST_USE enum status value_refs_encode(struct buf *out, const struct value_ref *refs, size_t count);
+/* One of them, of VALUE_REF_BYTES. */
+struct value_ref value_ref_decode(const uint8_t in[VALUE_REF_BYTES]);
+/* True if this is a list: one to VALUE_REFS_MAX, growing file numbers, no zeroes. */
+bool value_refs_check(struct slice bytes);
+/* True if the bytes say the same as the list. */
+bool value_refs_equal(struct slice bytes, const struct value_ref *refs, size_t count);
+
+/* ---- Reading (value_read.c) ------------------------------------------------------------------------------------ */
+
+/* A value file as an object: counted, opened and closed like a table. The meta's entries and value_bytes are values and
+ * bytes. sst_free frees it. No I/O. STATUS_NO_MEMORY. */
+MUST_USE enum status value_file_new(const struct sst_context *context, const struct value_meta *meta,
+                                    struct sst **ret_file);
+struct value_meta value_file_meta(const struct sst *file);
+
+/* The value of this version at its place in the file (place->file is its number), borrowed from what `hold` holds from
+ * then on; what it held before is released only on STATUS_OK. Like all reads through a fetch: STATUS_PENDING,
+ * STATUS_CORRUPT (another key's or version's value stands there, too), STATUS_UNSUPPORTED, STATUS_IO, STATUS_NO_MEMORY.
+ */
+MUST_USE enum status value_fetch(struct sst *file, struct fetch *fetch, const struct value_place *place,
+                                 const struct entry_key *key, struct sst_hold *hold, struct slice *ret_value,
+                                 struct error *err);
 
 #endif
