@@ -44,6 +44,7 @@ LIB_env := $(call sources,node/env)
 LIB_envos := $(call sources,node/env/os)
 LIB_raft := $(call sources,raft)
 LIB_storage := $(call sources,storage)
+LIB_engine := $(call sources,storage/os)
 LIB_proto := $(call sources,proto)
 LIB_tls := $(call sources,proto/tls)
 LIB_client := $(call sources,proto/client)
@@ -51,7 +52,7 @@ LIB_server := $(filter-out node/server/main.c,$(call sources,node/server))
 LIB_ctl := $(filter-out node/ctl/main.c,$(call sources,node/ctl))
 LIB_sim := $(filter-out tests/sim/main.c,$(call sources,tests/sim))
 LIB_support := $(call sources,tests/unit/support)
-LIBS_ALL := support sim ctl server client tls proto storage raft envos env base
+LIBS_ALL := support sim ctl server client tls proto engine storage raft envos env base
 EXTRA_OBJECTS_proto := $(patsubst $(GEN)/%.c,$(O)/gen/%.o,$(PROTO_C))
 
 archive = $(O)/libholdfast-$(1).a
@@ -69,8 +70,8 @@ LD_SERVER := -luring -luv -lssl -lcrypto -lprotobuf-c -linih -ljansson -lsystemd
 LD_CLIENT := -luring -luv -lssl -lcrypto -lprotobuf-c -linih -ljansson -lm
 
 # ---- Programs ----------------------------------------------------------------------------------------------------
-PROGRAMS := $(if $(wildcard node/server/main.c),$(BIN)/holdfastd) $(if $(wildcard node/ctl/main.c),$(BIN)/holdfastctl)
-LIBRARIES := $(if $(LIB_client),$(BIN)/../lib/libholdfast.a $(BIN)/../lib/libholdfast.so.0)
+PROGRAMS := $(if $(wildcard node/server/main.c),$(BIN)/holdfastd) $(if $(wildcard node/ctl/main.c),$(BIN)/holdfastctl) $(BIN)/holdfast-dump
+LIBRARIES := $(if $(LIB_client),$(BIN)/../lib/libholdfast.a $(BIN)/../lib/libholdfast.so.0) $(BIN)/../lib/libholdfast-storage.a
 
 all: $(PROGRAMS) $(LIBRARIES) ## build the daemon, the command line and the client library
 
@@ -81,6 +82,12 @@ $(BIN)/holdfastd: $(O)/node/server/main.o $(LIBS_SERVER)
 $(BIN)/holdfastctl: $(O)/node/ctl/main.o $(call archive,ctl) $(LIBS_CLIENT)
 	@mkdir -p $(@D)
 	$(call say,LINK)$(link) $(LD_CLIENT)
+
+DUMP_OBJECTS := $(call objects,$(addprefix storage/tools/,dump.c dump_manifest.c dump_sst.c dump_wal.c))
+OBJECTS += $(DUMP_OBJECTS)
+$(BIN)/holdfast-dump: $(DUMP_OBJECTS) $(foreach lib,storage envos env base,$(call archive,$(lib)))
+	@mkdir -p $(@D)
+	$(call say,LINK)$(link) $(LD_SERVER)
 
 # The client library stands alone: its archive holds all that it needs of the folders below it.
 CLIENT_OBJECTS := $(call objects,$(LIB_client) $(LIB_tls) $(LIB_proto) $(LIB_envos) $(LIB_env) $(LIB_base)) $(EXTRA_OBJECTS_proto)
@@ -109,6 +116,25 @@ $(BIN)/holdfast-load: $(O)/tests/bench/load.o $(BIN)/../lib/libholdfast.a
 	$(call say,LINK)$(link) $(LD_CLIENT)
 OBJECTS += $(O)/tests/chaos/history.o $(O)/tests/bench/load.o
 
+# The storage engine by itself, with all that it needs of the folders below it.
+ENGINE_OBJECTS := $(call objects,$(LIB_engine) $(LIB_storage) $(LIB_envos) $(LIB_env) $(LIB_base))
+$(BIN)/../lib/libholdfast-storage.a: $(ENGINE_OBJECTS)
+	@mkdir -p $(@D)
+	@rm -f $@ && ar rcsD $@ $^
+LD_ENGINE := -luring -luv -llz4 -lzstd -lm
+
+$(BIN)/holdfast-engine-writer: $(O)/tests/integration/engine_writer.o $(BIN)/../lib/libholdfast-storage.a
+	@mkdir -p $(@D)
+	$(call say,LINK)$(link) $(LD_ENGINE)
+OBJECTS += $(O)/tests/integration/engine_writer.o
+
+# Ours and its peers, in one program.
+KVBENCH := $(wildcard tests/bench/storage/*.c)
+$(BIN)/holdfast-kvbench: $(call objects,$(KVBENCH)) $(BIN)/../lib/libholdfast-storage.a
+	@mkdir -p $(@D)
+	$(call say,LINK)$(link) $(LD_ENGINE) -lleveldb -lrocksdb
+OBJECTS += $(call objects,$(KVBENCH))
+
 # ---- Tests -------------------------------------------------------------------------------------------------------
 UNIT_SOURCES := $(wildcard tests/unit/test_*.c)
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(O)/tests/%,$(UNIT_SOURCES))
@@ -118,6 +144,7 @@ $(UNIT_TESTS): $(O)/tests/%: $(O)/tests/unit/%.o $(foreach lib,$(LIBS_ALL),$(cal
 	@mkdir -p $(@D)
 	$(call say,LINK)$(link) -lcmocka $(LD_SERVER)
 
+$(O)/tests/test_dump: | $(BIN)/holdfast-dump
 unit-tests: $(UNIT_TESTS)
 
 FUZZERS := $(patsubst tests/fuzz/%.c,$(O)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
@@ -209,6 +236,11 @@ bench-cluster: ## our cluster and etcd in alternation (needs deps-bench)
 	@$(MAKE) --no-print-directory -j2 all
 	@tests/bench/bench-cluster
 
+bench-storage: ## our engine, LevelDB and RocksDB over the same workloads (needs deps-bench); BENCHFLAGS="--growth"
+	@$(MAKE) --no-print-directory deps deps-bench
+	@$(MAKE) --no-print-directory -j2 $(BIN)/holdfast-kvbench
+	@tests/bench/bench-storage $(BENCHFLAGS)
+
 chaos: ## kills, pauses and faults on real processes, with a history that is checked
 	@$(MAKE) --no-print-directory -j2 all
 	@tests/chaos/chaos $(CHAOSFLAGS)
@@ -232,4 +264,4 @@ clean: ## delete build/, but not the local cluster's data
 
 
 .PHONY: all unit-tests fuzzers fuzz test test-long check asan tsan sim mutants deps deps-test deps-bench cluster cluster-stop cluster-wipe \
-    deploy-test bench-cluster chaos install format tidy help clean
+    deploy-test bench-cluster bench-storage chaos install format tidy help clean

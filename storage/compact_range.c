@@ -86,8 +86,10 @@ enum status storage__compact_range_pick(struct storage *storage, const struct co
             storage__compact_range_advance(storage);
             continue;
         }
+        struct compaction_pick asked = *pick;
+        asked.asked_revision = compact->flush_index;
         enum status status =
-            compaction_pick_range(pick, level, compact->lower, compact->upper, compact->number_end, ret_plan);
+            compaction_pick_range(&asked, level, compact->lower, compact->upper, compact->number_end, ret_plan);
         compact->left_bytes = bytes_left(pick->version, compact);
         if (status == STATUS_OK) {
             compact->done_bytes += ret_plan->input_bytes;

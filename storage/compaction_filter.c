@@ -81,15 +81,19 @@ void compaction_cut_init(struct compaction_cut *cut, const struct version *versi
     }
 }
 
-bool compaction_cut_before(struct compaction_cut *cut, struct slice key, uint64_t size_bytes, size_t value_files) {
+bool compaction_cut_before(struct compaction_cut *cut, struct slice key, uint64_t size_bytes) {
     bool passed = false;
     while (cut->below_at < cut->below_count && version_ends_before(cut->below[cut->below_at], key)) {
         cut->overlap_bytes += cut->below[cut->below_at]->meta.size_bytes;
         cut->below_at++;
         passed = true;
     }
+    if (size_bytes == 0) {
+        cut->overlap_bytes = 0; /* the next output begins here */
+        return false;
+    }
     bool ends = size_bytes >= cut->sst_bytes || cut->overlap_bytes > cut->overlap_max ||
-                value_files >= VALUE_REFS_CUT || (passed && size_bytes >= cut->sst_bytes / 2);
+                (passed && size_bytes >= cut->sst_bytes / 2);
     if (cut->never || !ends) {
         return false;
     }

@@ -45,8 +45,8 @@ struct compaction_cut {
 void compaction_cut_init(struct compaction_cut *cut, const struct version *version, const struct compaction_plan *plan,
                          const struct storage_options *options);
 /* True if the output under way, of so many bytes, should end in front of this key, a new one: at its target size, when
- * it overlaps too much of the level below or refers to VALUE_REFS_CUT value files, or, from half its size on, where a
- * table of that level ends. */
-bool compaction_cut_before(struct compaction_cut *cut, struct slice key, uint64_t size_bytes, size_t value_files);
+ * it overlaps too much of the level below, or, from half its size on, where a table of that level ends. Asked for each
+ * new key; size_bytes 0: there is no output under way, the answer is false. */
+bool compaction_cut_before(struct compaction_cut *cut, struct slice key, uint64_t size_bytes);
 
 #endif

@@ -6,9 +6,9 @@
  * level_base_bytes or less; level 0 is compacted into it, levels between are empty.
  *
  *   reason      what                                                                          looked for
- *   L0          level 0 has too many tables, or bytes                                          first
- *   L0_ONLY     ... but what it must be merged with is taken: its newest tables among themselves
+ *   L0          level 0 has too many tables, or bytes                                          by score
  *   SIZE        a level is larger than its target: the table with the least overlap below      by score
+ *   L0_ONLY     level 0 is crowded, but what it must be merged with is taken: its newest tables among themselves
  *   TOMBSTONES  a table is mostly deletes, or has range deletes: they move towards their victims
  *   BOTTOM      deletes with nothing below them that no read can need any more: rewritten in place
  *   HISTORY     versions that the horizon has passed: rewritten in place
@@ -74,13 +74,15 @@ struct compaction_pick {
     uint64_t horizon;
     const struct compaction_plan *const *under_way;
     size_t under_way_count;
+    uint64_t asked_revision; /* for compaction_pick_range: what is newer doesn't count */
 };
 
 /* STATUS_NOT_FOUND: nothing to do now. STATUS_NO_MEMORY. */
 MUST_USE enum status compaction_pick(const struct compaction_pick *pick, struct compaction_plan *ret_plan);
-/* The tables of this level that meet [lower, upper) (upper.len 0: no end), as many as one compaction should take, into
- * the next level that counts; the last level in place, but only tables with numbers below number_end.
- * STATUS_NOT_FOUND: nothing of it is left in the level; STATUS_BUSY: what is left is taken. STATUS_NO_MEMORY. */
+/* Tables of this level that meet [lower, upper) (upper.len 0: no end) and have anything at or below asked_revision, as
+ * many as one compaction should take, into the level below; the deepest that has any of the range in place, but only
+ * tables with numbers below number_end. STATUS_NOT_FOUND: nothing of it is left in the level; STATUS_BUSY: what is left
+ * is taken. STATUS_NO_MEMORY. */
 MUST_USE enum status compaction_pick_range(const struct compaction_pick *pick, unsigned level, struct slice lower,
                                            struct slice upper, uint64_t number_end, struct compaction_plan *ret_plan);
 

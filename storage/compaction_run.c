@@ -261,13 +261,20 @@ static enum status add_entry(struct compaction_run *run, const struct entry *ent
     return move_value(run, file, &place, entry, err);
 }
 
+/* Of the output under way; 0: there is none. One that refers to many value files counts as full. */
+static uint64_t output_size(const struct compaction_run *run) {
+    if (run->builder == NULL) {
+        return 0;
+    }
+    bool refers_to_many = sst_builder_value_files(run->builder) >= VALUE_REFS_CUT;
+    return refers_to_many ? UINT64_MAX : sst_builder_size(run->builder);
+}
+
 static enum status take_entry(struct compaction_run *run, const struct entry *entry, struct error *err) {
     bool new_key;
     enum status status = STATUS_OK;
     bool kept = compaction_filter_keeps(&run->filter, entry, &new_key);
-    if (new_key && run->builder != NULL &&
-        compaction_cut_before(&run->cut, entry->key.user, sst_builder_size(run->builder),
-                              sst_builder_value_files(run->builder))) {
+    if (new_key && compaction_cut_before(&run->cut, entry->key.user, output_size(run))) {
         status = end_output(run, entry->key.user, err);
     }
     if (status == STATUS_OK && kept && run->builder == NULL) {

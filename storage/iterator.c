@@ -154,6 +154,8 @@ void storage_iterator_free(struct storage_iterator *iterator) {
     buf_deinit(&walk->value);
     sst_hold_release(&iterator->apart);
     fetch_reset(walk->fetch);
+    walk->fetch->options.fill_cache = true; /* an io may serve other reads now */
+    walk->fetch->options.readahead_bytes_max = 0;
     mem_free(iterator->alloc, iterator);
 }
 

@@ -45,7 +45,6 @@ struct iterator_source {
 /* Keys from start to end that all have the same newest range delete, visible at the iterator's revision. */
 struct iterator_cover {
     bool known;
-    bool start_excluded;
     struct slice start; /* len 0: from the first key */
     struct slice end;   /* excluded; len 0: to the last key */
     struct tombstone_mark mark;

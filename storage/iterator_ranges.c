@@ -9,11 +9,9 @@
 #include "storage/iterator_internal.h"
 #include "storage/version.h"
 
-static void narrow_start(struct iterator_cover *cover, struct slice start, bool excluded) {
-    int order = cover->start.len == 0 ? 1 : slice_compare(start, cover->start);
-    if (order > 0 || (order == 0 && excluded)) {
+static void narrow_start(struct iterator_cover *cover, struct slice start) {
+    if (cover->start.len == 0 || slice_compare(start, cover->start) > 0) {
         cover->start = start;
-        cover->start_excluded = excluded;
     }
 }
 
@@ -28,7 +26,7 @@ static void narrow_by_set(struct iterator_walk *walk, struct iterator_cover *cov
     size_t count = tombstones_count(set);
     size_t at = tombstones_first_reaching(set, key);
     if (at > 0) {
-        narrow_start(cover, tombstones_fragment(set, at - 1).end, false);
+        narrow_start(cover, tombstones_fragment(set, at - 1).end);
     }
     if (at == count) {
         return;
@@ -38,7 +36,7 @@ static void narrow_by_set(struct iterator_walk *walk, struct iterator_cover *cov
         narrow_end(cover, fragment.start);
         return;
     }
-    narrow_start(cover, fragment.start, false);
+    narrow_start(cover, fragment.start);
     narrow_end(cover, fragment.end);
     struct tombstone_mark mark = tombstone_fragment_mark(&fragment, walk->revision);
     if (mark.revision != 0 &&
@@ -62,8 +60,7 @@ static enum status narrow_by_run(struct iterator_walk *walk, struct iterator_cov
         }
     }
     if (low > 0) {
-        const struct sst_meta *before = &source->tables[low - 1]->meta;
-        narrow_start(cover, before->largest, !before->largest_excluded);
+        narrow_start(cover, source->tables[low - 1]->meta.largest); /* no range delete of a table reaches behind it */
     }
     if (low < source->table_count && slice_compare(source->tables[low]->meta.smallest, key) > 0) {
         narrow_end(cover, source->tables[low]->meta.smallest);

@@ -23,7 +23,7 @@ static inline bool same_key(struct slice a, struct slice b) {
             return false;
         }
     }
-    return memcmp(a.data, b.data, a.len) == 0;
+    return a.len == 0 || memcmp(a.data, b.data, a.len) == 0;
 }
 
 static inline void keep_key(struct iterator_walk *walk, struct slice key) {
@@ -67,11 +67,7 @@ static inline bool in_cover(const struct iterator_walk *walk, struct slice key) 
     if (walk->merging.forward) {
         return cover->end.len == 0 || slice_compare(key, cover->end) < 0;
     }
-    if (cover->start.len == 0) {
-        return true;
-    }
-    int order = slice_compare(key, cover->start);
-    return order > 0 || (order == 0 && !cover->start_excluded);
+    return cover->start.len == 0 || slice_compare(key, cover->start) >= 0;
 }
 
 /* Is this entry deleted by a range delete that shows? */

@@ -87,11 +87,13 @@ static void bury_tables(struct storage *storage, struct sst *sst) {
     while (sst != NULL) {
         struct sst *next = sst->next_dead;
         bool obsolete = sst->obsolete;
+        uint64_t id = sst->meta.id;
         char path[LIMIT_PATH_BYTES];
         sst_path(sst, path);
         sst_free(sst);
         if (obsolete) {
             struct error ignored;
+            cache_forget(storage->cache, id);
             enum status status = env_unlink(storage->env, path, &ignored);
             (void)status; /* then it goes at the next start */
         }

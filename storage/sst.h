@@ -120,6 +120,7 @@ struct sst_verify_options {
     /* Called before so many bytes are read; may sleep; false: stop, with STATUS_CANCELLED. NULL: no pacing. */
     bool (*pace)(void *context, uint64_t bytes);
     void *context;
+    bool checksum_unknown; /* meta's checksum of the file means nothing: a table without its manifest */
 };
 
 struct sst_verify_report {
@@ -130,6 +131,7 @@ struct sst_verify_report {
     uint64_t tombstones;
     uint64_t findings; /* places that are damaged or contradict others; err names the first */
     uint64_t first_offset;
+    uint64_t checksum; /* of the file as read; 0 if it couldn't be told */
 };
 
 /* Blocks: reads the whole file past the block cache and checks every checksum, the order of all keys, separators,

@@ -432,13 +432,16 @@ static void begin(struct sst_cursor *cursor, bool backward, enum landing landing
     cursor->window.next_len = 0;
 }
 
-/* The first table that doesn't end in front of the key. */
+/* The first table that doesn't end in front of the key. One whose largest key is excluded ends in front of that: the
+ * next one may begin with it. */
 static size_t find_table(const struct sst_cursor *cursor, struct slice key) {
     size_t low = 0;
     size_t high = cursor->count;
     while (low < high) {
         size_t middle = low + (high - low) / 2;
-        if (slice_compare(cursor->tables[middle]->meta.largest, key) < 0) {
+        const struct sst_meta *meta = &cursor->tables[middle]->meta;
+        int order = slice_compare(meta->largest, key);
+        if (order < 0 || (order == 0 && meta->largest_excluded)) {
             low = middle + 1;
         } else {
             high = middle;

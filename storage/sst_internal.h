@@ -33,6 +33,9 @@ struct sst_top {
 /* Blocks: makes the top unless it is there. Any thread. */
 MUST_USE enum status sst__load_top(struct sst *sst, struct error *err);
 void sst__free_top(struct sst *sst);
+/* Reads and checks header, footer, properties, top index and range deletes. Blocks. The file must be pinned. */
+MUST_USE enum status sst__read_top(struct sst *sst, struct sst_top **ret_top, struct error *err);
+void sst__discard_top(struct alloc *alloc, struct sst_top *top);
 static inline const struct sst_top *sst__top(struct sst *sst) {
     return atomic_load_explicit(&sst->top, memory_order_acquire);
 }

@@ -327,7 +327,7 @@ static enum status make_top(struct sst *sst, const struct sst_properties *proper
     return STATUS_OK;
 }
 
-static void free_top(struct alloc *alloc, struct sst_top *top) {
+void sst__discard_top(struct alloc *alloc, struct sst_top *top) {
     if (top != NULL) {
         tombstones_free(top->tombstones);
         mem_free(alloc, top->keys);
@@ -335,7 +335,7 @@ static void free_top(struct alloc *alloc, struct sst_top *top) {
     }
 }
 
-static enum status read_top(struct sst *sst, struct sst_top **ret_top, struct error *err) {
+enum status sst__read_top(struct sst *sst, struct sst_top **ret_top, struct error *err) {
     struct alloc *alloc = sst->context->env->alloc;
     struct sst_footer footer;
     struct sst_properties properties;
@@ -366,7 +366,7 @@ static enum status read_top(struct sst *sst, struct sst_top **ret_top, struct er
     }
     status = read_tombstones(sst, &footer.tombstones, &top->tombstones, err);
     if (status != STATUS_OK) {
-        free_top(alloc, top);
+        sst__discard_top(alloc, top);
         return status;
     }
     top->charge_bytes += top->tombstones != NULL ? tombstones_bytes(top->tombstones) : 0;
@@ -386,7 +386,7 @@ enum status sst__load_top(struct sst *sst, struct error *err) {
     if (status != STATUS_OK) {
         return status;
     }
-    status = read_top(sst, &top, err);
+    status = sst__read_top(sst, &top, err);
     open_file_unpin(&sst->file);
     if (status != STATUS_OK) {
         return status;
@@ -395,7 +395,7 @@ enum status sst__load_top(struct sst *sst, struct error *err) {
                                                 memory_order_acquire)) {
         cache_charge(sst->context->cache, (int64_t)top->charge_bytes);
     } else { /* somebody else was quicker */
-        free_top(sst->context->env->alloc, top);
+        sst__discard_top(sst->context->env->alloc, top);
     }
     return STATUS_OK;
 }
@@ -404,6 +404,6 @@ void sst__free_top(struct sst *sst) {
     struct sst_top *top = atomic_load_explicit(&sst->top, memory_order_acquire);
     if (top != NULL) {
         cache_charge(sst->context->cache, -(int64_t)top->charge_bytes);
-        free_top(sst->context->env->alloc, top);
+        sst__discard_top(sst->context->env->alloc, top);
     }
 }

@@ -163,23 +163,23 @@ enum status storage_insert(struct storage *storage, uint64_t index, uint64_t ter
     return STATUS_OK;
 }
 
-/* Shows what was inserted through a view that was reserved. */
-static void show(struct storage *storage, struct storage_view *view) {
-    storage->applied_term = storage->inserted_term;
-    view_publish(&storage->views, view, storage->inserted_index, storage->read_set);
-    atomic_store_explicit(&storage->applied_index, storage->inserted_index, memory_order_release);
+/* Shows what was inserted, up to this entry, through a view that was reserved. */
+static void show(struct storage *storage, struct storage_view *view, uint64_t index, uint64_t term) {
+    storage->applied_term = term;
+    view_publish(&storage->views, view, index, storage->read_set);
+    atomic_store_explicit(&storage->applied_index, index, memory_order_release);
 }
 
-enum status storage_publish(struct storage *storage, struct error *err) {
-    CHECK(!storage->closing);
-    if (storage_applied_index(storage) == storage->inserted_index) {
+enum status storage_publish(struct storage *storage, uint64_t index, uint64_t term, struct error *err) {
+    CHECK(!storage->closing && index <= storage->inserted_index && term <= storage->inserted_term);
+    if (storage_applied_index(storage) >= index) {
         return STATUS_OK;
     }
     struct storage_view *view = view_reserve(&storage->views);
     if (view == NULL) {
-        return apply_failed(STATUS_NO_MEMORY, storage->inserted_index, err);
+        return apply_failed(STATUS_NO_MEMORY, index, err);
     }
-    show(storage, view);
+    show(storage, view, index, term);
     return STATUS_OK;
 }
 
@@ -191,7 +191,7 @@ enum status storage_apply(struct storage *storage, uint64_t index, uint64_t term
     }
     enum status status = storage_insert(storage, index, term, batch, err);
     if (status == STATUS_OK) {
-        show(storage, view);
+        show(storage, view, index, term);
     } else {
         view_unreserve(&storage->views, view);
     }

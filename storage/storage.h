@@ -150,12 +150,12 @@ bool storage_can_apply(const struct storage *storage);
 MUST_USE enum status storage_apply(struct storage *storage, uint64_t index, uint64_t term, struct slice batch,
                                    struct error *err);
 /* The two halves of it, for groups: storage_insert puts the entry behind the last inserted one into the memtable, where
- * no reader sees it; storage_publish shows all that was inserted at once. Views, storage_applied_index and the
+ * no reader sees it; storage_publish shows all up to an index at once. Views, storage_applied_index and the
  * statistics know nothing of it before; a flush may take it along, so the log has it by then. STATUS_NO_MEMORY of
  * storage_publish: nothing is lost, try again. */
 MUST_USE enum status storage_insert(struct storage *storage, uint64_t index, uint64_t term, struct slice batch,
                                     struct error *err);
-MUST_USE enum status storage_publish(struct storage *storage, struct error *err);
+MUST_USE enum status storage_publish(struct storage *storage, uint64_t index, uint64_t term, struct error *err);
 
 /* All up to here is synced in this node's log and committed: min(synced, committed). A flush beyond it waits. */
 void storage_set_durable(struct storage *storage, uint64_t index);
@@ -222,6 +222,8 @@ void storage_compact_range(struct storage *storage, struct storage_compact *comp
 /* The newest state; never NULL, never blocks. Owned: release it on any thread, soon; it pins memory and files. */
 struct storage_view *storage_view_acquire(struct storage *storage);
 void storage_view_release(struct storage_view *view);
+/* Once more, for one that is held: released as often. */
+void storage_view_hold(struct storage_view *view);
 /* Revision applied when it was taken: the newest that it can show. Asking a view for a newer one is an error of the
  * caller's (CHECK). */
 uint64_t storage_view_revision(const struct storage_view *view);

@@ -17,6 +17,7 @@ struct storage_view *storage_view_acquire(struct storage *storage) {
 }
 
 void storage_view_release(struct storage_view *view) { view_release(view); }
+void storage_view_hold(struct storage_view *view) { view_hold(view); }
 
 uint64_t storage_view_revision(const struct storage_view *view) { return view->revision; }
 

@@ -171,6 +171,9 @@ struct storage_view *view_take(struct view_publisher *publisher) {
     return &publisher->slabs[slot / VIEW_SLAB_VIEWS][slot % VIEW_SLAB_VIEWS];
 }
 
+/* The holder's own count keeps it above zero, so there is nothing to order. */
+void view_hold(struct storage_view *view) { (void)atomic_fetch_add_explicit(&view->count, 1, memory_order_relaxed); }
+
 void view_release(struct storage_view *view) {
     int64_t after = atomic_fetch_sub_explicit(&view->count, 1, memory_order_acq_rel) - 1;
     CHECK(after >= 0);

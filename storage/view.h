@@ -106,6 +106,8 @@ uint64_t view_count_held(const struct view_publisher *publisher);
 /* Any thread. */
 struct storage_view *view_take(struct view_publisher *publisher);
 void view_release(struct storage_view *view);
+/* Whoever holds it holds it once more: it is released as often. */
+void view_hold(struct storage_view *view);
 
 /* Any thread that holds a reference: drops one. */
 void read_set_unref(struct view_publisher *publisher, struct read_set *read_set);

@@ -22,7 +22,8 @@ static uint64_t reserve_bytes(uint64_t segment_bytes) {
 
 static enum status check_options(const struct wal_options *options, struct error *err) {
     CHECK(options->env != NULL && options->loop != NULL && options->dir != NULL);
-    CHECK(options->synced != NULL && options->failed != NULL);
+    CHECK(options->failed != NULL);
+    CHECK(options->mode == WAL_MODE_BLOCKING ? options->writable != NULL : options->synced != NULL);
     if (strlen(options->dir) + WAL_NAME_BYTES >= LIMIT_PATH_BYTES) {
         return error_set(err, STATUS_INVALID, "the log's path is longer than %d bytes",
                          LIMIT_PATH_BYTES - WAL_NAME_BYTES);
@@ -36,12 +37,15 @@ static enum status check_options(const struct wal_options *options, struct error
     }
     uint64_t entry =
         wal__padded(WAL_GROUP_HEADER_BYTES + WAL_RECORD_HEADER_BYTES + (uint64_t)options->entry_payload_bytes_max);
-    uint64_t least = WAL_FIRST_RECORDS_OFFSET + reserve_bytes(options->segment_bytes) + 4 * entry;
+    uint64_t entries = options->mode == WAL_MODE_BLOCKING ? 1 : 4;
+    uint64_t least = WAL_FIRST_RECORDS_OFFSET + reserve_bytes(options->segment_bytes) + entries * entry;
     if (options->segment_bytes % WAL_BLOCK_BYTES != 0 || options->segment_bytes < least) {
-        return error_set(
-            err, STATUS_INVALID,
-            "a log segment of %llu bytes: it must be a multiple of %d, and hold four entries, so at least %llu",
-            (unsigned long long)options->segment_bytes, WAL_BLOCK_BYTES, (unsigned long long)least);
+        return error_set(err, STATUS_INVALID,
+                         "a log segment of %llu bytes: it must be a multiple of %d, and hold %llu of the largest "
+                         "entries, so at least "
+                         "%llu",
+                         (unsigned long long)options->segment_bytes, WAL_BLOCK_BYTES, (unsigned long long)entries,
+                         (unsigned long long)least);
     }
     uint64_t room = options->segment_bytes - WAL_FIRST_RECORDS_OFFSET - reserve_bytes(options->segment_bytes);
     if (options->group_bytes_max < WAL_BLOCK_BYTES || options->group_bytes_max > room) {
@@ -174,7 +178,8 @@ enum status wal_open(const struct wal_options *options, const struct wal_frontie
 }
 
 enum status wal_start(struct wal *wal, struct error *err) {
-    CHECK(!wal->started && !wal->closing && env_on_loop(wal->loop));
+    CHECK(!wal->started && !wal->closing);
+    CHECK(wal->options.mode == WAL_MODE_BLOCKING || env_on_loop(wal->loop));
     if (wal->failed) {
         return error_set(err, STATUS_FAILED, "%s", wal->failure.message);
     }

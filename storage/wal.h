@@ -55,6 +55,12 @@ void wal_record_seal(uint8_t *out, uint8_t kind, uint64_t index, uint64_t term, 
 
 /* ---- Opening ---------------------------------------------------------------------------------------------------- */
 
+/* Who writes the groups. */
+enum wal_mode {
+    WAL_MODE_LOOP,    /* the log itself, at the end of the loop's turn */
+    WAL_MODE_BLOCKING /* the owner, on any thread: see "Blocking mode" below */
+};
+
 /* What a completed group made durable. */
 struct wal_synced {
     uint64_t group_sequence;
@@ -69,8 +75,9 @@ struct wal_options {
     struct env_loop *loop;
     const char *dir; /* made if it isn't there */
     uint8_t cluster_id[WAL_CLUSTER_ID_BYTES];
-    uint64_t node_id;                 /* both are in every segment header; a segment of another is refused */
-    uint64_t segment_bytes;           /* multiple of 4096; at least four of the largest entries, checked by wal_open */
+    uint64_t node_id; /* both are in every segment header; a segment of another is refused */
+    enum wal_mode mode;
+    uint64_t segment_bytes;           /* multiple of 4096; at least four of the largest entries (blocking mode: one) */
     uint32_t entry_payload_bytes_max; /* LIMIT_ENTRY_PAYLOAD_BYTES, smaller in simulations */
     uint32_t group_bytes_max;         /* LIMIT_GROUP_BYTES */
     uint32_t prepared_segments;       /* kept ready ahead of need; at least 1 */
@@ -84,6 +91,9 @@ struct wal_options {
     /* A segment couldn't be prepared (disk full, say); wal_append answers STATUS_NO_SPACE once prepared space ends.
      * Runs again with err NULL when space is back. May be NULL. */
     void (*prepare_state)(void *context, const struct error *err);
+    /* WAL_MODE_BLOCKING only, instead of `synced`: wal_write_take would now find something that it didn't find when it
+     * was called last: a segment was prepared, or a mark is due. Also from inside wal_* calls. */
+    void (*writable)(void *context);
 };
 
 /* What the manifest knows; zero for a new store. */
@@ -177,6 +187,48 @@ bool wal_is_idle(const struct wal *wal);
 uint64_t wal_first_index(const struct wal *wal);
 uint64_t wal_last_index(const struct wal *wal);
 uint64_t wal_synced_index(const struct wal *wal);
+
+/* ---- Blocking mode ----------------------------------------------------------------------------------------------
+ * The log of an owner without turns: all calls are made under a lock of his, the guard of the log's loop
+ * (env_loop_set_guard); "on the loop" then means "under the lock". Groups form as above; he decides when and on which
+ * thread one is written:
+ *
+ *   lock; wal_write_take; unlock; wal_write_run (blocks); lock; wal_write_end; unlock
+ *
+ * One write is under way at a time, meanwhile others append to the next group. Every group is durable when its write
+ * ends, whether anybody asked for that or not: recovery takes a good group behind a bad one for proof of damage, and a
+ * prefix is what a power loss is to leave.
+ *
+ * Lent memory. Groups can form in memory that the owner lends, pieces of it, mapped files say, whose contents
+ * outlive the process: so a record is safe from the end of the process as soon as it is appended. Which records were
+ * left in such a piece, wal_lent_records finds. */
+
+enum { WAL_LENT_COUNT = 8 };
+
+/* After wal_start. Each piece is aligned to 4096 bytes and as long as wal_group_bytes_max says; it must stay until
+ * wal_close's closed ran. */
+void wal_lend(struct wal *wal, uint8_t *const pieces[WAL_LENT_COUNT]);
+size_t wal_group_bytes_max(const struct wal *wal);
+/* Of a piece as an earlier life left it: the records that continue the log: of this term, with contiguous indexes from
+ * next_index on; empty if there are none. Others, torn ones and whatever else is in there are passed over: terms must
+ * differ from life to life, or records of an earlier one could pass. */
+struct slice wal_lent_records(struct slice piece, uint64_t term, uint64_t next_index);
+
+/* wal_append_begin and wal_append say STATUS_BUSY while all lent pieces are full and not yet written. */
+
+/* Instead of wal_append_end: nothing was appended. */
+void wal_append_cancel(struct wal *wal);
+/* True if the newest group that is not being written has records. */
+bool wal_has_records(const struct wal *wal);
+/* True if a group is full that nobody writes yet. */
+bool wal_has_full_group(const struct wal *wal);
+/* STATUS_OK: there is something to write: wal_write_run, then wal_write_end. STATUS_NOT_FOUND: nothing, or a write is
+ * under way; STATUS_PENDING: no segment is ready, `writable` will tell; STATUS_FAILED. */
+MUST_USE enum status wal_write_take(struct wal *wal);
+/* Without the lock, on the thread that took it. */
+void wal_write_run(struct wal *wal);
+/* STATUS_OK: what it carried is durable, wal_synced_index has moved. Else final: STATUS_FAILED from now on. */
+MUST_USE enum status wal_write_end(struct wal *wal, struct error *err);
 
 /* ---- Reading (on the loop) -------------------------------------------------------------------------------------- */
 

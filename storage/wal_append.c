@@ -172,8 +172,13 @@ static void cut(struct wal *wal, uint64_t index) {
 /* An empty group as the newest pending one. A spare of that size exists, or memory for one. */
 static enum status open_group(struct wal *wal, size_t record_bytes) {
     size_t len = WAL_GROUP_HEADER_BYTES + record_bytes;
-    struct wal__group *group = find_spare(wal, len, 1);
-    if (group != NULL) {
+    bool lent = wal->pool.has_pieces && len <= wal->group_bytes_max;
+    struct wal__group *group = lent ? wal__group_take_lent(&wal->pool) : find_spare(wal, len, 1);
+    if (lent) {
+        if (group == NULL) {
+            return STATUS_BUSY;
+        }
+    } else if (group != NULL) {
         list_remove(&group->link);
     } else {
         size_t wanted = wal->group_bytes_hint > len ? wal->group_bytes_hint : len;
@@ -256,6 +261,16 @@ enum status wal_append_begin(struct wal *wal, uint64_t index, uint64_t term, uin
         (struct wal_record){.index = index, .term = term, .kind = kind, .payload = slice_of(payload, payload_len)};
     *ret_payload = payload;
     return STATUS_OK;
+}
+
+void wal_append_cancel(struct wal *wal) {
+    struct wal__group *group = wal->appending;
+    CHECK(group != NULL);
+    wal->appending = NULL;
+    if (group->count == 0) {
+        wal__cache_drop_empty(wal, group);
+        wal__group_release(&wal->pool, group);
+    }
 }
 
 void wal_append_end(struct wal *wal) {

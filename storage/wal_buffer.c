@@ -95,6 +95,9 @@ void wal__buffer_unref(struct wal__pool *pool, struct wal__buffer *buffer) {
     CHECK(pool->lent > 0);
     pool->lent--;
     uint32_t size_class = buffer->size_class;
+    if (size_class == WAL_BUFFER_LENT) {
+        return; /* without references it is free */
+    }
     if (size_class >= WAL_BUFFER_CLASSES) {
         buffer_free(pool, buffer);
         return;
@@ -137,8 +140,8 @@ static void keep_group(struct wal__pool *pool, struct wal__group *group) {
     pool->group_count++;
 }
 
-struct wal__group *wal__group_take(struct wal__pool *pool, size_t len, uint32_t record_count) {
-    CHECK(len >= WAL_GROUP_HEADER_BYTES && record_count > 0);
+/* Without a buffer. */
+static struct wal__group *take_struct(struct wal__pool *pool, uint32_t record_count) {
     struct wal__group *group = NULL;
     struct list *node = list_pop_front(&pool->groups);
     if (node != NULL) {
@@ -152,7 +155,7 @@ struct wal__group *wal__group_take(struct wal__pool *pool, size_t len, uint32_t 
     }
     list_init(&group->link);
     group->buffer = NULL;
-    if (grow_offsets(pool, group, record_count) != STATUS_OK || (group->buffer = wal__buffer_take(pool, len)) == NULL) {
+    if (grow_offsets(pool, group, record_count) != STATUS_OK) {
         keep_group(pool, group);
         return NULL;
     }
@@ -164,6 +167,30 @@ struct wal__group *wal__group_take(struct wal__pool *pool, size_t len, uint32_t 
     group->cached = false;
     group->writing = false;
     return group;
+}
+
+struct wal__group *wal__group_take(struct wal__pool *pool, size_t len, uint32_t record_count) {
+    CHECK(len >= WAL_GROUP_HEADER_BYTES && record_count > 0);
+    struct wal__group *group = take_struct(pool, record_count);
+    if (group != NULL && (group->buffer = wal__buffer_take(pool, len)) == NULL) {
+        keep_group(pool, group);
+        group = NULL;
+    }
+    return group;
+}
+
+struct wal__group *wal__group_take_lent(struct wal__pool *pool) {
+    for (unsigned i = 0; i < WAL_LENT_COUNT; i++) {
+        struct wal__buffer *piece = &pool->pieces[i];
+        struct wal__group *group = piece->references == 0 ? take_struct(pool, OFFSETS_MIN) : NULL;
+        if (group != NULL) {
+            piece->references = 1;
+            pool->lent++;
+            group->buffer = piece;
+            return group;
+        }
+    }
+    return NULL;
 }
 
 enum status wal__group_grow(struct wal__pool *pool, struct wal__group *group, size_t len, uint32_t record_count) {

@@ -10,6 +10,7 @@
  *   wal_index.c    where on disk an index is: a sparse ordered vector
  *   wal_append.c   records into forming groups; cutting the log
  *   wal_write.c    sealing, the one write in flight, completion, marks, failure
+ *   wal_blocking.c blocking mode: the same by the owner's hand; lent memory
  *   wal_scan.c     blocking readers: groups of a file, records of the log
  *   wal_find.c     recovery, first part: which segment files there are and how they chain
  *   wal_recover.c  recovery, second part: what the log says, torn or corrupt
@@ -42,6 +43,7 @@ enum {
     WAL_READS_MAX = 8,            /* reads from disk at a time; more wait their turn */
     WAL_NAME_BYTES = 32,          /* "0123456789abcdef.log.tmp" */
     WAL_BUFFER_CLASSES = 8,       /* 8 KiB << class */
+    WAL_BUFFER_LENT = WAL_BUFFER_CLASSES + 1,
     WAL_BUFFER_BYTES_MIN = 8 * 1024,
     WAL_PREPARE_RETRY_US = 1000 * 1000
 };
@@ -113,6 +115,7 @@ struct wal__segment {
     uint64_t end;         /* where the next group goes; all before it is sealed */
     uint64_t written_end; /* all before it is durable */
     uint64_t max_index;   /* newest record ever written to it, superseded or not; 0 if none */
+    uint64_t filled_end;  /* blocking mode: all before it was written before, if only with zeroes */
     uint32_t readers;     /* reads under way: not to be deleted */
 };
 
@@ -122,6 +125,7 @@ struct wal__segment_header {
     uint64_t number;
     uint64_t generation;
     uint64_t bytes;
+    uint64_t filled_bytes; /* not on disk: how far it is written when it is made, at least; space for all is reserved */
 };
 
 /* block: WAL_SEGMENT_HEADER_BYTES, all of it written. */
@@ -146,7 +150,7 @@ struct wal__buffer {
     uint8_t *data;    /* WAL_BLOCK_BYTES aligned */
     size_t capacity;  /* a multiple of WAL_BLOCK_BYTES */
     uint32_t references;
-    uint32_t size_class; /* WAL_BUFFER_CLASSES: none, freed after use */
+    uint32_t size_class; /* WAL_BUFFER_CLASSES: none, freed after use; WAL_BUFFER_LENT: the owner's memory */
 };
 
 struct wal__pool {
@@ -156,6 +160,9 @@ struct wal__pool {
     struct list groups; /* free wal__groups, their offset arrays kept */
     uint32_t group_count;
     uint64_t lent; /* buffers out */
+    /* Blocking mode: a buffer without references is free. */
+    struct wal__buffer pieces[WAL_LENT_COUNT];
+    bool has_pieces;
 };
 
 /* Records in memory, laid out as the disk gets them. */
@@ -180,6 +187,8 @@ struct wal__buffer *wal__buffer_take(struct wal__pool *pool, size_t capacity);
 void wal__buffer_unref(struct wal__pool *pool, struct wal__buffer *buffer);
 /* Empty, with room for `len` bytes (header included) and `record_count` records. NULL: no memory. */
 struct wal__group *wal__group_take(struct wal__pool *pool, size_t len, uint32_t record_count);
+/* The same, in a lent piece; NULL also if none is free. */
+struct wal__group *wal__group_take_lent(struct wal__pool *pool);
 /* More room in a group that isn't sealed. STATUS_NO_MEMORY: as it was. */
 MUST_USE enum status wal__group_grow(struct wal__pool *pool, struct wal__group *group, size_t len,
                                      uint32_t record_count);
@@ -208,6 +217,8 @@ struct wal__group *wal__cache_find(struct wal *wal, uint64_t index, uint32_t *re
 struct wal__group *wal__cache_last(struct wal *wal);
 /* Records from `index` on are void. Groups without live records leave; unsealed ones among them go to wal->spares. */
 void wal__cache_cut(struct wal *wal, uint64_t index);
+/* The newest group, still without records, leaves the cache and wal->pending. */
+void wal__cache_drop_empty(struct wal *wal, struct wal__group *group);
 /* Lets go of what is applied and beyond the budget. */
 void wal__cache_trim(struct wal *wal);
 /* For recovery: drops the oldest group whatever it is. */
@@ -452,6 +463,7 @@ struct wal {
     struct env_timer mark_timer;
     bool needs_mark;
     bool mark_due;
+    bool starved; /* blocking mode: a group waits for a segment */
 
     /* Files (wal_segment.c, wal_jobs.c). */
     struct list segments; /* oldest first; the last one is active */
@@ -486,6 +498,12 @@ MUST_USE enum status wal__check_space(struct wal *wal, uint64_t record_bytes);
 void wal__write_init(struct wal *wal);
 void wal__wake_writer(struct wal *wal);
 void wal__fail(struct wal *wal, const struct error *err);
+/* Chooses what is written next and begins it, if there is anything. */
+void wal__write_next(struct wal *wal);
+/* Header, checksums and padding of the group that is being written. */
+void wal__finish_seal(struct wal *wal);
+/* The write ended as wal->write_io says. */
+void wal__write_ended(struct wal *wal);
 /* Bytes for groups with records left in a segment. */
 uint64_t wal__room(const struct wal *wal, const struct wal__segment *segment);
 /* Fills in the start group of `segment`, which follows `previous` (NULL: none), into wal->block. */

@@ -29,8 +29,13 @@ struct wal__segment_header wal__next_segment(struct wal *wal, struct wal__segmen
     struct wal__segment_header header = {.node_id = wal->options.node_id,
                                          .number = segment->number,
                                          .generation = segment->generation,
-                                         .bytes = bytes};
+                                         .bytes = bytes,
+                                         .filled_bytes = bytes};
     memcpy(header.cluster_id, wal->options.cluster_id, WAL_CLUSTER_ID_BYTES);
+    if (wal->options.mode == WAL_MODE_BLOCKING) {
+        header.filled_bytes = WAL_FIRST_RECORDS_OFFSET;
+        segment->filled_end = WAL_FIRST_RECORDS_OFFSET;
+    }
     return header;
 }
 
@@ -65,14 +70,24 @@ static void prepare_done(struct env_work *work) {
         wal__tell(wal);
         wal__prepare_more(wal);
         wal__wake_writer(wal);
+        if (wal->starved && !wal->closing && !wal->failed) {
+            wal->starved = false;
+            wal->options.writable(wal->options.context);
+        }
     }
     wal__close_if_quiet(wal);
+}
+
+/* Blocking mode: reserving space is quick, so it isn't held long before it is used. */
+static bool is_early(const struct wal *wal) {
+    return wal->options.mode == WAL_MODE_BLOCKING && !wal->starved && wal->active != NULL &&
+           wal->active->end < wal->active->bytes - wal->active->bytes / 4;
 }
 
 void wal__prepare_more(struct wal *wal) {
     struct wal__prepare_job *job = &wal->prepare;
     if (job->busy || wal->closing || wal->failed || wal->prepared_count >= wal->options.prepared_segments ||
-        env_timer_is_armed(&wal->prepare_timer)) {
+        env_timer_is_armed(&wal->prepare_timer) || is_early(wal)) {
         return;
     }
     struct wal__segment *segment = wal__segment_new(wal);
@@ -93,6 +108,14 @@ static void prepare_again(struct env_timer *timer) {
 
 /* ---- Deleting --------------------------------------------------------------------------------------------------- */
 
+/* What is reserved behind the end is of no use to the next life, which begins a segment of its own. */
+static void give_back(const struct wal *wal, const struct wal__segment *segment) {
+    struct error ignored;
+    if (wal->options.mode == WAL_MODE_BLOCKING && !wal->failed && segment->end < segment->bytes) {
+        (void)!env_truncate(segment->file, segment->end, &ignored);
+    }
+}
+
 /* Stops at the first failure; what is left stays in the list, to be tried again. */
 static void delete_run(struct env_work *work) {
     struct wal__delete_job *job = CONTAINER_OF(work, struct wal__delete_job, work);
@@ -110,6 +133,9 @@ static void delete_run(struct env_work *work) {
                 break;
             }
             removed = true;
+        }
+        if (job->close_all && segment == wal->active) {
+            give_back(wal, segment);
         }
         env_close(segment->file);
         segment->file = NULL;

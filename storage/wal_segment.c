@@ -81,7 +81,7 @@ bool wal__segment_parse_name(const char *name, const char *suffix, uint64_t *ret
 
 /* ---- Making one (blocking) -------------------------------------------------------------------------------------- */
 
-/* Every byte is written, so that later writes change no metadata of the file. */
+/* Every byte up to filled_bytes is written, so that later writes there change no metadata of the file. */
 static enum status fill(struct env *env, struct env_file *file, const struct wal__segment_header *header,
                         struct error *err) {
     size_t chunk_bytes = header->bytes < WAL_SCAN_BYTES ? (size_t)header->bytes : WAL_SCAN_BYTES;
@@ -91,9 +91,11 @@ static enum status fill(struct env *env, struct env_file *file, const struct wal
     }
     memset(chunk, 0, chunk_bytes);
     wal__segment_header_seal(chunk, header);
-    enum status status = STATUS_OK;
-    for (uint64_t offset = 0; status == STATUS_OK && offset < header->bytes; offset += chunk_bytes) {
-        uint64_t left = header->bytes - offset;
+    enum status status = header->filled_bytes < header->bytes ? env_allocate(file, header->bytes, err) : STATUS_OK;
+    uint64_t filled_bytes = status == STATUS_OK ? header->filled_bytes : header->bytes;
+    status = status == STATUS_UNSUPPORTED ? STATUS_OK : status;
+    for (uint64_t offset = 0; status == STATUS_OK && offset < filled_bytes; offset += chunk_bytes) {
+        uint64_t left = filled_bytes - offset;
         status = env_pwrite(file, chunk, left < chunk_bytes ? (size_t)left : chunk_bytes, offset, err);
         if (offset == 0) {
             memset(chunk, 0, WAL_SEGMENT_HEADER_BYTES);

@@ -21,6 +21,9 @@ uint64_t wal__room(const struct wal *wal, const struct wal__segment *segment) {
 }
 
 void wal__wake_writer(struct wal *wal) {
+    if (wal->options.mode == WAL_MODE_BLOCKING) {
+        return; /* the owner writes when he wants to; what he can't know comes by `writable` */
+    }
     if (!wal->writing && !wal->failed && !wal->closing && wal->started) {
         env_defer(wal->loop, ENV_STAGE_FLUSH, &wal->flush_task);
     }
@@ -66,6 +69,16 @@ void wal__seal_start(struct wal *wal, struct wal__segment *segment, const struct
     seal_block(wal, header);
 }
 
+/* Nobody appends to the group any more: this needs no lock in blocking mode. */
+void wal__finish_seal(struct wal *wal) {
+    struct wal__group *group = wal->writing_group;
+    if (group != NULL) {
+        uint8_t *data = group->buffer->data;
+        wal__group_seal(data, &wal->writing_header, group->offsets);
+        memset(data + group->len, 0, wal__padded(group->len) - group->len);
+    }
+}
+
 static void seal_records(struct wal *wal, struct wal__group *group, struct wal__group_header *header) {
     struct wal__segment *segment = wal->active;
     CHECK(group->count > 0 && group->live_count == group->count);
@@ -76,8 +89,6 @@ static void seal_records(struct wal *wal, struct wal__group *group, struct wal__
     header->record_count = group->count;
     header->first_index = group->first_index;
     header->commit_index = min_u64(wal->commit_index, last.index);
-    wal__group_seal(group->buffer->data, header, group->offsets);
-    memset(group->buffer->data + group->len, 0, wal__padded(group->len) - group->len);
 
     wal__index_add(&wal->index, group->first_index, segment, segment->end);
     segment->max_index = last.index > segment->max_index ? last.index : segment->max_index;
@@ -102,7 +113,6 @@ static void submit(struct wal *wal, uint8_t *data, const struct wal__group_heade
     wal->state_dirty = false;
     wal->mark_due = false;
     wal->sequence = header->sequence;
-    wal->chain = header->checksum;
     wal->writing = true;
     wal->writing_group = group;
     wal->writing_header = *header;
@@ -112,7 +122,10 @@ static void submit(struct wal *wal, uint8_t *data, const struct wal__group_heade
     wal->write_io.len = (size_t)len;
     wal->write_io.offset = segment->end;
     segment->end += len;
-    env_io_submit(wal->loop, &wal->write_io);
+    if (wal->options.mode == WAL_MODE_LOOP) {
+        wal__finish_seal(wal);
+        env_io_submit(wal->loop, &wal->write_io);
+    }
 }
 
 static void write_records(struct wal *wal, struct wal__group *group) {
@@ -151,7 +164,7 @@ static bool has_state_room(const struct wal *wal, bool mark) {
     return left >= kept + WAL_BLOCK_BYTES;
 }
 
-static void write_next(struct wal *wal) {
+void wal__write_next(struct wal *wal) {
     struct wal__group *group = NULL;
     if (!list_is_empty(&wal->pending)) {
         group = LIST_ENTRY(wal->pending.next, struct wal__group, link);
@@ -170,6 +183,7 @@ static void write_next(struct wal *wal) {
         }
     }
     if (!wal->writing && (group != NULL || wal->state_dirty)) {
+        wal->starved = wal->options.mode == WAL_MODE_BLOCKING;
         wal__prepare_more(wal); /* it waits for a segment */
     }
 }
@@ -180,7 +194,7 @@ static void flush(struct env_task *task) {
     if (wal->writing || wal->failed || wal->closing) {
         return;
     }
-    write_next(wal);
+    wal__write_next(wal);
     LIST_FOREACH (node, &wal->spares) {
         wal__group_release(&wal->pool, LIST_ENTRY(node, struct wal__group, link));
     }
@@ -188,7 +202,7 @@ static void flush(struct env_task *task) {
 
 /* ---- Completion ------------------------------------------------------------------------------------------------- */
 
-static void count(struct wal *wal) {
+static void count_write(struct wal *wal) {
     const struct wal__group_header *header = &wal->writing_header;
     struct wal_stats *stats = &wal->stats;
     uint64_t padded = wal__padded(header->total_bytes);
@@ -224,6 +238,9 @@ static void mark_timer_ran(struct env_timer *timer) {
     }
     wal->mark_due = true;
     wal__wake_writer(wal);
+    if (wal->options.mode == WAL_MODE_BLOCKING) {
+        wal->options.writable(wal->options.context);
+    }
 }
 
 static void release_written(struct wal *wal, struct wal__group *group) {
@@ -247,10 +264,11 @@ static void written(struct wal *wal) {
     CHECK(wal->synced_index == wal->sealed_index);
 }
 
-static void write_done(struct env_io *io) {
-    struct wal *wal = CONTAINER_OF(io, struct wal, write_io);
+void wal__write_ended(struct wal *wal) {
+    const struct env_io *io = &wal->write_io;
     CHECK(wal->writing);
     wal->writing = false;
+    wal->chain = wal->writing_header.checksum;
     const struct wal__group_header header = wal->writing_header;
     struct wal_synced synced = {.group_sequence = header.sequence, .term = header.term, .vote = header.vote};
     if (io->status != STATUS_OK) {
@@ -266,20 +284,25 @@ static void write_done(struct env_io *io) {
         synced.last_index = wal__group_last_index(&header);
         synced.last_term = wal__record_at(group->buffer->data + group->offsets[header.record_count - 1]).term;
     }
-    count(wal);
+    count_write(wal);
     written(wal);
     if (wal->closing) {
         wal__close_if_quiet(wal);
         return;
     }
     wal__delete_more(wal);
-    wal->options.synced(wal->options.context, &synced);
+    wal__prepare_more(wal);
+    if (wal->options.mode == WAL_MODE_LOOP) {
+        wal->options.synced(wal->options.context, &synced);
+    }
     if (!list_is_empty(&wal->pending) || wal->state_dirty) {
         wal__wake_writer(wal);
     } else if (!wal->closing) {
         arm_mark(wal);
     }
 }
+
+static void write_done(struct env_io *io) { wal__write_ended(CONTAINER_OF(io, struct wal, write_io)); }
 
 /* ---- Failure ---------------------------------------------------------------------------------------------------- */
 

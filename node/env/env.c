@@ -36,7 +36,9 @@ void env_loop_free(struct env_loop *loop) {
 struct env *env_loop_env(struct env_loop *loop) {
     return loop->env;
 }
-uint64_t env_now_us(struct env_loop *loop) { return loop->now_us; }
+/* Under a guard several threads ask, and a turn may be long ago. */
+uint64_t env_now_us(struct env_loop *loop) { return loop->guard == NULL ? loop->now_us : env_clock_us(loop->env); }
+void env_loop_set_guard(struct env_loop *loop, struct env_mutex *guard) { loop->guard = guard; }
 bool env_on_loop(struct env_loop *loop) { return loop->env->ops->on_loop(loop); }
 
 void env_work_submit(struct env *env, enum env_work_class work_class, struct env_work *work) {
@@ -191,6 +193,13 @@ enum status env_sync(struct env_file *file, struct error *err) { return file->en
 
 enum status env_size(struct env_file *file, uint64_t *ret_size_bytes, struct error *err) {
     return file->env->ops->size(file, ret_size_bytes, err);
+}
+
+enum status env_allocate(struct env_file *file, uint64_t size_bytes, struct error *err) {
+    CHECK(size_bytes > 0);
+    return file->env->ops->allocate != NULL
+               ? file->env->ops->allocate(file, size_bytes, err)
+               : error_set(err, STATUS_UNSUPPORTED, "space can't be reserved for %s", file->path);
 }
 
 enum status env_truncate(struct env_file *file, uint64_t size_bytes, struct error *err) {

@@ -39,6 +39,7 @@ struct env_file;
 struct env_stream;
 struct env_listener;
 struct env_event;
+struct env_mutex;
 
 /* The base of every implementation; a node has one. Immutable after start-up, so any thread may read it. */
 struct env {
@@ -78,6 +79,11 @@ void env_loop_join(struct env_loop *loop);
  * or close are waited for), and so must everybody who posts to it; messages, jobs and file operations under way end
  * first, their callbacks included. NULL is accepted. */
 void env_loop_free(struct env_loop *loop);
+/* Before the loop runs. From then on its timers, tasks, messages and ends of work run with the guard held, and whoever
+ * holds the guard counts as the owner thread for timers, tasks and env_now_us, not for streams and asynchronous files:
+ * what lives on the loop belongs to the holder of a lock instead of one thread. The guard outlives the loop. Callbacks
+ * must be short: writers wait for them. */
+void env_loop_set_guard(struct env_loop *loop, struct env_mutex *guard);
 struct env *env_loop_env(struct env_loop *loop);
 /* Monotonic microseconds as of the start of this turn. Owner thread. */
 uint64_t env_now_us(struct env_loop *loop);
@@ -272,6 +278,9 @@ MUST_USE enum status env_pwrite_dsync(struct env_file *file, const void *data, s
 MUST_USE enum status env_sync(struct env_file *file, struct error *err);
 MUST_USE enum status env_size(struct env_file *file, uint64_t *ret_size_bytes, struct error *err);
 MUST_USE enum status env_truncate(struct env_file *file, uint64_t size_bytes, struct error *err);
+/* Makes the file at least this long and reserves its space: writing below never meets a full disk. What was not written
+ * reads as zeroes. STATUS_NO_SPACE; STATUS_UNSUPPORTED: not here (nothing changed): write zeroes instead. */
+MUST_USE enum status env_allocate(struct env_file *file, uint64_t size_bytes, struct error *err);
 /* Maps the first len bytes, shared, readable and writable, and loads them. A store is in the page cache at once: it
  * survives the end of the process, but no power loss before env_sync of the file or the kernel's own writing back, page
  * by page in any order. Page-aligned, so that it may be the source of direct writes to another file.
@@ -485,6 +494,8 @@ struct env_ops {
     enum status (*sync)(struct env_file *file, struct error *err);
     enum status (*size)(struct env_file *file, uint64_t *ret_size_bytes, struct error *err);
     enum status (*truncate)(struct env_file *file, uint64_t size_bytes, struct error *err);
+    /* NULL: unsupported. */
+    enum status (*allocate)(struct env_file *file, uint64_t size_bytes, struct error *err);
     enum status (*map)(struct env_file *file, size_t len, void **ret_data, struct error *err);
     void (*unmap)(struct env_file *file, void *data, size_t len);
     enum status (*rename)(struct env *env, const char *from, const char *to, struct error *err);

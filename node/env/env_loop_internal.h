@@ -24,7 +24,28 @@ struct env_loop {
     uint32_t timer_capacity;
     uint64_t timer_sequence;
     uint64_t now_us;
+    struct env_mutex *guard; /* NULL: none */
 };
+
+/* Around everything that a turn does. */
+static inline void env__loop_lock(struct env_loop *loop) {
+    if (loop->guard != NULL) {
+        env_mutex_lock(loop->guard);
+    }
+}
+
+static inline void env__loop_unlock(struct env_loop *loop) {
+    if (loop->guard != NULL) {
+        env_mutex_unlock(loop->guard);
+    }
+}
+
+/* The holder of the guard changed what the loop waits for; on the loop's own thread this does nothing. */
+static inline void env__loop_changed(struct env_loop *loop) {
+    if (loop->guard != NULL) {
+        loop->env->ops->loop_wake(loop);
+    }
+}
 
 void env__loop_init(struct env_loop *loop, struct env *env, uint32_t mailbox_count_max);
 void env__loop_deinit(struct env_loop *loop);

@@ -41,6 +41,7 @@ void env_defer(struct env_loop *loop, enum env_stage stage, struct env_task *tas
     if (!task->queued) {
         task->queued = true;
         list_push_back(&loop->tasks[stage], &task->link);
+        env__loop_changed(loop);
     }
 }
 

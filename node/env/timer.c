@@ -67,9 +67,13 @@ enum status env_timer_arm(struct env_timer *timer, uint64_t deadline_us) {
         }
         slot = ++loop->timer_count;
     }
-    timer->deadline_us = deadline_us > loop->now_us ? deadline_us : loop->now_us;
+    uint64_t now_us = env_now_us(loop);
+    timer->deadline_us = deadline_us > now_us ? deadline_us : now_us;
     timer->sequence = loop->timer_sequence++;
     settle(loop, slot, timer);
+    if (loop->timers[1] == timer) {
+        env__loop_changed(loop);
+    }
     return STATUS_OK;
 }
 

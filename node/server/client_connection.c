@@ -182,19 +182,30 @@ static void on_frame(struct connection_handler *handler, const struct connection
 /* ---- Back-pressure --------------------------------------------------------------------------------------------- */
 
 bool client_connection__has_room(const struct client_connection *connection) {
-    return connection->read_weight < CLIENT_READS_MAX && connection->clients->read_weight < CLIENTS_READS_MAX &&
-           !connection_is_full(connection->connection);
+    return !connection_is_full(connection->connection);
+}
+
+static void answer_first(struct list *requests) {
+    struct request *request = LIST_ENTRY(list_pop_front(requests), struct request, held_link);
+    request->answer(request);
 }
 
 static void answer_held(struct client_connection *connection) {
     while (!list_is_empty(&connection->held) && client_connection__has_room(connection)) {
-        struct request *request = LIST_ENTRY(list_pop_front(&connection->held), struct request, held_link);
-        request->answer(request);
+        answer_first(&connection->held);
     }
-    bool waits = !list_is_empty(&connection->held) && connection->clients->read_weight >= CLIENTS_READS_MAX;
-    list_remove(&connection->waiting_link);
+}
+
+static void answer_parked(struct client_connection *connection, enum read_class read_class) {
+    struct list *parked = &connection->reads[read_class].parked;
+    while (!list_is_empty(parked) && client_connection__has_room(connection) &&
+           request_read__has_room(connection, read_class)) {
+        answer_first(parked);
+    }
+    bool waits = !list_is_empty(parked) && !request_read__has_room(connection, read_class);
+    list_remove(&connection->reads[read_class].waiting_link);
     if (waits) {
-        list_push_back(&connection->clients->waiting, &connection->waiting_link);
+        list_push_back(&connection->clients->reads[read_class].waiting, &connection->reads[read_class].waiting_link);
     }
 }
 
@@ -205,6 +216,9 @@ void client_connection__update(struct client_connection *connection) {
     }
     connection->updating = true;
     answer_held(connection);
+    for (unsigned i = 0; i < READ_CLASS_COUNT; i++) {
+        answer_parked(connection, (enum read_class)i);
+    }
     connection->updating = false;
     bool full = connection_is_full(connection->connection);
     if (full && connection->full_since_us == 0) {
@@ -277,6 +291,9 @@ static void on_closed(struct connection_handler *handler, const struct error *er
     struct list held;
     list_init(&held);
     list_splice_back(&held, &connection->held);
+    for (unsigned i = 0; i < READ_CLASS_COUNT; i++) {
+        list_splice_back(&held, &connection->reads[i].parked);
+    }
     for (struct list *node; (node = list_pop_front(&connection->requests)) != NULL;) {
         LIST_ENTRY(node, struct request, link)->connection = NULL;
     }
@@ -305,7 +322,10 @@ struct env_stream_handler *client_connection__accepted(void *context, struct env
     connection->state = CLIENT_OPENING;
     list_init(&connection->requests);
     list_init(&connection->held);
-    list_init(&connection->waiting_link);
+    for (unsigned i = 0; i < READ_CLASS_COUNT; i++) {
+        list_init(&connection->reads[i].parked);
+        list_init(&connection->reads[i].waiting_link);
+    }
     if (connection_new(clients->options.loop, &limits, &connection->handler, &connection->connection) != STATUS_OK) {
         mem_free(clients->alloc, connection);
         return NULL;

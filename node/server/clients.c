@@ -44,7 +44,9 @@ enum status clients_start(const struct clients_options *options, struct clients 
     clients->total = options->connection_total != NULL ? options->connection_total : &clients->count;
     list_init(&clients->connections);
     list_init(&clients->free_requests);
-    list_init(&clients->waiting);
+    for (unsigned i = 0; i < READ_CLASS_COUNT; i++) {
+        list_init(&clients->reads[i].waiting);
+    }
     list_init(&clients->free_jobs);
     arena_init(&clients->arena, alloc, CLIENTS_ARENA_CHUNK_BYTES, LIMIT_UNPACK_BUDGET_BYTES);
     env_timer_init(&clients->sweep_timer, options->loop, on_sweep);
@@ -87,7 +89,9 @@ void clients__connection_opened(struct client_connection *connection) {
 void clients__connection_gone(struct client_connection *connection) {
     struct clients *clients = connection->clients;
     list_remove(&connection->link);
-    list_remove(&connection->waiting_link);
+    for (unsigned i = 0; i < READ_CLASS_COUNT; i++) {
+        list_remove(&connection->reads[i].waiting_link);
+    }
     CHECK(clients->open_count > 0);
     clients->open_count--;
     atomic_fetch_sub_explicit(&clients->count, 1, memory_order_relaxed);
@@ -97,10 +101,10 @@ void clients__connection_gone(struct client_connection *connection) {
     clients__check_stopped(clients);
 }
 
-void clients__read_ended(struct clients *clients) {
-    struct list *node = list_pop_front(&clients->waiting);
+void clients__read_ended(struct clients *clients, enum read_class read_class) {
+    struct list *node = list_pop_front(&clients->reads[read_class].waiting);
     if (node != NULL) {
-        client_connection__update(LIST_ENTRY(node, struct client_connection, waiting_link));
+        client_connection__update(LIST_ENTRY(node, struct client_connection, reads[read_class].waiting_link));
     }
 }
 
@@ -108,7 +112,8 @@ void clients__read_ended(struct clients *clients) {
 
 static void run_stopped(struct env_task *task) {
     struct clients *clients = CONTAINER_OF(task, struct clients, stop_task);
-    CHECK(clients->open_count == 0 && clients->request_count == 0 && clients->read_weight == 0);
+    CHECK(clients->open_count == 0 && clients->request_count == 0 &&
+          clients->reads[READ_GET].count + clients->reads[READ_SCAN].count == 0);
     void (*stopped)(void *context) = clients->stopped;
     void *context = clients->stopped_context;
     free_clients(clients);

@@ -31,17 +31,20 @@ enum {
     CLIENTS_REQUESTS_MAX = 64 * 1024, /* in flight in one front end */
     CLIENTS_REQUESTS_KEPT = 2 * 1024, /* free ones that wait for reuse */
     CLIENTS_REFUSED_MAX = 64,         /* connections beyond the limit that are being told so */
-    CLIENTS_READS_MAX = 1024,         /* weight of the reads that wait for blocks or for their next turn */
-    CLIENT_READS_MAX = 64,            /* ... of one connection */
     CLIENTS_JOBS_KEPT = 64,           /* free ones that wait for reuse */
-    READ_WEIGHT_GET = 1,
-    READ_WEIGHT_SCAN = 8, /* it gathers a page meanwhile */
     CLIENTS_SWEEP_US = 500 * 1000,
     CLIENTS_STALL_US = 30 * 1000 * 1000, /* a connection whose output doesn't move for so long is closed */
     CLIENTS_ARENA_CHUNK_BYTES = 16 * 1024,
     REQUEST_INLINE_BYTES = 512, /* key and value that need no memory of their own */
     REQUEST_TIMEOUT_MS_DEFAULT = 5 * 1000,
     REQUEST_TIMEOUT_MS_MAX = 60 * 1000
+};
+
+/* Reads that take memory while they wait are bounded, by kind; one too many is parked, with nothing but its keys. */
+enum read_class {
+    READ_GET,  /* waits for blocks; those that need none always pass */
+    READ_SCAN, /* gathers a page */
+    READ_CLASS_COUNT
 };
 
 enum client_state {
@@ -60,9 +63,12 @@ struct client_connection {
     bool paused;
     struct list requests; /* all in flight */
     uint32_t request_count;
-    struct list held;         /* reads that are ready, but for room in the output or among the reads */
-    struct list waiting_link; /* clients.waiting, while only room among all reads is missing */
-    uint32_t read_weight;     /* of its reads under way */
+    struct list held; /* reads that are ready, but for room in the output */
+    struct {
+        uint32_t count;           /* under way */
+        struct list parked;       /* requests that wait to be among them */
+        struct list waiting_link; /* clients.reads.waiting, while only room among all is missing */
+    } reads[READ_CLASS_COUNT];
     bool updating;
     uint64_t active_us;     /* last frame, or last reply */
     uint64_t full_since_us; /* 0: there is room */
@@ -81,8 +87,10 @@ struct clients {
     uint32_t free_count;
     uint32_t request_count; /* in flight */
     uint64_t memory_bytes;  /* keys and values of requests in flight */
-    struct list waiting;    /* connections whose held reads wait for room among all reads */
-    uint32_t read_weight;   /* of all reads under way */
+    struct {
+        uint32_t count;      /* under way */
+        struct list waiting; /* connections with parked requests */
+    } reads[READ_CLASS_COUNT];
     struct list free_jobs;
     uint32_t free_job_count;
     struct env_timer sweep_timer;
@@ -97,7 +105,7 @@ struct read_job;
 
 struct request {
     struct list link;      /* the connection's requests, or free_requests */
-    struct list held_link; /* the connection's held reads */
+    struct list held_link; /* the connection's held or parked reads */
     struct clients *clients;
     struct client_connection *connection;    /* NULL: gone */
     uint64_t id;                             /* the asker's */
@@ -132,7 +140,7 @@ void clients__connection_gone(struct client_connection *connection);
 /* After a request or a connection went while stopping. */
 void clients__check_stopped(struct clients *clients);
 /* There is room among the reads again. */
-void clients__read_ended(struct clients *clients);
+void clients__read_ended(struct clients *clients, enum read_class read_class);
 
 /* ---- client_connection.c --------------------------------------------------------------------------------------- */
 
@@ -188,18 +196,19 @@ void request_status__status(struct client_connection *connection, const struct c
  * What a read needs beyond its request: a view, what it waits with, and where the result gathers.
  *
  *   new --> step --> answered, free
- *            ^  \--> wait, yield (counted, the request's) --ready--> resume
- *            \------------------------------------------------------/
+ *            ^  \--> wait, yield --ready--> resume
+ *            \------------------------------/
  *
- * When it could go on and its connection is gone or has no room, it is dropped; in the latter case the request is held
- * and begins anew when there is room, so that a slow reader keeps neither views nor blocks nor pages.
+ * When it could go on and its connection is gone or has no room for a reply, it is dropped; in the latter case the
+ * request is held and begins anew when there is room, so that a slow reader keeps neither views nor blocks nor pages.
  */
 struct read_job {
     struct list link; /* clients.free_jobs */
     struct clients *clients;
     struct request *request;
     void (*step)(struct read_job *job); /* goes on: answers, waits or yields */
-    uint32_t weight;
+    enum read_class read_class;
+    bool counted; /* among the reads under way */
     struct storage_io io;
     struct env_message turn; /* yield */
     struct storage_view *view;
@@ -221,13 +230,20 @@ struct read_job {
 
 /* Asks the consensus actor; then request->answer runs, when the connection has room. */
 void request_read__barrier(struct request *request, const Wire__ReadOptions *options);
-/* A job with a view that shows request->range.revision; NULL: an error was sent. */
-struct read_job *request_read__job_new(struct request *request, uint32_t weight, void (*step)(struct read_job *job));
+/* True if one more may be under way. */
+bool request_read__has_room(const struct client_connection *connection, enum read_class read_class);
+/* A job with a view that shows request->range.revision. NULL: an error was sent, or the request is parked: a scan
+ * counts from its beginning. */
+struct read_job *request_read__job_new(struct request *request, enum read_class read_class,
+                                       void (*step)(struct read_job *job));
+/* Not under way any more: before it is answered. */
+void request_read__job_uncount(struct read_job *job);
 /* Not while it waits. The request may be gone already. */
 void request_read__job_free(struct read_job *job);
-/* After STATUS_PENDING: step runs when the blocks are there. */
+/* After STATUS_PENDING: step runs when the blocks are there. A get counts from here until then; if it may not, the job
+ * is gone and the request parked. */
 void request_read__job_wait(struct read_job *job);
-/* step runs again in the next turn. */
+/* step runs again in the next turn. Scans. */
 void request_read__job_yield(struct read_job *job);
 /* Those that wait for reuse. */
 void request_read__free_jobs(struct clients *clients);

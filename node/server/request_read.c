@@ -12,6 +12,15 @@
 
 #include <inttypes.h>
 
+/* How many reads may be under way: of one connection, and of all. */
+static const struct {
+    uint32_t of_one_max;
+    uint32_t of_all_max;
+} read_limits[READ_CLASS_COUNT] = {
+    [READ_GET] = {.of_one_max = 64, .of_all_max = 1024},
+    [READ_SCAN] = {.of_one_max = 8, .of_all_max = 128},
+};
+
 /* ---- Barrier --------------------------------------------------------------------------------------------------- */
 
 static void on_barrier(struct consensus_read *read) {
@@ -73,53 +82,82 @@ static struct storage_view *take_view(struct request *request, uint64_t *ret_rev
 
 /* ---- Jobs ------------------------------------------------------------------------------------------------------ */
 
-static void leave(struct read_job *job) {
-    struct request *request = job->request;
-    CHECK(request->job == job && job->clients->read_weight >= job->weight);
-    request->job = NULL;
-    if (request->connection != NULL) {
-        request->connection->read_weight -= job->weight;
+bool request_read__has_room(const struct client_connection *connection, enum read_class read_class) {
+    return connection->reads[read_class].count < read_limits[read_class].of_one_max &&
+           connection->clients->reads[read_class].count < read_limits[read_class].of_all_max;
+}
+
+static void count(struct read_job *job) {
+    CHECK(!job->counted);
+    job->counted = true;
+    job->request->connection->reads[job->read_class].count++;
+    job->clients->reads[job->read_class].count++;
+}
+
+void request_read__job_uncount(struct read_job *job) {
+    if (!job->counted) {
+        return;
     }
-    job->clients->read_weight -= job->weight;
+    job->counted = false;
+    CHECK(job->clients->reads[job->read_class].count > 0);
+    job->clients->reads[job->read_class].count--;
+    if (job->request->connection != NULL) {
+        job->request->connection->reads[job->read_class].count--;
+    }
+}
+
+static void park(struct request *request, enum read_class read_class) {
+    list_push_back(&request->connection->reads[read_class].parked, &request->held_link);
+    client_connection__update(request->connection); /* who waits for room among all is known by name */
 }
 
 static void resume(struct read_job *job) {
     struct request *request = job->request;
     struct clients *clients = job->clients;
     struct client_connection *connection = request->connection;
-    leave(job);
+    enum read_class read_class = job->read_class;
+    CHECK(request->job == job);
+    request->job = NULL;
+    if (read_class == READ_GET || connection == NULL) {
+        request_read__job_uncount(job);
+    }
     if (connection == NULL) {
         request_read__job_free(job);
         request__release(request);
-    } else if (connection_is_full(connection->connection)) {
+    } else if (!client_connection__has_room(connection)) {
+        request_read__job_uncount(job);
         request_read__job_free(job);
         list_push_front(&connection->held, &request->held_link);
         client_connection__update(connection);
     } else {
         job->step(job);
     }
-    clients__read_ended(clients);
+    clients__read_ended(clients, read_class);
 }
 
 static void on_ready(struct storage_io *io) { resume(CONTAINER_OF(io, struct read_job, io)); }
 
 static void on_turn(struct env_message *message) { resume(CONTAINER_OF(message, struct read_job, turn)); }
 
-static void enter(struct read_job *job) {
+void request_read__job_wait(struct read_job *job) {
     struct request *request = job->request;
     CHECK(request->job == NULL && request->connection != NULL);
+    if (!job->counted) {
+        if (!request_read__has_room(request->connection, job->read_class)) {
+            enum read_class read_class = job->read_class;
+            request_read__job_free(job);
+            park(request, read_class);
+            return;
+        }
+        count(job);
+    }
     request->job = job;
-    request->connection->read_weight += job->weight;
-    job->clients->read_weight += job->weight;
-}
-
-void request_read__job_wait(struct read_job *job) {
-    enter(job);
     storage_io_start(&job->io);
 }
 
 void request_read__job_yield(struct read_job *job) {
-    enter(job);
+    CHECK(job->request->job == NULL && job->counted);
+    job->request->job = job;
     env_post(job->clients->options.loop, &job->turn);
 }
 
@@ -132,9 +170,14 @@ static struct read_job *take_job(struct clients *clients) {
     return LIST_ENTRY(node, struct read_job, link);
 }
 
-struct read_job *request_read__job_new(struct request *request, uint32_t weight, void (*step)(struct read_job *job)) {
+struct read_job *request_read__job_new(struct request *request, enum read_class read_class,
+                                       void (*step)(struct read_job *job)) {
     struct clients *clients = request->clients;
     uint64_t revision;
+    if (read_class == READ_SCAN && !request_read__has_room(request->connection, read_class)) {
+        park(request, read_class);
+        return NULL;
+    }
     struct storage_view *view = take_view(request, &revision);
     if (view == NULL) {
         return NULL;
@@ -148,7 +191,7 @@ struct read_job *request_read__job_new(struct request *request, uint32_t weight,
     *job = (struct read_job){.clients = clients,
                              .request = request,
                              .step = step,
-                             .weight = weight,
+                             .read_class = read_class,
                              .turn = {.run = on_turn},
                              .view = view,
                              .revision = revision};
@@ -158,11 +201,15 @@ struct read_job *request_read__job_new(struct request *request, uint32_t weight,
     buf_init(&job->key_lens, clients->alloc, 0);
     buf_init(&job->value_lens, clients->alloc, 0);
     buf_init(&job->mod_revisions, clients->alloc, 0);
+    if (read_class == READ_SCAN) {
+        count(job);
+    }
     return job;
 }
 
 void request_read__job_free(struct read_job *job) {
     struct clients *clients = job->clients;
+    CHECK(!job->counted);
     storage_iterator_free(job->iterator);
     storage_value_release(&job->value);
     storage_io_deinit(&job->io);
@@ -216,7 +263,7 @@ static void step_get(struct read_job *job) {
 }
 
 static void answer_get(struct request *request) {
-    struct read_job *job = request_read__job_new(request, READ_WEIGHT_GET, step_get);
+    struct read_job *job = request_read__job_new(request, READ_GET, step_get);
     if (job != NULL) {
         step_get(job);
     }

@@ -143,17 +143,20 @@ static void step_scan(struct read_job *job) {
     switch (status) {
     case STATUS_PENDING: request_read__job_wait(job); return;
     case STATUS_OK: request_read__job_yield(job); return;
-    case STATUS_NOT_FOUND: reply(request, job); break;
-    default:
+    default: break;
+    }
+    request_read__job_uncount(job);
+    if (status == STATUS_NOT_FOUND) {
+        reply(request, job);
+    } else {
         request__fail(request, status, false, "the scan failed on this node: %s",
                       job->error.message[0] != '\0' ? job->error.message : status_name(status));
-        break;
     }
     request_read__job_free(job);
 }
 
 static void answer_scan(struct request *request) {
-    struct read_job *job = request_read__job_new(request, READ_WEIGHT_SCAN, step_scan);
+    struct read_job *job = request_read__job_new(request, READ_SCAN, step_scan);
     if (job != NULL) {
         step_scan(job);
     }

@@ -1,21 +1,23 @@
 /*
- * The parts of an SST. Input: a byte that says what the rest is.
- *   0  a header   1  a footer   2  properties   3  a block as read, with its trailer   4  the body of a block
+ * The fixed parts of a table. Input: a byte that says what the rest is.
+ *   0  a header   1  a footer   2  properties   3  a partition's body   4  a handle   5  a block as read, with its
+ * trailer
  *
  * Checksums would stop nearly every change at once, so headers, footers and blocks are also tried with right ones.
- * Checked: nothing is read beyond the input, what comes out is within the limits, a seek and a walk agree.
+ * Checked: nothing is read beyond the input, what comes out is within the limits and encodes to what it was.
+ * Bodies of blocks are fuzz_block's.
  */
 #include "node/base/bytes.h"
 #include "node/base/check.h"
 #include "node/base/checksum.h"
-#include "storage/block.h"
+#include "storage/filter.h"
 #include "storage/sst_format.h"
 
 #include <stdlib.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-enum { FILE_BYTES = 100000, STEPS_MAX = 300 };
+enum { FILE_BYTES = 100000, STEPS_MAX = 300, FILE_ID = 7 };
 
 static void try_header(struct slice input) {
     uint8_t bytes[SST_HEADER_BYTES];
@@ -33,6 +35,15 @@ static void try_header(struct slice input) {
     }
 }
 
+/* Returns where the block ends, with its trailer. */
+static uint64_t check_handle(const struct sst_handle *handle, uint64_t start) {
+    if (handle->size == 0) {
+        return start;
+    }
+    CHECK(handle->offset >= start && handle->size <= SST_BLOCK_BYTES_MAX);
+    return handle->offset + handle->size + SST_TRAILER_BYTES;
+}
+
 static void try_footer(struct slice input) {
     uint8_t bytes[SST_FOOTER_BYTES];
     struct sst_footer footer;
@@ -40,12 +51,14 @@ static void try_footer(struct slice input) {
         return;
     }
     memcpy(bytes, input.data, sizeof bytes);
-    (void)!sst_footer_decode(bytes, 7, FILE_BYTES, &footer);
-    put_u64(bytes + 80, checksum64(bytes, 80, 7));
-    if (sst_footer_decode(bytes, 7, FILE_BYTES, &footer) == STATUS_OK) {
-        CHECK(footer.index.offset >= SST_HEADER_BYTES);
-        CHECK(footer.index.offset + footer.index.size < footer.properties.offset);
-        CHECK(footer.properties.offset + footer.properties.size < FILE_BYTES - SST_FOOTER_BYTES);
+    (void)!sst_footer_decode(bytes, FILE_ID, FILE_BYTES, &footer);
+    /* The last 16 bytes are checksum and magic. */
+    put_u64(bytes + SST_FOOTER_BYTES - 16, checksum64(bytes, SST_FOOTER_BYTES - 16, FILE_ID));
+    if (sst_footer_decode(bytes, FILE_ID, FILE_BYTES, &footer) == STATUS_OK) {
+        uint64_t end = check_handle(&footer.tombstones, SST_HEADER_BYTES);
+        end = check_handle(&footer.top, end);
+        end = check_handle(&footer.properties, end);
+        CHECK(end == FILE_BYTES - SST_FOOTER_BYTES);
     }
 }
 
@@ -63,35 +76,41 @@ static void try_properties(struct slice input) {
     buf_deinit(&body);
 }
 
-static void try_body(struct slice body) {
-    static struct block_cursor walk;
-    static struct block_cursor seek;
-    if (block_cursor_open(&walk, body) != STATUS_OK) {
+static void try_partition(struct slice body) {
+    static struct block_cursor index;
+    struct sst_partition partition;
+    struct sst_handle handle;
+    if (sst_partition_open(body, &partition) != STATUS_OK) {
         return;
     }
-    CHECK(block_cursor_open(&seek, body) == STATUS_OK);
-    enum status status = block_cursor_first(&walk);
-    uint8_t last[LIMIT_KEY_BYTES];
-    struct entry_key previous = {.user = SLICE_EMPTY};
-    bool sorted = true;
-    for (int i = 0; i < STEPS_MAX && status == STATUS_OK; i++, status = block_cursor_next(&walk)) {
-        const struct entry *entry = &walk.entry;
-        CHECK(entry->key.user.len >= 1 && entry->key.user.len <= LIMIT_KEY_BYTES);
-        CHECK(entry->value.len <= body.len && (entry->value.len == 0 || entry->value.data >= body.data));
-        sorted = sorted && (i == 0 || entry_key_compare(&previous, &entry->key) < 0);
-        enum status sought = block_cursor_seek(&seek, &entry->key);
-        if (sorted && sought == STATUS_OK) {
-            CHECK(entry_key_compare(&seek.entry.key, &entry->key) >= 0);
+    CHECK(partition.filter.len + partition.index.len + SST_PARTITION_TAIL_BYTES == body.len);
+    for (uint64_t hash = 1; hash != 0 && hash < UINT64_MAX / 3; hash *= 3) {
+        (void)filter_may_hold(partition.filter, partition.probes, hash);
+    }
+    if (block_cursor_open(&index, partition.index) != STATUS_OK) {
+        return;
+    }
+    enum status status = block_cursor_first(&index);
+    for (int i = 0; i < STEPS_MAX && status == STATUS_OK; i++, status = block_cursor_next(&index)) {
+        if (sst_handle_decode(index.entry.value, SST_HEADER_BYTES, FILE_BYTES, &handle) == STATUS_OK) {
+            CHECK(check_handle(&handle, SST_HEADER_BYTES) <= FILE_BYTES);
         }
-        memcpy(last, entry->key.user.data, entry->key.user.len);
-        previous = entry->key;
-        previous.user = slice_of(last, entry->key.user.len);
+    }
+}
+
+static void try_handle(struct slice input) {
+    struct sst_handle handle;
+    uint8_t again[SST_HANDLE_BYTES];
+    if (sst_handle_decode(input, 64, FILE_BYTES, &handle) == STATUS_OK) {
+        CHECK(handle.size > 0 && check_handle(&handle, 64) <= FILE_BYTES);
+        sst_handle_encode(again, &handle);
+        CHECK(memcmp(again, input.data, sizeof again) == 0);
     }
 }
 
 static void try_block(struct slice block) {
-    struct slice body;
-    (void)!sst_block_check(block, SST_BLOCK_DATA, 7, 64, &body);
+    struct sst_stored stored;
+    (void)!sst_block_check(block, SST_BLOCK_DATA, FILE_ID, 64, &stored);
     if (block.len <= SST_TRAILER_BYTES) {
         return;
     }
@@ -99,15 +118,18 @@ static void try_block(struct slice block) {
     CHECK(copy != NULL);
     memcpy(copy, block.data, block.len);
     size_t len = block.len - SST_TRAILER_BYTES;
-    sst_trailer_encode(copy + len, slice_of(copy, len), SST_BLOCK_DATA, 7, 64);
-    CHECK(sst_block_check(slice_of(copy, block.len), SST_BLOCK_DATA, 7, 64, &body) == STATUS_OK);
-    CHECK(sst_block_check(slice_of(copy, block.len), SST_BLOCK_DATA, 7, 65, &body) == STATUS_CORRUPT);
-    try_body(body);
+    (void)sst_trailer_encode(copy + len, slice_of(copy, len), COMPRESSION_NONE, (uint32_t)len, SST_BLOCK_DATA, FILE_ID,
+                             64);
+    CHECK(sst_block_check(slice_of(copy, block.len), SST_BLOCK_DATA, FILE_ID, 64, &stored) == STATUS_OK);
+    CHECK(stored.size == len && stored.compression == COMPRESSION_NONE);
+    CHECK(sst_block_check(slice_of(copy, block.len), SST_BLOCK_DATA, FILE_ID, 65, &stored) == STATUS_CORRUPT);
+    CHECK(sst_block_check(slice_of(copy, block.len), SST_BLOCK_TOP, FILE_ID, 64, &stored) == STATUS_CORRUPT);
     free(copy);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-    static void (*const tries[])(struct slice) = {try_header, try_footer, try_properties, try_block, try_body};
+    static void (*const tries[])(struct slice) = {try_header,    try_footer, try_properties,
+                                                  try_partition, try_handle, try_block};
     if (size > 0) {
         tries[data[0] % (sizeof tries / sizeof tries[0])](slice_of(data + 1, size - 1));
     }

@@ -16,7 +16,9 @@ enum {
     ENTRY_BYTES = 16 * 1024,
     SEGMENT_BYTES = 128 * 1024,
     MEMTABLE_BYTES = 48 * 1024,
-    SST_BYTES = 64 * 1024,
+    SST_BYTES = 16 * 1024,
+    LEVEL_BASE_BYTES = 32 * 1024,
+    HISTORY = 300, /* revisions */
     MANIFEST_BYTES = 64 * 1024,
     CLOCK_DRIFT_PPM_MAX = 150 * 1000,
     STEPS_MAX = 30 * 1000 * 1000,
@@ -62,6 +64,8 @@ static void log_write(struct logger *logger, enum log_level level, struct slice 
  */
 static void shrink_engine(struct storage *storage) {
     storage->options.sst_bytes = SST_BYTES;
+    storage->options.level_base_bytes = LEVEL_BASE_BYTES;
+    storage->options.level_ratio = 3;
     storage->options.manifest_bytes_max = MANIFEST_BYTES;
 }
 
@@ -209,6 +213,7 @@ static void fill_config(struct cluster *cluster, struct replica *replica) {
     config->entry_bytes_max = ENTRY_BYTES;
     config->segment_bytes = SEGMENT_BYTES;
     config->memtable_bytes = MEMTABLE_BYTES;
+    config->history_revisions = HISTORY;
     config->wal_cache_bytes = cluster->seed % 2 == 0 ? 0 : SEGMENT_BYTES;
     config->identities = calloc(1, sizeof *config->identities);
     CHECK(config->identities != NULL);

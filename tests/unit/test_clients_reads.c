@@ -5,6 +5,8 @@
  */
 #include "tests/unit/clients_fixture.h"
 
+enum { DISK_CLIENTS = FAKE_CLIENTS_MAX, DISK_GETS = 80, DISK_READS_MAX = 1024, DISK_READS_OF_ONE_MAX = 64 };
+
 /* ---- Gets ------------------------------------------------------------------------------------------------------ */
 
 static void assert_value(const struct fake_client *client, uint32_t at, uint64_t id, uint64_t revision,
@@ -197,6 +199,43 @@ static void test_clients_hung_block_delays_no_other_request(void **state) {
     assert_int_equal(client->frame_count, 4);
 }
 
+enum { HUNG_GETS = 300, HUNG_SCANS = 20 };
+
+/* As many ask for it as may wait for blocks, and more: what is in memory is read all the same. */
+static void test_clients_hung_block_that_many_want_delays_nothing_in_memory(void **state) {
+    struct fixture *fixture = *state;
+    fixture_add_key(fixture, "hung", 10, true);
+    fixture_add_key(fixture, "key", 10, false);
+    fixture->consensus.storage.hangs = true;
+    struct fake_client *client = fake_login(fixture, READER);
+    for (uint64_t id = 0; id < HUNG_GETS; id++) {
+        fake_get(client, id, "hung", NULL);
+    }
+    fixture_run(fixture);
+    assert_int_equal(fixture->consensus.storage.read_count, DISK_READS_OF_ONE_MAX);
+    fake_get(client, 1000, "key", NULL);
+    Wire__ScanRequest scan = WIRE__SCAN_REQUEST__INIT;
+    scan.has_lower = 1;
+    scan.lower = (ProtobufCBinaryData){.len = 1, .data = (uint8_t *)"k"};
+    fake_send(client, FRAME_SCAN, 1001, &scan.base, NULL, 0);
+    fixture_run(fixture);
+    assert_int_equal(client->frame_count, 2);
+    assert_int_equal(client->frames[0].request_id, 1000);
+    assert_int_equal(client->frames[1].request_id, 1001);
+    scan.lower.len = 0; /* these meet it */
+    for (uint64_t id = 0; id < HUNG_SCANS; id++) {
+        fake_send(client, FRAME_SCAN, 2000 + id, &scan.base, NULL, 0);
+    }
+    fake_get(client, 1002, "key", NULL);
+    fixture_run(fixture);
+    assert_int_equal(fixture->consensus.storage.read_count, DISK_READS_OF_ONE_MAX + 8);
+    assert_int_equal(fixture->consensus.storage.views, DISK_READS_OF_ONE_MAX + 8); /* those parked hold none */
+    assert_int_equal(client->frame_count, 3);
+    fixture->consensus.storage.hangs = false;
+    fixture_run(fixture);
+    assert_int_equal(client->frame_count, 3 + HUNG_GETS + HUNG_SCANS);
+}
+
 static void test_clients_revision_below_the_horizon_is_refused_even_from_memory(void **state) {
     struct fixture *fixture = *state;
     fixture_add_key(fixture, "old", 1, false);
@@ -217,8 +256,6 @@ static void test_clients_revision_below_the_horizon_is_refused_even_from_memory(
     assert_error(client, 1, 2, WIRE_COMPACTED, "the oldest that can be read is 102");
     assert_value(client, 2, 3, 102, 101, 1);
 }
-
-enum { DISK_CLIENTS = FAKE_CLIENTS_MAX, DISK_GETS = 150, DISK_READS_MAX = 1024, DISK_READS_OF_ONE_MAX = 64 };
 
 /* One connection doesn't take all the room, all together don't take more than there is, and who waited is served as
  * soon as there is some. */
@@ -531,6 +568,7 @@ int main(void) {
         TEST(test_clients_refused_reads_are_told_why),
         TEST(test_clients_get_from_disk_delays_no_other),
         TEST(test_clients_hung_block_delays_no_other_request),
+        TEST(test_clients_hung_block_that_many_want_delays_nothing_in_memory),
         TEST(test_clients_revision_below_the_horizon_is_refused_even_from_memory),
         TEST(test_clients_connection_lost_during_disk_read_releases_all),
         TEST(test_clients_disk_reads_are_bounded_and_all_answered),

@@ -218,6 +218,28 @@ static void test_sst_cursor_passes_tables_without_entries(void **state) {
     world_free(world);
 }
 
+/* A range delete may end where the next table begins. */
+static void test_sst_cursor_finds_a_key_that_the_table_in_front_excludes(void **state) {
+    (void)state;
+    struct world *world = world_new(1, 0, 4);
+    struct entry a = {.key = {slice_of_string("a"), 7, 0}, .kind = BATCH_PUT};
+    struct entry m = {.key = {slice_of_string("m"), 8, 0}, .kind = BATCH_PUT};
+    struct tombstone tombstone = {slice_of_string("c"), slice_of_string("m"), 9, 0};
+    struct entry_key behind = {.user = m.key.user};
+    struct fetch fetch;
+    (void)add_table(world, &a, 1, &tombstone, 1);
+    (void)add_table(world, &m, 1, NULL, 0);
+    fetch_init(&fetch, &world->context, &blocking);
+    struct cursor *cursor = sst_cursor_new(world->env->alloc, &fetch, world->tables, 2);
+    assert_int_equal(cursor_seek_before(cursor, &behind, NULL), STATUS_OK);
+    assert_entry(&cursor->entry, &m);
+    assert_int_equal(cursor_seek(cursor, &m.key, NULL), STATUS_OK);
+    assert_entry(&cursor->entry, &m);
+    cursor_free(cursor);
+    fetch_deinit(&fetch);
+    world_free(world);
+}
+
 static void test_sst_readahead_reads_windows_and_leaves_the_cache_alone(void **state) {
     (void)state;
     const struct fetch_options options = {.readahead_at_once = true, .readahead_bytes_max = 1 << 20};
@@ -454,6 +476,7 @@ int main(void) {
         cmocka_unit_test(test_sst_range_deletes_come_back_as_they_were),
         cmocka_unit_test(test_h34_sst_cursor_walks_as_the_list_in_both_directions),
         cmocka_unit_test(test_sst_cursor_passes_tables_without_entries),
+        cmocka_unit_test(test_sst_cursor_finds_a_key_that_the_table_in_front_excludes),
         cmocka_unit_test(test_sst_readahead_reads_windows_and_leaves_the_cache_alone),
         cmocka_unit_test(test_h50_sst_damaged_block_hurts_only_who_needs_it),
         cmocka_unit_test(test_sst_damaged_cursor_goes_on_elsewhere),

@@ -417,7 +417,7 @@ static void test_h33_deleted_key_stays_deleted_after_merges(void **state) {
         host_assert(&host, "a", NULL);
     }
     assert_true(host_wait(&host, host_is_settled));
-    assert_int_equal(stats().compaction_count, 2);
+    assert_true(stats().compaction_count >= 2);
     host_assert(&host, "a", NULL);
     host_reopen(&host);
     host_assert(&host, "a", NULL);

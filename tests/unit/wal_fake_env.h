@@ -267,6 +267,21 @@ static inline enum status fake_sync(struct env_file *base, struct error *err) {
     return STATUS_OK;
 }
 
+/* Two calls to the counter: the power may go between them, then each sector is there or not. */
+static inline enum status fake_pwrite_dsync(struct env_file *base, const void *data, size_t len, uint64_t offset,
+                                            struct error *err) {
+    struct fake_env *fake = fake_of(base->env);
+    struct fake_inode *inode = CONTAINER_OF(base, struct fake_file, base)->inode;
+    enum status status = fake_pwrite(base, data, len, offset, err);
+    fake->counts.dsync_writes++;
+    if (status != STATUS_OK || !fake_touch(fake, err, &status)) {
+        return status;
+    }
+    CHECK(offset + len <= inode->durable_size);
+    memcpy(inode->durable + offset, data, len);
+    return STATUS_OK;
+}
+
 static inline enum status fake_size(struct env_file *base, uint64_t *ret, struct error *err) {
     (void)err;
     *ret = CONTAINER_OF(base, struct fake_file, base)->inode->size;
@@ -395,6 +410,7 @@ static const struct env_ops fake_ops = {.clock_us = fake_clock_us,
                                         .close = fake_close,
                                         .pread = fake_pread,
                                         .pwrite = fake_pwrite,
+                                        .pwrite_dsync = fake_pwrite_dsync,
                                         .sync = fake_sync,
                                         .size = fake_size,
                                         .truncate = fake_truncate,

@@ -196,6 +196,20 @@ static enum status files_size(struct env_file *base, uint64_t *ret_size_bytes, s
     return STATUS_OK;
 }
 
+static enum status files_allocate(struct env_file *base, uint64_t size_bytes, struct error *err) {
+    os_loop__check_may_block("env_allocate");
+    int result;
+    do {
+        result = fallocate(os_file_of(base)->fd, 0, 0, (off_t)size_bytes);
+    } while (result != 0 && errno == EINTR);
+    if (result == 0) {
+        return STATUS_OK;
+    }
+    return errno == EOPNOTSUPP || errno == ENOSYS
+               ? error_set(err, STATUS_UNSUPPORTED, "space can't be reserved for %s", base->path)
+               : error_set_sys(err, errno, "reserve %" PRIu64 " bytes for %s", size_bytes, base->path);
+}
+
 static enum status files_truncate(struct env_file *base, uint64_t size_bytes, struct error *err) {
     os_loop__check_may_block("env_truncate");
     int result;
@@ -365,6 +379,7 @@ void os_files__fill_ops(struct env_ops *ops) {
     ops->sync = files_sync;
     ops->size = files_size;
     ops->truncate = files_truncate;
+    ops->allocate = files_allocate;
     ops->rename = files_rename;
     ops->link = files_link;
     ops->unlink = files_unlink;

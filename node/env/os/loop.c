@@ -65,10 +65,17 @@ static void run_later(struct os_loop *loop) {
 
 static void on_idle(uv_idle_t *idle) { (void)idle; }
 static void on_timer(uv_timer_t *timer) { (void)timer; }
-static void on_async(uv_async_t *async) { os_loop__enter(async->data); }
+/* Under a guard the turn begins where the guard is taken. */
+static void on_async(uv_async_t *async) {
+    struct os_loop *loop = async->data;
+    if (loop->base.guard == NULL) {
+        os_loop__enter(loop);
+    }
+}
 
 static void on_check(uv_check_t *check) {
     struct os_loop *loop = check->data;
+    env__loop_lock(&loop->base);
     os_loop__enter(loop);
     if (loop->ring != NULL) {
         os_ring__reap(loop->ring);
@@ -77,6 +84,7 @@ static void on_check(uv_check_t *check) {
     (void)env__loop_run_messages(&loop->base);
     env__loop_run_timers(&loop->base);
     env__loop_run_tasks(&loop->base);
+    env__loop_unlock(&loop->base);
     if (atomic_load(&loop->stop)) {
         uv_stop(&loop->uv);
     }
@@ -100,6 +108,7 @@ static void bound_poll(struct os_loop *loop, uint64_t deadline_us) {
 
 static void on_prepare(uv_prepare_t *prepare) {
     struct os_loop *loop = prepare->data;
+    env__loop_lock(&loop->base);
     os_loop__enter(loop);
     env__loop_run_tasks(&loop->base);
     uint64_t deadline_us = env__loop_next_deadline_us(&loop->base);
@@ -114,6 +123,7 @@ static void on_prepare(uv_prepare_t *prepare) {
         CHECK(uv_idle_start(&loop->idle, on_idle) == 0);
     }
     loop->turn_open = false;
+    env__loop_unlock(&loop->base);
 }
 
 static void open_ring(struct os_loop *loop) {
@@ -166,13 +176,17 @@ enum status os_loop__new(struct env *env, const char *name, uint32_t mailbox_cou
 static void become_current(struct os_loop *loop) {
     CHECK(current_loop == NULL);
     current_loop = loop;
+    env__loop_lock(&loop->base);
     loop->turn_open = false;
     os_loop__enter(loop);
+    env__loop_unlock(&loop->base);
 }
 
 /* What the last turn left: close callbacks ran after its tasks, and its submissions are still ours. */
 static void end_turn(struct os_loop *loop) {
+    env__loop_lock(&loop->base);
     env__loop_run_tasks(&loop->base);
+    env__loop_unlock(&loop->base);
     if (loop->ring != NULL) {
         (void)os_ring__flush(loop->ring);
     }

@@ -1,0 +1,247 @@
+/* The engine's side of things that run in the background: what log and store call back, flushing, statistics. */
+#include "storage/engine_internal.h"
+
+#include <stdio.h>
+
+/* ---- Callbacks: under the lock, on the loop or inside a call ------------------------------------------------------
+ */
+
+static void log_failed(void *context, const struct error *err) { engine__fail(context, err); }
+static void log_writable(void *context) { engine__log_kick(context); }
+
+/* The memtable is being switched: its flush will wait for the log to be durable up to here. */
+static void fill_frontier(void *context, struct storage_frontier *frontier) {
+    struct engine *engine = context;
+    engine->log_wanted = frontier->index;
+    if (engine->is_open) {
+        engine__log_kick(engine); /* whoever waits for the flush may be all that is awake */
+    }
+}
+
+static void flushed(void *context, const struct storage_frontier *frontier) {
+    struct engine *engine = context;
+    if (engine->is_open) {
+        wal_set_floor(engine->wal, frontier->index, UINT64_MAX);
+    }
+    engine__wake(&engine->flush_waiters, frontier->index, STATUS_OK);
+}
+
+static void can_apply(void *context) {
+    struct engine *engine = context;
+    engine__wake(&engine->room_waiters, UINT64_MAX, STATUS_OK);
+}
+
+static void storage_failed(void *context, const struct error *err) { engine__fail(context, err); }
+
+void engine__set_callbacks(struct engine *engine, struct wal_options *log, struct storage_options *storage) {
+    log->context = engine;
+    log->failed = log_failed;
+    log->writable = log_writable;
+    storage->context = engine;
+    storage->fill_frontier = fill_frontier;
+    storage->flushed = flushed;
+    storage->can_apply = can_apply;
+    storage->failed = storage_failed;
+}
+
+/* ---- Flushing --------------------------------------------------------------------------------------------------- */
+
+enum status engine_flush(struct engine *engine, struct error *err) {
+    enum status status = STATUS_OK;
+    env_mutex_lock(&engine->lock);
+    uint64_t index = storage_applied_index(engine->storage);
+    if (index > storage_frontier(engine->storage)->index && !engine->failed) {
+        storage_flush(engine->storage);
+    }
+    while (!engine->failed && status == STATUS_OK && storage_frontier(engine->storage)->index < index) {
+        engine->log_wanted = index > engine->log_wanted ? index : engine->log_wanted;
+        engine__log_kick(engine);
+        status = engine__wait(engine, &engine->flush_waiters, index);
+    }
+    if (engine->failed) {
+        status = engine__failure(engine, err);
+    }
+    env_mutex_unlock(&engine->lock);
+    return status;
+}
+
+/* ---- Compacting ------------------------------------------------------------------------------------------------- */
+
+struct compaction {
+    struct storage_compact compact;
+    struct env_waiter waiter;
+    enum status status;
+};
+
+static void compacted(struct storage_compact *compact, enum status status) {
+    struct compaction *compaction = CONTAINER_OF(compact, struct compaction, compact);
+    compaction->status = status;
+    env_waiter_wake(&compaction->waiter);
+}
+
+enum status engine_compact_range(struct engine *engine, struct slice lower, struct slice upper, struct error *err) {
+    struct compaction compaction = {.compact = {.lower = lower, .upper = upper, .done = compacted}};
+    env_waiter_init(&compaction.waiter, engine->env);
+    env_mutex_lock(&engine->lock);
+    if (engine->failed) {
+        enum status status = engine__failure(engine, err);
+        env_mutex_unlock(&engine->lock);
+        return status;
+    }
+    storage_compact_range(engine->storage, &compaction.compact);
+    env_mutex_unlock(&engine->lock);
+    env_waiter_wait(&compaction.waiter);
+    return compaction.status == STATUS_OK ? STATUS_OK
+                                          : error_set(err, compaction.status, "the store stopped while it compacted");
+}
+
+/* ---- Statistics ------------------------------------------------------------------------------------------------- */
+
+static_assert((int)ENGINE_LEVELS == (int)STORAGE_LEVELS, "as many as the store has");
+
+static void fill_tables(struct engine_stats *stats, const struct storage_stats *store) {
+    stats->memtable_bytes = store->memtable_bytes;
+    stats->immutable_memtables = store->immutable_memtables;
+    stats->cache_bytes = store->cache.used_bytes;
+    stats->cache_hits = store->cache.hits[CACHE_DATA];
+    stats->cache_misses = store->cache.misses[CACHE_DATA];
+    stats->cache_index_hits = store->cache.hits[CACHE_INDEX];
+    stats->cache_index_misses = store->cache.misses[CACHE_INDEX];
+    stats->open_files = store->open_files.open;
+    for (size_t level = 0; level < ENGINE_LEVELS; level++) {
+        stats->level_files[level] = store->files[level];
+        stats->level_bytes[level] = store->bytes[level];
+        stats->table_files += store->files[level];
+        stats->table_bytes += store->bytes[level];
+    }
+    stats->debt_bytes = store->debt_bytes;
+    stats->flushes = store->flushes;
+    stats->compactions = store->compaction_count;
+    stats->compactions_running = store->compactions_running;
+    stats->compaction_failures = store->compaction_failures;
+    stats->compaction_read_bytes = store->compaction_read_bytes;
+    stats->compaction_written_bytes = store->compaction_written_bytes;
+    stats->applied_bytes = store->applied_bytes;
+    stats->written_bytes = store->written_bytes;
+    stats->snapshot_oldest_us = store->pin_oldest_us;
+    stats->snapshot_held_revisions = store->pin_held_revisions;
+    stats->views = store->views;
+    stats->view_oldest_us = store->view_oldest_us;
+    stats->view_held_bytes = store->held_bytes;
+    stats->damaged_blocks = store->damaged_blocks;
+}
+
+static void fill_log(struct engine_stats *stats, const struct wal_stats *log) {
+    stats->log_groups = log->groups;
+    stats->log_records = log->records;
+    stats->log_written_bytes = log->written_bytes;
+    stats->log_segments = log->segments;
+    stats->log_sync_us_total = log->sync_us_total;
+    stats->log_sync_us_max = log->sync_us_max;
+}
+
+void engine_get_stats(struct engine *engine, struct engine_stats *ret_stats) {
+    struct storage_stats store;
+    struct wal_stats log;
+    env_mutex_lock(&engine->lock);
+    storage_get_stats(engine->storage, &store);
+    wal_get_stats(engine->wal, &log);
+    struct engine_stats stats = {.revision = storage_applied_index(engine->storage),
+                                 .durable = wal_synced_index(engine->wal),
+                                 .flushed = storage_frontier(engine->storage)->index,
+                                 .horizon = storage_horizon(engine->storage),
+                                 .stalls = engine->stalls,
+                                 .stall_us_total = engine->stall_us_total,
+                                 .stall_us_max = engine->stall_us_max,
+                                 .snapshots = engine->snapshot_count};
+    fill_tables(&stats, &store);
+    fill_log(&stats, &log);
+    (void)snprintf(stats.problem, sizeof stats.problem, "%s", engine->failed ? engine->failure.message : store.problem);
+    env_mutex_unlock(&engine->lock);
+    *ret_stats = stats;
+}
+
+/* ---- Properties ------------------------------------------------------------------------------------------------- */
+
+struct property {
+    const char *name;
+    size_t offset; /* in struct engine_stats, a uint64_t */
+};
+
+#define PROPERTY(member)                                                                                               \
+    { #member, offsetof(struct engine_stats, member) }
+static const struct property properties[] = {PROPERTY(revision),
+                                             PROPERTY(durable),
+                                             PROPERTY(flushed),
+                                             PROPERTY(horizon),
+                                             PROPERTY(memtable_bytes),
+                                             PROPERTY(immutable_memtables),
+                                             PROPERTY(cache_bytes),
+                                             PROPERTY(cache_hits),
+                                             PROPERTY(cache_misses),
+                                             PROPERTY(cache_index_hits),
+                                             PROPERTY(cache_index_misses),
+                                             PROPERTY(open_files),
+                                             PROPERTY(table_files),
+                                             PROPERTY(table_bytes),
+                                             PROPERTY(debt_bytes),
+                                             PROPERTY(flushes),
+                                             PROPERTY(compactions),
+                                             PROPERTY(compactions_running),
+                                             PROPERTY(compaction_failures),
+                                             PROPERTY(compaction_read_bytes),
+                                             PROPERTY(compaction_written_bytes),
+                                             PROPERTY(applied_bytes),
+                                             PROPERTY(log_groups),
+                                             PROPERTY(log_records),
+                                             PROPERTY(log_written_bytes),
+                                             PROPERTY(log_segments),
+                                             PROPERTY(log_sync_us_total),
+                                             PROPERTY(log_sync_us_max),
+                                             PROPERTY(stalls),
+                                             PROPERTY(stall_us_total),
+                                             PROPERTY(stall_us_max),
+                                             PROPERTY(written_bytes),
+                                             PROPERTY(snapshots),
+                                             PROPERTY(snapshot_oldest_us),
+                                             PROPERTY(snapshot_held_revisions),
+                                             PROPERTY(views),
+                                             PROPERTY(view_oldest_us),
+                                             PROPERTY(view_held_bytes),
+                                             PROPERTY(damaged_blocks)};
+#undef PROPERTY
+
+/* Appends it if it is the one asked for, or if all are. */
+static enum status put_number(const char *wanted, const char *name, uint64_t number, struct buf *text, bool *found) {
+    bool all = strcmp(wanted, "all") == 0;
+    if (!all && strcmp(wanted, name) != 0) {
+        return STATUS_OK;
+    }
+    *found = true;
+    return all ? buf_append_format(text, "%s %llu\n", name, (unsigned long long)number)
+               : buf_append_format(text, "%llu", (unsigned long long)number);
+}
+
+enum status engine_property(struct engine *engine, const char *name, struct buf *ret_text) {
+    struct engine_stats stats;
+    enum status status = STATUS_OK;
+    bool found = false;
+    engine_get_stats(engine, &stats);
+    for (size_t i = 0; status == STATUS_OK && i < sizeof properties / sizeof properties[0]; i++) {
+        uint64_t number;
+        memcpy(&number, (const uint8_t *)&stats + properties[i].offset, sizeof number);
+        status = put_number(name, properties[i].name, number, ret_text, &found);
+    }
+    for (unsigned level = 0; status == STATUS_OK && level < ENGINE_LEVELS; level++) {
+        char text[32];
+        (void)snprintf(text, sizeof text, "level_files.%u", level);
+        status = put_number(name, text, stats.level_files[level], ret_text, &found);
+        (void)snprintf(text, sizeof text, "level_bytes.%u", level);
+        status = status == STATUS_OK ? put_number(name, text, stats.level_bytes[level], ret_text, &found) : status;
+    }
+    if (status == STATUS_OK && (strcmp(name, "problem") == 0 || strcmp(name, "all") == 0)) {
+        status = buf_append_format(ret_text, found ? "problem %s\n" : "%s", stats.problem);
+        found = true;
+    }
+    return status == STATUS_OK && !found ? STATUS_NOT_FOUND : status;
+}

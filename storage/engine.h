@@ -1,0 +1,282 @@
+/*
+ * The engine by itself: an ordered key-value store in one directory, for any program. This is the public header of
+ * libholdfast-storage.a.
+ *
+ *   struct engine_options options;
+ *   engine_options_init(&options);
+ *   options.dir = "/var/lib/example";
+ *   struct engine *engine;
+ *   struct error err;
+ *   if (engine_open(&options, &engine, &err) != STATUS_OK) { ... err.message ... }
+ *   engine_put(engine, NULL, slice_of_string("key"), slice_of_string("value"), &err);
+ *   struct engine_value value;
+ *   if (engine_get(engine, NULL, slice_of_string("key"), &value, &err) == STATUS_OK) {
+ *       ... value.bytes ...
+ *       engine_value_release(&value);
+ *   }
+ *   engine_close(engine);
+ *
+ * Keys are 1 to LIMIT_KEY_BYTES bytes, in memcmp order; values 0 to LIMIT_VALUE_BYTES. A write is a put, a delete, a
+ * range delete, or a batch of them: all of it or nothing, visible at once. Every write has a revision, a number that
+ * grows.
+ *
+ * What survives. An acknowledged write survives the end of the process, however it ends. One that asked for `sync` also
+ * survives the loss of power, with all writes before it. Power loss may take the newest writes without sync, never one
+ * in the middle: what is left is a prefix of what was written. Writes larger than the log's memory (LIMIT_GROUP_BYTES)
+ * are always synced. Nobody sees a write that asked for sync before it is durable, nor the writes behind it.
+ *
+ * Failure. Every call that touches the disk returns a status and explains it in *err (which may be NULL). When the log
+ * or the manifest can't be written, the outcome of that write is unknown, and all later writes are refused with
+ * STATUS_FAILED; reads go on. Close, find the reason, open again. On a full disk writes are refused with
+ * STATUS_NO_SPACE until there is room again.
+ *
+ * Threads. Any number may call anything on one engine at the same time; an iterator, a batch and a value belong to one
+ * at a time. Calls block: on the disk, on a lock, and writes while flushing is behind. They may not be made on the
+ * thread of an env_loop. The engine has threads of its own: one that only waits, and workers that write.
+ *
+ * Legal order: engine_open, everything else, then all iterators freed, values and snapshots released, engine_close.
+ * Borrowed slices that are handed in need to live until the call returns.
+ */
+#ifndef HOLDFAST_STORAGE_ENGINE_H
+#define HOLDFAST_STORAGE_ENGINE_H
+
+#include "node/base/alloc.h"
+#include "node/base/buf.h"
+#include "node/base/limits.h"
+#include "node/base/slice.h"
+#include "node/base/status.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct engine;
+struct engine_batch;
+struct engine_iterator;
+struct engine_snapshot;
+struct env;
+
+/* ---- Opening ---------------------------------------------------------------------------------------------------- */
+
+enum engine_compression { ENGINE_COMPRESSION_NONE, ENGINE_COMPRESSION_LZ4, ENGINE_COMPRESSION_ZSTD };
+
+struct engine_options {
+    const char *dir;        /* made if it isn't there, its parent must be */
+    bool create_if_missing; /* true; false: STATUS_NOT_FOUND if there is no store */
+    bool error_if_exists;   /* false; true: STATUS_EXISTS if there is one */
+    bool sync_every_write;  /* false; true: as if each write asked for it */
+    bool flush_on_close;    /* true: engine_close leaves nothing to replay, so that the next opening is fast */
+
+    /* Memory: memtables, cache, log, and what iterators and values hold. */
+    uint64_t memtable_bytes;          /* 64 MiB: written out when it has grown to this */
+    uint32_t immutable_memtables_max; /* 2: so many may wait to be written out, then writers wait */
+    uint64_t cache_bytes;             /* 64 MiB: blocks, filters and indexes of tables */
+    uint32_t open_files_max;          /* 512: tables */
+
+    /* Tables. */
+    uint32_t block_bytes;                /* 4096: before compression */
+    uint64_t sst_bytes;                  /* 64 MiB: of a table below level 0 */
+    uint8_t bloom_bits;                  /* 10: of filter for a key; 0: no filters */
+    enum engine_compression compression; /* lz4: below level 1; what is above is short-lived */
+    int zstd_level;                      /* 3 (1 to 12) */
+    uint64_t level_base_bytes;           /* 256 MiB: the least that a level below 0 is meant to hold */
+    uint64_t history_revisions; /* 0: so many revisions behind the newest can be read for a while without a snapshot */
+
+    /* The log. */
+    uint64_t log_segment_bytes; /* 32 MiB: of a file of the log; never less than what the largest write needs */
+    uint32_t log_group_bytes;   /* LIMIT_GROUP_BYTES (16 KiB to that): of a write to it, unless one of ours is larger */
+    uint32_t write_bytes_max;   /* LIMIT_ENTRY_PAYLOAD_BYTES (1 KiB to that): of one write, as an encoded batch */
+
+    /* The machine. */
+    unsigned workers;                         /* 2: compactions at a time */
+    uint64_t compaction_bytes_per_second_max; /* 0: as fast as it goes */
+
+    struct alloc *alloc; /* NULL: malloc. Thread-safe */
+    struct env *env;     /* NULL: the engine makes one of its own; else borrowed, and alloc is env's */
+};
+
+void engine_options_init(struct engine_options *options);
+
+/* Opens or creates, replays what the log has beyond the tables. STATUS_BUSY: another process, or this one, has it open.
+ * STATUS_CORRUPT: err says which file and where. STATUS_INVALID: an option is out of range. *ret_engine is owned. */
+MUST_USE enum status engine_open(const struct engine_options *options, struct engine **ret_engine, struct error *err);
+/* Waits for what is under way. Everything that was taken from the engine must have been given back. NULL is accepted.
+ */
+void engine_close(struct engine *engine);
+
+/* ---- Writing ---------------------------------------------------------------------------------------------------- */
+
+struct engine_write_options {
+    bool sync; /* durable on return */
+};
+
+/* options NULL: no sync. STATUS_INVALID: key, value or range beyond the limits; STATUS_NO_SPACE, STATUS_NO_MEMORY,
+ * STATUS_IO, STATUS_FAILED. */
+MUST_USE enum status engine_put(struct engine *engine, const struct engine_write_options *options, struct slice key,
+                                struct slice value, struct error *err);
+/* Deleting what isn't there is no error. */
+MUST_USE enum status engine_delete(struct engine *engine, const struct engine_write_options *options, struct slice key,
+                                   struct error *err);
+/* Every key in [start, end) that was written before; start < end. Costs as much as one put, however many there are. */
+MUST_USE enum status engine_delete_range(struct engine *engine, const struct engine_write_options *options,
+                                         struct slice start, struct slice end, struct error *err);
+/* The whole batch, or nothing. The batch stays the caller's, as it is. */
+MUST_USE enum status engine_write(struct engine *engine, const struct engine_write_options *options,
+                                  struct engine_batch *batch, struct error *err);
+/* Everything written before is durable on return. */
+MUST_USE enum status engine_sync(struct engine *engine, struct error *err);
+
+/* ---- Batches ---------------------------------------------------------------------------------------------------- */
+
+/* NULL: no memory. alloc NULL: malloc. */
+struct engine_batch *engine_batch_new(struct alloc *alloc);
+void engine_batch_free(struct engine_batch *batch);
+/* Operations take effect in this order. The bytes are copied. STATUS_INVALID: beyond the limits; STATUS_TOO_LARGE: more
+ * than LIMIT_BATCH_OPERATIONS operations or LIMIT_ENTRY_PAYLOAD_BYTES bytes in all; STATUS_NO_MEMORY. The batch is then
+ * as it was. */
+MUST_USE enum status engine_batch_put(struct engine_batch *batch, struct slice key, struct slice value);
+MUST_USE enum status engine_batch_delete(struct engine_batch *batch, struct slice key);
+MUST_USE enum status engine_batch_delete_range(struct engine_batch *batch, struct slice start, struct slice end);
+void engine_batch_clear(struct engine_batch *batch);
+uint32_t engine_batch_count(const struct engine_batch *batch);
+/* Calls back for each operation, in order; stops when a callback doesn't return STATUS_OK, and returns what it did. */
+struct engine_batch_walker {
+    void *context;
+    enum status (*put)(void *context, struct slice key, struct slice value);
+    enum status (*delete)(void *context, struct slice key);
+    enum status (*delete_range)(void *context, struct slice start, struct slice end);
+};
+MUST_USE enum status engine_batch_walk(struct engine_batch *batch, const struct engine_batch_walker *walker);
+
+/* ---- Snapshots -------------------------------------------------------------------------------------------------- */
+
+/* The store as it is now, for as long as the snapshot is held; it holds back the space of what is overwritten and
+ * deleted meanwhile. NULL: no memory. */
+struct engine_snapshot *engine_snapshot_new(struct engine *engine);
+void engine_snapshot_release(struct engine *engine, struct engine_snapshot *snapshot);
+uint64_t engine_snapshot_revision(const struct engine_snapshot *snapshot);
+
+/* ---- Reading ---------------------------------------------------------------------------------------------------- */
+
+struct engine_read_options {
+    const struct engine_snapshot *snapshot; /* NULL: the newest */
+};
+
+struct engine_value {
+    struct slice bytes;
+    uint64_t revision; /* of the write that made it */
+    void *held[3];     /* the engine's: what the bytes lie in */
+};
+
+/* options NULL: the defaults. STATUS_NOT_FOUND; STATUS_CORRUPT, STATUS_IO, STATUS_NO_MEMORY. On STATUS_OK the value is
+ * to be released, soon: it may hold memory and files of the engine. */
+MUST_USE enum status engine_get(struct engine *engine, const struct engine_read_options *options, struct slice key,
+                                struct engine_value *ret_value, struct error *err);
+/* Also fine for one that is all zero. Leaves it all zero. */
+void engine_value_release(struct engine_value *value);
+/* Several lookups, all of the same state of the store. statuses[i] is what engine_get would say of keys[i]; values[i]
+ * is filled in, and to be released, where that is STATUS_OK. Returns STATUS_OK, or the first failure among them
+ * (STATUS_NOT_FOUND is none); with STATUS_INVALID (a key beyond the limits) and STATUS_NO_MEMORY nothing is filled in.
+ */
+MUST_USE enum status engine_multi_get(struct engine *engine, const struct engine_read_options *options, size_t count,
+                                      const struct slice *keys, struct engine_value *values, enum status *statuses,
+                                      struct error *err);
+
+/* ---- Iterators -------------------------------------------------------------------------------------------------- */
+
+struct engine_iterator_options {
+    const struct engine_snapshot *snapshot; /* NULL: the store as it is now, for the iterator's life */
+    struct slice lower;                     /* no key before it; len 0: no bound. Borrowed while the iterator lives */
+    struct slice upper;                     /* no key at or behind it; len 0: no bound. Borrowed likewise */
+    bool keys_only;                         /* values aren't asked for */
+    bool passing;                           /* what is read isn't kept in the cache: for large scans */
+    uint32_t readahead_bytes_max;           /* of each table that is walked through; 0: none */
+};
+
+/* At no place yet. options NULL: everything. It holds memory and files of the engine: don't keep it for ever. */
+MUST_USE enum status engine_iterator_new(struct engine *engine, const struct engine_iterator_options *options,
+                                         struct engine_iterator **ret_iterator, struct error *err);
+void engine_iterator_free(struct engine_iterator *iterator);
+/* Each moves and says STATUS_OK: there is a key; STATUS_NOT_FOUND: none that way; or an error. next and prev are legal
+ * after STATUS_OK, whatever the direction before; the others always. */
+MUST_USE enum status engine_iterator_first(struct engine_iterator *iterator, struct error *err);
+MUST_USE enum status engine_iterator_last(struct engine_iterator *iterator, struct error *err);
+/* To the first key at or behind this one. */
+MUST_USE enum status engine_iterator_seek(struct engine_iterator *iterator, struct slice key, struct error *err);
+/* To the last key at or in front of this one. */
+MUST_USE enum status engine_iterator_seek_for_prev(struct engine_iterator *iterator, struct slice key,
+                                                   struct error *err);
+MUST_USE enum status engine_iterator_next(struct engine_iterator *iterator, struct error *err);
+MUST_USE enum status engine_iterator_prev(struct engine_iterator *iterator, struct error *err);
+/* Of where it stands, after STATUS_OK; borrowed until it moves. */
+struct slice engine_iterator_key(const struct engine_iterator *iterator);
+/* Not with keys_only. STATUS_CORRUPT, STATUS_IO, STATUS_NO_MEMORY: of a value that lies apart from its table. */
+MUST_USE enum status engine_iterator_value(struct engine_iterator *iterator, struct slice *ret_value,
+                                           struct error *err);
+uint64_t engine_iterator_revision(const struct engine_iterator *iterator);
+
+/* ---- Upkeep ----------------------------------------------------------------------------------------------------- */
+
+/* Waits until everything written before is in tables. */
+MUST_USE enum status engine_flush(struct engine *engine, struct error *err);
+/* Rewrites all that is in [lower, upper) (upper.len 0: no end) down to the last level that holds any of it, without
+ * what nobody can see any more. Waits for it. */
+MUST_USE enum status engine_compact_range(struct engine *engine, struct slice lower, struct slice upper,
+                                          struct error *err);
+/* About the bytes of files that keys in [lower, upper) (upper.len 0: no end) take. Memtables don't count. */
+uint64_t engine_approximate_bytes(struct engine *engine, struct slice lower, struct slice upper);
+
+enum { ENGINE_LEVELS = 7 };
+
+struct engine_stats {
+    uint64_t revision; /* of the newest write */
+    uint64_t durable;  /* revision up to which power loss takes nothing */
+    uint64_t flushed;  /* revision up to which tables have it */
+    uint64_t horizon;  /* oldest revision that can be read */
+    uint64_t memtable_bytes;
+    uint64_t immutable_memtables;
+    uint64_t cache_bytes; /* used */
+    uint64_t cache_hits;  /* of data blocks, */
+    uint64_t cache_misses;
+    uint64_t cache_index_hits; /* and of filters and indexes */
+    uint64_t cache_index_misses;
+    uint64_t open_files;
+    uint64_t table_files;
+    uint64_t table_bytes;
+    uint64_t level_files[ENGINE_LEVELS];
+    uint64_t level_bytes[ENGINE_LEVELS];
+    uint64_t debt_bytes; /* that compactions have yet to rewrite */
+    uint64_t flushes;
+    uint64_t compactions;
+    uint64_t compactions_running;
+    uint64_t compaction_failures; /* each is tried again */
+    uint64_t compaction_read_bytes;
+    uint64_t compaction_written_bytes;
+    uint64_t applied_bytes;     /* of writes, as encoded batches */
+    uint64_t log_groups;        /* writes to the log, */
+    uint64_t log_records;       /* the writes in them, */
+    uint64_t log_written_bytes; /* and what went to disk, padding included */
+    uint64_t log_segments;
+    uint64_t log_sync_us_total;
+    uint64_t log_sync_us_max;
+    uint64_t
+        stalls; /* times that a writer waited: for a flush, for the log, or held back so that compactions keep up */
+    uint64_t stall_us_total;
+    uint64_t stall_us_max;
+    uint64_t written_bytes; /* tables and manifests */
+    uint64_t snapshots;     /* held now */
+    uint64_t snapshot_oldest_us;
+    uint64_t snapshot_held_revisions;      /* that the oldest keeps from going */
+    uint64_t views;                        /* iterators and values held now, */
+    uint64_t view_oldest_us;               /* for how long the oldest has kept something from going, */
+    uint64_t view_held_bytes;              /* and the files that only they keep */
+    uint64_t damaged_blocks;               /* met by reads and compactions */
+    char problem[ERROR_MESSAGE_BYTES_MAX]; /* why writes are refused, or the last trouble in the background; or empty */
+};
+
+void engine_get_stats(struct engine *engine, struct engine_stats *ret_stats);
+/* One of them by its name, in decimal digits ("flushes", "level_bytes.6"); "problem"; or "all": a line `name value` of
+ * each. Appended to ret_text. STATUS_NOT_FOUND: no such name; STATUS_NO_MEMORY. */
+MUST_USE enum status engine_property(struct engine *engine, const char *name, struct buf *ret_text);
+
+#endif
