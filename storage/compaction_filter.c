@@ -100,3 +100,18 @@ bool compaction_cut_before(struct compaction_cut *cut, struct slice key, uint64_
     cut->overlap_bytes = 0;
     return true;
 }
+
+bool compaction_cut_gap(struct compaction_cut *cut, struct slice key, struct slice *ret_at) {
+    while (!cut->never && cut->below_at < cut->below_count &&
+           (key.len == 0 || version_ends_before(cut->below[cut->below_at], key))) {
+        const struct sst_meta *meta = &cut->below[cut->below_at]->meta;
+        if (cut->overlap_bytes > cut->overlap_max) {
+            cut->overlap_bytes = 0;
+            *ret_at = meta->smallest;
+            return true;
+        }
+        cut->overlap_bytes += meta->size_bytes;
+        cut->below_at++;
+    }
+    return false;
+}

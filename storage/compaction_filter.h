@@ -48,5 +48,9 @@ void compaction_cut_init(struct compaction_cut *cut, const struct version *versi
  * it overlaps too much of the level below, or, from half its size on, where a table of that level ends. Asked for each
  * new key; size_bytes 0: there is no output under way, the answer is false. */
 bool compaction_cut_before(struct compaction_cut *cut, struct slice key, uint64_t size_bytes);
+/* The same for range deletes, which may lie over much of the level below without a key in between: true if the output
+ * under way should end at *ret_at, behind the last key and in front of this one (empty: of the end). Asked until it
+ * says no, before compaction_cut_before; borrowed from the version. */
+bool compaction_cut_gap(struct compaction_cut *cut, struct slice key, struct slice *ret_at);
 
 #endif

@@ -205,8 +205,30 @@ static enum status end_output(struct compaction_run *run, struct slice upper, st
     return status;
 }
 
-/* Range deletes that are left when no output is under way. */
-static bool has_tombstones_left(const struct compaction_run *run) { return run->kept_at < tombstones_count(run->kept); }
+/* Range deletes that are left, and begin in front of `upper` (empty: anywhere). */
+static bool has_tombstones_left(const struct compaction_run *run, struct slice upper) {
+    return run->kept_at < tombstones_count(run->kept) &&
+           (upper.len == 0 || slice_compare(tombstones_fragment(run->kept, run->kept_at).start, upper) < 0);
+}
+
+/* Cuts range deletes into pieces that overlap no more of the level below than other tables do, up to this key (empty:
+ * to the end). */
+static enum status cut_gap(struct compaction_run *run, struct slice key, struct error *err) {
+    struct slice at;
+    enum status status = STATUS_OK;
+    while (status == STATUS_OK && has_tombstones_left(run, SLICE_EMPTY) && compaction_cut_gap(&run->cut, key, &at)) {
+        if (run->builder == NULL && !has_tombstones_left(run, at)) {
+            continue;
+        }
+        if (run->builder == NULL) {
+            status = begin_output(run, err);
+        }
+        if (status == STATUS_OK) {
+            status = end_output(run, at, err);
+        }
+    }
+    return status;
+}
 
 /* ---- The run ------------------------------------------------------------------------------------------------- */
 
@@ -274,7 +296,10 @@ static enum status take_entry(struct compaction_run *run, const struct entry *en
     bool new_key;
     enum status status = STATUS_OK;
     bool kept = compaction_filter_keeps(&run->filter, entry, &new_key);
-    if (new_key && compaction_cut_before(&run->cut, entry->key.user, output_size(run))) {
+    if (new_key) {
+        status = cut_gap(run, entry->key.user, err);
+    }
+    if (status == STATUS_OK && new_key && compaction_cut_before(&run->cut, entry->key.user, output_size(run))) {
         status = end_output(run, entry->key.user, err);
     }
     if (status == STATUS_OK && kept && run->builder == NULL) {
@@ -287,8 +312,8 @@ static enum status take_entry(struct compaction_run *run, const struct entry *en
 }
 
 static enum status end_last(struct compaction_run *run, struct error *err) {
-    enum status status = STATUS_OK;
-    if (run->builder == NULL && has_tombstones_left(run)) {
+    enum status status = cut_gap(run, SLICE_EMPTY, err);
+    if (status == STATUS_OK && run->builder == NULL && has_tombstones_left(run, SLICE_EMPTY)) {
         status = begin_output(run, err);
     }
     if (status == STATUS_OK && run->builder != NULL) {

@@ -76,7 +76,8 @@ struct engine {
     /* The tail files. */
     struct env_file *tail_files[WAL_LENT_COUNT];
     uint8_t *tails[WAL_LENT_COUNT];
-    size_t tail_bytes;
+    size_t tail_bytes;                        /* that groups use: no more than each file has */
+    size_t tail_mapped_bytes[WAL_LENT_COUNT]; /* more, where an earlier life had larger groups */
 
     uint64_t term;
     uint64_t sync_index; /* newest write that must not be seen before it is durable */

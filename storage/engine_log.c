@@ -58,6 +58,9 @@ void engine__fail(struct engine *engine, const struct error *err) {
     engine__wake(&engine->sync_waiters, UINT64_MAX, STATUS_FAILED);
     engine__wake(&engine->room_waiters, UINT64_MAX, STATUS_FAILED);
     engine__wake(&engine->flush_waiters, UINT64_MAX, STATUS_FAILED);
+    if (engine->storage != NULL) {
+        storage_fail(engine->storage, err); /* flushes and what waits for them, too */
+    }
 }
 
 enum status engine__failure(const struct engine *engine, struct error *err) {

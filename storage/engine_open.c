@@ -177,7 +177,7 @@ static enum status replay_log(struct engine *engine, const struct wal_recovered 
 
 /* The records of one tail file that continue the log. */
 static enum status replay_tail(struct engine *engine, unsigned number, uint64_t term, struct error *err) {
-    struct slice piece = slice_of(engine->tails[number], engine->tail_bytes);
+    struct slice piece = slice_of(engine->tails[number], engine->tail_mapped_bytes[number]);
     struct slice records = wal_lent_records(piece, term, wal_last_index(engine->wal) + 1);
     enum status status = STATUS_OK;
     while (status == STATUS_OK && records.len > 0) {
@@ -235,10 +235,15 @@ static enum status begin_term(struct engine *engine, uint64_t last_term, struct 
 
 static void has_closed(void *context) { env_event_set(((struct engine *)context)->closed); }
 
+static void storage_has_closed(void *context) {
+    ((struct engine *)context)->storage = NULL;
+    has_closed(context);
+}
+
 static void close_storage(struct engine *engine) {
     if (engine->storage != NULL) {
         env_mutex_lock(&engine->lock);
-        storage_close(engine->storage, has_closed, engine);
+        storage_close(engine->storage, storage_has_closed, engine);
         env_mutex_unlock(&engine->lock);
         CHECK(env_event_wait(engine->closed, UINT64_MAX) == STATUS_OK);
     }

@@ -91,7 +91,8 @@ static struct fetch *choose_fetch(struct storage_iterator *iterator, struct stor
         storage__fetch_init(fetch, view);
     }
     fetch->options.fill_cache = !options->passing;
-    fetch->options.readahead_bytes_max = options->readahead_bytes_max;
+    fetch->options.readahead_bytes_max =
+        options->readahead_bytes_max != 0 ? options->readahead_bytes_max : STORAGE_READAHEAD_BYTES;
     return fetch;
 }
 

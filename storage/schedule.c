@@ -72,6 +72,8 @@ void storage__fail(struct storage *storage, const struct error *err) {
     }
 }
 
+void storage_fail(struct storage *storage, const struct error *err) { storage__fail(storage, err); }
+
 void storage__set_space(struct storage *storage, unsigned who, const struct error *err) {
     bool was_full = storage->no_space[SPACE_FLUSH] || storage->no_space[SPACE_COMPACTION];
     storage->no_space[who] = err != NULL;

@@ -17,7 +17,11 @@
 #include "node/base/check.h"
 #include "storage/sst_internal.h"
 
-enum { WINDOW_BYTES_MIN = 32 * 1024, WALKED_BLOCKS_MIN = 2 };
+enum {
+    WINDOW_BYTES_MIN = 32 * 1024,
+    WALKED_BLOCKS_MIN = 2,
+    WALKED_BLOCKS_KEPT = 256 /* a longer walk goes past the cache: to copy blocks into it costs as much as to walk */
+};
 
 enum operation { OPERATION_NONE, OPERATION_SEEK, OPERATION_SEEK_BEFORE, OPERATION_EDGE, OPERATION_STEP };
 enum landing { LAND_FIRST, LAND_LAST, LAND_SEEK, LAND_BEFORE };
@@ -153,7 +157,7 @@ static enum status use_window(struct sst_cursor *cursor, struct slice *ret_body)
     if (status != STATUS_OK) {
         return status;
     }
-    if (cursor->fetch->options.fill_cache) {
+    if (cursor->fetch->options.fill_cache && cursor->walked < WALKED_BLOCKS_KEPT) {
         status = copy_from_window(cursor, &stored, handle->offset, SST_BLOCK_DATA, &cursor->block);
         if (status == STATUS_OK) {
             *ret_body = slice_of(cursor->block->data, cursor->block->len);

@@ -160,6 +160,10 @@ MUST_USE enum status storage_publish(struct storage *storage, uint64_t index, ui
 /* All up to here is synced in this node's log and committed: min(synced, committed). A flush beyond it waits. */
 void storage_set_durable(struct storage *storage, uint64_t index);
 
+/* The owner's log has failed, so nothing will be durable any more: no job is started from now on, storage_compact_range
+ * ends with STATUS_FAILED, and `failed` runs, as after a failure of the store's own. Reads go on. */
+void storage_fail(struct storage *storage, const struct error *err);
+
 /* Switches the memtable if anything was applied since the last switch, be it entries without data; `flushed` will tell.
  * If too many wait for their flush already, as soon as one is done. */
 void storage_flush(struct storage *storage);
@@ -294,13 +298,16 @@ uint64_t storage_approximate_bytes(const struct storage_view *view, struct slice
 
 /* ---- Iterators: over one view at one revision, both directions ------------------------------------------------ */
 
+enum { STORAGE_READAHEAD_BYTES = 256 * 1024 };
+
 struct storage_iterator_options {
     uint64_t revision;  /* 0: the view's */
     struct slice lower; /* no key before it */
     struct slice upper; /* no key at or behind it; len 0: no end. Both are borrowed while the iterator lives */
     bool keys_only;     /* storage_iterator_value is not asked */
     bool passing;       /* blocks that it reads aren't kept in the cache */
-    uint32_t readahead_bytes_max; /* of each table that it walks through; 0: none */
+    uint32_t readahead_bytes_max; /* of one read, when blocks of a table are walked through one after the other: it
+                                     grows up to this. 0: STORAGE_READAHEAD_BYTES; less than a block: none */
 };
 
 /* Live keys within the bounds, each once, with the newest version at or below the revision. At no key yet. Borrows view

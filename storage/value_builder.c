@@ -12,6 +12,7 @@ struct value_builder {
     bool finished;
     bool failed;
     struct buf body;
+    struct buf sizes; /* of the blocks, u32 each */
     struct sst_properties properties;
     struct buf smallest;
     struct buf largest;
@@ -31,6 +32,7 @@ enum status value_builder_new(const struct value_builder_options *options, struc
         return error_set(err, STATUS_NO_MEMORY, "%s: no memory to build it", options->path);
     }
     buf_init(&builder->body, alloc, 0);
+    buf_init(&builder->sizes, alloc, 0);
     buf_init(&builder->smallest, alloc, 0);
     buf_init(&builder->largest, alloc, 0);
     builder->meta = (struct value_meta){.number = options->number, .id = options->id};
@@ -110,7 +112,7 @@ static enum status count(struct value_builder *builder, const struct entry_key *
 
 enum status value_builder_add(struct value_builder *builder, const struct entry *entry, struct value_place *ret_place,
                               struct error *err) {
-    CHECK(!builder->finished && !builder->failed);
+    CHECK(!builder->finished && !builder->failed && builder->meta.values < VALUE_FILE_VALUES_MAX);
     CHECK(entry->key.user.len >= 1 && entry->key.user.len <= LIMIT_KEY_BYTES && entry->value.len <= LIMIT_VALUE_BYTES);
     struct value_place place = {.file = builder->meta.number, .value_len = (uint32_t)entry->value.len};
     builder->failed = true;
@@ -122,12 +124,19 @@ enum status value_builder_add(struct value_builder *builder, const struct entry 
     if (status != STATUS_OK) {
         return status;
     }
+    uint8_t size[VALUE_SIZE_BYTES];
+    put_u32(size, place.handle.size);
+    if (buf_append(&builder->sizes, size, sizeof size) != STATUS_OK) {
+        return no_memory(builder, err);
+    }
     builder->failed = false;
     builder->meta.values++;
     builder->meta.bytes += value_place_bytes(&place);
     *ret_place = place;
     return STATUS_OK;
 }
+
+uint64_t value_builder_values(const struct value_builder *builder) { return builder->meta.values; }
 
 uint64_t value_builder_size(const struct value_builder *builder) { return sst__output_position(&builder->output); }
 
@@ -144,8 +153,11 @@ static enum status put_tail(struct value_builder *builder, struct error *err) {
         (void)no_memory(builder, err);
         goto out;
     }
-    status = sst__output_block(&builder->output, buf_slice(&properties), SST_BLOCK_PROPERTIES, false,
-                               &footer.properties, err);
+    status = sst__output_block(&builder->output, buf_slice(&builder->sizes), SST_BLOCK_TOP, false, &footer.top, err);
+    if (status == STATUS_OK) {
+        status = sst__output_block(&builder->output, buf_slice(&properties), SST_BLOCK_PROPERTIES, false,
+                                   &footer.properties, err);
+    }
     if (status != STATUS_OK) {
         goto out;
     }
@@ -181,6 +193,7 @@ void value_builder_free(struct value_builder *builder) {
     }
     struct alloc *alloc = builder->body.alloc;
     buf_deinit(&builder->body);
+    buf_deinit(&builder->sizes);
     buf_deinit(&builder->smallest);
     buf_deinit(&builder->largest);
     sst__output_abandon(&builder->output);

@@ -6,7 +6,7 @@
  * the log and once here, however often its key is rewritten.
  *
  *   table entry (BATCH_PUT_APART): place 24 = file number, offset, stored size, value length
- *   value file  = header 64 | value block... | properties | footer 80       the frame of a table (FORMAT.md)
+ *   value file  = header 64 | value block... | sizes | properties | footer 80       the frame of a table (FORMAT.md)
  *   value block = key length u16, ordinal u32, revision u64, key, value; compressed where that saves an eighth; trailer
  *
  * A block says whose value it is: a place that leads to another key's or version's value is found, and a file tells all
@@ -27,8 +27,10 @@
 enum {
     VALUE_PLACE_BYTES = ENTRY_PLACE_BYTES,
     VALUE_REF_BYTES = 24,
-    VALUE_THRESHOLD_BYTES_MIN = 32, /* a place must be worth it */
-    VALUE_HEAD_BYTES = 14,          /* of a block's body, in front of the key */
+    VALUE_THRESHOLD_BYTES_MIN = 32,  /* a place must be worth it */
+    VALUE_SIZE_BYTES = 4,            /* of a block, in the list of sizes */
+    VALUE_FILE_VALUES_MAX = 1 << 20, /* of one file: what its list of sizes has room for */
+    VALUE_HEAD_BYTES = 14,           /* of a block's body, in front of the key */
     /* Value files that one table refers to: the most there may be, and where compactions cut. */
     VALUE_REFS_MAX = 65536,
     VALUE_REFS_CUT = 512
@@ -88,11 +90,13 @@ struct value_builder_options {
 /* Creates the file, replacing one of that name. STATUS_IO, STATUS_NO_SPACE, STATUS_NO_MEMORY. */
 MUST_USE enum status value_builder_new(const struct value_builder_options *options, struct value_builder **ret_builder,
                                        struct error *err);
-/* The key's version with its value (entry->kind doesn't matter). Copies. Statuses as above. */
+/* The key's version with its value (entry->kind doesn't matter). Copies. Statuses as above. At most
+ * VALUE_FILE_VALUES_MAX (CHECK). */
 MUST_USE enum status value_builder_add(struct value_builder *builder, const struct entry *entry,
                                        struct value_place *ret_place, struct error *err);
 /* What the file would have if it were finished now, about. */
 uint64_t value_builder_size(const struct value_builder *builder);
+uint64_t value_builder_values(const struct value_builder *builder);
 /* Writes the rest, syncs the file (not its directory), closes it. At least one value must be in it (CHECK). */
 MUST_USE enum status value_builder_finish(struct value_builder *builder, struct value_meta *ret_meta,
                                           struct error *err);
@@ -146,5 +150,9 @@ struct value_meta value_file_meta(const struct sst *file);
 MUST_USE enum status value_fetch(struct sst *file, struct fetch *fetch, const struct value_place *place,
                                  const struct entry_key *key, struct sst_hold *hold, struct slice *ret_value,
                                  struct error *err);
+
+/* Blocks: as sst_verify, which calls it for value files. */
+MUST_USE enum status value_verify(struct sst *file, const struct sst_verify_options *options,
+                                  struct sst_verify_report *ret_report, struct error *err);
 
 #endif

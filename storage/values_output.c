@@ -73,7 +73,10 @@ enum status values_output__add(struct values_output *output, const struct entry 
                                uint8_t ret_place[VALUE_PLACE_BYTES], struct error *err) {
     struct value_place place;
     enum status status = STATUS_OK;
-    if (output->builder != NULL && value_builder_size(output->builder) >= output->storage->options.value_file_bytes) {
+    bool full =
+        output->builder != NULL && (value_builder_size(output->builder) >= output->storage->options.value_file_bytes ||
+                                    value_builder_values(output->builder) == VALUE_FILE_VALUES_MAX);
+    if (full) {
         status = values_output__end(output, err);
     }
     if (status == STATUS_OK && output->builder == NULL) {

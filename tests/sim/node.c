@@ -17,7 +17,7 @@ enum {
     BOOT_US_MAX = 1000,
     FIRST_PORT = 40000,
     WORKERS_SHORT = 2,
-    WORKERS_LONG = 3
+    WORKERS_LONG = 1
 };
 
 static const int64_t world_wall_ms = 1800000000000; /* virtual time 0 */

@@ -192,6 +192,23 @@ static void test_engine_killed_while_much_is_under_way_has_every_write(void **st
     world_deinit(&world);
 }
 
+/* What a larger tail file of the last life holds is found by one with smaller groups. */
+static void test_engine_reopened_with_smaller_groups_has_everything(void **state) {
+    (void)state;
+    struct world world;
+    world_init(&world);
+    work_and_die(&world, put_3000, 0);
+    world.options.log_group_bytes = 32 * 1024;
+    open_it(&world);
+    assert_int_equal(count_keys(&world), 3000);
+    put_3000(&world, 1);
+    close_it(&world);
+    world.options.log_group_bytes = 256 * 1024;
+    open_it(&world);
+    assert_int_equal(count_keys(&world), 6000);
+    world_deinit(&world);
+}
+
 static void put_huge(struct world *world, unsigned life) {
     (void)life;
     char key[32];
@@ -581,6 +598,7 @@ int main(void) {
         cmocka_unit_test(test_engine_reopened_has_everything),
         cmocka_unit_test(test_engine_killed_again_and_again_has_every_write),
         cmocka_unit_test(test_engine_killed_while_much_is_under_way_has_every_write),
+        cmocka_unit_test(test_engine_reopened_with_smaller_groups_has_everything),
         cmocka_unit_test(test_engine_huge_value_survives_a_kill),
         cmocka_unit_test(test_engine_batch_walked_shows_what_went_in),
         cmocka_unit_test(test_engine_batch_is_there_whole),

@@ -190,7 +190,7 @@ static void walk(struct reads *reads, bool asynchronous, unsigned steps) {
     bool bounded = random_chance(&reads->random, 1, 2);
     struct storage_iterator_options options = {.revision = random_revision(reads),
                                                .passing = random_chance(&reads->random, 1, 2),
-                                               .readahead_bytes_max = random_chance(&reads->random, 1, 2) ? 4096 : 0};
+                                               .readahead_bytes_max = random_chance(&reads->random, 1, 2) ? 4096 : 1};
     options.revision = options.revision == 0 ? 1 : options.revision;
     if (bounded && last > first) {
         options.lower = reads_name(reads, (uint32_t)first);

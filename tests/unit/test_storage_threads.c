@@ -39,17 +39,23 @@ static void make_value(uint64_t revision, uint8_t out[VALUE_BYTES]) {
 }
 
 static void apply_one(struct world *world, uint64_t index) {
-    static uint8_t bytes[KEYS * (VALUE_BYTES + 32)];
-    struct batch_operation operations[KEYS];
+    static uint8_t bytes[(KEYS + 1) * (VALUE_BYTES + 32)];
+    struct batch_operation operations[KEYS + 1];
+    uint32_t count = 0;
     char keys[KEYS][16];
     uint8_t value[VALUE_BYTES];
     make_value(index, value);
+    if (index % 7 == 0) { /* what comes behind it in the entry stays */
+        operations[count++] =
+            (struct batch_operation){BATCH_DELETE_RANGE, slice_of_string("key-"), slice_of_string("key.")};
+    }
     for (unsigned i = 0; i < KEYS; i++) {
         make_key(i, keys[i]);
-        operations[i] = (struct batch_operation){BATCH_PUT, slice_of_string(keys[i]), slice_of(value, sizeof value)};
+        operations[count++] =
+            (struct batch_operation){BATCH_PUT, slice_of_string(keys[i]), slice_of(value, sizeof value)};
     }
-    batch_encode(bytes, operations, KEYS);
-    enum status status = storage_apply(world->storage, index, 1, slice_of(bytes, batch_size(operations, KEYS)), NULL);
+    batch_encode(bytes, operations, count);
+    enum status status = storage_apply(world->storage, index, 1, slice_of(bytes, batch_size(operations, count)), NULL);
     assert_int_equal(status, STATUS_OK);
     storage_set_durable(world->storage, index);
     storage_set_horizon(world->storage, index > 100 ? index - 100 : 0);
@@ -166,6 +172,10 @@ static void test_storage_readers_on_threads_see_one_revision(void **state) {
     options.memtable_bytes = 128 * 1024;
     options.sst_bytes = 64 * 1024;
     options.l0_files_compact = 3;
+    options.level_base_bytes = 32 * 1024;
+    options.level_ratio = 2;
+    options.cache_bytes = 64 * 1024;
+    options.open_files_max = 4;
     options.manifest_bytes_max = 32 * 1024;
     assert_int_equal(storage_open(&options, &world.storage, NULL), STATUS_OK);
     storage_start(world.storage);

@@ -189,6 +189,59 @@ static void test_h33_range_delete_gives_space_back_and_nothing_returns(void **st
     host_close(&host);
 }
 
+/* No table lies over much of the level below its own. Returns how many have range deletes. */
+static unsigned check_overlap(void) {
+    const struct version *version = host.storage->version;
+    unsigned ranged = 0;
+    for (unsigned level = 1; level + 1 < STORAGE_LEVELS; level++) {
+        for (size_t i = 0; i < version->counts[level]; i++) {
+            const struct sst_meta *meta = &version->tables[level][i]->meta;
+            size_t first;
+            size_t count;
+            uint64_t bytes = 0;
+            version_overlap(version, level + 1, meta->smallest, meta->largest, meta->largest_excluded, &first, &count);
+            for (size_t at = first; at < first + count; at++) {
+                bytes += version->tables[level + 1][at]->meta.size_bytes;
+            }
+            if (meta->tombstones > 0) {
+                assert_true(bytes < 24 * host.options.sst_bytes);
+                ranged++;
+            }
+        }
+    }
+    return ranged;
+}
+
+static void test_storage_wide_range_delete_is_cut_into_pieces(void **state) {
+    (void)state;
+    host.options.level_base_bytes = 16 * 1024;
+    host.options.level_ratio = 3;
+    host.options.sst_bytes = 1024;
+    unsigned most_ranged = 0;
+    host_open(&host);
+    for (unsigned round = 0; round < 4; round++) {
+        write_round(round);
+    }
+    host_flush(&host);
+    assert_true(host_wait(&host, host_is_settled));
+    storage_set_horizon(host.storage, host_delete_range(&host, "key", "l"));
+    for (unsigned i = 0; i < 3; i++) {
+        (void)host_put(&host, "a", "1");
+        (void)host_put(&host, "z", "1");
+        storage_flush(host.storage);
+        for (unsigned step = 0; step < 3000; step++) {
+            (void)sim_step(host.sim);
+            unsigned ranged = check_overlap();
+            most_ranged = ranged > most_ranged ? ranged : most_ranged;
+        }
+    }
+    assert_true(most_ranged > 2);
+    host_assert_scan(&host, storage_applied_index(host.storage), "", "", "a=1 z=1");
+    host_reopen(&host);
+    host_assert_scan(&host, storage_applied_index(host.storage), "", "", "a=1 z=1");
+    host_close(&host);
+}
+
 static void test_storage_history_below_the_horizon_goes_by_itself(void **state) {
     (void)state;
     host.options.history_revisions = KEYS;
@@ -483,6 +536,7 @@ int main(void) {
         TEST(test_storage_several_compactions_run_at_once),
         TEST(test_storage_sequential_data_moves_instead_of_being_rewritten),
         TEST(test_h33_range_delete_gives_space_back_and_nothing_returns),
+        TEST(test_storage_wide_range_delete_is_cut_into_pieces),
         TEST(test_storage_history_below_the_horizon_goes_by_itself),
         TEST(test_h46_pin_holds_the_horizon_and_is_named),
         TEST(test_storage_compact_range_sinks_everything_and_drops_the_dead),
