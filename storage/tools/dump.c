@@ -1,4 +1,5 @@
-/* holdfast-dump sst|manifest|wal FILE: arguments, output, exit codes (0 sound, 1 damaged, 2 usage or unreadable). */
+/* holdfast-dump sst|manifest|value|wal FILE: arguments, output, exit codes (0 sound, 1 damaged, 2 usage or unreadable).
+ */
 #include "storage/tools/dump.h"
 
 #include "node/env/os/env_os.h"
@@ -81,7 +82,10 @@ struct kind {
     enum status (*run)(const struct dump *dump, struct error *err);
 };
 
-static const struct kind kinds[] = {{"manifest", dump_manifest}, {"sst", dump_sst}, {"wal", dump_wal}};
+static const struct kind kinds[] = {{"manifest", dump_manifest},
+                                    {"sst", dump_sst},
+                                    {"value", dump_value},
+                                    {"wal", dump_wal}};
 
 struct arguments {
     struct dump dump;
@@ -112,7 +116,7 @@ static error_t parse(int key, char *argument, struct argp_state *state) {
                 arguments->kind = strcmp(argument, kinds[i].name) == 0 ? &kinds[i] : arguments->kind;
             }
             if (arguments->kind == NULL) {
-                argp_error(state, "there is no kind of file '%s': sst, manifest or wal", argument);
+                argp_error(state, "there is no kind of file '%s': sst, manifest, value or wal", argument);
             }
         } else if (state->arg_num == 1) {
             arguments->dump.path = argument;
@@ -132,7 +136,7 @@ static error_t parse(int key, char *argument, struct argp_state *state) {
 static const struct argp argp = {
     .options = options,
     .parser = parse,
-    .args_doc = "sst|manifest|wal FILE",
+    .args_doc = "sst|manifest|value|wal FILE",
     .doc = "Prints what is in a file of a Holdfast store. It changes nothing, and may run beside a node."
            "\vExit status: 0 if the file is sound, 1 if it is damaged, 2 for wrong usage or if it can't be read."};
 
