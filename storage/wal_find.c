@@ -91,6 +91,21 @@ static enum status check_owner(struct wal__recovery *recovery, const struct wal_
     return STATUS_OK;
 }
 
+/* The carried group was written together with the start group: the segment counts only with both. */
+static enum status inspect_carried(struct wal__recovery *recovery, struct wal__found *found) {
+    struct wal__group_view view;
+    enum wal__verdict verdict;
+    wal__scanner_set_file(&recovery->scanner, found->segment, WAL_SCAN_BYTES);
+    enum status status = wal__scan_group(&recovery->scanner, WAL_FIRST_RECORDS_OFFSET, found->segment->generation,
+                                         &verdict, &view, recovery->err);
+    bool good = status == STATUS_OK && verdict == WAL__GROUP_GOOD && (view.header.flags & WAL__GROUP_CARRY) != 0 &&
+                view.header.record_count > 0 && view.header.previous_checksum == found->start.checksum;
+    if (status == STATUS_OK && !good) {
+        found->start_verdict = WAL__GROUP_BAD_BODY;
+    }
+    return status;
+}
+
 /* Header block and start group. A file without a good header keeps header_good false; what it means is judged later. */
 static enum status inspect(struct wal__recovery *recovery, struct wal__found *found) {
     struct wal__segment *segment = found->segment;
@@ -126,7 +141,10 @@ static enum status inspect(struct wal__recovery *recovery, struct wal__found *fo
         return STATUS_OK;
     }
     found->start = view.header;
-    return STATUS_OK;
+    if (found->start_verdict == WAL__GROUP_GOOD && (view.header.flags & WAL__GROUP_CARRY) != 0) {
+        status = inspect_carried(recovery, found);
+    }
+    return status;
 }
 
 static enum status open_found(struct wal__recovery *recovery, struct wal__found *found, uint64_t number) {

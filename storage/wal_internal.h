@@ -15,6 +15,7 @@
  *   wal_find.c     recovery, first part: which segment files there are and how they chain
  *   wal_recover.c  recovery, second part: what the log says, torn or corrupt
  *   wal_settle.c   recovery, last part: made durable, the new segment, the tail in memory
+ *   wal_carry.c    ... and the log's last group written once more
  *   wal_read.c     asynchronous read-back
  *   wal.c          opening, starting, closing, getters
  *
@@ -65,7 +66,8 @@ enum wal__group_flags {
     WAL__GROUP_MEMBERSHIP = 2, /* a membership follows the header */
     WAL__GROUP_FIRST = 4,      /* of its segment: names the segment before and where that one ends */
     WAL__GROUP_RESET = 8,      /* all earlier records are void: the log starts after (synced_index, synced_term) */
-    WAL__GROUP_FLAGS_KNOWN = 15
+    WAL__GROUP_CARRY = 16,     /* FIRST: the group behind it repeats the log's last one; also on that group */
+    WAL__GROUP_FLAGS_KNOWN = 31
 };
 
 struct wal__group_header {
@@ -320,6 +322,15 @@ struct wal__found {
     uint64_t chain; /* checksum of its last group, once it is read */
 };
 
+/* The last group with records that was read: where it stands, and where the log ends without it. */
+struct wal__last_group {
+    struct wal__segment *segment; /* NULL: there is none */
+    uint64_t offset;
+    uint64_t base_segment; /* number; 0: none */
+    uint64_t base_end;
+    uint64_t base_chain;
+};
+
 struct wal__recovery {
     struct wal *wal;
     const struct wal_frontier *frontier;
@@ -340,6 +351,7 @@ struct wal__recovery {
     uint64_t base_term;
     uint64_t frontier_term; /* of the log's entry at frontier->index; 0 if unknown */
     bool stopped;           /* at damage: nothing behind it counts */
+    struct wal__last_group last_group;
 };
 
 /* Lists, opens and looks at the heads of all segment files, finds the chain. May set out->fault. */
@@ -353,6 +365,9 @@ void wal__keep_files(struct wal__recovery *recovery);
 /* Makes the log durable and begins the next segment; reset: the log starts after wal->sealed_index, earlier records are
  * void. */
 MUST_USE enum status wal__settle(struct wal__recovery *recovery, bool reset);
+/* Writes the start group of a fresh segment and behind it the log's last group once more, durably (wal_carry.c).
+ * STATUS_NOT_FOUND: there is nothing to carry, or no room for it; nothing was written. */
+MUST_USE enum status wal__carry(struct wal__recovery *recovery, struct wal__segment *segment);
 MUST_USE enum status wal__recover(struct wal *wal, const struct wal_frontier *frontier, struct wal_recovered *out,
                                   struct error *err);
 

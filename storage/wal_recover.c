@@ -84,7 +84,17 @@ static enum status count_records(struct wal__recovery *recovery, struct wal__seg
     return STATUS_OK;
 }
 
-static enum status count_group(struct wal__recovery *recovery, struct wal__segment *segment, uint64_t offset,
+static void note_last(struct wal__recovery *recovery, const struct wal__found *found, uint64_t offset) {
+    struct wal__last_group *last = &recovery->last_group;
+    bool carried = (found->start.flags & WAL__GROUP_CARRY) != 0 && offset == WAL_FIRST_RECORDS_OFFSET;
+    last->segment = found->segment;
+    last->offset = offset;
+    last->base_segment = carried ? found->start.previous_segment : found->segment->number;
+    last->base_end = carried ? found->start.previous_end : offset;
+    last->base_chain = carried ? found->start.previous_checksum : recovery->chain;
+}
+
+static enum status count_group(struct wal__recovery *recovery, const struct wal__found *found, uint64_t offset,
                                const struct wal__group_view *view) {
     const struct wal__group_header *header = &view->header;
     enum status status = STATUS_OK;
@@ -92,7 +102,8 @@ static enum status count_group(struct wal__recovery *recovery, struct wal__segme
         count_start(recovery, view);
     }
     if (header->record_count > 0) {
-        status = count_records(recovery, segment, offset, view);
+        note_last(recovery, found, offset);
+        status = count_records(recovery, found->segment, offset, view);
     }
     saw(recovery, header);
     recovery->sequence = header->sequence;
@@ -117,6 +128,11 @@ static bool is_zero(const uint8_t *bytes, size_t len) {
     return len == 0 || (bytes[0] == 0 && memcmp(bytes, bytes + 1, len - 1) == 0);
 }
 
+/* It was written together with the start group, so it proves nothing about that one. */
+static bool is_carried(const struct wal__group_header *header, uint64_t offset) {
+    return (header->flags & WAL__GROUP_CARRY) != 0 && offset == WAL_FIRST_RECORDS_OFFSET;
+}
+
 /* Looks at every block from `from` on for headers of this segment's groups. */
 static enum status survey_segment(struct wal__recovery *recovery, const struct wal__segment *segment, uint64_t from,
                                   struct survey *survey) {
@@ -134,7 +150,7 @@ static enum status survey_segment(struct wal__recovery *recovery, const struct w
         survey->used_end = offset + block.len;
         struct wal__group_header header;
         if (block.len == WAL_BLOCK_BYTES && wal__group_header_decode(block.data, &header) == STATUS_OK &&
-            header.generation == segment->generation) {
+            header.generation == segment->generation && !is_carried(&header, offset)) {
             survey->has_header = true;
             if (header.sequence > survey->newest.sequence) {
                 survey->newest = header;
@@ -183,7 +199,7 @@ static enum status read_segment(struct wal__recovery *recovery, struct wal__foun
             if (!follows(recovery, &ret_view->header, segment->end)) {
                 return STATUS_OK;
             }
-            status = count_group(recovery, segment, segment->end, ret_view);
+            status = count_group(recovery, found, segment->end, ret_view);
             if (status != STATUS_OK) {
                 return status;
             }
@@ -235,6 +251,14 @@ static bool names(const struct wal__group_header *start, const struct wal__found
            start->previous_checksum == previous->chain;
 }
 
+/* True if it was written with the log's last group behind it. */
+static bool names_base(const struct wal__group_header *start, const struct wal__recovery *recovery) {
+    const struct wal__last_group *last = &recovery->last_group;
+    return (start->flags & WAL__GROUP_CARRY) != 0 && last->segment != NULL &&
+           start->previous_segment == last->base_segment && start->previous_end == last->base_end &&
+           start->previous_checksum == last->base_chain;
+}
+
 /* A file behind the newest segment: prepared and unused, the torn start of a segment, or part of a log that is damaged.
  */
 static enum status judge_unused(struct wal__recovery *recovery, size_t position) {
@@ -267,7 +291,7 @@ static enum status judge_unused(struct wal__recovery *recovery, size_t position)
         /* A torn start group still says what came before it. */
         saw(recovery, &found->start);
         if (!names(&found->start, has_chain ? &recovery->found[recovery->newest] : NULL) &&
-            !names(&found->start, wal__last_with_records(recovery))) {
+            !names(&found->start, wal__last_with_records(recovery)) && !names_base(&found->start, recovery)) {
             return fault_at(recovery, position, WAL_SEGMENT_HEADER_BYTES, "groups before this segment are lost");
         }
     }

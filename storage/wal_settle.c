@@ -3,8 +3,8 @@
  *
  *   sync the newest segment -> remove files that don't count -> cut what is prepared and unused -> make the next
  * segment
- *   -> write and sync its start group (term, vote, membership, where the old one ends) -> remove segments that held
- *   nothing else -> load the tail into memory
+ *   -> write and sync its start group (term, vote, membership, where the old one ends) with the last group behind it
+ *   (wal_carry.c) -> remove segments that held nothing else -> load the tail into memory
  *
  * A crash anywhere in between leaves the same log: the new segment counts only when its start group is whole.
  *
@@ -105,6 +105,26 @@ static void remove_rest(struct wal__recovery *recovery) {
     }
 }
 
+/* Segments that held nothing but earlier copies of the group that was carried now. A file that can't be removed goes
+ * at the next opening. */
+static void remove_copies(struct wal__recovery *recovery, const struct wal__segment *carried_to) {
+    struct wal *wal = recovery->wal;
+    struct list *link = wal->segments.next;
+    while (link != &wal->segments) {
+        struct wal__segment *segment = LIST_ENTRY(link, struct wal__segment, link);
+        link = link->next;
+        if (segment != carried_to && segment->number > recovery->last_group.base_segment) {
+            char path[LIMIT_PATH_BYTES];
+            struct error ignored;
+            wal__segment_path(path, wal->dir, segment->number, "");
+            (void)!env_unlink(wal->env, path, &ignored);
+            list_remove(&segment->link);
+            env_close(segment->file);
+            mem_free(wal->alloc, segment);
+        }
+    }
+}
+
 /* Gives back what was prepared behind the end, and what a torn group left there. If it fails, it stays. */
 static void cut_file(struct wal__segment *segment) {
     struct error ignored;
@@ -163,6 +183,13 @@ static enum status start_segment(struct wal__recovery *recovery, bool reset) {
         return status;
     }
     struct wal__segment *segment = newest_segment(wal);
+    status = reset ? STATUS_NOT_FOUND : wal__carry(recovery, segment);
+    if (status != STATUS_NOT_FOUND) {
+        if (status == STATUS_OK) {
+            remove_copies(recovery, segment);
+        }
+        return status;
+    }
     struct wal__group_header header;
     wal__seal_start(wal, segment, previous, reset ? WAL__GROUP_RESET : 0, &header);
     status = env_pwrite(segment->file, wal->block, WAL_BLOCK_BYTES, segment->end, recovery->err);

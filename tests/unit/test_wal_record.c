@@ -222,7 +222,7 @@ static void test_wal_group_implausible_headers_are_refused(void **state) {
     seal_bare(bytes, &header);
     assert_int_equal(wal__group_header_decode(bytes, &decoded), STATUS_OK);
     header = sound;
-    header.flags = 16; /* unknown */
+    header.flags = 32; /* unknown */
     seal_bare(bytes, &header);
     assert_int_equal(wal__group_header_decode(bytes, &decoded), STATUS_CORRUPT);
     header = sound;

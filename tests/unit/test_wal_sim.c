@@ -348,11 +348,12 @@ static void test_h27_failing_disk_loses_nothing(void **state) {
     sim_disk_options_init(&disk);
     disk.scatter = true;
     disk.write_error_ppm = 3000;
-    disk.sync_error_ppm = 3000;
     disk.read_error_ppm = 3000;
     static struct oracle oracle;
     uint64_t failures = 0;
-    for (uint64_t seed = 1; seed <= (test_is_long() ? 600u : 15u); seed++) {
+    for (uint64_t seed = 1; seed <= (test_is_long() ? 600u : 30u); seed++) {
+        /* Often enough that a sync fails while the log is opened, and the next opening's succeeds without writing. */
+        disk.sync_error_ppm = seed % 2 == 0 ? 3000 : 60000;
         run(seed, &disk, 12, &oracle);
         failures += oracle.failed_calls;
     }
