@@ -22,6 +22,7 @@ static bool is_within_limits(const struct batch_operation *operation) {
     case BATCH_DELETE: return true;
     case BATCH_DELETE_RANGE:
         return operation->value.len <= LIMIT_KEY_BYTES && slice_compare(operation->key, operation->value) < 0;
+    case BATCH_PUT_APART: return false; /* made by flushes alone */
     }
     return false;
 }

@@ -20,8 +20,8 @@
 enum batch_kind {
     BATCH_PUT = 1,
     BATCH_DELETE = 2,
-    BATCH_DELETE_RANGE = 3
-    /* 4: put of a value stored apart; reserved */
+    BATCH_DELETE_RANGE = 3,
+    BATCH_PUT_APART = 4 /* in tables only, never in a batch: the value is a place in a value file (value_file.h) */
 };
 
 struct batch_operation {

@@ -26,6 +26,11 @@ struct head {
 
 /* ---- Entries ------------------------------------------------------------------------------------------------- */
 
+static inline bool is_entry(unsigned kind, uint32_t value_len) {
+    return kind == BATCH_PUT || (kind == BATCH_DELETE && value_len == 0) ||
+           (kind == BATCH_PUT_APART && value_len == ENTRY_PLACE_BYTES);
+}
+
 /* 1 to 8 bytes. Reads 8: of the slack, if need be. */
 static inline uint64_t get_revision(const uint8_t *in, unsigned len) {
     return get_u64(in) & (UINT64_MAX >> (64 - 8 * len));
@@ -60,7 +65,7 @@ static __attribute__((noinline)) bool decode_long(const struct block_cursor *cur
     head->suffix_at = (uint32_t)(at.data - cursor->body);
     head->next = head->suffix_at + head->suffix_len + head->value_len;
     head->kind = control >> BLOCK_KIND_SHIFT;
-    return head->kind == BATCH_PUT || (head->kind == BATCH_DELETE && value_len == 0);
+    return is_entry(head->kind, head->value_len);
 }
 
 /* The entry at offset < entries_len. False: it is not one. */
@@ -83,7 +88,7 @@ static inline bool decode(const struct block_cursor *cursor, uint32_t offset, st
     head->suffix_at = offset + 4 + revision_len;
     head->next = head->suffix_at + head->suffix_len + head->value_len;
     return head->next <= cursor->entries_len && head->shared + head->suffix_len >= 1 &&
-           (head->kind == BATCH_PUT || (head->kind == BATCH_DELETE && head->value_len == 0));
+           is_entry(head->kind, head->value_len);
 }
 
 /* Copies len bytes from the body or the cursor's key; up to 16 in one go, with what follows them. */

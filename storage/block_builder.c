@@ -82,7 +82,8 @@ enum status block_builder_add(struct block_builder *builder, const struct entry 
     struct slice key = entry->key.user;
     struct slice last = builder->last.user;
     CHECK(key.len >= 1 && key.len <= LIMIT_KEY_BYTES && entry->value.len <= LIMIT_VALUE_BYTES);
-    CHECK(entry->kind == BATCH_PUT || (entry->kind == BATCH_DELETE && entry->value.len == 0));
+    CHECK(entry->kind == BATCH_PUT || (entry->kind == BATCH_DELETE && entry->value.len == 0) ||
+          (entry->kind == BATCH_PUT_APART && entry->value.len == ENTRY_PLACE_BYTES));
     size_t shared = block__shared(last.data, last.len, key.data, key.len);
     int order = block__order(last, key, shared);
     if (order > 0 || (order == 0 && entry_compare_age(builder->last.revision, builder->last.ordinal,

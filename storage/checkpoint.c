@@ -49,32 +49,41 @@ static enum status prepare(struct env *env, const char *dir, const char *tmp, st
     return status;
 }
 
-static enum status link_tables(struct storage *storage, struct storage_checkpoint *checkpoint, const char *tmp,
-                               struct error *err) {
+static enum status link_file(struct storage *storage, struct storage_checkpoint *checkpoint, const char *tmp,
+                             void (*make_path)(char *out, const char *dir, uint64_t number),
+                             const struct sst_meta *meta, struct error *err) {
     struct storage_upkeep *upkeep = &checkpoint->upkeep;
-    const struct version *version = checkpoint->version;
     char from[LIMIT_PATH_BYTES];
     char to[LIMIT_PATH_BYTES];
+    uint64_t copied_bytes;
+    if (storage__upkeep_is_cancelled(upkeep)) {
+        return error_set(err, STATUS_CANCELLED, "%s: the checkpoint was cancelled", checkpoint->dir);
+    }
+    make_path(from, storage->dir, meta->number);
+    make_path(to, tmp, meta->number);
+    enum status status = store_link(storage->env, from, to, &upkeep->is_cancelled, &copied_bytes, err);
+    if (status == STATUS_OK) {
+        checkpoint->files++;
+        checkpoint->bytes += meta->size_bytes;
+        checkpoint->copied_bytes += copied_bytes;
+        atomic_fetch_add_explicit(&upkeep->done_bytes, meta->size_bytes, memory_order_relaxed);
+    }
+    return status;
+}
+
+static enum status link_files(struct storage *storage, struct storage_checkpoint *checkpoint, const char *tmp,
+                              struct error *err) {
+    const struct version *version = checkpoint->version;
+    enum status status = STATUS_OK;
     for (unsigned level = 0; level < MANIFEST_LEVELS; level++) {
-        for (size_t i = 0; i < version->counts[level]; i++) {
-            const struct sst_meta *meta = &version->tables[level][i]->meta;
-            uint64_t copied_bytes;
-            if (storage__upkeep_is_cancelled(upkeep)) {
-                return error_set(err, STATUS_CANCELLED, "%s: the checkpoint was cancelled", checkpoint->dir);
-            }
-            file_path_sst(from, storage->dir, meta->number);
-            file_path_sst(to, tmp, meta->number);
-            enum status status = store_link(storage->env, from, to, &upkeep->is_cancelled, &copied_bytes, err);
-            if (status != STATUS_OK) {
-                return status;
-            }
-            checkpoint->files++;
-            checkpoint->bytes += meta->size_bytes;
-            checkpoint->copied_bytes += copied_bytes;
-            atomic_fetch_add_explicit(&upkeep->done_bytes, meta->size_bytes, memory_order_relaxed);
+        for (size_t i = 0; i < version->counts[level] && status == STATUS_OK; i++) {
+            status = link_file(storage, checkpoint, tmp, file_path_sst, &version->tables[level][i]->meta, err);
         }
     }
-    return STATUS_OK;
+    for (size_t i = 0; i < version->value_file_count && status == STATUS_OK; i++) {
+        status = link_file(storage, checkpoint, tmp, file_path_values, &version->value_files[i]->meta, err);
+    }
+    return status;
 }
 
 /* Syncs the directory, too. */
@@ -112,7 +121,7 @@ static void run(struct storage *storage, struct storage_upkeep *upkeep) {
     enum status status = prepare(env, checkpoint->dir, tmp, &upkeep->error);
     bool is_ours = status == STATUS_OK;
     if (status == STATUS_OK) {
-        status = link_tables(storage, checkpoint, tmp, &upkeep->error);
+        status = link_files(storage, checkpoint, tmp, &upkeep->error);
     }
     if (status == STATUS_OK) {
         status = write_manifest(storage, checkpoint, tmp, &upkeep->error);
@@ -141,6 +150,9 @@ static void pin(struct storage *storage, struct storage_checkpoint *checkpoint) 
     checkpoint->next_file = atomic_load_explicit(&storage->next_file, memory_order_relaxed);
     for (unsigned level = 0; level < MANIFEST_LEVELS; level++) {
         bytes += checkpoint->version->bytes[level];
+    }
+    for (size_t i = 0; i < checkpoint->version->value_file_count; i++) {
+        bytes += checkpoint->version->value_files[i]->meta.size_bytes;
     }
     atomic_store_explicit(&checkpoint->upkeep.total_bytes, bytes, memory_order_relaxed);
 }

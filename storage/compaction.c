@@ -111,6 +111,7 @@ static void release(struct storage *storage, struct compaction_job *job) {
         storage__unref_table(storage, job->outputs[i]);
     }
     mem_free(storage->env->alloc, job->outputs);
+    values_output__release(&job->values);
     compaction_plan_deinit(storage->env->alloc, &job->plan);
     storage__unref_version(storage, job->base);
     *job = (struct compaction_job){.state = COMPACTION_IDLE};
@@ -156,11 +157,29 @@ static void failed(struct storage *storage, struct compaction_job *job) {
     release(storage, job);
 }
 
+/* Value files that should have been emptied of what the inputs had there, but couldn't be: they aren't tried again. */
+static void mark_stuck(struct storage *storage, const struct compaction_job *job) {
+    for (size_t i = 0; i < job->output_count; i++) {
+        const struct sst_meta *meta = &job->outputs[i]->meta;
+        for (size_t r = 0; r < meta->value_ref_count; r++) {
+            struct value_use use;
+            struct sst *file = version_value_file(job->base, meta->value_refs[r].file, &use);
+            if (file != NULL && compaction_moves_values(file, &use, &storage->options)) {
+                file->is_stuck = true;
+            }
+        }
+    }
+}
+
 static void written(struct storage *storage, struct compaction_job *job) {
     job->state = COMPACTION_WRITTEN;
     list_push_back(&storage->written, &job->link);
-    storage->compaction_read_bytes += job->plan.input_bytes;
-    storage->compaction_written_bytes += job->written_bytes;
+    storage->compaction_read_bytes += job->plan.input_bytes + job->read_bytes;
+    storage->compaction_written_bytes += job->written_bytes + job->values.bytes;
+    storage->moved_value_bytes += job->values.bytes;
+    if (job->plan.reason == COMPACTION_VALUES) {
+        mark_stuck(storage, job);
+    }
     storage__set_space(storage, SPACE_COMPACTION, NULL);
     if (storage->blocked_count == 0) {
         storage->problem[0] = '\0';

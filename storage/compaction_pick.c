@@ -13,7 +13,7 @@ const char *compaction_reason_name(enum compaction_reason reason) {
         [COMPACTION_L0] = "level0",     [COMPACTION_L0_ONLY] = "level0_only",
         [COMPACTION_SIZE] = "size",     [COMPACTION_TOMBSTONES] = "tombstones",
         [COMPACTION_BOTTOM] = "bottom", [COMPACTION_HISTORY] = "history",
-        [COMPACTION_MANUAL] = "manual",
+        [COMPACTION_VALUES] = "values", [COMPACTION_MANUAL] = "manual",
     };
     return names[reason];
 }
@@ -136,5 +136,8 @@ enum status compaction_pick(const struct compaction_pick *pick, struct compactio
     if (status == STATUS_NOT_FOUND && scores[0] >= 200) {
         status = compaction__pick_level0_only(pick, ret_plan);
     }
-    return status == STATUS_NOT_FOUND ? compaction__pick_for_space(pick, base_level, reserved, ret_plan) : status;
+    if (status == STATUS_NOT_FOUND) {
+        status = compaction__pick_for_space(pick, base_level, reserved, ret_plan);
+    }
+    return status == STATUS_NOT_FOUND ? compaction__pick_for_values(pick, reserved, ret_plan) : status;
 }

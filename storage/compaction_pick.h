@@ -12,6 +12,8 @@
  *   TOMBSTONES  a table is mostly deletes, or has range deletes: they move towards their victims
  *   BOTTOM      deletes with nothing below them that no read can need any more: rewritten in place
  *   HISTORY     versions that the horizon has passed: rewritten in place
+ *   VALUES      a value file with little left in it: a table that refers to it is rewritten in place, and the values
+ *               move
  *   MANUAL      compact_range.c asked
  *
  * A plan takes all that overlaps in its two levels, and is not made if any of that is taken (sst.compacting), or if a
@@ -30,6 +32,7 @@ enum compaction_reason {
     COMPACTION_TOMBSTONES,
     COMPACTION_BOTTOM,
     COMPACTION_HISTORY,
+    COMPACTION_VALUES,
     COMPACTION_MANUAL,
     COMPACTION_REASON_COUNT
 };
@@ -54,6 +57,12 @@ struct compaction_plan {
 };
 
 void compaction_plan_deinit(struct alloc *alloc, struct compaction_plan *plan);
+
+/* True if a compaction for VALUES moves what is left in this value file: little, and it can be read. */
+static inline bool compaction_moves_values(const struct sst *file, const struct value_use *use,
+                                           const struct storage_options *options) {
+    return !file->is_stuck && version_live_percent(file, use) < options->value_live_percent_min;
+}
 
 /* What bounds a table's overlap with the level below its own. */
 static inline uint64_t compaction_overlap_max(const struct storage_options *options) { return 10 * options->sst_bytes; }

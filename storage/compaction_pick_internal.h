@@ -83,4 +83,10 @@ MUST_USE enum status compaction__pick_level0_only(const struct compaction_pick *
 MUST_USE enum status compaction__pick_for_space(const struct compaction_pick *pick, unsigned base_level,
                                                 unsigned reserved, struct compaction_plan *ret_plan);
 
+/* ---- compaction_values.c ------------------------------------------------------------------------------------ */
+
+/* The table that refers to the emptiest value file, if that is to be emptied. As above. */
+MUST_USE enum status compaction__pick_for_values(const struct compaction_pick *pick, unsigned reserved,
+                                                 struct compaction_plan *ret_plan);
+
 #endif

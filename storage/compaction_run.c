@@ -6,6 +6,9 @@
  * table of it. Range deletes are clipped to their output's share of the key space: from the key at which the output
  * before it was cut (the first output: from the start) to the key at which it is cut itself (the last: to the end).
  *
+ * Values that are stored apart stay where they are; only their places are copied. A compaction for VALUES moves those
+ * of files that have little left.
+ *
  * Nothing of it counts before the edit that names the outputs is durable. A compaction that meets a bad block, a full
  * disk or an error, or is told to stop, drops its outputs and leaves the store as it was. No output is touched again
  * after a failed write or sync: its file goes.
@@ -243,6 +246,52 @@ static enum status wrote(struct compaction_run *run, enum status status) {
     return status;
 }
 
+/* Adds the entry whose value is in a file that is being emptied, with its new place. A value that can't be read stays
+ * where it is: only who asks for it is hurt. */
+static enum status move_value(struct compaction_run *run, struct sst *file, const struct value_place *from,
+                              const struct entry *entry, struct error *err) {
+    struct entry moved = *entry;
+    struct sst_hold hold = {0};
+    uint8_t place[VALUE_PLACE_BYTES];
+    struct error unread;
+    enum status status = value_fetch(file, &run->fetch, from, &entry->key, &hold, &moved.value, &unread);
+    if (status == STATUS_CORRUPT || status == STATUS_UNSUPPORTED || status == STATUS_IO) {
+        return sst_builder_add(run->builder, entry, err);
+    }
+    if (status != STATUS_OK) {
+        return error_set(err, status, "%s", unread.message);
+    }
+    run->job->read_bytes += value_place_bytes(from);
+    status = values_output__add(&run->job->values, &moved, place, err);
+    sst_hold_release(&hold);
+    moved.value = slice_of(place, sizeof place);
+    return status == STATUS_OK ? sst_builder_add(run->builder, &moved, err) : status;
+}
+
+static enum status add_entry(struct compaction_run *run, const struct entry *entry, struct error *err) {
+    const struct compaction_job *job = run->job;
+    struct value_place place;
+    struct value_use use;
+    if (entry->kind != BATCH_PUT_APART || job->plan.reason != COMPACTION_VALUES ||
+        value_place_decode(entry->value, &place) != STATUS_OK) {
+        return sst_builder_add(run->builder, entry, err);
+    }
+    struct sst *file = version_value_file(job->base, place.file, &use);
+    if (file == NULL || !compaction_moves_values(file, &use, &job->storage->options)) {
+        return sst_builder_add(run->builder, entry, err);
+    }
+    return move_value(run, file, &place, entry, err);
+}
+
+/* Of the output under way; 0: there is none. One that refers to many value files counts as full. */
+static uint64_t output_size(const struct compaction_run *run) {
+    if (run->builder == NULL) {
+        return 0;
+    }
+    bool refers_to_many = sst_builder_value_files(run->builder) >= VALUE_REFS_CUT;
+    return refers_to_many ? UINT64_MAX : sst_builder_size(run->builder);
+}
+
 static enum status take_entry(struct compaction_run *run, const struct entry *entry, struct error *err) {
     bool new_key;
     enum status status = STATUS_OK;
@@ -250,15 +299,14 @@ static enum status take_entry(struct compaction_run *run, const struct entry *en
     if (new_key) {
         status = cut_gap(run, entry->key.user, err);
     }
-    uint64_t size_bytes = run->builder == NULL ? 0 : sst_builder_size(run->builder);
-    if (status == STATUS_OK && new_key && compaction_cut_before(&run->cut, entry->key.user, size_bytes)) {
+    if (status == STATUS_OK && new_key && compaction_cut_before(&run->cut, entry->key.user, output_size(run))) {
         status = end_output(run, entry->key.user, err);
     }
     if (status == STATUS_OK && kept && run->builder == NULL) {
         status = begin_output(run, err);
     }
     if (status == STATUS_OK && kept) {
-        status = sst_builder_add(run->builder, entry, err);
+        status = add_entry(run, entry, err);
     }
     return wrote(run, status);
 }
@@ -270,6 +318,9 @@ static enum status end_last(struct compaction_run *run, struct error *err) {
     }
     if (status == STATUS_OK && run->builder != NULL) {
         status = end_output(run, SLICE_EMPTY, err);
+    }
+    if (status == STATUS_OK) {
+        status = values_output__end(&run->job->values, err);
     }
     return wrote(run, status);
 }
@@ -325,6 +376,7 @@ void storage__compaction_run(struct env_work *work) {
     if (run != NULL) {
         run->job = job;
         run->alloc = alloc;
+        values_output__init(&job->values, storage, job->plan.output_level, storage__pace_compaction);
         status = prepare(run, &job->error);
     }
     if (status == STATUS_OK) {
@@ -346,6 +398,7 @@ void storage__compaction_run(struct env_work *work) {
     }
     if (status != STATUS_OK) {
         drop_outputs(job);
+        values_output__drop(&job->values);
     }
     job->status = status;
 }

@@ -50,6 +50,7 @@ enum status engine_batch_walk(struct engine_batch *batch, const struct engine_ba
         case BATCH_PUT: status = walker->put(walker->context, operation.key, operation.value); break;
         case BATCH_DELETE: status = walker->delete (walker->context, operation.key); break;
         case BATCH_DELETE_RANGE: status = walker->delete_range(walker->context, operation.key, operation.value); break;
+        case BATCH_PUT_APART: return STATUS_CORRUPT; /* in no batch */
         }
         if (status == STATUS_NOT_FOUND) {
             return status; /* a callback's, not the batch's end */

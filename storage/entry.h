@@ -22,6 +22,8 @@ struct entry_key {
     uint32_t ordinal;
 };
 
+enum { ENTRY_PLACE_BYTES = 24 /* the value of a BATCH_PUT_APART */ };
+
 struct entry {
     struct entry_key key;
     struct slice value; /* empty for a delete */

@@ -167,7 +167,7 @@ static void work_run(struct env_work *work) {
 static void keep_block(struct fetch_want *want) {
     struct cache_key key = {.id = want->sst->meta.id, .offset = want->handle.offset};
     want->block = cache_insert(want->sst->context->cache, &key, sst__cache_kind(want->block_kind), want->block,
-                               want->fetch->options.fill_cache);
+                               want->fetch->options.fill_cache && sst__is_retained(want->block_kind, want->block));
 }
 
 static void work_done(struct env_work *work) {
@@ -277,7 +277,8 @@ static enum status read_now(struct fetch *fetch, struct sst *sst, const struct s
     status = sst__read_block(sst, handle, kind, &block, err);
     open_file_unpin(&sst->file);
     if (status == STATUS_OK) {
-        *ret_block = cache_insert(sst->context->cache, &key, sst__cache_kind(kind), block, fetch->options.fill_cache);
+        *ret_block = cache_insert(sst->context->cache, &key, sst__cache_kind(kind), block,
+                                  fetch->options.fill_cache && sst__is_retained(kind, block));
     }
     return status;
 }

@@ -1,5 +1,6 @@
 /*
- * Flushing: the oldest full memtable becomes a table of level 0, entries and range deletes.
+ * Flushing: the oldest full memtable becomes a table of level 0, entries and range deletes; large values go to value
+ * files, which are complete and synced before the edit names them and the table.
  *
  * The worker reads the memtable where it is, so nothing is copied twice; the memtable stays alive because the
  * generation is on the list of full ones until its edit is durable. A flush that failed leaves no file, or one that
@@ -44,14 +45,25 @@ enum status storage__open_written(struct storage *storage, const struct sst_meta
 
 /* ---- Worker -------------------------------------------------------------------------------------------------- */
 
-static enum status write_entries(const struct memtable *memtable, struct sst_builder *builder, struct error *err) {
-    struct memtable_place place;
+/* Large values go to value files, their places to the table. */
+static enum status write_entries(struct flush_job *job, struct sst_builder *builder, struct error *err) {
+    uint64_t threshold = job->storage->options.value_threshold_bytes;
+    struct memtable_place at;
     enum status status = STATUS_OK;
-    for (bool more = memtable_first(memtable, &place); more && status == STATUS_OK; more = memtable_next(&place)) {
-        struct entry entry = memtable_entry(&place);
-        status = sst_builder_add(builder, &entry, err);
+    for (bool more = memtable_first(job->generation->memtable, &at); more && status == STATUS_OK;
+         more = memtable_next(&at)) {
+        struct entry entry = memtable_entry(&at);
+        uint8_t place[VALUE_PLACE_BYTES];
+        if (entry.kind == BATCH_PUT && value_is_apart(threshold, entry.value.len)) {
+            status = values_output__add(&job->values, &entry, place, err);
+            entry.kind = BATCH_PUT_APART;
+            entry.value = slice_of(place, sizeof place);
+        }
+        if (status == STATUS_OK) {
+            status = sst_builder_add(builder, &entry, err);
+        }
     }
-    return status;
+    return status == STATUS_OK ? values_output__end(&job->values, err) : status;
 }
 
 static enum status write_tombstones(struct alloc *alloc, const struct memtable *memtable, struct sst_builder *builder,
@@ -89,7 +101,7 @@ static enum status write_table(struct flush_job *job, struct sst_meta *ret_meta,
     storage__builder_options(storage, 0, path, job->number, &options);
     enum status status = sst_builder_new(&options, ret_builder, err);
     if (status == STATUS_OK) {
-        status = write_entries(memtable, *ret_builder, err);
+        status = write_entries(job, *ret_builder, err);
     }
     if (status == STATUS_OK) {
         status = write_tombstones(storage->env->alloc, memtable, *ret_builder, err);
@@ -103,6 +115,7 @@ static void run(struct env_work *work) {
     struct sst_meta meta;
     struct sst_builder *builder = NULL;
     error_clear(&job->error);
+    values_output__init(&job->values, storage, 0, NULL);
     enum status status = write_table(job, &meta, &builder, &job->error);
     if (status == STATUS_OK) {
         status = env_sync_dir(storage->env, storage->dir, &job->error);
@@ -111,6 +124,9 @@ static void run(struct env_work *work) {
         status = storage__open_written(storage, &meta, &job->sst, &job->error);
     }
     sst_builder_free(builder);
+    if (status != STATUS_OK) {
+        values_output__drop(&job->values);
+    }
     job->status = status;
 }
 
@@ -123,7 +139,9 @@ static void retry(struct storage *storage) {
 
 static void written(struct storage *storage, struct generation *generation) {
     struct flush_job *job = &storage->flush;
-    uint64_t size_bytes = job->sst->meta.size_bytes;
+    uint64_t size_bytes = job->sst->meta.size_bytes + job->values.bytes;
+    generation->values = job->values;
+    job->values = (struct values_output){0};
     generation->sst = job->sst;
     generation->sst->refs = 1;
     generation->state = GENERATION_WRITTEN;

@@ -87,6 +87,10 @@ static enum status verify_and_link(struct storage *storage, struct storage_inges
     if (status == STATUS_OK && memcmp(manifest.identity.cluster_id, ours->cluster_id, sizeof ours->cluster_id) != 0) {
         status = error_set(err, STATUS_INVALID, "%s: belongs to another cluster", ingest->dir);
     }
+    if (status == STATUS_OK && state.values_count > 0) {
+        /* Entries name their value file by its number, which another file here may have. */
+        status = error_set(err, STATUS_UNSUPPORTED, "%s: has value files, which can't be ingested", ingest->dir);
+    }
     if (status == STATUS_OK) {
         status = verify__dir(&run, env, ingest->dir);
     }
@@ -184,11 +188,20 @@ static void condemn(struct storage *storage, struct sst *sst) {
     }
 }
 
+static void condemn_values(struct storage *storage, const struct values_output *values) {
+    for (size_t i = 0; i < values->count; i++) {
+        condemn(storage, values->files[i]);
+    }
+}
+
 static void condemn_version(struct storage *storage, const struct version *version) {
     for (unsigned level = 0; level < MANIFEST_LEVELS; level++) {
         for (size_t i = 0; i < version->counts[level]; i++) {
             condemn(storage, version->tables[level][i]);
         }
+    }
+    for (size_t i = 0; i < version->value_file_count; i++) {
+        condemn(storage, version->value_files[i]);
     }
 }
 
@@ -199,6 +212,7 @@ static void forget_old(struct storage *storage) {
         for (size_t i = 0; i < job->output_count; i++) {
             condemn(storage, job->outputs[i]);
         }
+        condemn_values(storage, &job->values);
         storage__compaction_end(storage, job);
     }
     for (struct list *link; (link = list_pop_front(&storage->full)) != NULL;) {
@@ -207,6 +221,8 @@ static void forget_old(struct storage *storage) {
             condemn(storage, generation->sst);
             storage__unref_table(storage, generation->sst);
         }
+        condemn_values(storage, &generation->values);
+        values_output__release(&generation->values);
         storage__unref_generation(storage, generation);
     }
     storage->full_count = 0;

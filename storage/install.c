@@ -29,6 +29,24 @@ static enum status encode_flush(struct storage *storage, const struct generation
     return status;
 }
 
+/* Value files come with the first table that refers to them and go with the last. */
+static enum status encode_values(const struct version *old, const struct version *new, struct buf *out) {
+    enum status status = STATUS_OK;
+    for (size_t i = 0; i < new->value_file_count &&status == STATUS_OK; i++) {
+        struct value_meta meta = value_file_meta(new->value_files[i]);
+        if (version_value_file(old, meta.number, NULL) == NULL) {
+            status = manifest_put_add_values(out, &meta);
+        }
+    }
+    for (size_t i = 0; i < old->value_file_count && status == STATUS_OK; i++) {
+        uint64_t number = old->value_files[i]->meta.number;
+        if (version_value_file(new, number, NULL) == NULL) {
+            status = manifest_put_remove_values(out, number);
+        }
+    }
+    return status;
+}
+
 static enum status encode_compaction(struct storage *storage, const struct compaction_job *job, struct buf *out) {
     const struct compaction_plan *plan = &job->plan;
     enum status status = manifest_put_next_file(out, next_file(storage));
@@ -64,6 +82,10 @@ enum status storage__encode_state(const struct version *version, const struct st
             status = manifest_put_add_file(out, level, &version->tables[level][i]->meta);
         }
     }
+    for (size_t i = 0; i < version->value_file_count && status == STATUS_OK; i++) {
+        struct value_meta meta = value_file_meta(version->value_files[i]);
+        status = manifest_put_add_values(out, &meta);
+    }
     return status;
 }
 
@@ -72,6 +94,8 @@ static struct version *next_version(const struct edit_job *job) {
     if (job->flushed != NULL) {
         change.added[0] = &job->flushed->sst;
         change.added_count[0] = job->flushed->sst != NULL;
+        change.values_added = job->flushed->values.files;
+        change.values_added_count = job->flushed->values.count;
     } else {
         const struct compaction_plan *plan = &job->compaction->plan;
         unsigned to = plan->output_level;
@@ -84,6 +108,8 @@ static struct version *next_version(const struct edit_job *job) {
         change.added[to] = plan->trivial ? plan->moved : job->compaction->outputs;
         change.added_count[to] = plan->trivial ? plan->input_counts[0] : job->compaction->output_count;
         change.horizon = job->compaction->horizon;
+        change.values_added = job->compaction->values.files;
+        change.values_added_count = job->compaction->values.count;
     }
     return version_new(job->storage->env->alloc, job->storage->version, &change);
 }
@@ -154,6 +180,7 @@ static void end_flush(struct storage *storage, struct generation *flushed) {
     if (flushed->sst != NULL) {
         storage__unref_table(storage, flushed->sst);
     }
+    values_output__release(&flushed->values);
     storage__unref_generation(storage, flushed);
 }
 
@@ -164,6 +191,17 @@ static void retire_inputs(struct storage *storage, const struct compaction_plan 
             struct sst *sst = plan->inputs[side][i];
             sst->obsolete = true;
             storage->obsolete_bytes += sst->meta.size_bytes;
+        }
+    }
+}
+
+/* Value files that the new version has no use for. */
+static void retire_values(struct storage *storage, const struct version *old, const struct version *new) {
+    for (size_t i = 0; i < old->value_file_count; i++) {
+        struct sst *file = old->value_files[i];
+        if (version_value_file(new, file->meta.number, NULL) == NULL) {
+            file->obsolete = true;
+            storage->obsolete_bytes += file->meta.size_bytes;
         }
     }
 }
@@ -179,6 +217,7 @@ static void publish(struct storage *storage) {
         storage->flushes++;
     }
     storage->version = job->version;
+    retire_values(storage, old, storage->version);
     storage->debt_bytes = compaction_debt(storage->version, &storage->options);
     storage->pick_wanted = true;
     storage__set_current(storage, job->read_set, job->version);
@@ -281,6 +320,9 @@ static enum status prepare(struct edit_job *job) {
     }
     enum status status = job->flushed != NULL ? encode_flush(storage, job->flushed, &job->payload)
                                               : encode_compaction(storage, job->compaction, &job->payload);
+    if (status == STATUS_OK) {
+        status = encode_values(storage->version, job->version, &job->payload);
+    }
     return status == STATUS_OK ? manifest_reserve(&storage->manifest, job->payload.len) : status;
 }
 

@@ -122,6 +122,8 @@ enum status storage_iterator_new(struct storage_view *view, struct storage_io *i
                                .lower = options->lower,
                                .upper = options->upper};
     iterator->alloc = alloc;
+    iterator->version = read_set->version;
+    iterator->apart = (struct sst_hold){.block = NULL};
     iterator->walk = (struct iterator_walk){.sources = list.sources,
                                             .keys_only = options->keys_only,
                                             .revision = revision,
@@ -151,6 +153,7 @@ void storage_iterator_free(struct storage_iterator *iterator) {
         cursor_free(iterator->heap[i].cursor);
     }
     buf_deinit(&walk->value);
+    sst_hold_release(&iterator->apart);
     fetch_reset(walk->fetch);
     walk->fetch->options.fill_cache = true; /* an io may serve other reads now */
     walk->fetch->options.readahead_bytes_max = 0;
@@ -159,28 +162,34 @@ void storage_iterator_free(struct storage_iterator *iterator) {
 
 /* ---- Moving -------------------------------------------------------------------------------------------------- */
 
+static enum status move(struct storage_iterator *iterator, enum iterator_call call, struct slice key,
+                        struct error *err) {
+    sst_hold_release(&iterator->apart);
+    return iterator_walk__call(&iterator->walk, call, key, err);
+}
+
 enum status storage_iterator_first(struct storage_iterator *iterator, struct error *err) {
-    return iterator_walk__call(&iterator->walk, ITERATOR_FIRST, SLICE_EMPTY, err);
+    return move(iterator, ITERATOR_FIRST, SLICE_EMPTY, err);
 }
 
 enum status storage_iterator_last(struct storage_iterator *iterator, struct error *err) {
-    return iterator_walk__call(&iterator->walk, ITERATOR_LAST, SLICE_EMPTY, err);
+    return move(iterator, ITERATOR_LAST, SLICE_EMPTY, err);
 }
 
 enum status storage_iterator_seek(struct storage_iterator *iterator, struct slice key, struct error *err) {
-    return iterator_walk__call(&iterator->walk, ITERATOR_SEEK, key, err);
+    return move(iterator, ITERATOR_SEEK, key, err);
 }
 
 enum status storage_iterator_seek_for_prev(struct storage_iterator *iterator, struct slice key, struct error *err) {
-    return iterator_walk__call(&iterator->walk, ITERATOR_SEEK_FOR_PREV, key, err);
+    return move(iterator, ITERATOR_SEEK_FOR_PREV, key, err);
 }
 
 enum status storage_iterator_next(struct storage_iterator *iterator, struct error *err) {
-    return iterator_walk__call(&iterator->walk, ITERATOR_NEXT, SLICE_EMPTY, err);
+    return move(iterator, ITERATOR_NEXT, SLICE_EMPTY, err);
 }
 
 enum status storage_iterator_prev(struct storage_iterator *iterator, struct error *err) {
-    return iterator_walk__call(&iterator->walk, ITERATOR_PREV, SLICE_EMPTY, err);
+    return move(iterator, ITERATOR_PREV, SLICE_EMPTY, err);
 }
 
 bool storage_iterator_is_valid(const struct storage_iterator *iterator) {
@@ -198,8 +207,19 @@ uint64_t storage_iterator_revision(const struct storage_iterator *iterator) {
 }
 
 enum status storage_iterator_value(struct storage_iterator *iterator, struct slice *ret_value, struct error *err) {
-    (void)err;
+    const struct entry *shown = &iterator->walk.shown;
     CHECK(storage_iterator_is_valid(iterator) && !iterator->walk.keys_only);
-    *ret_value = iterator->walk.shown.value;
+    if (shown->kind != BATCH_PUT_APART) {
+        *ret_value = shown->value;
+        return STATUS_OK;
+    }
+    if (iterator->apart.block == NULL) {
+        enum status status = storage__follow(iterator->version, iterator->walk.fetch, shown, &iterator->apart,
+                                             &iterator->apart_value, err);
+        if (status != STATUS_OK) {
+            return status;
+        }
+    }
+    *ret_value = iterator->apart_value;
     return STATUS_OK;
 }

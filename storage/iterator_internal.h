@@ -110,10 +110,15 @@ struct iterator_walk {
     uint8_t *key_bytes;   /* LIMIT_KEY_BYTES */
 };
 
+struct version;
+
 /* Owns the cursors. Behind it in memory: the heap, then the sources. */
 struct storage_iterator {
     struct alloc *alloc;
     struct fetch blocking; /* where the caller gave no io */
+    const struct version *version;
+    struct sst_hold apart;    /* of the value, if it is stored apart and was asked for since the last move */
+    struct slice apart_value; /* in it */
     struct iterator_walk walk;
     uint8_t key_bytes[LIMIT_KEY_BYTES];
     struct merging_source heap[];

@@ -11,7 +11,10 @@ enum {
     /* level, flags, numbers */
     FILE_NUMBERS = 13,
     FILE_FIXED_BYTES = 2 + FILE_NUMBERS * 8,
-    FILE_LARGEST_EXCLUDED = 1 /* flag */
+    VALUES_NUMBERS = 6,
+    /* Flags: */
+    FILE_LARGEST_EXCLUDED = 1,
+    FILE_VALUE_REFS = 2
 };
 
 static enum status put_tag_and_u64(struct buf *out, enum manifest_tag tag, uint64_t value) {
@@ -55,7 +58,8 @@ static uint8_t *put_key(uint8_t *at, struct slice key) {
 enum status manifest_put_add_file(struct buf *out, unsigned level, const struct sst_meta *meta) {
     CHECK(level < MANIFEST_LEVELS);
     CHECK(meta->smallest.len <= LIMIT_KEY_BYTES && meta->largest.len <= LIMIT_KEY_BYTES);
-    size_t size = 1 + FILE_FIXED_BYTES + 2 + meta->smallest.len + 2 + meta->largest.len;
+    bool refers = meta->value_ref_count > 0;
+    size_t size = 1 + FILE_FIXED_BYTES + 2 + meta->smallest.len + 2 + meta->largest.len + (refers ? 4 : 0);
     enum status status = buf_reserve(out, size);
     if (status != STATUS_OK) {
         return status;
@@ -68,15 +72,19 @@ enum status manifest_put_add_file(struct buf *out, unsigned level, const struct 
     uint8_t *at = out->data + out->len;
     *at++ = MANIFEST_ADD_FILE;
     *at++ = (uint8_t)level;
-    *at++ = meta->largest_excluded ? FILE_LARGEST_EXCLUDED : 0;
+    *at++ = (uint8_t)((meta->largest_excluded ? FILE_LARGEST_EXCLUDED : 0) | (refers ? FILE_VALUE_REFS : 0));
     for (size_t i = 0; i < FILE_NUMBERS; i++, at += 8) {
         put_u64(at, numbers[i]);
     }
     at = put_key(at, meta->smallest);
     at = put_key(at, meta->largest);
+    if (refers) {
+        put_u32(at, (uint32_t)meta->value_ref_count);
+        at += 4;
+    }
     CHECK(at == out->data + out->len + size);
     out->len += size;
-    return STATUS_OK;
+    return refers ? value_refs_encode(out, meta->value_refs, meta->value_ref_count) : STATUS_OK;
 }
 
 enum status manifest_put_remove_file(struct buf *out, unsigned level, uint64_t number) {
@@ -86,6 +94,21 @@ enum status manifest_put_remove_file(struct buf *out, unsigned level, uint64_t n
     bytes[1] = (uint8_t)level;
     put_u64(bytes + 2, number);
     return buf_append(out, bytes, sizeof bytes);
+}
+
+enum status manifest_put_add_values(struct buf *out, const struct value_meta *meta) {
+    const uint64_t numbers[VALUES_NUMBERS] = {meta->number,   meta->id,     meta->size_bytes,
+                                              meta->checksum, meta->values, meta->bytes};
+    uint8_t bytes[1 + VALUES_NUMBERS * 8];
+    bytes[0] = MANIFEST_ADD_VALUES;
+    for (size_t i = 0; i < VALUES_NUMBERS; i++) {
+        put_u64(bytes + 1 + i * 8, numbers[i]);
+    }
+    return buf_append(out, bytes, sizeof bytes);
+}
+
+enum status manifest_put_remove_values(struct buf *out, uint64_t number) {
+    return put_tag_and_u64(out, MANIFEST_REMOVE_VALUES, number);
 }
 
 enum status manifest_put_horizon(struct buf *out, uint64_t revision) {
@@ -102,12 +125,16 @@ void manifest_state_init(struct manifest_state *state, struct alloc *alloc) {
 
 void manifest_state_deinit(struct manifest_state *state) {
     for (size_t i = 0; i < state->file_count; i++) {
-        mem_free(state->alloc, state->files[i].keys);
+        mem_free(state->alloc, state->files[i].memory);
     }
     mem_free(state->alloc, state->files);
+    mem_free(state->alloc, state->values);
     state->files = NULL;
     state->file_count = 0;
     state->file_capacity = 0;
+    state->values = NULL;
+    state->values_count = 0;
+    state->values_capacity = 0;
 }
 
 /* Where the number is, or would go. */
@@ -158,7 +185,14 @@ static bool is_possible(const struct sst_meta *meta) {
            meta->superseded <= meta->entries && meta->revision_first <= meta->revision_last && revisions < UINT64_MAX;
 }
 
-static enum status read_meta(struct slice *at, unsigned *ret_level, struct sst_meta *ret_meta) {
+static bool take_refs(struct slice *at, struct slice *ret_refs) {
+    uint32_t count;
+    return cursor_u32(at, &count) && count <= VALUE_REFS_MAX &&
+           cursor_bytes(at, (size_t)count * VALUE_REF_BYTES, ret_refs) && value_refs_check(*ret_refs);
+}
+
+/* ret_refs: as bytes; empty if there are none. */
+static enum status read_meta(struct slice *at, unsigned *ret_level, struct sst_meta *ret_meta, struct slice *ret_refs) {
     uint8_t level;
     uint8_t flags;
     struct sst_meta meta;
@@ -171,7 +205,7 @@ static enum status read_meta(struct slice *at, unsigned *ret_level, struct sst_m
     if (!cursor_u8(at, &level) || level >= MANIFEST_LEVELS || !cursor_u8(at, &flags)) {
         return STATUS_CORRUPT;
     }
-    if ((flags & ~FILE_LARGEST_EXCLUDED) != 0) {
+    if ((flags & ~(FILE_LARGEST_EXCLUDED | FILE_VALUE_REFS)) != 0) {
         return STATUS_UNSUPPORTED;
     }
     for (size_t i = 0; i < FILE_NUMBERS; i++) {
@@ -180,18 +214,42 @@ static enum status read_meta(struct slice *at, unsigned *ret_level, struct sst_m
         }
     }
     meta.largest_excluded = (flags & FILE_LARGEST_EXCLUDED) != 0;
-    if (!take_key(at, &meta.smallest) || !take_key(at, &meta.largest) || !is_possible(&meta)) {
+    struct slice refs = SLICE_EMPTY;
+    if (!take_key(at, &meta.smallest) || !take_key(at, &meta.largest) || !is_possible(&meta) ||
+        ((flags & FILE_VALUE_REFS) != 0 && !take_refs(at, &refs))) {
         return STATUS_CORRUPT;
     }
+    *ret_refs = refs;
     *ret_level = level;
     *ret_meta = meta;
     return STATUS_OK;
 }
 
+/* Copies of what meta borrows from the edit, in memory that is returned. NULL: out of memory. */
+static void *own_meta(struct alloc *alloc, struct sst_meta *meta, struct slice refs) {
+    size_t count = refs.len / VALUE_REF_BYTES;
+    struct value_ref *memory = mem_alloc(alloc, count * sizeof *memory + meta->smallest.len + meta->largest.len);
+    if (memory == NULL) {
+        return NULL;
+    }
+    for (size_t i = 0; i < count; i++) {
+        memory[i] = value_ref_decode(refs.data + i * VALUE_REF_BYTES);
+    }
+    uint8_t *keys = (uint8_t *)(memory + count);
+    memcpy(keys, meta->smallest.data, meta->smallest.len);
+    memcpy(keys + meta->smallest.len, meta->largest.data, meta->largest.len);
+    meta->smallest.data = keys;
+    meta->largest.data = keys + meta->smallest.len;
+    meta->value_refs = count == 0 ? NULL : memory;
+    meta->value_ref_count = count;
+    return memory;
+}
+
 static enum status apply_add(struct manifest_state *state, struct slice *at) {
     unsigned level;
     struct sst_meta meta;
-    enum status status = read_meta(at, &level, &meta);
+    struct slice refs;
+    enum status status = read_meta(at, &level, &meta, &refs);
     if (status != STATUS_OK) {
         return status;
     }
@@ -203,16 +261,12 @@ static enum status apply_add(struct manifest_state *state, struct slice *at) {
     if (status != STATUS_OK) {
         return status;
     }
-    uint8_t *keys = mem_alloc(state->alloc, meta.smallest.len + meta.largest.len);
-    if (keys == NULL) {
+    void *memory = own_meta(state->alloc, &meta, refs);
+    if (memory == NULL) {
         return STATUS_NO_MEMORY;
     }
-    memcpy(keys, meta.smallest.data, meta.smallest.len);
-    memcpy(keys + meta.smallest.len, meta.largest.data, meta.largest.len);
-    meta.smallest.data = keys;
-    meta.largest.data = keys + meta.smallest.len;
     memmove(&state->files[slot + 1], &state->files[slot], (state->file_count - slot) * sizeof *state->files);
-    state->files[slot] = (struct manifest_file){.level = level, .meta = meta, .keys = keys};
+    state->files[slot] = (struct manifest_file){.level = level, .meta = meta, .memory = memory};
     state->file_count++;
     return STATUS_OK;
 }
@@ -227,7 +281,7 @@ static enum status apply_remove(struct manifest_state *state, struct slice *at) 
     if (slot == state->file_count || state->files[slot].meta.number != number || state->files[slot].level != level) {
         return STATUS_CORRUPT;
     }
-    mem_free(state->alloc, state->files[slot].keys);
+    mem_free(state->alloc, state->files[slot].memory);
     state->file_count--;
     memmove(&state->files[slot], &state->files[slot + 1], (state->file_count - slot) * sizeof *state->files);
     return STATUS_OK;
@@ -275,11 +329,17 @@ enum status manifest_state_apply(struct manifest_state *state, struct slice edit
         case MANIFEST_ADD_FILE: status = apply_add(state, &edit); break;
         case MANIFEST_REMOVE_FILE: status = apply_remove(state, &edit); break;
         case MANIFEST_HORIZON: status = apply_growing(&state->horizon, &edit); break;
+        case MANIFEST_ADD_VALUES: status = manifest__add_values(state, &edit); break;
+        case MANIFEST_REMOVE_VALUES: status = manifest__remove_values(state, &edit); break;
         default: status = STATUS_UNSUPPORTED; break;
         }
     }
     if (status == STATUS_OK && state->file_count > 0 &&
         state->files[state->file_count - 1].meta.number >= state->next_file) {
+        status = STATUS_CORRUPT;
+    }
+    if (status == STATUS_OK && state->values_count > 0 &&
+        state->values[state->values_count - 1].number >= state->next_file) {
         status = STATUS_CORRUPT;
     }
     return status;
@@ -295,6 +355,9 @@ enum status manifest_state_encode(const struct manifest_state *state, struct buf
     }
     for (size_t i = 0; i < state->file_count && status == STATUS_OK; i++) {
         status = manifest_put_add_file(out, state->files[i].level, &state->files[i].meta);
+    }
+    for (size_t i = 0; i < state->values_count && status == STATUS_OK; i++) {
+        status = manifest_put_add_values(out, &state->values[i]);
     }
     return status;
 }

@@ -10,6 +10,7 @@
 #include "node/base/buf.h"
 #include "storage/sst.h"
 #include "storage/storage.h"
+#include "storage/value_file.h"
 
 enum { MANIFEST_LEVELS = STORAGE_LEVELS };
 
@@ -18,8 +19,10 @@ enum manifest_tag {
     MANIFEST_NEXT_FILE = 2,
     MANIFEST_ADD_FILE = 3,
     MANIFEST_REMOVE_FILE = 4,
-    MANIFEST_HORIZON = 5
-    /* reserved: 6 add value file, 7 change file, 8 checkpoint pin, 9 remove value file */
+    MANIFEST_HORIZON = 5,
+    MANIFEST_ADD_VALUES = 6,
+    /* 7: change file, 8: checkpoint pin; reserved */
+    MANIFEST_REMOVE_VALUES = 9
 };
 
 /* ---- Writing: each appends one field; STATUS_NO_MEMORY ------------------------------------------------------- */
@@ -28,6 +31,9 @@ MUST_USE enum status manifest_put_frontier(struct buf *out, const struct storage
 MUST_USE enum status manifest_put_next_file(struct buf *out, uint64_t number);
 MUST_USE enum status manifest_put_add_file(struct buf *out, unsigned level, const struct sst_meta *meta);
 MUST_USE enum status manifest_put_remove_file(struct buf *out, unsigned level, uint64_t number);
+/* A value file is there from the edit with its first reference to the one that removes the last. */
+MUST_USE enum status manifest_put_add_values(struct buf *out, const struct value_meta *meta);
+MUST_USE enum status manifest_put_remove_values(struct buf *out, uint64_t number);
 /* Reads below this revision can't be served any more: a compaction dropped what they would need. */
 MUST_USE enum status manifest_put_horizon(struct buf *out, uint64_t revision);
 
@@ -35,8 +41,8 @@ MUST_USE enum status manifest_put_horizon(struct buf *out, uint64_t revision);
 
 struct manifest_file {
     unsigned level;
-    struct sst_meta meta; /* keys owned, in `keys` */
-    uint8_t *keys;
+    struct sst_meta meta; /* keys and value_refs owned, in `memory` */
+    void *memory;
 };
 
 struct manifest_state {
@@ -47,6 +53,9 @@ struct manifest_state {
     struct manifest_file *files; /* by number, growing */
     size_t file_count;
     size_t file_capacity;
+    struct value_meta *values; /* value files, by number, growing */
+    size_t values_count;
+    size_t values_capacity;
 };
 
 void manifest_state_init(struct manifest_state *state, struct alloc *alloc);
@@ -56,7 +65,16 @@ void manifest_state_deinit(struct manifest_state *state);
 MUST_USE enum status manifest_state_apply(struct manifest_state *state, struct slice edit);
 /* NULL if there is no such file. */
 const struct manifest_file *manifest_state_find(const struct manifest_state *state, uint64_t number);
+/* True if tables refer to all value files that are there, to none that isn't, and to no more than there is in each.
+ * STATUS_CORRUPT if not; STATUS_NO_MEMORY. For a state that is complete. */
+MUST_USE enum status manifest_state_check_values(const struct manifest_state *state);
 /* Appends the one edit that makes an empty state equal to this one. */
 MUST_USE enum status manifest_state_encode(const struct manifest_state *state, struct buf *out);
+
+/* ---- manifest_values.c, for manifest_edit.c: fields behind their tag ------------------------------------------ */
+MUST_USE enum status manifest__add_values(struct manifest_state *state, struct slice *at);
+MUST_USE enum status manifest__remove_values(struct manifest_state *state, struct slice *at);
+/* The value file of this number; NULL. */
+const struct value_meta *manifest_state_find_values(const struct manifest_state *state, uint64_t number);
 
 #endif

@@ -87,14 +87,13 @@ static void bury_tables(struct storage *storage, struct sst *sst) {
     while (sst != NULL) {
         struct sst *next = sst->next_dead;
         bool obsolete = sst->obsolete;
-        uint64_t number = sst->meta.number;
         uint64_t id = sst->meta.id;
+        char path[LIMIT_PATH_BYTES];
+        sst_path(sst, path);
         sst_free(sst);
         if (obsolete) {
-            cache_forget(storage->cache, id);
-            char path[LIMIT_PATH_BYTES];
             struct error ignored;
-            file_path_sst(path, storage->dir, number);
+            cache_forget(storage->cache, id);
             enum status status = env_unlink(storage->env, path, &ignored);
             (void)status; /* then it goes at the next start */
         }
@@ -182,6 +181,7 @@ static void let_go(struct storage *storage) {
         if (generation->sst != NULL) {
             storage__unref_table(storage, generation->sst);
         }
+        values_output__release(&generation->values);
         storage__unref_generation(storage, generation);
     }
 }

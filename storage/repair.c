@@ -28,6 +28,7 @@ struct repair {
     uint64_t next_file;
     struct buf inputs;             /* struct sst * each, loaded */
     struct buf numbers;            /* uint64_t: of all files there are that are tables */
+    bool has_values;               /* there are value files */
     struct buf manifests;          /* uint64_t: of all manifests */
     struct tombstones *tombstones; /* of all inputs */
     size_t tombstones_at;
@@ -47,6 +48,7 @@ static enum status look_at(void *context, const char *name) {
     uint64_t number = 0;
     enum file_kind kind = file_name_parse(name, &number);
     repair->next_file = number >= repair->next_file ? number + 1 : repair->next_file;
+    repair->has_values = repair->has_values || kind == FILE_VALUES;
     if (kind == FILE_SST) {
         return buf_append(&repair->numbers, &number, sizeof number);
     }
@@ -447,6 +449,10 @@ static enum status repair_locked(struct repair *repair, struct error *err) {
     status = env_list_dir(repair->env, repair->storage->dir, look_at, repair, err);
     if (status == STATUS_OK && repair->numbers.len + repair->manifests.len == 0) {
         return error_set(err, STATUS_NOT_FOUND, "%s: there is nothing of a store", repair->storage->dir);
+    }
+    if (status == STATUS_OK && repair->has_values) {
+        status =
+            error_set(err, STATUS_UNSUPPORTED, "%s: has value files, which can't be repaired", repair->storage->dir);
     }
     if (status == STATUS_OK) {
         status = read_manifest(repair, err);

@@ -48,7 +48,8 @@ struct storage_repair_report {
 
 /* Blocks: a thread without a loop, or a worker. Nobody has the store open (STATUS_BUSY). STATUS_NOT_FOUND: there is
  * nothing of a store; STATUS_NO_SPACE: it needs as much room as the store has, beside it; STATUS_INVALID: the options,
- * or it is another cluster's; STATUS_IO, STATUS_NO_MEMORY: nothing has changed. */
+ * or it is another cluster's; STATUS_UNSUPPORTED: it has
+ * value files; STATUS_IO, STATUS_NO_MEMORY: nothing has changed. */
 MUST_USE enum status storage_repair(const struct storage_repair_options *options,
                                     struct storage_repair_report *ret_report, struct error *err);
 

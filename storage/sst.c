@@ -4,8 +4,13 @@
 #include "node/base/check.h"
 #include "storage/file_names.h"
 #include "storage/sst_internal.h"
+#include "storage/value_file.h"
 
 #include <inttypes.h>
+
+void sst_path(const struct sst *sst, char *out) {
+    (sst->is_values ? file_path_values : file_path_sst)(out, sst->context->dir, sst->meta.number);
+}
 
 /* ---- Messages -------------------------------------------------------------------------------------------------- */
 
@@ -13,7 +18,7 @@ enum status sst__damaged(struct sst *sst, enum status status, const char *what, 
     struct error own;
     char path[LIMIT_PATH_BYTES];
     struct error *said = err != NULL ? err : &own;
-    file_path_sst(path, sst->context->dir, sst->meta.number);
+    sst_path(sst, path);
     (void)error_set(said, status, "%s: %s at offset %" PRIu64 " %s", path, what, offset,
                     status == STATUS_UNSUPPORTED ? "is of an unknown version" : "is damaged");
     if (sst->context->damaged != NULL) {
@@ -24,7 +29,7 @@ enum status sst__damaged(struct sst *sst, enum status status, const char *what, 
 
 enum status sst__no_memory(const struct sst *sst, size_t bytes, struct error *err) {
     char path[LIMIT_PATH_BYTES];
-    file_path_sst(path, sst->context->dir, sst->meta.number);
+    sst_path(sst, path);
     return error_set(err, STATUS_NO_MEMORY, "%s: no memory for %zu bytes of it", path, bytes);
 }
 
@@ -33,18 +38,24 @@ enum status sst__no_memory(const struct sst *sst, size_t bytes, struct error *er
 enum status sst_new(const struct sst_context *context, const struct sst_meta *meta, struct sst **ret_sst) {
     struct alloc *alloc = context->env->alloc;
     CHECK(meta->smallest.len >= 1 && meta->largest.len >= 1);
+    size_t refs_len = meta->value_ref_count * sizeof(struct value_ref);
     struct sst *sst = mem_alloc_zero(alloc, sizeof *sst);
-    uint8_t *keys = mem_alloc(alloc, meta->smallest.len + meta->largest.len);
-    if (sst == NULL || keys == NULL) {
+    uint8_t *memory = mem_alloc(alloc, refs_len + meta->smallest.len + meta->largest.len);
+    if (sst == NULL || memory == NULL) {
         mem_free(alloc, sst);
-        mem_free(alloc, keys);
+        mem_free(alloc, memory);
         return STATUS_NO_MEMORY;
+    }
+    uint8_t *keys = memory + refs_len;
+    if (refs_len > 0) {
+        memcpy(memory, meta->value_refs, refs_len);
     }
     memcpy(keys, meta->smallest.data, meta->smallest.len);
     memcpy(keys + meta->smallest.len, meta->largest.data, meta->largest.len);
     sst->context = context;
-    sst->keys = keys;
+    sst->memory = memory;
     sst->meta = *meta;
+    sst->meta.value_refs = refs_len == 0 ? NULL : (const struct value_ref *)(const void *)memory;
     sst->meta.smallest = slice_of(keys, meta->smallest.len);
     sst->meta.largest = slice_of(keys + meta->smallest.len, meta->largest.len);
     atomic_init(&sst->top, NULL);
@@ -61,7 +72,7 @@ void sst_free(struct sst *sst) {
     CHECK(sst->refs == 0);
     open_file_deinit(&sst->file);
     sst__free_top(sst);
-    mem_free(alloc, sst->keys);
+    mem_free(alloc, sst->memory);
     mem_free(alloc, sst);
 }
 
@@ -88,7 +99,7 @@ enum status sst__pin(struct sst *sst, struct error *err) {
     if (open_file_pin(&sst->file) == STATUS_OK) {
         return STATUS_OK;
     }
-    file_path_sst(path, sst->context->dir, sst->meta.number);
+    sst_path(sst, path);
     return open_file_open(&sst->file, path, err);
 }
 

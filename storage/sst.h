@@ -44,17 +44,22 @@ struct sst_context {
 
 struct sst {
     const struct sst_context *context;
-    struct sst_meta meta; /* keys owned, in `keys` */
-    uint8_t *keys;
+    bool is_values;       /* a value file: counted and opened like a table, read by value_fetch only (value_file.h) */
+    struct sst_meta meta; /* keys and value_refs owned, in `memory` */
+    void *memory;
     struct open_file file;
     _Atomic(struct sst_top *) top; /* NULL until it is first needed */
     /* The owner's: */
     uint64_t refs; /* versions that hold it, and the job that made it until it is published */
     unsigned level;
-    bool compacting; /* input of a compaction under way */
-    bool obsolete;   /* no durable version names it: unlinked when refs end */
+    bool compacting;       /* input of a compaction under way */
+    bool obsolete;         /* no durable version names it: unlinked when refs end */
+    _Atomic bool is_stuck; /* a value file with values that can't be read: none are moved out of it */
     struct sst *next_dead;
 };
+
+/* Of its file. out: LIMIT_PATH_BYTES. */
+void sst_path(const struct sst *sst, char *out);
 
 /* No I/O. Copies meta. STATUS_NO_MEMORY. */
 MUST_USE enum status sst_new(const struct sst_context *context, const struct sst_meta *meta, struct sst **ret_sst);

@@ -10,6 +10,7 @@
 #include "node/base/check.h"
 #include "storage/filter.h"
 #include "storage/tombstones.h"
+#include "storage/value_file.h"
 
 enum {
     /* Entries per restart. Against 16 it costs a hundredth of the space (keys of 16, values of 100 bytes) and makes
@@ -45,6 +46,7 @@ struct sst_builder {
     size_t top_bytes_next; /* of top index, at which the partitions grow */
     struct block_builder tombstones;
     struct buf tombstone_end; /* of the last fragment */
+    struct value_refs value_refs;
     struct sst_properties properties;
     struct buf smallest;       /* the first key */
     struct buf smallest_start; /* the first fragment's */
@@ -192,6 +194,7 @@ enum status sst_builder_new(const struct sst_builder_options *options, struct ss
     buf_init(&builder->tombstone_end, alloc, 0);
     buf_init(&builder->smallest, alloc, 0);
     buf_init(&builder->smallest_start, alloc, 0);
+    value_refs_init(&builder->value_refs, alloc);
     struct sst_header header = {.number = options->number, .id = options->id};
     uint8_t bytes[SST_HEADER_BYTES];
     memcpy(header.cluster_id, options->cluster_id, SST_CLUSTER_ID_BYTES);
@@ -207,6 +210,22 @@ enum status sst_builder_new(const struct sst_builder_options *options, struct ss
     }
     *ret_builder = builder;
     return STATUS_OK;
+}
+
+/* Counts what the entry takes of its value file. */
+static enum status refer(struct sst_builder *builder, const struct entry *entry, struct error *err) {
+    struct value_place place;
+    enum status status = value_place_decode(entry->value, &place);
+    if (status == STATUS_OK) {
+        status = value_refs_add(&builder->value_refs, &place);
+    }
+    switch (status) {
+    case STATUS_OK: return STATUS_OK;
+    case STATUS_NO_MEMORY: return no_memory(builder, err);
+    case STATUS_TOO_LARGE:
+        return error_set(err, status, "%s: refers to more than %d value files", builder->output.path, VALUE_REFS_MAX);
+    default: return error_set(err, STATUS_CORRUPT, "%s: an entry's place is none", builder->output.path);
+    }
 }
 
 static enum status add_entry(struct sst_builder *builder, const struct entry *entry, struct error *err) {
@@ -230,6 +249,12 @@ static enum status add_entry(struct sst_builder *builder, const struct entry *en
     properties->key_bytes += entry->key.user.len;
     properties->value_bytes += entry->value.len;
     note_revision(properties, entry->key.revision);
+    if (entry->kind == BATCH_PUT_APART) {
+        status = refer(builder, entry, err);
+        if (status != STATUS_OK) {
+            return status;
+        }
+    }
     if (data->repeats) {
         properties->superseded++;
         if (last_revision > properties->superseded_until) {
@@ -288,6 +313,12 @@ enum status sst_builder_add_tombstone(struct sst_builder *builder, const struct 
     return status;
 }
 
+size_t sst_builder_value_files(const struct sst_builder *builder) {
+    size_t count;
+    (void)value_refs_list(&builder->value_refs, &count);
+    return count;
+}
+
 uint64_t sst_builder_size(const struct sst_builder *builder) {
     return sst__output_position(&builder->output) + block_builder_size(&builder->data) +
            block_builder_size(&builder->index) + filter_bytes(builder) + block_builder_size(&builder->top) +
@@ -341,6 +372,7 @@ static enum status put_tail(struct sst_builder *builder, struct error *err) {
     if (status != STATUS_OK) {
         goto out;
     }
+    builder->properties.value_refs = value_refs_list(&builder->value_refs, &builder->properties.value_ref_count);
     if (sst_properties_encode(&properties, &builder->properties) != STATUS_OK) {
         status = no_memory(builder, err);
         goto out;
@@ -395,6 +427,7 @@ enum status sst_builder_finish(struct sst_builder *builder, struct sst_meta *ret
                                   .smallest = properties->smallest,
                                   .largest = properties->largest,
                                   .largest_excluded = properties->largest_excluded != 0};
+    ret_meta->value_refs = value_refs_list(&builder->value_refs, &ret_meta->value_ref_count);
     return STATUS_OK;
 }
 
@@ -412,6 +445,7 @@ void sst_builder_free(struct sst_builder *builder) {
     buf_deinit(&builder->tombstone_end);
     buf_deinit(&builder->smallest);
     buf_deinit(&builder->smallest_start);
+    value_refs_deinit(&builder->value_refs);
     sst__output_abandon(&builder->output);
     mem_free(alloc, builder);
 }

@@ -19,6 +19,7 @@
 #include "storage/entry.h"
 
 struct tombstone;
+struct value_ref;
 
 enum { SST_CLUSTER_ID_BYTES = 16 };
 
@@ -40,6 +41,8 @@ struct sst_meta {
     struct slice smallest; /* user keys: of entries, and starts and ends of range deletes */
     struct slice largest;
     bool largest_excluded; /* largest is the end of a range delete: no version of that key is in the table */
+    const struct value_ref *value_refs; /* what its entries refer to in value files (value_file.h), by file number */
+    size_t value_ref_count;
 };
 
 struct sst_builder;
@@ -64,8 +67,9 @@ struct sst_builder_options {
  * STATUS_NO_SPACE, STATUS_NO_MEMORY. */
 MUST_USE enum status sst_builder_new(const struct sst_builder_options *options, struct sst_builder **ret_builder,
                                      struct error *err);
-/* A put or a delete of a key; in strictly growing order, STATUS_CORRUPT if not (they come from a disk). Copies.
- * STATUS_IO, STATUS_NO_SPACE, STATUS_NO_MEMORY. */
+/* A put (of a place, too) or a delete of a key; in strictly growing order, STATUS_CORRUPT if not (they come from a
+ * disk), or if the place is none. Copies. STATUS_IO, STATUS_NO_SPACE, STATUS_NO_MEMORY; STATUS_TOO_LARGE: refers to too
+ * many value files. */
 MUST_USE enum status sst_builder_add(struct sst_builder *builder, const struct entry *entry, struct error *err);
 /* A fragment's mark (tombstones.h): fragments in order, disjoint, the marks of each newest first; STATUS_CORRUPT if
  * not. In any order relative to entries. Copies. STATUS_NO_MEMORY. */
@@ -73,8 +77,10 @@ MUST_USE enum status sst_builder_add_tombstone(struct sst_builder *builder, cons
                                                struct error *err);
 /* About what the file would have if it were finished now. */
 uint64_t sst_builder_size(const struct sst_builder *builder);
+/* How many value files its entries refer to. */
+size_t sst_builder_value_files(const struct sst_builder *builder);
 /* Writes the rest, syncs the file (not its directory), closes it. At least one entry or range delete must be in it
- * (CHECK). Meta's keys are borrowed from the builder. */
+ * (CHECK). Meta's keys and references are borrowed from the builder. */
 MUST_USE enum status sst_builder_finish(struct sst_builder *builder, struct sst_meta *ret_meta, struct error *err);
 /* Removes the file unless it was finished. NULL is accepted. */
 void sst_builder_free(struct sst_builder *builder);

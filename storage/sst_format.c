@@ -5,18 +5,20 @@
 #include "node/base/check.h"
 #include "node/base/checksum.h"
 #include "storage/filter.h"
+#include "storage/value_file.h"
 
 static const char header_magic[8] = {'H', 'F', 'S', 'S', 'T', 'A', 'B', '\n'};
 static const char footer_magic[8] = {'H', 'F', 'S', 'S', 'T', 'E', 'N', 'D'};
 
 /* ---- Header -------------------------------------------------------------------------------------------------- */
 
-/* magic 8, version u32, flags u32, number u64, id u64, cluster id 16, zero 8, checksum u64 */
+/* magic 8, version u32, kind u32, number u64, id u64, cluster id 16, zero 8, checksum u64 */
 
 void sst_header_encode(uint8_t out[SST_HEADER_BYTES], const struct sst_header *header) {
     memset(out, 0, SST_HEADER_BYTES);
     memcpy(out, header_magic, sizeof header_magic);
     put_u32(out + 8, SST_VERSION);
+    put_u32(out + 12, header->kind);
     put_u64(out + 16, header->number);
     put_u64(out + 24, header->id);
     memcpy(out + 32, header->cluster_id, SST_CLUSTER_ID_BYTES);
@@ -27,12 +29,13 @@ enum status sst_header_decode(const uint8_t in[SST_HEADER_BYTES], struct sst_hea
     if (memcmp(in, header_magic, sizeof header_magic) != 0) {
         return STATUS_CORRUPT;
     }
-    if (get_u32(in + 8) != SST_VERSION || get_u32(in + 12) != 0) {
+    if (get_u32(in + 8) != SST_VERSION || get_u32(in + 12) > SST_FILE_VALUES) {
         return STATUS_UNSUPPORTED;
     }
     if (get_u64(in + 56) != checksum64(in, 56, 0) || get_u64(in + 48) != 0) {
         return STATUS_CORRUPT;
     }
+    ret_header->kind = (enum sst_file_kind)get_u32(in + 12);
     ret_header->number = get_u64(in + 16);
     ret_header->id = get_u64(in + 24);
     memcpy(ret_header->cluster_id, in + 32, SST_CLUSTER_ID_BYTES);
@@ -253,7 +256,8 @@ enum property_tag {
     PROPERTY_RAW_BYTES,
     PROPERTY_BLOOM_BITS,
     PROPERTY_COMPRESSION,
-    PROPERTY_COUNT
+    PROPERTY_COUNT,
+    PROPERTY_VALUE_REFS = PROPERTY_COUNT /* a list; only in tables that have one */
 };
 
 /* By tag. */
@@ -293,6 +297,14 @@ static enum status append_property(struct buf *out, enum property_tag tag, struc
     return status != STATUS_OK ? status : buf_append(out, bytes.data, bytes.len);
 }
 
+static enum status append_value_refs(struct buf *out, const struct sst_properties *properties) {
+    uint8_t head[2 * VARINT_BYTES_MAX];
+    uint8_t *end =
+        put_varint(put_varint(head, PROPERTY_VALUE_REFS), properties->value_ref_count * (uint64_t)VALUE_REF_BYTES);
+    enum status status = buf_append(out, head, (size_t)(end - head));
+    return status != STATUS_OK ? status : value_refs_encode(out, properties->value_refs, properties->value_ref_count);
+}
+
 enum status sst_properties_encode(struct buf *out, const struct sst_properties *properties) {
     enum status status = STATUS_OK;
     for (size_t i = 0; i < PROPERTY_COUNT - 1 && status == STATUS_OK; i++) {
@@ -310,11 +322,19 @@ enum status sst_properties_encode(struct buf *out, const struct sst_properties *
         }
         status = append_property(out, property->tag, bytes);
     }
+    if (status == STATUS_OK && properties->value_ref_count > 0) {
+        status = append_value_refs(out, properties);
+    }
     return status;
 }
 
 /* Tags that we don't know are passed over. */
 static bool take_property(struct sst_properties *properties, uint64_t tag, struct slice bytes) {
+    if (tag == PROPERTY_VALUE_REFS) {
+        properties->value_ref_bytes = bytes;
+        properties->value_ref_count = bytes.len / VALUE_REF_BYTES;
+        return value_refs_check(bytes);
+    }
     if (tag < 1 || tag >= PROPERTY_COUNT) {
         return tag != 0;
     }

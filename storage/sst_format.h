@@ -24,8 +24,11 @@ enum sst_block_kind {
     SST_BLOCK_PARTITION = 2,
     SST_BLOCK_PROPERTIES = 3,
     SST_BLOCK_TOMBSTONES = 4,
-    SST_BLOCK_TOP = 5
+    SST_BLOCK_TOP = 5,
+    SST_BLOCK_VALUE = 6 /* in value files (value_file.h), and nothing but properties besides */
 };
+
+enum sst_file_kind { SST_FILE_TABLE = 0, SST_FILE_VALUES = 1 };
 
 /* Where a block's body stands; its trailer follows. Size 0: there is no such block. */
 struct sst_handle {
@@ -34,6 +37,7 @@ struct sst_handle {
 };
 
 struct sst_header {
+    enum sst_file_kind kind;
     uint64_t number;
     uint64_t id;
     uint8_t cluster_id[SST_CLUSTER_ID_BYTES];
@@ -63,6 +67,10 @@ struct sst_properties {
     uint64_t compression;
     struct slice smallest;
     struct slice largest;
+    /* Of a table that refers to value files; decoded, value_refs is NULL and they are value_ref_bytes. */
+    const struct value_ref *value_refs;
+    size_t value_ref_count;
+    struct slice value_ref_bytes; /* value_ref_count times VALUE_REF_BYTES, checked */
 };
 
 void sst_header_encode(uint8_t out[SST_HEADER_BYTES], const struct sst_header *header);

@@ -91,7 +91,14 @@ enum status sst__damaged(struct sst *sst, enum status status, const char *what, 
 enum status sst__no_memory(const struct sst *sst, size_t bytes, struct error *err);
 
 static inline enum cache_kind sst__cache_kind(enum sst_block_kind kind) {
-    return kind == SST_BLOCK_DATA ? CACHE_DATA : CACHE_INDEX;
+    return kind == SST_BLOCK_DATA ? CACHE_DATA : kind == SST_BLOCK_VALUE ? CACHE_OTHER : CACHE_INDEX;
+}
+
+/* Large values would push out hundreds of blocks each, for little: reading one is a fraction of what is done with it.
+ */
+enum { SST_VALUE_RETAINED_BYTES_MAX = 16 * 1024 };
+static inline bool sst__is_retained(enum sst_block_kind kind, const struct cache_block *block) {
+    return kind != SST_BLOCK_VALUE || block->len <= SST_VALUE_RETAINED_BYTES_MAX;
 }
 
 /* ---- Fetching (fetch.c) ------------------------------------------------------------------------------------- */

@@ -9,6 +9,7 @@
 #include "node/base/bytes.h"
 #include "node/base/check.h"
 #include "storage/sst_internal.h"
+#include "storage/value_file.h"
 
 #include <inttypes.h>
 
@@ -80,7 +81,7 @@ static enum status check_header(struct sst *sst, struct error *err) {
     if (status != STATUS_OK) {
         return sst__damaged(sst, status, "the header", 0, err);
     }
-    if (header.id != sst->meta.id || memcmp(header.cluster_id, sst->context->cluster_id, SST_CLUSTER_ID_BYTES) != 0) {
+    if (header.kind != SST_FILE_TABLE || header.id != sst->meta.id || memcmp(header.cluster_id, sst->context->cluster_id, SST_CLUSTER_ID_BYTES) != 0) {
         return sst__damaged(sst, STATUS_CORRUPT, "the header (another table's or cluster's)", 0, err);
     }
     return STATUS_OK;
@@ -121,7 +122,8 @@ static bool properties_agree(const struct sst_properties *properties, const stru
            properties->value_bytes == meta->value_bytes && properties->revision_first == meta->revision_first &&
            properties->revision_last == meta->revision_last &&
            (properties->largest_excluded != 0) == meta->largest_excluded &&
-           slice_equal(properties->smallest, meta->smallest) && slice_equal(properties->largest, meta->largest);
+           slice_equal(properties->smallest, meta->smallest) && slice_equal(properties->largest, meta->largest) &&
+           value_refs_equal(properties->value_ref_bytes, meta->value_refs, meta->value_ref_count);
 }
 
 static enum status read_properties(struct sst *sst, const struct sst_footer *footer,
@@ -141,6 +143,7 @@ static enum status read_properties(struct sst *sst, const struct sst_footer *foo
     if (status == STATUS_OK) {
         properties.smallest = SLICE_EMPTY;
         properties.largest = SLICE_EMPTY;
+        properties.value_ref_bytes = SLICE_EMPTY;
         *ret_properties = properties;
     } else {
         status = sst__damaged(sst, status, "the properties block", footer->properties.offset, err);

@@ -12,6 +12,7 @@
 #include "node/base/buf.h"
 #include "node/base/check.h"
 #include "storage/sst_internal.h"
+#include "storage/value_file.h"
 
 enum { PACE_BYTES = 1024 * 1024 };
 
@@ -29,8 +30,10 @@ struct verifier {
     uint64_t checksum;      /* of the file up to position */
     bool complete;          /* nothing was left out so far */
     struct sst_properties seen;
-    struct entry_key last;  /* the entry before; user.len 0: none. Its key in last_user */
-    struct entry_key bound; /* the separator before: entries are behind it; user.len 0: none */
+    struct value_refs value_refs; /* of the entries seen */
+    uint64_t uncounted;           /* places that are none, or couldn't be counted */
+    struct entry_key last;        /* the entry before; user.len 0: none. Its key in last_user */
+    struct entry_key bound;       /* the separator before: entries are behind it; user.len 0: none */
     uint8_t last_user[LIMIT_KEY_BYTES];
     uint8_t bound_user[LIMIT_KEY_BYTES];
     struct block_cursor index_cursor;
@@ -145,12 +148,24 @@ static void copy_key(struct entry_key *to, uint8_t *user, const struct entry_key
     to->user = slice_of(user, from->user.len);
 }
 
+/* What it takes of a value file; that the value is there is the value file's to say (value_verify). */
+static void count_reference(struct verifier *verifier, const struct entry *entry) {
+    struct value_place place;
+    if (entry->kind != BATCH_PUT_APART) {
+        return;
+    }
+    bool counted = value_place_decode(entry->value, &place) == STATUS_OK &&
+                   value_refs_add(&verifier->value_refs, &place) == STATUS_OK;
+    verifier->uncounted += !counted;
+}
+
 static void count_entry(struct verifier *verifier, const struct entry *entry, bool repeats) {
     struct sst_properties *seen = &verifier->seen;
     seen->entries++;
     seen->deletes += entry->kind == BATCH_DELETE;
     seen->key_bytes += entry->key.user.len;
     seen->value_bytes += entry->value.len;
+    count_reference(verifier, entry);
     if (entry->key.revision < seen->revision_first) {
         seen->revision_first = entry->key.revision;
     }
@@ -345,6 +360,14 @@ static void count_tombstones(struct verifier *verifier) {
     }
 }
 
+static bool references_agree(const struct verifier *verifier) {
+    const struct sst_meta *meta = &verifier->sst->meta;
+    size_t count;
+    const struct value_ref *seen = value_refs_list(&verifier->value_refs, &count);
+    return verifier->uncounted == 0 && count == meta->value_ref_count &&
+           (count == 0 || memcmp(seen, meta->value_refs, count * sizeof *seen) == 0);
+}
+
 /* Properties were compared with meta when they were read. */
 static void check_counts(struct verifier *verifier) {
     const struct sst_properties *seen = &verifier->seen;
@@ -353,8 +376,9 @@ static void check_counts(struct verifier *verifier) {
     if (seen->entries != said->entries || seen->deletes != said->deletes || seen->key_bytes != said->key_bytes ||
         seen->value_bytes != said->value_bytes || seen->raw_bytes != said->raw_bytes ||
         seen->superseded != said->superseded || seen->superseded_until != said->superseded_until ||
-        seen->revision_first != said->revision_first || seen->revision_last != said->revision_last ||
-        verifier->report.data_blocks != said->data_blocks || verifier->report.partitions != said->partitions) {
+        !references_agree(verifier) || seen->revision_first != said->revision_first ||
+        seen->revision_last != said->revision_last || verifier->report.data_blocks != said->data_blocks ||
+        verifier->report.partitions != said->partitions) {
         finding(verifier, "a count in the properties: the end of the data", verifier->top->blocks_end);
     }
     bool unknown = verifier->options != NULL && verifier->options->checksum_unknown;
@@ -398,6 +422,9 @@ static enum status verify_all(struct verifier *verifier) {
 
 enum status sst_verify(struct sst *sst, const struct sst_verify_options *options, struct sst_verify_report *ret_report,
                        struct error *err) {
+    if (sst->is_values) {
+        return value_verify(sst, options, ret_report, err);
+    }
     struct alloc *alloc = sst->context->env->alloc;
     struct verifier *verifier = mem_alloc_zero(alloc, sizeof *verifier);
     *ret_report = (struct sst_verify_report){.bytes = 0};
@@ -410,6 +437,7 @@ enum status sst_verify(struct sst *sst, const struct sst_verify_options *options
     verifier->complete = true;
     verifier->position = SST_HEADER_BYTES;
     verifier->seen.revision_first = UINT64_MAX;
+    value_refs_init(&verifier->value_refs, alloc);
     buf_init(&verifier->raw, alloc, 0);
     buf_init(&verifier->data, alloc, 0);
     buf_init(&verifier->index, alloc, 0);
@@ -420,6 +448,7 @@ enum status sst_verify(struct sst *sst, const struct sst_verify_options *options
     }
     *ret_report = verifier->report;
     sst__discard_top(alloc, verifier->top);
+    value_refs_deinit(&verifier->value_refs);
     buf_deinit(&verifier->raw);
     buf_deinit(&verifier->data);
     buf_deinit(&verifier->index);

@@ -84,6 +84,13 @@ struct storage_options {
     enum compression compression[STORAGE_LEVELS]; /* by level: none for 0 and 1, else lz4 */
     int zstd_level;                               /* 3 (1 to 12): where compression is zstd */
 
+    /* Large values. */
+    uint64_t value_threshold_bytes; /* 32 KiB (0: none; 32 to 16 MiB): values from this length on go to value files when
+                                       they are flushed; compactions move only their places */
+    uint64_t value_file_bytes;      /* 256 MiB (4 KiB to 64 GiB): a value file ends when it has so many */
+    uint32_t value_live_percent_min; /* 50 (0 to 90): of a value file that is still referred to; below it what is left
+                                        is moved to another file. 0: never */
+
     /* The tree. */
     uint64_t level_base_bytes;   /* 256 MiB (1 KiB to 1 TiB): the least that a level's target may be */
     uint32_t level_ratio;        /* 10 (2 to 100): of a level's target to that of the one above it */
@@ -456,9 +463,9 @@ MUST_USE enum status storage_verify_dir(struct env *env, const char *dir, const 
  * frontier; views that were taken before show what they showed. `flushed` isn't called. The checkpoint stays as it is.
  *
  * STATUS_NOT_FOUND: there is none; STATUS_INVALID: another cluster's, or its frontier lies behind what was applied
- * here; STATUS_BUSY: a store has it open, or a pin here is below its horizon; STATUS_CORRUPT, STATUS_UNSUPPORTED,
- * STATUS_IO, STATUS_NO_SPACE, STATUS_NO_MEMORY. Nothing has changed then, unless `failed` ran: the outcome of the
- * switch is unknown, and the next opening will tell. */
+ * here; STATUS_BUSY: a store has it open, or a pin here is below its horizon; STATUS_UNSUPPORTED: it has value
+ * files; STATUS_CORRUPT, STATUS_IO, STATUS_NO_SPACE, STATUS_NO_MEMORY. Nothing has changed then, unless `failed` ran:
+ * the outcome of the switch is unknown, and the next opening will tell. */
 struct storage_ingest {
     struct storage_upkeep upkeep;
     char dir[LIMIT_PATH_BYTES];
@@ -517,10 +524,14 @@ struct storage_stats {
     uint64_t horizon;
     uint64_t files[STORAGE_LEVELS];
     uint64_t bytes[STORAGE_LEVELS];
-    uint64_t debt_bytes; /* to be rewritten until every level is within its target */
+    uint64_t value_files;
+    uint64_t value_file_bytes; /* their sizes */
+    uint64_t value_bytes;      /* of these: values that tables refer to */
+    uint64_t debt_bytes;       /* to be rewritten until every level is within its target */
     /* Work. */
     uint64_t flushes;
-    uint64_t flush_bytes; /* tables of level 0 */
+    uint64_t flush_bytes;       /* tables of level 0, and value files */
+    uint64_t moved_value_bytes; /* of compaction_written_bytes: value files */
     uint64_t compactions[STORAGE_COMPACTION_REASONS];
     uint64_t compaction_count; /* all of them */
     uint64_t compactions_running;

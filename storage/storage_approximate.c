@@ -6,6 +6,7 @@
  * taken for the place in the file.
  */
 #include "storage/storage_internal.h"
+#include "storage/value_file.h"
 
 enum { SHARE_ONE = 1 << 16 };
 
@@ -41,9 +42,11 @@ static uint64_t share_before(const struct sst_meta *meta, struct slice key) {
 static uint64_t bytes_within(const struct sst *table, struct slice lower, struct slice upper) {
     uint64_t from = share_before(&table->meta, lower);
     uint64_t to = upper.len == 0 ? SHARE_ONE : share_before(&table->meta, upper);
-    return to <= from ? 0
-                      : table->meta.size_bytes / SHARE_ONE * (to - from) +
-                            table->meta.size_bytes % SHARE_ONE * (to - from) / SHARE_ONE;
+    uint64_t bytes = table->meta.size_bytes;
+    for (size_t i = 0; i < table->meta.value_ref_count; i++) {
+        bytes += table->meta.value_refs[i].bytes;
+    }
+    return to <= from ? 0 : bytes / SHARE_ONE * (to - from) + bytes % SHARE_ONE * (to - from) / SHARE_ONE;
 }
 
 uint64_t storage_approximate_bytes(const struct storage_view *view, struct slice lower, struct slice upper) {

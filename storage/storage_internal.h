@@ -8,7 +8,8 @@
  *   storage_read.c       lookups over a view
  *   iterator.c           scans over a view
  *   schedule.c           what may start; retries; final failure; full disks
- *   flush.c              memtable -> table of level 0
+ *   flush.c              memtable -> table of level 0, and value files
+ *   values_output.c      value files that flushes and compactions write
  *   compaction.c         which compactions start, what becomes of them; tables that they leave alone
  *   compaction_run.c     a compaction's work on its worker
  *   compact_range.c      compactions asked for by hand
@@ -52,6 +53,18 @@ enum {
     SCRUB_FOUND_MAX = 64      /* places in one piece of a table */
 };
 
+/* The value files that one flush or compaction writes: begun when the first value comes, cut at their size. */
+struct values_output {
+    struct storage *storage;
+    unsigned level;                              /* of the tables that refer to them: says how they are compressed */
+    void (*pace)(void *context, uint64_t bytes); /* as in sst_builder.h; context: the store */
+    struct value_builder *builder;               /* NULL: none under way */
+    struct sst **files;                          /* written, one reference each, by number */
+    size_t count;
+    size_t capacity;
+    uint64_t bytes; /* of the files */
+};
+
 enum generation_state { GENERATION_ACTIVE, GENERATION_FULL, GENERATION_WRITTEN };
 
 struct generation {
@@ -62,6 +75,7 @@ struct generation {
     struct generation *next_dead;
     unsigned attempts;                /* flushes that failed with an I/O error */
     struct sst *sst;                  /* WRITTEN; NULL if it held no versions */
+    struct values_output values;      /* WRITTEN */
     struct storage_frontier frontier; /* from FULL on */
 };
 
@@ -77,6 +91,7 @@ struct flush_job {
     enum status status;
     struct error error;
     struct sst *sst;
+    struct values_output values;
 };
 
 enum compaction_state { COMPACTION_IDLE, COMPACTION_RUNNING, COMPACTION_WRITTEN };
@@ -97,7 +112,8 @@ struct compaction_job {
     struct sst **outputs;
     size_t output_count;
     size_t output_capacity;
-    uint64_t read_bytes;
+    struct values_output values;
+    uint64_t read_bytes; /* values that were moved */
     uint64_t written_bytes;
 };
 
@@ -268,6 +284,7 @@ struct storage {
     uint64_t compaction_failures;
     uint64_t compaction_read_bytes;
     uint64_t compaction_written_bytes;
+    uint64_t moved_value_bytes;
     uint64_t manifest_bytes_written;
     uint64_t applied_bytes;
     uint64_t obsolete_bytes; /* of tables that no version needs but some view still holds */
@@ -317,6 +334,20 @@ void storage__builder_options(struct storage *storage, unsigned level, const cha
 /* A table that was written, opened for reading. Worker. */
 MUST_USE enum status storage__open_written(struct storage *storage, const struct sst_meta *meta, struct sst **ret_sst,
                                            struct error *err);
+
+/* ---- values_output.c: workers, but for the last --------------------------------------------------------------- */
+void values_output__init(struct values_output *output, struct storage *storage, unsigned level,
+                         void (*pace)(void *context, uint64_t bytes));
+/* Writes the version's value; what its entry says instead is in ret_place. STATUS_IO, STATUS_NO_SPACE,
+ * STATUS_NO_MEMORY. */
+MUST_USE enum status values_output__add(struct values_output *output, const struct entry *entry,
+                                        uint8_t ret_place[VALUE_PLACE_BYTES], struct error *err);
+/* Writes the rest and syncs the last file (not the directory). Statuses as above. */
+MUST_USE enum status values_output__end(struct values_output *output, struct error *err);
+/* Nothing will come of them: removes the files. */
+void values_output__drop(struct values_output *output);
+/* Owner: lets go of the files, which stay where they are unless they are obsolete. */
+void values_output__release(struct values_output *output);
 
 /* ---- compaction.c, compaction_run.c, compact_range.c --------------------------------------------------------- */
 struct storage_pick {

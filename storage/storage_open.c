@@ -22,7 +22,7 @@ struct leftovers {
     uint64_t number_max;   /* of any file that is ours */
     uint64_t manifest_max; /* of any manifest */
     uint64_t table_count;
-    uint64_t named_count; /* tables that the manifest names */
+    uint64_t named_count; /* tables and value files that the manifest names */
     bool remove;          /* second pass */
 };
 
@@ -50,6 +50,11 @@ static enum status look_at(void *context, const char *name) {
     switch (kind) {
     case FILE_SST:
         useless = !is_named(leftovers, number);
+        leftovers->table_count++;
+        leftovers->named_count += !useless;
+        break;
+    case FILE_VALUES:
+        useless = manifest_state_find_values(leftovers->state, number) == NULL;
         leftovers->table_count++;
         leftovers->named_count += !useless;
         break;
@@ -94,9 +99,13 @@ static enum status make_dir(struct storage *storage, struct error *err) {
 /* Some table that the manifest names isn't there: which? */
 static enum status name_missing(struct storage *storage, const struct manifest_state *state, struct error *err) {
     char path[LIMIT_PATH_BYTES];
-    for (size_t i = 0; i < state->file_count; i++) {
+    for (size_t i = 0; i < state->file_count + state->values_count; i++) {
         struct env_file *file;
-        file_path_sst(path, storage->dir, state->files[i].meta.number);
+        if (i < state->file_count) {
+            file_path_sst(path, storage->dir, state->files[i].meta.number);
+        } else {
+            file_path_values(path, storage->dir, state->values[i - state->file_count].number);
+        }
         enum status status = env_open(storage->env, path, ENV_OPEN_READ, &file, err);
         if (status == STATUS_NOT_FOUND) {
             return error_set(err, STATUS_CORRUPT, "%s: missing, but the manifest names it", path);
@@ -128,10 +137,15 @@ static enum status load(struct storage *storage, struct manifest_state *state, s
         return error_set(err, STATUS_CORRUPT, "%s: there are tables or manifests, but %s is missing", storage->dir,
                          CURRENT_NAME);
     }
+    status = manifest_state_check_values(state);
+    if (status != STATUS_OK) {
+        return error_set(err, status, "%s: the manifest's tables don't agree with its value files", storage->dir);
+    }
     if (!is_new && leftovers->number_max >= state->next_file) {
         state->next_file = leftovers->number_max + 1;
     }
-    return leftovers->named_count == state->file_count ? STATUS_OK : name_missing(storage, state, err);
+    return leftovers->named_count == state->file_count + state->values_count ? STATUS_OK
+                                                                             : name_missing(storage, state, err);
 }
 
 static const struct sst *table_at(const void *place) { return *(struct sst *const *)place; }
@@ -152,6 +166,8 @@ struct table_lists {
     struct sst **tables; /* all of them, level by level */
     struct sst **levels[MANIFEST_LEVELS];
     size_t counts[MANIFEST_LEVELS];
+    struct sst **values; /* value files, behind the tables */
+    size_t values_count;
 };
 
 static enum status make_tables(const struct sst_context *context, const struct manifest_state *state,
@@ -183,13 +199,43 @@ static enum status make_tables(const struct sst_context *context, const struct m
     return STATUS_OK;
 }
 
+static enum status make_value_files(const struct sst_context *context, const struct manifest_state *state,
+                                    struct table_lists *lists) {
+    lists->values = lists->tables + state->file_count;
+    for (size_t i = 0; i < state->values_count; i++) {
+        enum status status = value_file_new(context, &state->values[i], &lists->values[i]);
+        if (status != STATUS_OK) {
+            return status;
+        }
+        lists->values_count++;
+    }
+    return STATUS_OK;
+}
+
+static void free_lists(struct table_lists *lists) {
+    for (unsigned level = 0; level < MANIFEST_LEVELS; level++) {
+        for (size_t i = 0; i < lists->counts[level]; i++) {
+            sst_free(lists->levels[level][i]);
+        }
+    }
+    for (size_t i = 0; i < lists->values_count; i++) {
+        sst_free(lists->values[i]);
+    }
+}
+
 enum status storage__make_version(const struct sst_context *context, const struct manifest_state *state,
                                   struct version **ret_version, struct error *err) {
     struct alloc *alloc = context->env->alloc;
-    struct table_lists lists = {.tables = mem_alloc_zero(alloc, (state->file_count + 1) * sizeof(struct sst *))};
+    size_t total = state->file_count + state->values_count;
+    struct table_lists lists = {.tables = mem_alloc_zero(alloc, (total + 1) * sizeof(struct sst *))};
     struct version_change change = {.horizon = state->horizon};
     struct version *version = NULL;
     enum status status = lists.tables == NULL ? STATUS_NO_MEMORY : make_tables(context, state, &lists);
+    if (status == STATUS_OK) {
+        status = make_value_files(context, state, &lists);
+    }
+    change.values_added = lists.values;
+    change.values_added_count = lists.values_count;
     for (unsigned level = 0; level < MANIFEST_LEVELS; level++) {
         change.added[level] = lists.levels[level];
         change.added_count[level] = lists.counts[level];
@@ -199,11 +245,7 @@ enum status storage__make_version(const struct sst_context *context, const struc
     }
     if (version == NULL) {
         status = error_set(err, STATUS_NO_MEMORY, "%s: no memory for its list of tables", context->dir);
-        for (unsigned level = 0; level < MANIFEST_LEVELS; level++) {
-            for (size_t i = 0; i < lists.counts[level]; i++) {
-                sst_free(lists.levels[level][i]);
-            }
-        }
+        free_lists(&lists);
     } else {
         *ret_version = version;
     }

@@ -155,10 +155,29 @@ static enum status ask_all(struct lookup *lookup, const struct read_set *read_se
     return STATUS_NOT_FOUND;
 }
 
+enum status storage__follow(const struct version *version, struct fetch *fetch, const struct entry *entry,
+                            struct sst_hold *hold, struct slice *ret_value, struct error *err) {
+    struct value_place place;
+    CHECK(entry->kind == BATCH_PUT_APART);
+    if (value_place_decode(entry->value, &place) != STATUS_OK) {
+        return error_set(err, STATUS_CORRUPT, "an entry of revision %llu has no place for its value",
+                         (unsigned long long)entry->key.revision);
+    }
+    struct sst *file = version_value_file(version, place.file, NULL);
+    if (file == NULL) {
+        return error_set(err, STATUS_CORRUPT, "an entry of revision %llu has its value in file %llx, which isn't there",
+                         (unsigned long long)entry->key.revision, (unsigned long long)place.file);
+    }
+    return value_fetch(file, fetch, &place, &entry->key, hold, ret_value, err);
+}
+
 enum status storage__get(struct storage_view *view, struct fetch *fetch, struct slice key, uint64_t revision,
                          struct storage_value *ret_value, struct error *err) {
     struct lookup lookup = {.fetch = fetch, .key = key, .hash = filter_hash(key), .revision = revision, .err = err};
     enum status status = ask_all(&lookup, view->read_set);
+    if (status == STATUS_OK && lookup.entry.kind == BATCH_PUT_APART) {
+        status = storage__follow(view->read_set->version, fetch, &lookup.entry, &lookup.hold, &lookup.entry.value, err);
+    }
     if (status == STATUS_OK) {
         *ret_value = (struct storage_value){.bytes = lookup.entry.value,
                                             .revision = lookup.entry.key.revision,

@@ -78,6 +78,11 @@ static void fill_tree(const struct storage *storage, struct storage_stats *stats
         stats->files[level] = storage->version->counts[level];
         stats->bytes[level] = storage->version->bytes[level];
     }
+    for (size_t i = 0; i < storage->version->value_file_count; i++) {
+        stats->value_file_bytes += storage->version->value_files[i]->meta.size_bytes;
+        stats->value_bytes += storage->version->value_uses[i].bytes;
+    }
+    stats->value_files = storage->version->value_file_count;
     stats->debt_bytes = storage->debt_bytes;
     stats->flushed_index = storage->frontier.index;
     stats->horizon = storage_horizon(storage);
@@ -116,6 +121,7 @@ static void fill_work(const struct storage *storage, struct storage_stats *stats
     stats->compaction_failures = storage->compaction_failures;
     stats->compaction_read_bytes = storage->compaction_read_bytes;
     stats->compaction_written_bytes = storage->compaction_written_bytes;
+    stats->moved_value_bytes = storage->moved_value_bytes;
     stats->written_bytes = storage->flush_bytes + storage->compaction_written_bytes + storage->manifest_bytes_written;
     stats->applied_bytes = storage->applied_bytes;
 }

@@ -57,12 +57,14 @@ static void add(struct storage_verify_report *report, const struct sst_verify_re
     report->tombstones += table->tombstones;
 }
 
-static enum status verify_table(struct verify_run *run, struct sst *sst) {
+/* make_path: of a table or a value file. */
+static enum status verify_file(struct verify_run *run, struct sst *sst,
+                               void (*make_path)(char *out, const char *dir, uint64_t number)) {
     struct sst_verify_options options = {.pace = pace, .context = run};
     struct sst_verify_report report;
     struct error found;
     char path[LIMIT_PATH_BYTES];
-    file_path_sst(path, sst->context->dir, sst->meta.number);
+    make_path(path, sst->context->dir, sst->meta.number);
     const char *name = strrchr(path, '/') + 1;
     uint64_t before_bytes = run->done_bytes;
     error_clear(&found);
@@ -98,6 +100,9 @@ enum status verify__version(struct verify_run *run, const struct version *versio
     for (unsigned level = 0; level < MANIFEST_LEVELS; level++) {
         run->total_bytes += version->bytes[level];
     }
+    for (size_t i = 0; i < version->value_file_count; i++) {
+        run->total_bytes += version->value_files[i]->meta.size_bytes;
+    }
     if (!version_is_sound(version)) {
         (void)error_set(&found, STATUS_CORRUPT, "the manifest's tables overlap where they must not");
         verify__found(run, "", 1, 0, &found);
@@ -110,8 +115,11 @@ enum status verify__version(struct verify_run *run, const struct version *versio
     }
     for (unsigned level = 0; level < MANIFEST_LEVELS; level++) {
         for (size_t i = 0; i < version->counts[level] && status == STATUS_OK; i++) {
-            status = verify_table(run, version->tables[level][i]);
+            status = verify_file(run, version->tables[level][i], file_path_sst);
         }
+    }
+    for (size_t i = 0; i < version->value_file_count && status == STATUS_OK; i++) {
+        status = verify_file(run, version->value_files[i], file_path_values);
     }
     return status;
 }
@@ -130,6 +138,7 @@ static enum status look_at(void *context, const char *name) {
     bool is_named = true;
     switch (file_name_parse(name, &number)) {
     case FILE_SST: is_named = manifest_state_find(listing->state, number) != NULL; break;
+    case FILE_VALUES: is_named = manifest_state_find_values(listing->state, number) != NULL; break;
     case FILE_MANIFEST: is_named = number == listing->manifest_number; break;
     case FILE_CURRENT_NEW: is_named = false; break;
     case FILE_CURRENT: break;
@@ -202,7 +211,13 @@ enum status verify__dir(struct verify_run *run, struct env *env, const char *dir
         struct listing listing = {.state = &state, .manifest_number = manifest.number, .report = run->report};
         run->report->frontier = state.frontier;
         status = env_list_dir(env, dir, look_at, &listing, run->err);
-        if (status == STATUS_OK) {
+        enum status agree = manifest_state_check_values(&state);
+        if (status == STATUS_OK && agree == STATUS_CORRUPT) {
+            (void)error_set(&found, agree, "%s: the manifest's tables don't agree with its value files", dir);
+            verify__found(run, "", 1, 0, &found);
+        } else if (status == STATUS_OK && agree != STATUS_OK) {
+            status = error_set(run->err, agree, "%s: no memory to verify it", dir);
+        } else if (status == STATUS_OK) {
             status = verify_state(env, dir, &manifest, &state, run);
         }
     }

@@ -47,6 +47,9 @@ static enum upkeep_next step(struct storage *storage, struct storage_upkeep *upk
     for (unsigned level = 0; level < MANIFEST_LEVELS; level++) {
         bytes += storage->version->bytes[level];
     }
+    for (size_t i = 0; i < storage->version->value_file_count; i++) {
+        bytes += storage->version->value_files[i]->meta.size_bytes;
+    }
     atomic_store_explicit(&upkeep->total_bytes, bytes, memory_order_relaxed);
     upkeep->stage = STAGE_READ;
     return UPKEEP_RUN;

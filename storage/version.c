@@ -40,6 +40,94 @@ static void fill(struct version *version, unsigned level, const struct version *
     }
 }
 
+/* ---- Value files --------------------------------------------------------------------------------------------- */
+
+/* Where the number is, or would go. */
+static size_t find_values(const struct version *version, uint64_t number) {
+    size_t low = 0;
+    size_t high = version->value_file_count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (version->value_files[middle]->meta.number < number) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    return low;
+}
+
+struct sst *version_value_file(const struct version *version, uint64_t number, struct value_use *ret_use) {
+    size_t at = find_values(version, number);
+    if (at == version->value_file_count || version->value_files[at]->meta.number != number) {
+        return NULL;
+    }
+    if (ret_use != NULL) {
+        *ret_use = version->value_uses[at];
+    }
+    return version->value_files[at];
+}
+
+static void list_values(struct version *version, const struct version *base, const struct version_change *change) {
+    size_t old_count = base == NULL ? 0 : base->value_file_count;
+    size_t old = 0;
+    size_t added = 0;
+    while (old < old_count || added < change->values_added_count) {
+        bool take_old =
+            added == change->values_added_count ||
+            (old < old_count && base->value_files[old]->meta.number < change->values_added[added]->meta.number);
+        struct value_use use = {0};
+        struct sst *file = take_old ? base->value_files[old] : change->values_added[added];
+        if (take_old) {
+            use = base->value_uses[old];
+        }
+        old += take_old;
+        added += !take_old;
+        version->value_files[version->value_file_count] = file;
+        version->value_uses[version->value_file_count++] = use;
+    }
+}
+
+static void count_refs(struct version *version, struct sst *const *tables, size_t count, bool added) {
+    for (size_t i = 0; i < count; i++) {
+        const struct sst_meta *meta = &tables[i]->meta;
+        for (size_t r = 0; r < meta->value_ref_count; r++) {
+            const struct value_ref *ref = &meta->value_refs[r];
+            size_t at = find_values(version, ref->file);
+            CHECK(at < version->value_file_count && version->value_files[at]->meta.number == ref->file);
+            struct value_use *use = &version->value_uses[at];
+            CHECK(added || (use->values >= ref->values && use->bytes >= ref->bytes));
+            use->values = added ? use->values + ref->values : use->values - ref->values;
+            use->bytes = added ? use->bytes + ref->bytes : use->bytes - ref->bytes;
+        }
+    }
+}
+
+/* What is used of each, from what was and what changed; what isn't used goes. */
+static void fill_values(struct version *version, const struct version *base, const struct version_change *change) {
+    list_values(version, base, change);
+    for (unsigned level = 0; level < MANIFEST_LEVELS; level++) {
+        count_refs(version, change->added[level], change->added_count[level], true);
+    }
+    for (unsigned level = 0; level < MANIFEST_LEVELS; level++) {
+        count_refs(version, change->removed[level], change->removed_count[level], false);
+    }
+    size_t kept = 0;
+    for (size_t i = 0; i < version->value_file_count; i++) {
+        if (version->value_uses[i].values > 0) {
+            version->value_files[i]->refs++;
+            version->value_files[kept] = version->value_files[i];
+            version->value_uses[kept++] = version->value_uses[i];
+        }
+    }
+    version->value_file_count = kept;
+    for (size_t i = 0; i < change->values_added_count; i++) {
+        CHECK(version_value_file(version, change->values_added[i]->meta.number, NULL) != NULL);
+    }
+}
+
+/* ---- All of it ----------------------------------------------------------------------------------------------- */
+
 struct version *version_new(struct alloc *alloc, const struct version *base, const struct version_change *change) {
     size_t counts[MANIFEST_LEVELS];
     size_t total = 0;
@@ -47,7 +135,9 @@ struct version *version_new(struct alloc *alloc, const struct version *base, con
         counts[level] = change->added_count[level] + (base == NULL ? 0 : base->counts[level]);
         total += counts[level];
     }
-    struct version *version = mem_alloc_zero(alloc, sizeof *version + total * sizeof(struct sst *));
+    size_t values_max = change->values_added_count + (base == NULL ? 0 : base->value_file_count);
+    struct version *version = mem_alloc_zero(alloc, sizeof *version + values_max * sizeof(struct value_use) +
+                                                        (total + values_max) * sizeof(struct sst *));
     if (version == NULL) {
         return NULL;
     }
@@ -55,13 +145,24 @@ struct version *version_new(struct alloc *alloc, const struct version *base, con
     version->refs = 1;
     version->horizon = base == NULL ? 0 : base->horizon;
     version->horizon = change->horizon > version->horizon ? change->horizon : version->horizon;
-    struct sst **place = (struct sst **)(version + 1);
+    version->value_uses = (struct value_use *)(version + 1);
+    struct sst **place = (struct sst **)(void *)(version->value_uses + values_max);
     for (unsigned level = 0; level < MANIFEST_LEVELS; level++) {
         version->tables[level] = place;
         place += counts[level];
         fill(version, level, base, change);
     }
+    version->value_files = place;
+    fill_values(version, base, change);
     return version;
+}
+
+static void drop(struct sst *sst, struct sst **dead) {
+    CHECK(sst->refs > 0);
+    if (--sst->refs == 0) {
+        sst->next_dead = *dead;
+        *dead = sst;
+    }
 }
 
 void version_unref(struct version *version, struct sst **dead) {
@@ -74,13 +175,11 @@ void version_unref(struct version *version, struct sst **dead) {
     }
     for (unsigned level = 0; level < MANIFEST_LEVELS; level++) {
         for (size_t i = 0; i < version->counts[level]; i++) {
-            struct sst *sst = version->tables[level][i];
-            CHECK(sst->refs > 0);
-            if (--sst->refs == 0) {
-                sst->next_dead = *dead;
-                *dead = sst;
-            }
+            drop(version->tables[level][i], dead);
         }
+    }
+    for (size_t i = 0; i < version->value_file_count; i++) {
+        drop(version->value_files[i], dead);
     }
     mem_free(version->alloc, version);
 }

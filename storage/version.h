@@ -12,6 +12,9 @@
  * A table's range is [smallest, largest], or [smallest, largest) if it ends with a range delete
  * (meta.largest_excluded).
  *
+ * Large values are apart, in value files (value_file.h). A version knows all that its tables refer to; one that none
+ * refers to any more isn't in it.
+ *
  * Counted by the owner of the store alone: read sets (view.h) hold versions, versions hold tables. Readers reach both
  * through a view and count nothing.
  */
@@ -21,6 +24,12 @@
 #include "storage/manifest_edit.h"
 #include "storage/sst.h"
 
+/* What the tables of a version refer to in one value file: derived from their lists. */
+struct value_use {
+    uint64_t values;
+    uint64_t bytes;
+};
+
 struct version {
     struct alloc *alloc;
     uint64_t refs;
@@ -28,6 +37,9 @@ struct version {
     struct sst **tables[MANIFEST_LEVELS];
     size_t counts[MANIFEST_LEVELS];
     uint64_t bytes[MANIFEST_LEVELS];
+    struct sst **value_files; /* all that the tables refer to, by number */
+    struct value_use *value_uses;
+    size_t value_file_count;
 };
 
 /* What an edit changes. Lists of deeper levels are in the order of keys, those of level 0 newest first. */
@@ -36,12 +48,16 @@ struct version_change {
     size_t added_count[MANIFEST_LEVELS];
     struct sst *const *removed[MANIFEST_LEVELS]; /* all of them in base (CHECK) */
     size_t removed_count[MANIFEST_LEVELS];
-    uint64_t horizon; /* 0: as before */
+    uint64_t horizon;                /* 0: as before */
+    struct sst *const *values_added; /* value files, by number; added tables refer to each of them (CHECK) */
+    size_t values_added_count;
 };
 
-/* base NULL: an empty one. Tables are referenced. The new version has one reference. NULL: out of memory. */
+/* base NULL: an empty one. Tables are referenced, and the value files that they refer to (CHECK: all of them are in
+ * base or added); others of base are left out. The new version has one reference. NULL: out of memory. */
 struct version *version_new(struct alloc *alloc, const struct version *base, const struct version_change *change);
-/* Drops a reference; tables that no version holds any more are chained to *dead by next_dead. NULL is accepted. */
+/* Drops a reference; tables and value files that no version holds any more are chained to *dead by next_dead. NULL is
+ * accepted. */
 void version_unref(struct version *version, struct sst **dead);
 
 /* True if the order within the levels holds (checked after opening: the manifest comes from a disk). */
@@ -51,6 +67,13 @@ bool version_is_sound(const struct version *version);
 static inline bool version_ends_before(const struct sst *sst, struct slice key) {
     int order = slice_compare(sst->meta.largest, key);
     return order < 0 || (order == 0 && sst->meta.largest_excluded);
+}
+
+/* The value file of this number; NULL: none. ret_use: what is used of it; may be NULL. */
+struct sst *version_value_file(const struct version *version, uint64_t number, struct value_use *ret_use);
+/* The percentage of a value file that is still referred to. */
+static inline unsigned version_live_percent(const struct sst *file, const struct value_use *use) {
+    return file->meta.value_bytes == 0 ? 100 : (unsigned)((double)use->bytes * 100 / (double)file->meta.value_bytes);
 }
 
 /* The functions below are for levels 1 and deeper. */

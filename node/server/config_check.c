@@ -5,6 +5,7 @@
  */
 #include "node/server/config_internal.h"
 
+#include "storage/value_file.h"
 #include "storage/wal.h"
 
 #include <inttypes.h>
@@ -144,6 +145,11 @@ static enum status check_numbers(const struct config *config, const struct confi
                              "segment_bytes = %" PRIu64 " is not a multiple of %d of at least %" PRIu64
                              " (four of the largest entries)",
                              config->segment_bytes, ENV_BLOCK_BYTES, SEGMENT_BYTES_MIN);
+    }
+    if (config->value_threshold_bytes > 0 && config->value_threshold_bytes < VALUE_THRESHOLD_BYTES_MIN) {
+        return config__error(places, config__line_of(places, config, offsetof(struct config, value_threshold_bytes)),
+                             err, "value_threshold = %" PRIu64 " is neither 0 nor at least %d",
+                             config->value_threshold_bytes, VALUE_THRESHOLD_BYTES_MIN);
     }
     return STATUS_OK;
 }

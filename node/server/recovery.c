@@ -26,6 +26,7 @@ static enum status open_storage(struct recovery *recovery, struct error *err) {
     options.memtable_bytes = config->memtable_bytes;
     options.cache_bytes = config->cache_bytes;
     options.open_files_max = config->open_files_max;
+    options.value_threshold_bytes = config->value_threshold_bytes;
     options.compaction_bytes_per_second_max = config->compaction_rate;
     options.history_revisions = config->history_revisions;
     options.context = recovery->consensus;

@@ -31,6 +31,7 @@ static void put_state(const struct dump *dump, const struct manifest_state *stat
     (void)json_object_set_new(object, "horizon", dump_number(state->horizon));
     (void)json_object_set_new(object, "next_file", dump_number(state->next_file));
     (void)json_object_set_new(object, "files", dump_number(state->file_count));
+    (void)json_object_set_new(object, "value_files", dump_number(state->values_count));
     dump_put(dump, object, false);
     for (size_t i = 0; dump->keys && i < state->file_count; i++) {
         const struct sst_meta *meta = &state->files[i].meta;
@@ -43,6 +44,15 @@ static void put_state(const struct dump *dump, const struct manifest_state *stat
         (void)json_object_set_new(one, "revision_last", dump_number(meta->revision_last));
         (void)json_object_set_new(one, "smallest", dump_bytes(meta->smallest));
         (void)json_object_set_new(one, "largest", dump_bytes(meta->largest));
+        dump_put(dump, one, true);
+    }
+    for (size_t i = 0; dump->keys && i < state->values_count; i++) {
+        const struct value_meta *meta = &state->values[i];
+        json_t *one = json_object();
+        (void)json_object_set_new(one, "value_file", dump_number(meta->number));
+        (void)json_object_set_new(one, "bytes", dump_number(meta->size_bytes));
+        (void)json_object_set_new(one, "values", dump_number(meta->values));
+        (void)json_object_set_new(one, "stored_bytes", dump_number(meta->bytes));
         dump_put(dump, one, true);
     }
 }

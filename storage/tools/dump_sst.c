@@ -6,13 +6,30 @@
 #include "storage/sst.h"
 #include "storage/sst_format.h"
 #include "storage/tools/dump.h"
+#include "storage/value_file.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 enum { CACHE_BYTES = 1 << 20, READAHEAD_BYTES = 1 << 20 };
 
-/* Fills in meta and the cluster id; meta's keys are borrowed from *ret_body, which the caller frees. */
+/* The references, in memory that the caller frees. */
+static enum status take_refs(struct sst_meta *meta, const struct sst_properties *properties, struct error *err) {
+    size_t count = properties->value_ref_count;
+    struct value_ref *refs = malloc(count * sizeof *refs + 1);
+    if (refs == NULL) {
+        return error_set(err, STATUS_NO_MEMORY, "no memory for %zu references", count);
+    }
+    for (size_t i = 0; i < count; i++) {
+        refs[i] = value_ref_decode(properties->value_ref_bytes.data + i * VALUE_REF_BYTES);
+    }
+    meta->value_refs = refs;
+    meta->value_ref_count = count;
+    return STATUS_OK;
+}
+
+/* Fills in meta and the cluster id; meta's keys are borrowed from *ret_body, which the caller frees, as it does
+ * meta->value_refs. */
 static enum status read_meta(struct env_file *file, struct sst_meta *meta, uint8_t *cluster_id,
                              struct sst_properties *properties, uint8_t **ret_body, struct error *err) {
     uint8_t bytes[SST_FOOTER_BYTES];
@@ -69,7 +86,7 @@ static enum status read_meta(struct env_file *file, struct sst_meta *meta, uint8
     meta->smallest = properties->smallest;
     meta->largest = properties->largest;
     meta->largest_excluded = properties->largest_excluded != 0;
-    return STATUS_OK;
+    return take_refs(meta, properties, err);
 }
 
 static void put_summary(const struct dump *dump, const struct sst_meta *meta, const struct sst_properties *properties,
@@ -100,6 +117,17 @@ static void put_summary(const struct dump *dump, const struct sst_meta *meta, co
     (void)json_object_set_new(object, "largest", dump_bytes(meta->largest));
     (void)json_object_set_new(object, "largest_excluded", json_boolean(meta->largest_excluded));
     dump_put(dump, object, false);
+    for (size_t i = 0; i < meta->value_ref_count; i++) {
+        json_t *ref = json_object();
+        (void)json_object_set_new(ref, "refers_to", dump_number(meta->value_refs[i].file));
+        (void)json_object_set_new(ref, "values", dump_number(meta->value_refs[i].values));
+        (void)json_object_set_new(ref, "value_bytes", dump_number(meta->value_refs[i].bytes));
+        dump_put(dump, ref, true);
+    }
+}
+
+static const char *kind_name(enum batch_kind kind) {
+    return kind == BATCH_DELETE ? "delete" : kind == BATCH_PUT_APART ? "put_apart" : "put";
 }
 
 static enum status put_range_deletes(const struct dump *dump, struct sst *sst, struct fetch *fetch, struct error *err) {
@@ -135,7 +163,7 @@ static enum status put_entries(const struct dump *dump, struct sst *sst, const s
         for (; status == STATUS_OK; status = cursor_next(cursor, err)) {
             const struct entry *entry = &cursor->entry;
             json_t *object = json_object();
-            (void)json_object_set_new(object, "kind", json_string(entry->kind == BATCH_DELETE ? "delete" : "put"));
+            (void)json_object_set_new(object, "kind", json_string(kind_name(entry->kind)));
             (void)json_object_set_new(object, "key", dump_bytes(entry->key.user));
             (void)json_object_set_new(object, "revision", dump_number(entry->key.revision));
             (void)json_object_set_new(object, "ordinal", dump_number(entry->key.ordinal));
@@ -223,6 +251,7 @@ enum status dump_sst(const struct dump *dump, struct error *err) {
         status = dump_open(dump, dir, &meta, cluster_id, err);
     }
     env_close(file);
+    free((void *)(uintptr_t)meta.value_refs);
     free(body);
     return status;
 }

@@ -30,6 +30,32 @@ static void test_checkpoint_with_flush_has_all_that_was_applied(void **state) {
     tear_down(fixture);
 }
 
+static void test_checkpoint_has_the_value_files_and_verify_reads_them(void **state) {
+    (void)state;
+    struct fixture *fixture = set_up_with(12, 64);
+    struct storage_verify_report report;
+    struct error err;
+    char path[LIMIT_PATH_BYTES];
+    apply_some(fixture, ENTRIES);
+    assert_int_equal(make(fixture, "/copy", true), STATUS_OK);
+    path_with(fixture, "/copy", ".val", path);
+    assert_int_equal(fixture->checkpoint.upkeep.done_bytes, fixture->checkpoint.upkeep.total_bytes);
+    assert_int_equal(storage_verify_dir(fixture->host.env, "/copy", NULL, &report, &err), STATUS_OK);
+    assert_int_equal(report.unnamed_files + report.other_files, 0);
+    assert_int_equal(report.bytes, fixture->checkpoint.bytes);
+    flip(fixture, path, 100);
+    assert_int_equal(storage_verify_dir(fixture->host.env, "/copy", NULL, &report, &err), STATUS_CORRUPT);
+    assert_non_null(strstr(err.message, path));
+    flip(fixture, path, 100);
+    apply_some(fixture, ENTRIES);
+    settle(fixture);
+    check(fixture, "/copy", ENTRIES);
+    model_check_all(&fixture->model, &fixture->host, 2 * ENTRIES);
+    assert_int_equal(storage_destroy(fixture->host.env, "/copy", NULL), STATUS_OK);
+    assert_false(exists(fixture, "/copy"));
+    tear_down(fixture);
+}
+
 static void test_checkpoint_without_flush_is_the_manifests_frontier(void **state) {
     (void)state;
     struct fixture *fixture = set_up(2);
@@ -292,6 +318,7 @@ static void test_h49_crash_at_every_step_leaves_nothing_or_all_and_never_more_th
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_checkpoint_with_flush_has_all_that_was_applied),
+        cmocka_unit_test(test_checkpoint_has_the_value_files_and_verify_reads_them),
         cmocka_unit_test(test_checkpoint_without_flush_is_the_manifests_frontier),
         cmocka_unit_test(test_checkpoint_costs_no_copying),
         cmocka_unit_test(test_checkpoint_to_another_file_system_is_copied),

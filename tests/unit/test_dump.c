@@ -8,6 +8,7 @@
 #include "storage/file_names.h"
 #include "storage/manifest.h"
 #include "storage/sst_builder.h"
+#include "storage/value_file.h"
 #include "storage/wal_internal.h"
 #include "tests/unit/support/support.h"
 
@@ -80,6 +81,67 @@ static void flip(const char *path, uint64_t offset) {
     byte ^= 0x40;
     assert_int_equal(env_pwrite(file, &byte, 1, offset, NULL), STATUS_OK);
     env_close(file);
+}
+
+/* A value file, and a table that refers to it. */
+static void test_dump_value_shows_values_and_finds_damage(void **state) {
+    (void)state;
+    char path[LIMIT_PATH_BYTES];
+    char arguments[LIMIT_PATH_BYTES + 64];
+    struct value_builder *values;
+    struct value_meta values_meta;
+    struct value_place places[2];
+    struct sst_builder *table;
+    struct sst_meta meta;
+    json_t *objects;
+    file_path_values(path, dir, 6);
+    struct value_builder_options options = {.env = env, .path = path, .number = 6, .id = 11, .zstd_level = 1};
+    struct entry entries[] = {
+        {.key = {slice_of_string("a"), 7, 0}, .value = slice_of_string("large"), .kind = BATCH_PUT},
+        {.key = {slice_of_string("b"), 8, 1}, .value = slice_of_string("huge"), .kind = BATCH_PUT}};
+    assert_int_equal(value_builder_new(&options, &values, NULL), STATUS_OK);
+    for (size_t i = 0; i < 2; i++) {
+        assert_int_equal(value_builder_add(values, &entries[i], &places[i], NULL), STATUS_OK);
+    }
+    assert_int_equal(value_builder_finish(values, &values_meta, NULL), STATUS_OK);
+    value_builder_free(values);
+    (void)snprintf(arguments, sizeof arguments, "--keys --verify value %s", path);
+    assert_int_equal(run_dump(arguments, &objects), 0);
+    assert_int_equal(json_array_size(objects), 4);
+    assert_int_equal(number(objects, 0, "values"), 2);
+    assert_int_equal(number(objects, 0, "stored_bytes"), (json_int_t)values_meta.bytes);
+    assert_int_equal(number(objects, 2, "revision"), 8);
+    assert_int_equal(number(objects, 2, "offset"), (json_int_t)places[1].handle.offset);
+    assert_int_equal(number(objects, 3, "findings"), 0);
+    json_decref(objects);
+    flip(path, places[1].handle.offset);
+    assert_int_equal(run_dump(arguments, &objects), 1);
+    json_decref(objects);
+    file_path_sst(path, dir, 7);
+    struct sst_builder_options table_options = {.env = env,
+                                                .path = path,
+                                                .number = 7,
+                                                .id = 12,
+                                                .block_bytes = 4096,
+                                                .partition_bytes = 65536,
+                                                .zstd_level = 1};
+    assert_int_equal(sst_builder_new(&table_options, &table, NULL), STATUS_OK);
+    for (size_t i = 0; i < 2; i++) {
+        uint8_t bytes[VALUE_PLACE_BYTES];
+        value_place_encode(bytes, &places[i]);
+        entries[i].kind = BATCH_PUT_APART;
+        entries[i].value = slice_of(bytes, sizeof bytes);
+        assert_int_equal(sst_builder_add(table, &entries[i], NULL), STATUS_OK);
+    }
+    assert_int_equal(sst_builder_finish(table, &meta, NULL), STATUS_OK);
+    sst_builder_free(table);
+    (void)snprintf(arguments, sizeof arguments, "--keys --verify sst %s", path);
+    assert_int_equal(run_dump(arguments, &objects), 0);
+    assert_int_equal(json_array_size(objects), 5);
+    assert_int_equal(number(objects, 1, "refers_to"), 6);
+    assert_int_equal(number(objects, 1, "values"), 2);
+    assert_string_equal(json_string_value(json_object_get(json_array_get(objects, 2), "kind")), "put_apart");
+    json_decref(objects);
 }
 
 static void test_dump_sst_shows_entries_and_finds_damage(void **state) {
@@ -220,6 +282,7 @@ static void test_dump_wrong_usage_is_two(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_dump_sst_shows_entries_and_finds_damage),
+        cmocka_unit_test(test_dump_value_shows_values_and_finds_damage),
         cmocka_unit_test(test_dump_manifest_shows_its_state_and_finds_damage),
         cmocka_unit_test(test_dump_verify_counts_and_names_what_is_damaged),
         cmocka_unit_test(test_dump_wal_shows_a_new_segment),

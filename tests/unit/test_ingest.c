@@ -209,6 +209,47 @@ static void test_ingest_of_another_cluster_is_invalid(void **state) {
     tear_down_pair(&pair);
 }
 
+/* Entries name value files by number, so they can't get new ones. */
+static void test_ingest_of_value_files_is_refused_and_over_them_works(void **state) {
+    (void)state;
+    struct pair pair = {.source = set_up_with(12, 64)};
+    apply_some(pair.source, 100);
+    assert_int_equal(make(pair.source, "/apart", true), STATUS_OK);
+    make_target(&pair, 50);
+    assert_int_equal(ingest(&pair, "/apart"), STATUS_UNSUPPORTED);
+    assert_int_equal(storage_applied_index(pair.target->host.storage), 50);
+    settle(pair.target);
+    apply_some(pair.target, 10);
+    storage_flush(pair.target->host.storage);
+    struct host other = pair.source->host;
+    other.options.dir = "/plain";
+    other.options.value_threshold_bytes = 0;
+    other.options.context = &other;
+    host_open(&other);
+    struct storage_checkpoint checkpoint = {.upkeep = {.done = on_done, .context = pair.source}, .flush = true};
+    for (uint64_t index = 1; index <= 100; index++) {
+        assert_true(host_wait(&other, host_can_apply));
+        assert_int_equal(storage_apply(other.storage, index, 1, model_batch(&pair.source->model, index), NULL),
+                         STATUS_OK);
+        storage_set_durable(other.storage, index);
+    }
+    (void)snprintf(checkpoint.dir, sizeof checkpoint.dir, "/copy");
+    pair.source->done_count = 0;
+    storage_checkpoint(other.storage, &checkpoint);
+    assert_true(host_wait(&pair.source->host, is_done));
+    assert_int_equal(checkpoint.upkeep.status, STATUS_OK);
+    host_close(&other);
+    assert_int_equal(ingest(&pair, "/copy"), STATUS_OK);
+    join_histories(&pair);
+    model_check_all(&pair.target->model, &pair.target->host, 100);
+    apply_some(pair.target, 50);
+    settle(pair.target);
+    model_check_all(&pair.target->model, &pair.target->host, 150);
+    host_reopen(&pair.target->host);
+    model_check_all(&pair.target->model, &pair.target->host, 150);
+    tear_down_pair(&pair);
+}
+
 static void test_ingest_over_a_pin_says_busy(void **state) {
     (void)state;
     struct pair pair;
@@ -378,6 +419,7 @@ int main(void) {
         cmocka_unit_test(test_h33_ingest_while_jobs_are_under_way_keeps_nothing_of_them),
         cmocka_unit_test(test_ingest_refuses_what_is_older_damaged_or_anothers),
         cmocka_unit_test(test_ingest_of_another_cluster_is_invalid),
+        cmocka_unit_test(test_ingest_of_value_files_is_refused_and_over_them_works),
         cmocka_unit_test(test_ingest_over_a_pin_says_busy),
         cmocka_unit_test(test_ingest_without_memory_changes_nothing_and_loses_none),
         cmocka_unit_test(test_ingest_with_an_unknown_outcome_ends_the_store),

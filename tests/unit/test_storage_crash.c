@@ -5,9 +5,10 @@
  * After each the frontier is one that was published or on its way, the data up to it is exactly right, replay brings
  * back the rest, and the directory holds what the manifest names and nothing else.
  *
- * Would break these: an edit that is acknowledged before it is synced, a table that isn't synced before its edit, a
- * directory that isn't synced after a new name, a rename without both; files removed before the manifest that drops
- * them is durable; a frontier that doesn't belong to the data; a torn manifest tail taken for corruption.
+ * Would break these: a value file that isn't synced before its edit, or that outlives its last reference; an edit that
+ * is acknowledged before it is synced, a table that isn't synced before its edit, a directory that isn't synced after a
+ * new name, a rename without both; files removed before the manifest that drops them is durable; a frontier that
+ * doesn't belong to the data; a torn manifest tail taken for corruption.
  */
 #include "tests/unit/storage_model.h"
 
@@ -108,6 +109,7 @@ static bool open_slowly(struct crash_run *run) {
 
 struct census {
     unsigned tables;
+    unsigned value_files;
     unsigned manifests;
     unsigned others;
 };
@@ -116,6 +118,8 @@ static enum status take_census(void *context, const char *name) {
     struct census *census = context;
     if (strstr(name, ".sst") != NULL) {
         census->tables++;
+    } else if (strstr(name, ".val") != NULL) {
+        census->value_files++;
     } else if (strncmp(name, "MANIFEST-", 9) == 0) {
         census->manifests++;
     } else if (strcmp(name, "CURRENT") != 0 && strcmp(name, "STORAGE-LOCK") != 0) {
@@ -141,6 +145,7 @@ static void check_recovered(struct crash_run *run) {
     storage_get_stats(run->host.storage, &stats);
     assert_int_equal(env_list_dir(run->host.env, "/data", take_census, &census, NULL), STATUS_OK);
     assert_int_equal(census.tables, stats.files[0] + host_deep_files(&run->host));
+    assert_int_equal(census.value_files, stats.value_files);
     assert_int_equal(census.manifests, 1);
     assert_int_equal(census.others, 0);
     run->acknowledged = frontier->index;
@@ -155,6 +160,11 @@ static bool run_crash_at(uint64_t steps, uint64_t seed) {
     run->host.options.memtable_bytes = 4 * 1024;
     run->host.options.manifest_bytes_max = 48 * 1024;
     run->host.options.sst_bytes = 4 * 1024;
+    if (seed % 2 == 1) { /* half of the values are stored apart, and often moved */
+        run->host.options.value_threshold_bytes = 200;
+        run->host.options.value_file_bytes = 4 * 1024;
+        run->host.options.value_live_percent_min = 70;
+    }
     run->steps_left = steps;
     bool finished = false;
     if (open_slowly(run)) {

@@ -59,7 +59,7 @@ static inline void settle(struct fixture *fixture) {
     host_run_ms(&fixture->host, 5000);
 }
 
-static inline struct fixture *set_up(uint64_t seed) {
+static inline struct fixture *set_up_with(uint64_t seed, uint64_t value_threshold_bytes) {
     struct fixture *fixture = calloc(1, sizeof *fixture);
     assert_non_null(fixture);
     random_seed(&fixture->random, seed);
@@ -67,9 +67,13 @@ static inline struct fixture *set_up(uint64_t seed) {
     fixture->host.options.memtable_bytes = 4 * 1024;
     fixture->host.options.sst_bytes = 4 * 1024;
     fixture->host.options.context = &fixture->host;
+    fixture->host.options.value_threshold_bytes = value_threshold_bytes;
     host_open(&fixture->host);
     return fixture;
 }
+
+/* All values in tables. */
+static inline struct fixture *set_up(uint64_t seed) { return set_up_with(seed, 0); }
 
 static inline void tear_down(struct fixture *fixture) {
     if (fixture->host.storage != NULL) {
