@@ -34,14 +34,14 @@ static enum status encode_values(const struct version *old, const struct version
     enum status status = STATUS_OK;
     for (size_t i = 0; i < new->value_file_count &&status == STATUS_OK; i++) {
         struct value_meta meta = value_file_meta(new->value_files[i]);
-        if (version_value_file(old, meta.number, NULL) == NULL) {
+        if (version_value_file(old, meta.id, NULL) == NULL) {
             status = manifest_put_add_values(out, &meta);
         }
     }
     for (size_t i = 0; i < old->value_file_count && status == STATUS_OK; i++) {
-        uint64_t number = old->value_files[i]->meta.number;
-        if (version_value_file(new, number, NULL) == NULL) {
-            status = manifest_put_remove_values(out, number);
+        uint64_t id = old->value_files[i]->meta.id;
+        if (version_value_file(new, id, NULL) == NULL) {
+            status = manifest_put_remove_values(out, id);
         }
     }
     return status;
@@ -199,7 +199,7 @@ static void retire_inputs(struct storage *storage, const struct compaction_plan 
 static void retire_values(struct storage *storage, const struct version *old, const struct version *new) {
     for (size_t i = 0; i < old->value_file_count; i++) {
         struct sst *file = old->value_files[i];
-        if (version_value_file(new, file->meta.number, NULL) == NULL) {
+        if (version_value_file(new, file->meta.id, NULL) == NULL) {
             file->obsolete = true;
             storage->obsolete_bytes += file->meta.size_bytes;
         }

@@ -107,8 +107,8 @@ enum status manifest_put_add_values(struct buf *out, const struct value_meta *me
     return buf_append(out, bytes, sizeof bytes);
 }
 
-enum status manifest_put_remove_values(struct buf *out, uint64_t number) {
-    return put_tag_and_u64(out, MANIFEST_REMOVE_VALUES, number);
+enum status manifest_put_remove_values(struct buf *out, uint64_t id) {
+    return put_tag_and_u64(out, MANIFEST_REMOVE_VALUES, id);
 }
 
 enum status manifest_put_horizon(struct buf *out, uint64_t revision) {
@@ -338,8 +338,7 @@ enum status manifest_state_apply(struct manifest_state *state, struct slice edit
         state->files[state->file_count - 1].meta.number >= state->next_file) {
         status = STATUS_CORRUPT;
     }
-    if (status == STATUS_OK && state->values_count > 0 &&
-        state->values[state->values_count - 1].number >= state->next_file) {
+    if (status == STATUS_OK && state->values_number_max >= state->next_file) {
         status = STATUS_CORRUPT;
     }
     return status;

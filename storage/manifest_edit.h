@@ -33,7 +33,7 @@ MUST_USE enum status manifest_put_add_file(struct buf *out, unsigned level, cons
 MUST_USE enum status manifest_put_remove_file(struct buf *out, unsigned level, uint64_t number);
 /* A value file is there from the edit with its first reference to the one that removes the last. */
 MUST_USE enum status manifest_put_add_values(struct buf *out, const struct value_meta *meta);
-MUST_USE enum status manifest_put_remove_values(struct buf *out, uint64_t number);
+MUST_USE enum status manifest_put_remove_values(struct buf *out, uint64_t id);
 /* Reads below this revision can't be served any more: a compaction dropped what they would need. */
 MUST_USE enum status manifest_put_horizon(struct buf *out, uint64_t revision);
 
@@ -53,7 +53,8 @@ struct manifest_state {
     struct manifest_file *files; /* by number, growing */
     size_t file_count;
     size_t file_capacity;
-    struct value_meta *values; /* value files, by number, growing */
+    struct value_meta *values;  /* value files, by id, growing */
+    uint64_t values_number_max; /* of any there ever was */
     size_t values_count;
     size_t values_capacity;
 };

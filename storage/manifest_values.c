@@ -2,13 +2,13 @@
 #include "node/base/bytes.h"
 #include "storage/manifest_edit.h"
 
-/* Where the number is, or would go. */
-static size_t find(const struct manifest_state *state, uint64_t number) {
+/* Where the id is, or would go. */
+static size_t find(const struct manifest_state *state, uint64_t id) {
     size_t low = 0;
     size_t high = state->values_count;
     while (low < high) {
         size_t middle = low + (high - low) / 2;
-        if (state->values[middle].number < number) {
+        if (state->values[middle].id < id) {
             low = middle + 1;
         } else {
             high = middle;
@@ -18,8 +18,12 @@ static size_t find(const struct manifest_state *state, uint64_t number) {
 }
 
 const struct value_meta *manifest_state_find_values(const struct manifest_state *state, uint64_t number) {
-    size_t at = find(state, number);
-    return at < state->values_count && state->values[at].number == number ? &state->values[at] : NULL;
+    for (size_t i = 0; i < state->values_count; i++) {
+        if (state->values[i].number == number) {
+            return &state->values[i];
+        }
+    }
+    return NULL;
 }
 
 static enum status reserve(struct manifest_state *state) {
@@ -42,9 +46,9 @@ enum status manifest__add_values(struct manifest_state *state, struct slice *at)
         !cursor_u64(at, &meta.checksum) || !cursor_u64(at, &meta.values) || !cursor_u64(at, &meta.bytes)) {
         return STATUS_CORRUPT;
     }
-    size_t slot = find(state, meta.number);
-    bool is_there = slot < state->values_count && state->values[slot].number == meta.number;
-    if (is_there || meta.number == 0 || meta.values == 0 || meta.bytes > meta.size_bytes) {
+    size_t slot = find(state, meta.id);
+    bool is_there = slot < state->values_count && state->values[slot].id == meta.id;
+    if (is_there || meta.id == 0 || meta.number == 0 || meta.values == 0 || meta.bytes > meta.size_bytes) {
         return STATUS_CORRUPT;
     }
     enum status status = reserve(state);
@@ -52,17 +56,18 @@ enum status manifest__add_values(struct manifest_state *state, struct slice *at)
         memmove(&state->values[slot + 1], &state->values[slot], (state->values_count - slot) * sizeof meta);
         state->values[slot] = meta;
         state->values_count++;
+        state->values_number_max = meta.number > state->values_number_max ? meta.number : state->values_number_max;
     }
     return status;
 }
 
 enum status manifest__remove_values(struct manifest_state *state, struct slice *at) {
-    uint64_t number;
-    if (!cursor_u64(at, &number)) {
+    uint64_t id;
+    if (!cursor_u64(at, &id)) {
         return STATUS_CORRUPT;
     }
-    size_t slot = find(state, number);
-    if (slot == state->values_count || state->values[slot].number != number) {
+    size_t slot = find(state, id);
+    if (slot == state->values_count || state->values[slot].id != id) {
         return STATUS_CORRUPT;
     }
     state->values_count--;
@@ -75,7 +80,7 @@ static bool subtract(const struct manifest_state *state, const struct sst_meta *
     for (size_t i = 0; i < table->value_ref_count; i++) {
         const struct value_ref *ref = &table->value_refs[i];
         size_t at = find(state, ref->file);
-        if (at == state->values_count || state->values[at].number != ref->file || left[at].values < ref->values ||
+        if (at == state->values_count || state->values[at].id != ref->file || left[at].values < ref->values ||
             left[at].bytes < ref->bytes) {
             return false;
         }

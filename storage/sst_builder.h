@@ -41,7 +41,7 @@ struct sst_meta {
     struct slice smallest; /* user keys: of entries, and starts and ends of range deletes */
     struct slice largest;
     bool largest_excluded; /* largest is the end of a range delete: no version of that key is in the table */
-    const struct value_ref *value_refs; /* what its entries refer to in value files (value_file.h), by file number */
+    const struct value_ref *value_refs; /* what its entries refer to in value files (value_file.h), by their ids */
     size_t value_ref_count;
 };
 

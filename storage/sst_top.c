@@ -81,7 +81,8 @@ static enum status check_header(struct sst *sst, struct error *err) {
     if (status != STATUS_OK) {
         return sst__damaged(sst, status, "the header", 0, err);
     }
-    if (header.kind != SST_FILE_TABLE || header.id != sst->meta.id || memcmp(header.cluster_id, sst->context->cluster_id, SST_CLUSTER_ID_BYTES) != 0) {
+    if (header.kind != SST_FILE_TABLE || header.id != sst->meta.id ||
+        memcmp(header.cluster_id, sst->context->cluster_id, SST_CLUSTER_ID_BYTES) != 0) {
         return sst__damaged(sst, STATUS_CORRUPT, "the header (another table's or cluster's)", 0, err);
     }
     return STATUS_OK;

@@ -114,7 +114,7 @@ enum status value_builder_add(struct value_builder *builder, const struct entry 
                               struct error *err) {
     CHECK(!builder->finished && !builder->failed && builder->meta.values < VALUE_FILE_VALUES_MAX);
     CHECK(entry->key.user.len >= 1 && entry->key.user.len <= LIMIT_KEY_BYTES && entry->value.len <= LIMIT_VALUE_BYTES);
-    struct value_place place = {.file = builder->meta.number, .value_len = (uint32_t)entry->value.len};
+    struct value_place place = {.file = builder->meta.id, .value_len = (uint32_t)entry->value.len};
     builder->failed = true;
     if (make_body(builder, entry) != STATUS_OK || count(builder, &entry->key, entry->value.len) != STATUS_OK) {
         return no_memory(builder, err);

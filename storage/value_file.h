@@ -5,7 +5,7 @@
  * then holds only its *place*. Compactions move places, not values. So a large value is written twice in all, once to
  * the log and once here, however often its key is rewritten.
  *
- *   table entry (BATCH_PUT_APART): place 24 = file number, offset, stored size, value length
+ *   table entry (BATCH_PUT_APART): place 24 = id of the file, offset, stored size, value length
  *   value file  = header 64 | value block... | sizes | properties | footer 80       the frame of a table (FORMAT.md)
  *   value block = key length u16, ordinal u32, revision u64, key, value; compressed where that saves an eighth; trailer
  *
@@ -38,7 +38,7 @@ enum {
 
 /* Where a value is. */
 struct value_place {
-    uint64_t file; /* number */
+    uint64_t file; /* id: it stays when the file gets another number */
     struct sst_handle handle;
     uint32_t value_len;
 };
@@ -58,7 +58,7 @@ static inline bool value_is_apart(uint64_t threshold, size_t value_len) {
 
 /* What a table's entries refer to in one value file. */
 struct value_ref {
-    uint64_t file;
+    uint64_t file; /* id */
     uint64_t values;
     uint64_t bytes; /* value_place_bytes of all */
 };
@@ -112,7 +112,7 @@ MUST_USE enum status value_block_open(struct slice body, struct value_block *ret
 
 /* ---- References of one table --------------------------------------------------------------------------------- */
 
-/* A growing list, by file number. */
+/* A growing list, by the files' ids. */
 struct value_refs {
     struct buf list; /* struct value_ref each */
 };
@@ -130,7 +130,7 @@ static inline const struct value_ref *value_refs_list(const struct value_refs *r
 MUST_USE enum status value_refs_encode(struct buf *out, const struct value_ref *refs, size_t count);
 /* One of them, of VALUE_REF_BYTES. */
 struct value_ref value_ref_decode(const uint8_t in[VALUE_REF_BYTES]);
-/* True if this is a list: one to VALUE_REFS_MAX, growing file numbers, no zeroes. */
+/* True if this is a list: one to VALUE_REFS_MAX, growing ids, no zeroes. */
 bool value_refs_check(struct slice bytes);
 /* True if the bytes say the same as the list. */
 bool value_refs_equal(struct slice bytes, const struct value_ref *refs, size_t count);
@@ -143,7 +143,7 @@ MUST_USE enum status value_file_new(const struct sst_context *context, const str
                                     struct sst **ret_file);
 struct value_meta value_file_meta(const struct sst *file);
 
-/* The value of this version at its place in the file (place->file is its number), borrowed from what `hold` holds from
+/* The value of this version at its place in the file (place->file is its id), borrowed from what `hold` holds from
  * then on; what it held before is released only on STATUS_OK. Like all reads through a fetch: STATUS_PENDING,
  * STATUS_CORRUPT (another key's or version's value stands there, too), STATUS_UNSUPPORTED, STATUS_IO, STATUS_NO_MEMORY.
  */

@@ -45,7 +45,7 @@ enum status value_fetch(struct sst *file, struct fetch *fetch, const struct valu
                         struct error *err) {
     struct cache_block *block;
     struct value_block parts;
-    CHECK(file->is_values && file->meta.number == place->file);
+    CHECK(file->is_values && file->meta.id == place->file);
     if (!lies_within(file, &place->handle)) {
         return sst__damaged(file, STATUS_CORRUPT, "a value's place", place->handle.offset, err);
     }

@@ -42,13 +42,13 @@ static void fill(struct version *version, unsigned level, const struct version *
 
 /* ---- Value files --------------------------------------------------------------------------------------------- */
 
-/* Where the number is, or would go. */
-static size_t find_values(const struct version *version, uint64_t number) {
+/* Where the id is, or would go. */
+static size_t find_values(const struct version *version, uint64_t id) {
     size_t low = 0;
     size_t high = version->value_file_count;
     while (low < high) {
         size_t middle = low + (high - low) / 2;
-        if (version->value_files[middle]->meta.number < number) {
+        if (version->value_files[middle]->meta.id < id) {
             low = middle + 1;
         } else {
             high = middle;
@@ -57,9 +57,9 @@ static size_t find_values(const struct version *version, uint64_t number) {
     return low;
 }
 
-struct sst *version_value_file(const struct version *version, uint64_t number, struct value_use *ret_use) {
-    size_t at = find_values(version, number);
-    if (at == version->value_file_count || version->value_files[at]->meta.number != number) {
+struct sst *version_value_file(const struct version *version, uint64_t id, struct value_use *ret_use) {
+    size_t at = find_values(version, id);
+    if (at == version->value_file_count || version->value_files[at]->meta.id != id) {
         return NULL;
     }
     if (ret_use != NULL) {
@@ -69,22 +69,18 @@ struct sst *version_value_file(const struct version *version, uint64_t number, s
 }
 
 static void list_values(struct version *version, const struct version *base, const struct version_change *change) {
-    size_t old_count = base == NULL ? 0 : base->value_file_count;
-    size_t old = 0;
-    size_t added = 0;
-    while (old < old_count || added < change->values_added_count) {
-        bool take_old =
-            added == change->values_added_count ||
-            (old < old_count && base->value_files[old]->meta.number < change->values_added[added]->meta.number);
-        struct value_use use = {0};
-        struct sst *file = take_old ? base->value_files[old] : change->values_added[added];
-        if (take_old) {
-            use = base->value_uses[old];
-        }
-        old += take_old;
-        added += !take_old;
-        version->value_files[version->value_file_count] = file;
-        version->value_uses[version->value_file_count++] = use;
+    if (base != NULL && base->value_file_count > 0) {
+        memcpy(version->value_files, base->value_files, base->value_file_count * sizeof(struct sst *));
+        memcpy(version->value_uses, base->value_uses, base->value_file_count * sizeof(struct value_use));
+        version->value_file_count = base->value_file_count;
+    }
+    for (size_t i = 0; i < change->values_added_count; i++) {
+        size_t at = find_values(version, change->values_added[i]->meta.id);
+        size_t behind = version->value_file_count++ - at;
+        memmove(&version->value_files[at + 1], &version->value_files[at], behind * sizeof(struct sst *));
+        memmove(&version->value_uses[at + 1], &version->value_uses[at], behind * sizeof(struct value_use));
+        version->value_files[at] = change->values_added[i];
+        version->value_uses[at] = (struct value_use){0};
     }
 }
 
@@ -94,7 +90,7 @@ static void count_refs(struct version *version, struct sst *const *tables, size_
         for (size_t r = 0; r < meta->value_ref_count; r++) {
             const struct value_ref *ref = &meta->value_refs[r];
             size_t at = find_values(version, ref->file);
-            CHECK(at < version->value_file_count && version->value_files[at]->meta.number == ref->file);
+            CHECK(at < version->value_file_count && version->value_files[at]->meta.id == ref->file);
             struct value_use *use = &version->value_uses[at];
             CHECK(added || (use->values >= ref->values && use->bytes >= ref->bytes));
             use->values = added ? use->values + ref->values : use->values - ref->values;
@@ -122,7 +118,7 @@ static void fill_values(struct version *version, const struct version *base, con
     }
     version->value_file_count = kept;
     for (size_t i = 0; i < change->values_added_count; i++) {
-        CHECK(version_value_file(version, change->values_added[i]->meta.number, NULL) != NULL);
+        CHECK(version_value_file(version, change->values_added[i]->meta.id, NULL) != NULL);
     }
 }
 

@@ -37,7 +37,7 @@ struct version {
     struct sst **tables[MANIFEST_LEVELS];
     size_t counts[MANIFEST_LEVELS];
     uint64_t bytes[MANIFEST_LEVELS];
-    struct sst **value_files; /* all that the tables refer to, by number */
+    struct sst **value_files; /* all that the tables refer to, by id */
     struct value_use *value_uses;
     size_t value_file_count;
 };
@@ -49,7 +49,7 @@ struct version_change {
     struct sst *const *removed[MANIFEST_LEVELS]; /* all of them in base (CHECK) */
     size_t removed_count[MANIFEST_LEVELS];
     uint64_t horizon;                /* 0: as before */
-    struct sst *const *values_added; /* value files, by number; added tables refer to each of them (CHECK) */
+    struct sst *const *values_added; /* value files; added tables refer to each of them (CHECK) */
     size_t values_added_count;
 };
 
@@ -69,8 +69,8 @@ static inline bool version_ends_before(const struct sst *sst, struct slice key) 
     return order < 0 || (order == 0 && sst->meta.largest_excluded);
 }
 
-/* The value file of this number; NULL: none. ret_use: what is used of it; may be NULL. */
-struct sst *version_value_file(const struct version *version, uint64_t number, struct value_use *ret_use);
+/* The value file of this id; NULL: none. ret_use: what is used of it; may be NULL. */
+struct sst *version_value_file(const struct version *version, uint64_t id, struct value_use *ret_use);
 /* The percentage of a value file that is still referred to. */
 static inline unsigned version_live_percent(const struct sst *file, const struct value_use *use) {
     return file->meta.value_bytes == 0 ? 100 : (unsigned)((double)use->bytes * 100 / (double)file->meta.value_bytes);

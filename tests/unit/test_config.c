@@ -134,16 +134,16 @@ static void test_config_absent_keys_have_documented_defaults(void **state) {
 
 static void test_config_every_optional_key_is_read(void **state) {
     struct fixture *fixture = *state;
-    assert_int_equal(load(fixture, NODE
-                          "client_listen = 0.0.0.0:0\npeer_listen = 0.0.0.0:0\nio_threads = 3\n"
-                          "fault_injection = on\nio_uring = off\n"
-                          "[log]\nfile = log/x\nlevel = debug ; as it is\n"
-                          "[raft]\nelection_timeout_ms = 1000\nheartbeat_ms = 333\n"
-                          "[storage]\nsegment_bytes = 80MiB\nmemtable_bytes = 1048576\nwal_cache_bytes = 2 GiB\n"
-                          "cache_bytes = 0\nopen_files_max = 16\nvalue_threshold = 64 KiB\n"
-                          "compaction_bytes_per_second = 3 MiB\nhistory = 5\n"
-                          "[limits]\nclient_connections_max = 7\nrequests_per_connection_max = 8\n"
-                          "proposal_bytes_max = 33792 KiB\nidle_timeout_ms = 0\n" TLS MEMBER_1),
+    assert_int_equal(load(fixture,
+                          NODE "client_listen = 0.0.0.0:0\npeer_listen = 0.0.0.0:0\nio_threads = 3\n"
+                               "fault_injection = on\nio_uring = off\n"
+                               "[log]\nfile = log/x\nlevel = debug ; as it is\n"
+                               "[raft]\nelection_timeout_ms = 1000\nheartbeat_ms = 333\n"
+                               "[storage]\nsegment_bytes = 80MiB\nmemtable_bytes = 1048576\nwal_cache_bytes = 2 GiB\n"
+                               "cache_bytes = 0\nopen_files_max = 16\nvalue_threshold = 64 KiB\n"
+                               "compaction_bytes_per_second = 3 MiB\nhistory = 5\n"
+                               "[limits]\nclient_connections_max = 7\nrequests_per_connection_max = 8\n"
+                               "proposal_bytes_max = 33792 KiB\nidle_timeout_ms = 0\n" TLS MEMBER_1),
                      STATUS_OK);
     const struct config *config = &fixture->config;
     assert_string_equal(config->client_listen, "0.0.0.0:0");

@@ -138,7 +138,7 @@ static void test_dump_value_shows_values_and_finds_damage(void **state) {
     (void)snprintf(arguments, sizeof arguments, "--keys --verify sst %s", path);
     assert_int_equal(run_dump(arguments, &objects), 0);
     assert_int_equal(json_array_size(objects), 5);
-    assert_int_equal(number(objects, 1, "refers_to"), 6);
+    assert_int_equal(number(objects, 1, "refers_to"), 11);
     assert_int_equal(number(objects, 1, "values"), 2);
     assert_string_equal(json_string_value(json_object_get(json_array_get(objects, 2), "kind")), "put_apart");
     json_decref(objects);

@@ -98,7 +98,7 @@ static void check_file(struct slice file, size_t count, const struct value_meta 
         static uint8_t body[VALUE_BYTES_MAX + 64];
         const struct value_place *place = &input.places[i];
         struct value_block block;
-        assert_int_equal(place->file, 9);
+        assert_int_equal(place->file, meta->id);
         assert_int_equal(place->handle.offset, at);
         assert_int_equal(place->value_len, input.entries[i].value.len);
         size_t len = place->handle.size + (size_t)SST_TRAILER_BYTES;
