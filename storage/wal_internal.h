@@ -460,7 +460,7 @@ struct wal {
     struct wal__group_header writing_header;
     enum wal_trigger writing_trigger;
     uint64_t writing_since_us;
-    bool gathered; /* what is pending came while the last write was under way */
+    bool gathered;  /* what is pending came while the last write was under way */
     uint8_t *block; /* for groups without records */
     struct env_io write_io;
     struct env_task flush_task;

@@ -38,9 +38,8 @@ static json_t *segment_json(const struct holdfast_log *log, const struct holdfas
     for (uint32_t i = 0; i < log->pin_count; i++) {
         if ((segment->pins & 1U << i) != 0) {
             const struct holdfast_log_pin *pin = &log->pins[i];
-            json_t *owner =
-                json_pack("{s:o, s:o}", "owner", text_json(pin->owner), "index",
-                          pin->has_index ? json_integer((json_int_t)pin->index) : json_null());
+            json_t *owner = json_pack("{s:o, s:o}", "owner", text_json(pin->owner), "index",
+                                      pin->has_index ? json_integer((json_int_t)pin->index) : json_null());
             (void)json_array_append_new(owners, owner);
         }
     }
@@ -116,8 +115,7 @@ static void add_age(struct table *table, const struct holdfast_log_segment *segm
         table_add(table, "-");
     } else {
         uint64_t tenths = segment->age_ms / 100;
-        table_add(table, "%" PRIu64 ".%u s%s", tenths / 10, (unsigned)(tenths % 10),
-                  segment->begun_earlier ? "+" : "");
+        table_add(table, "%" PRIu64 ".%u s%s", tenths / 10, (unsigned)(tenths % 10), segment->begun_earlier ? "+" : "");
     }
 }
 

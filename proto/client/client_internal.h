@@ -38,7 +38,15 @@ enum {
 
 /* ---- Requests ------------------------------------------------------------------------------------------------- */
 
-enum client_operation { CLIENT_PUT, CLIENT_DELETE, CLIENT_BATCH, CLIENT_GET, CLIENT_SCAN, CLIENT_STATUS, CLIENT_EXPLAIN_LOG };
+enum client_operation {
+    CLIENT_PUT,
+    CLIENT_DELETE,
+    CLIENT_BATCH,
+    CLIENT_GET,
+    CLIENT_SCAN,
+    CLIENT_STATUS,
+    CLIENT_EXPLAIN_LOG
+};
 
 /* Operations of a batch in the wire's form. Bytes stand in client_request.value, one after the other. */
 struct client_batch {

@@ -334,8 +334,12 @@ static enum status receive_log(struct client_request *request, const struct conn
 /* ---- The switch ----------------------------------------------------------------------------------------------- */
 
 static const uint8_t REPLY_TYPES[] = {
-    [CLIENT_PUT] = FRAME_WRITE_REPLY, [CLIENT_DELETE] = FRAME_WRITE_REPLY, [CLIENT_BATCH] = FRAME_WRITE_REPLY,
-    [CLIENT_GET] = FRAME_GET_REPLY,   [CLIENT_SCAN] = FRAME_SCAN_REPLY,    [CLIENT_STATUS] = FRAME_STATUS_REPLY,
+    [CLIENT_PUT] = FRAME_WRITE_REPLY,
+    [CLIENT_DELETE] = FRAME_WRITE_REPLY,
+    [CLIENT_BATCH] = FRAME_WRITE_REPLY,
+    [CLIENT_GET] = FRAME_GET_REPLY,
+    [CLIENT_SCAN] = FRAME_SCAN_REPLY,
+    [CLIENT_STATUS] = FRAME_STATUS_REPLY,
     [CLIENT_EXPLAIN_LOG] = FRAME_EXPLAIN_LOG_REPLY,
 };
 

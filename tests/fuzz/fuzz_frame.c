@@ -16,12 +16,23 @@
 enum { PAUSE = 1, CLOSE = 2, FINISH = 4, SMALL = 8, MESSAGE = 128 };
 
 static const ProtobufCMessageDescriptor *const descriptors[] = {
-    &wire__greeting__descriptor,     &wire__refusal__descriptor,        &wire__error__descriptor,
-    &wire__put_request__descriptor,  &wire__delete_request__descriptor, &wire__batch_request__descriptor,
-    &wire__write_reply__descriptor,  &wire__get_request__descriptor,    &wire__get_reply__descriptor,
-    &wire__scan_request__descriptor, &wire__scan_reply__descriptor,     &wire__status_request__descriptor,
-    &wire__status_reply__descriptor, &wire__peer_hello__descriptor,     &wire__raft_message__descriptor,
-    &wire__explain_log_request__descriptor, &wire__explain_log_reply__descriptor,
+    &wire__greeting__descriptor,
+    &wire__refusal__descriptor,
+    &wire__error__descriptor,
+    &wire__put_request__descriptor,
+    &wire__delete_request__descriptor,
+    &wire__batch_request__descriptor,
+    &wire__write_reply__descriptor,
+    &wire__get_request__descriptor,
+    &wire__get_reply__descriptor,
+    &wire__scan_request__descriptor,
+    &wire__scan_reply__descriptor,
+    &wire__status_request__descriptor,
+    &wire__status_reply__descriptor,
+    &wire__peer_hello__descriptor,
+    &wire__raft_message__descriptor,
+    &wire__explain_log_request__descriptor,
+    &wire__explain_log_reply__descriptor,
 };
 enum { DESCRIPTOR_COUNT = sizeof descriptors / sizeof descriptors[0] };
 

@@ -356,10 +356,15 @@ void consensus_explain_log(struct consensus *consensus, struct consensus_log_que
     query->status = query->segments != NULL ? STATUS_OK : STATUS_NO_MEMORY;
     query->segment_count = query->segments != NULL ? 2 : 0;
     if (query->segments != NULL) {
-        query->segments[0] = (struct consensus_log_segment){
-            .info = {.number = 1, .file_bytes = 1 << 20, .used_bytes = 1000, .first_index = 2, .last_index = 8,
-                     .age_us = 7000, .begun_before_opened = true, .state = WAL_SEGMENT_KEPT},
-            .pins = 4};
+        query->segments[0] = (struct consensus_log_segment){.info = {.number = 1,
+                                                                     .file_bytes = 1 << 20,
+                                                                     .used_bytes = 1000,
+                                                                     .first_index = 2,
+                                                                     .last_index = 8,
+                                                                     .age_us = 7000,
+                                                                     .begun_before_opened = true,
+                                                                     .state = WAL_SEGMENT_KEPT},
+                                                            .pins = 4};
         query->segments[1] = (struct consensus_log_segment){
             .info = {.number = 2, .state = WAL_SEGMENT_ACTIVE, .first_index = 9, .last_index = 9}, .pins = 5};
     }

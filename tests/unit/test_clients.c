@@ -247,9 +247,12 @@ static void test_clients_wrong_requests_get_typed_errors(void **state) {
     static const struct {
         uint8_t type;
         const char *words;
-    } types[] = {{FRAME_PUT, "the put request is malformed"},     {FRAME_DELETE, "the delete request is malformed"},
-                 {FRAME_BATCH, "the batch request is malformed"}, {FRAME_GET, "the get request is malformed"},
-                 {FRAME_SCAN, "the scan request is malformed"},   {FRAME_STATUS, "the status request is malformed"},
+    } types[] = {{FRAME_PUT, "the put request is malformed"},
+                 {FRAME_DELETE, "the delete request is malformed"},
+                 {FRAME_BATCH, "the batch request is malformed"},
+                 {FRAME_GET, "the get request is malformed"},
+                 {FRAME_SCAN, "the scan request is malformed"},
+                 {FRAME_STATUS, "the status request is malformed"},
                  {FRAME_EXPLAIN_LOG, "the explain log request is malformed"}};
     for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
         uint8_t frame[FRAME_HEADER_BYTES + 4];
