@@ -75,6 +75,21 @@ void memtable_free(struct memtable *memtable) {
     mem_free(memtable->alloc, memtable);
 }
 
+bool memtable_reset(struct memtable *memtable) {
+    memtable__ranges_deinit(memtable);
+    heap_clear(&memtable->records);
+    heap_clear(&memtable->nodes);
+    memset((void *)memtable->filter, 0, (size_t)memtable->filter_lines * FILTER_LINE_BYTES);
+    memtable->revision = 0;
+    memtable->entries = 0;
+    memtable->branches = 0;
+    memtable->hint = (struct memtable_hint){.leaf = NULL};
+    memtable->range_delete_count = 0;
+    memtable->range_delete_bytes = 0;
+    memtable->full = false;
+    return memtable__tree_init(memtable);
+}
+
 /* ---- Batches ------------------------------------------------------------------------------------------------------
  */
 

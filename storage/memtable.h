@@ -26,6 +26,9 @@ struct memtable_leaf;
 /* Made for about bytes_expected of memtable_bytes; more is legal, but misses get slower. NULL: out of memory. */
 struct memtable *memtable_new(struct alloc *alloc, size_t bytes_expected);
 void memtable_free(struct memtable *memtable);
+/* Nobody reads it any more: it becomes an empty one, with the memory that it has. False: no memory for that; it is to
+ * be freed. */
+bool memtable_reset(struct memtable *memtable);
 
 /* Writer only. Inserts every operation of the batch at this revision; the position in the batch is the ordinal. The
  * bytes are copied. STATUS_CORRUPT, STATUS_UNSUPPORTED (malformed batch), STATUS_NO_MEMORY: nothing changed. */

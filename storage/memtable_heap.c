@@ -42,6 +42,28 @@ void heap_deinit(struct heap *heap) {
     heap_init(heap, heap->alloc, heap->chunk_bytes, heap->align);
 }
 
+/* Chunks of the common size become spare, the others go. */
+static void give_back(struct heap *heap, struct heap_chunk *chunk, const struct heap_chunk *end) {
+    while (chunk != end) {
+        struct heap_chunk *next = chunk->next;
+        if (chunk->size == heap->chunk_bytes - sizeof *chunk) {
+            chunk->next = heap->spare;
+            heap->spare = chunk;
+        } else {
+            mem_free(heap->alloc, chunk);
+        }
+        chunk = next;
+    }
+}
+
+void heap_clear(struct heap *heap) {
+    give_back(heap, heap->newest, NULL);
+    heap->newest = NULL;
+    heap->at = NULL;
+    heap->end = NULL;
+    heap->bytes = 0;
+}
+
 void *heap_take_slowly(struct heap *heap, size_t size) {
     bool alone = size > heap->chunk_bytes / 4;
     struct heap_chunk *chunk = alone ? NULL : heap->spare;
@@ -92,8 +114,7 @@ bool heap_reserve_slowly(struct heap *heap, size_t bytes, size_t piece_bytes_max
 }
 
 void heap_rewind(struct heap *heap, const struct heap_mark *mark) {
-    CHECK(heap->spare == NULL);
-    free_chunks(heap, heap->newest, mark->newest);
+    give_back(heap, heap->newest, mark->newest);
     heap->newest = mark->newest;
     heap->at = mark->at;
     heap->end = mark->end;

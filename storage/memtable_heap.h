@@ -3,7 +3,8 @@
  *
  * Room can be reserved: what is taken within a reservation can't fail. The writer's alone.
  *
- * Legal order: heap_init, the others, heap_deinit.
+ * Legal order: heap_init, the others, heap_deinit. Memory that was used once is cheaper than new memory, which the
+ * kernel has to clear (2 MiB at a time): who needs another heap of that kind clears an old one.
  */
 #ifndef HOLDFAST_STORAGE_MEMTABLE_HEAP_H
 #define HOLDFAST_STORAGE_MEMTABLE_HEAP_H
@@ -21,7 +22,7 @@ struct heap {
     size_t chunk_bytes;
     size_t align;
     struct heap_chunk *newest; /* all that were taken from; linked from newer to older */
-    struct heap_chunk *spare;  /* reserved, untouched */
+    struct heap_chunk *spare;  /* free: reserved, or left from before heap_clear */
     uint8_t *at;               /* the free part of the chunk where small pieces go */
     uint8_t *end;
     size_t bytes; /* taken */
@@ -37,6 +38,8 @@ struct heap_mark {
 /* Pieces are aligned to `align`, a power of two up to 64. Allocates nothing. */
 void heap_init(struct heap *heap, struct alloc *alloc, size_t chunk_bytes, size_t align);
 void heap_deinit(struct heap *heap);
+/* Everything is given back, but the chunks stay, to be taken from again. */
+void heap_clear(struct heap *heap);
 
 /* Pieces of more than a quarter of a chunk get a chunk of their own. NULL: out of memory. */
 void *heap_take_slowly(struct heap *heap, size_t size);
@@ -61,7 +64,7 @@ static inline bool heap_reserve(struct heap *heap, size_t bytes, size_t piece_by
 static inline struct heap_mark heap_mark(const struct heap *heap) {
     return (struct heap_mark){heap->newest, heap->at, heap->end, heap->bytes};
 }
-/* Forgets what was taken since the mark. Not for a heap with reservations. */
+/* Forgets what was taken since the mark. */
 void heap_rewind(struct heap *heap, const struct heap_mark *mark);
 
 #endif

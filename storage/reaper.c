@@ -101,12 +101,21 @@ static void bury_tables(struct storage *storage, struct sst *sst) {
     }
 }
 
+/* One of them serves again. */
+static void keep_memtable(struct reap_job *job, struct generation *generation) {
+    if (job->keeps && job->spare == NULL && memtable_reset(generation->memtable)) {
+        job->spare = generation->memtable;
+        generation->memtable = NULL;
+    }
+}
+
 static void run(struct env_work *work) {
     struct reap_job *job = CONTAINER_OF(work, struct reap_job, work);
     struct storage *storage = job->storage;
     bury_tables(storage, job->tables);
     for (struct generation *generation = job->generations; generation != NULL;) {
         struct generation *next = generation->next_dead;
+        keep_memtable(job, generation);
         storage__generation_free(storage, generation);
         generation = next;
     }
@@ -121,6 +130,11 @@ static void done(struct env_work *work) {
     struct reap_job *job = CONTAINER_OF(work, struct reap_job, work);
     struct storage *storage = job->storage;
     job->running = false;
+    if (job->spare != NULL) {
+        CHECK(storage->spare == NULL);
+        storage->spare = job->spare;
+        job->spare = NULL;
+    }
     if (!job->last) {
         storage__start_reaper(storage);
         storage__close_step(storage);
@@ -138,6 +152,7 @@ static void submit(struct storage *storage, bool last) {
     job->storage = storage;
     job->running = true;
     job->last = last;
+    job->keeps = !last && storage->spare == NULL;
     job->tables = storage->dead_tables;
     job->generations = storage->dead_generations;
     storage->dead_tables = NULL;
@@ -208,6 +223,7 @@ void storage__close_step(struct storage *storage) {
 }
 
 void storage__free(struct storage *storage) {
+    memtable_free(storage->spare);
     struct alloc *alloc = storage->env->alloc;
     view_publisher_deinit(&storage->views);
     open_files_free(storage->open_files);

@@ -10,7 +10,11 @@ struct generation *storage__generation_new(struct storage *storage) {
     if (generation == NULL) {
         return NULL;
     }
-    generation->memtable = memtable_new(alloc, (size_t)storage->options.memtable_bytes);
+    generation->memtable = storage->spare;
+    storage->spare = NULL;
+    if (generation->memtable == NULL) {
+        generation->memtable = memtable_new(alloc, (size_t)storage->options.memtable_bytes);
+    }
     if (generation->memtable == NULL) {
         mem_free(alloc, generation);
         return NULL;

@@ -168,6 +168,8 @@ struct reap_job {
     bool last; /* also closes manifest and lock */
     struct sst *tables;
     struct generation *generations;
+    bool keeps;             /* one memtable is to be kept: */
+    struct memtable *spare; /* result */
 };
 
 /* A table that compactions leave alone: it counts as taken until the time has come. */
@@ -227,7 +229,8 @@ struct storage {
     uint64_t durable_index;
     uint64_t durable_wanted; /* what the next edit waits for; UINT64_MAX: nothing waits */
     struct generation *active;
-    struct list full; /* generations, oldest first */
+    struct memtable *spare; /* empty, with the memory of one that was flushed; NULL: none */
+    struct list full;       /* generations, oldest first */
     uint32_t full_count;
     uint64_t switched_index; /* inserted when the last generation was switched */
     struct version *version;
