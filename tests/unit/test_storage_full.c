@@ -7,7 +7,7 @@
 
 #include <stdlib.h>
 
-enum { BLOCKS_MAX = 16, VALUE_BYTES = 6000 };
+enum { BLOCKS_MAX = 16, VALUE_BYTES = 30000 /* stays in the table */ };
 
 static void test_h31_storage_disk_full_at_any_block_is_waited_out(void **state) {
     (void)state;
