@@ -1,6 +1,8 @@
 /* How large levels may be, and what is owed. */
 #include "storage/compaction_pick.h"
 
+enum { BELOW_MAX = 1600 /* sixteenths */ };
+
 static unsigned first_used(const struct version *version) {
     for (unsigned level = 1; level < MANIFEST_LEVELS; level++) {
         if (version->counts[level] > 0) {
@@ -47,7 +49,7 @@ uint64_t compaction_debt(const struct version *version, const struct storage_opt
         }
         coming = bytes - targets.bytes[level];
         uint64_t below = version->bytes[level + 1] / (bytes / 16 + 1); /* sixteenths of what each byte meets there */
-        debt += coming + coming / 16 * (below < 16 * 100 ? below : 16 * 100);
+        debt += coming + coming / 16 * (below < BELOW_MAX ? below : BELOW_MAX);
     }
     return debt;
 }

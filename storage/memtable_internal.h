@@ -190,7 +190,11 @@ static inline unsigned node_rank(uint64_t order, const uint64_t *windows, const 
 
 enum { ROOT_HEIGHT_MASK = NODE_ALIGN - 1 };
 
-static inline void *root_node(uintptr_t root) { return (void *)(root & ~(uintptr_t)ROOT_HEIGHT_MASK); }
+static inline void *root_node(uintptr_t root) {
+    return (
+        void *)(root &
+                ~(uintptr_t)ROOT_HEIGHT_MASK); /* NOLINT(performance-no-int-to-ptr): height and address in one word */
+}
 
 static inline unsigned root_height(uintptr_t root) { return (unsigned)(root & ROOT_HEIGHT_MASK); }
 

@@ -129,8 +129,8 @@ static bool properties_agree(const struct sst_properties *properties, const stru
 
 static enum status read_properties(struct sst *sst, const struct sst_footer *footer,
                                    struct sst_properties *ret_properties, struct error *err) {
-    struct cache_block *block;
-    struct sst_properties properties;
+    struct cache_block *block = NULL;
+    struct sst_properties properties = {.entries = 0};
     enum status status = sst__read_block(sst, &footer->properties, SST_BLOCK_PROPERTIES, &block, err);
     if (status != STATUS_OK) {
         return status;

@@ -280,9 +280,9 @@ static enum status verify_part_data(struct verifier *verifier, uint32_t part, co
 
 static enum status verify_part(struct verifier *verifier, uint32_t part) {
     const struct sst_handle *handle = &verifier->top->parts[part].handle;
-    struct sst_partition partition;
-    struct sst_stored stored;
-    struct slice body;
+    struct sst_partition partition = {.filter = SLICE_EMPTY};
+    struct sst_stored stored = {.body = SLICE_EMPTY};
+    struct slice body = SLICE_EMPTY;
     enum status status = read_block(verifier, handle, SST_BLOCK_PARTITION, &stored);
     uint64_t checksum = status == STATUS_OK ? stored.checksum : 0;
     if (status == STATUS_OK) {

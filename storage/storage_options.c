@@ -4,30 +4,33 @@
 
 #include <stddef.h>
 
-#define GIB ((uint64_t)1024 * MIB)
-#define TIB (1024 * GIB)
+/* As limits.h has them, but wide: products of these don't overflow. */
+#define WIDE_KIB ((uint64_t)1024)
+#define WIDE_MIB (1024 * WIDE_KIB)
+#define GIB      (1024 * WIDE_MIB)
+#define TIB      (1024 * GIB)
 
 void storage_options_init(struct storage_options *options) {
     *options = (struct storage_options){
-        .memtable_bytes = 64 * MIB,
+        .memtable_bytes = 64 * WIDE_MIB,
         .immutable_memtables_max = 2,
-        .cache_bytes = 64 * MIB,
+        .cache_bytes = 64 * WIDE_MIB,
         .open_files_max = 512,
         .block_bytes = 4096,
         .partition_bytes = 128 * 1024,
-        .sst_bytes = 64 * MIB,
+        .sst_bytes = 64 * WIDE_MIB,
         .zstd_level = 3,
-        .value_threshold_bytes = 32 * KIB,
-        .value_file_bytes = 256 * MIB,
+        .value_threshold_bytes = 32 * WIDE_KIB,
+        .value_file_bytes = 256 * WIDE_MIB,
         .value_live_percent_min = 50,
-        .level_base_bytes = 256 * MIB,
+        .level_base_bytes = 256 * WIDE_MIB,
         .level_ratio = 10,
         .l0_files_compact = 4,
         .l0_files_slow = 12,
         .l0_files_stop = 24,
         .tombstone_percent = 50,
         .history_percent = 50,
-        .manifest_bytes_max = 4 * MIB,
+        .manifest_bytes_max = 4 * WIDE_MIB,
         .compaction_workers = 2,
     };
     for (unsigned level = 0; level < STORAGE_LEVELS; level++) {
@@ -58,26 +61,26 @@ static enum status check_levels(const struct storage_options *options, struct er
 
 enum status storage__check_options(const struct storage_options *options, struct error *err) {
     const struct range ranges[] = {
-        {"memtable_bytes", options->memtable_bytes, KIB, 4 * GIB},
+        {"memtable_bytes", options->memtable_bytes, WIDE_KIB, 4 * GIB},
         {"immutable_memtables_max", options->immutable_memtables_max, 1, 64},
         {"cache_bytes", options->cache_bytes, 0, TIB},
-        {"open_files_max", options->open_files_max, 1, MIB},
-        {"block_bytes", options->block_bytes, 64, MIB},
-        {"partition_bytes", options->partition_bytes, KIB, 16 * MIB},
-        {"sst_bytes", options->sst_bytes, KIB, 4 * GIB},
+        {"open_files_max", options->open_files_max, 1, WIDE_MIB},
+        {"block_bytes", options->block_bytes, 64, WIDE_MIB},
+        {"partition_bytes", options->partition_bytes, WIDE_KIB, 16 * WIDE_MIB},
+        {"sst_bytes", options->sst_bytes, WIDE_KIB, 4 * GIB},
         {"zstd_level", (uint64_t)options->zstd_level, COMPRESSION_ZSTD_LEVEL_MIN, COMPRESSION_ZSTD_LEVEL_MAX},
         {"value_threshold_bytes", options->value_threshold_bytes,
          options->value_threshold_bytes == 0 ? 0 : VALUE_THRESHOLD_BYTES_MIN, LIMIT_VALUE_BYTES},
-        {"value_file_bytes", options->value_file_bytes, 4 * KIB, 64 * GIB},
+        {"value_file_bytes", options->value_file_bytes, 4 * WIDE_KIB, 64 * GIB},
         {"value_live_percent_min", options->value_live_percent_min, 0, 90},
-        {"level_base_bytes", options->level_base_bytes, KIB, TIB},
+        {"level_base_bytes", options->level_base_bytes, WIDE_KIB, TIB},
         {"level_ratio", options->level_ratio, 2, 100},
         {"l0_files_compact", options->l0_files_compact, 1, 1000},
         {"l0_files_slow", options->l0_files_slow, (uint64_t)options->l0_files_compact + 1, 1001},
         {"l0_files_stop", options->l0_files_stop, (uint64_t)options->l0_files_slow + 1, 2000},
         {"tombstone_percent", options->tombstone_percent, 1, 101},
         {"history_percent", options->history_percent, 1, 101},
-        {"manifest_bytes_max", options->manifest_bytes_max, 4 * KIB, GIB},
+        {"manifest_bytes_max", options->manifest_bytes_max, 4 * WIDE_KIB, GIB},
         {"compaction_workers", options->compaction_workers, 1, STORAGE_COMPACTION_WORKERS_MAX},
         {"compaction_bytes_per_second_max", options->compaction_bytes_per_second_max, 0, TIB},
         {"scrub_bytes_per_second", options->scrub_bytes_per_second, 0, GIB},

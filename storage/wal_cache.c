@@ -133,7 +133,7 @@ void wal__cache_cut(struct wal *wal, uint64_t index) {
 
 void wal__cache_drop_empty(struct wal *wal, struct wal__group *group) {
     struct wal__cache *cache = &wal->cache;
-    CHECK(wal__cache_last(wal) == group && group->count == 0 && !group->sealed);
+    CHECK(group != NULL && wal__cache_last(wal) == group && group->count == 0 && !group->sealed);
     CHECK(cache->count > cache->applied_count);
     cache->count--;
     cache->bytes -= group->buffer->capacity;

@@ -70,7 +70,7 @@ enum status dump_read(struct env_file *file, void *data, size_t len, uint64_t of
     enum status status = env_pread(file, data, len, offset, &got, err);
     if (status == STATUS_OK && got != len) {
         return error_set(err, STATUS_CORRUPT, "%s: ends at offset %llu, inside what starts at %llu",
-                         env_file_path(file), (unsigned long long)(offset + got), (unsigned long long)offset);
+                         env_file_path(file), (unsigned long long)offset + got, (unsigned long long)offset);
     }
     return status;
 }
