@@ -28,8 +28,8 @@ enum status sst__output_open(struct sst_output *output, const struct sst_builder
         status = compressor_init(&output->compressor, alloc, options->compression, options->zstd_level);
     }
     if (status == STATUS_OK) {
-        status = env_open(output->env, output->path, ENV_OPEN_WRITE | ENV_OPEN_CREATE | ENV_OPEN_TRUNCATE,
-                          &output->file, err);
+        status = env_open(output->env, output->path,
+                          ENV_OPEN_WRITE | ENV_OPEN_CREATE | ENV_OPEN_TRUNCATE | ENV_OPEN_STREAM, &output->file, err);
     } else {
         (void)error_set(err, status, "%s: no memory to build it", options->path);
     }

@@ -327,6 +327,7 @@ static enum status position_index(struct sst_cursor *cursor) {
     struct slice body = slice_of(cursor->part_block->data, cursor->part_block->len);
     enum status status = sst_partition_open(body, &partition);
     if (status == STATUS_OK) {
+        sst__keep(table(cursor), cursor->top, cursor->part, cursor->part_block, &partition);
         status = block_cursor_open(index, partition.index);
     }
     if (status != STATUS_OK) {

@@ -247,8 +247,11 @@ enum env_open_flags {
     ENV_OPEN_CREATE = 4,    /* make it if it isn't there; mode 0640 */
     ENV_OPEN_EXCLUSIVE = 8, /* with CREATE: STATUS_EXISTS if it is */
     ENV_OPEN_TRUNCATE = 16,
-    ENV_OPEN_DIRECT = 32 /* O_DIRECT; buffers, offsets and lengths are multiples of ENV_BLOCK_BYTES. Falls back to
-                            buffered where the file system refuses it */
+    ENV_OPEN_DIRECT = 32, /* O_DIRECT; buffers, offsets and lengths are multiples of ENV_BLOCK_BYTES. Falls back to
+                             buffered where the file system refuses it */
+    ENV_OPEN_STREAM = 64  /* written once, from front to back: env_pwrite has the disk begin with it and waits for what
+                             is a few MiB older, so that no sync, of this file or another, meets a large backlog.
+                             Nothing is durable by that */
 };
 
 enum { ENV_BLOCK_BYTES = 4096 };

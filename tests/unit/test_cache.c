@@ -290,6 +290,38 @@ static void test_forgotten_file_is_gone_and_others_stay(void **state) {
     assert_false(use(3));
 }
 
+/* Its keeper reads it without a hold, however much goes through the cache; only what is used often, and no more than a
+ * quarter of the capacity. */
+static void test_kept_block_stays_and_keeping_has_a_limit(void **state) {
+    (void)state;
+    struct cache_block *kept[400];
+    size_t count = 0;
+    for (uint64_t i = 0; i < 400; i++) {
+        struct cache_key key = key_of(i);
+        (void)use(i);
+        struct cache_block *block = cache_lookup(cache, &key, CACHE_DATA);
+        assert_false(cache_keep(cache, block)); /* used once */
+        for (int again = 0; again < 3; again++) {
+            (void)use(i);
+        }
+        if (cache_keep(cache, block)) {
+            assert_null(cache_lookup(cache, &key, CACHE_DATA));
+            kept[count++] = block;
+        }
+        cache_release(cache, block);
+    }
+    assert_in_range(count * BLOCK_BYTES, MIB / 2, MIB);
+    for (uint64_t i = 1000; i < 4000; i++) {
+        (void)use(i);
+    }
+    assert_true(stats().used_bytes <= 4 * MIB);
+    for (size_t i = 0; i < count; i++) {
+        assert_int_equal(kept[i]->data[BLOCK_BYTES - 1], i % 251);
+        cache_unkeep(cache, kept[i]);
+    }
+    assert_int_equal(stats().loose_bytes, 0);
+}
+
 /* ---- Memory ------------------------------------------------------------------------------------------------------ */
 
 static void test_full_cache_allocates_almost_nothing(void **state) {
@@ -339,6 +371,7 @@ int main(void) {
         WITH_CACHE(test_charges_take_room_and_give_it_back),
         cmocka_unit_test_setup_teardown(test_capacity_of_zero_retains_nothing, setup_nothing, teardown),
         WITH_CACHE(test_capacity_can_shrink_and_grow),
+        WITH_CACHE(test_kept_block_stays_and_keeping_has_a_limit),
         WITH_CACHE(test_forgotten_file_is_gone_and_others_stay),
         WITH_CACHE(test_full_cache_allocates_almost_nothing),
         WITH_CACHE(test_without_memory_nothing_is_lost),

@@ -116,6 +116,27 @@ static void test_direct_file_reads_and_writes_blocks(void **state) {
     env_close(file);
 }
 
+static void test_stream_holds_what_was_written(void **state) {
+    (void)state;
+    enum { PIECES = 9 };
+    struct env_file *file = must_open("a", NEW_FILE | ENV_OPEN_STREAM);
+    uint8_t *piece = mem_alloc(&memory.base, MIB);
+    assert_non_null(piece);
+    for (unsigned i = 0; i < PIECES; i++) {
+        memset(piece, (int)('a' + i), MIB);
+        assert_int_equal(env_pwrite(file, piece, MIB, (uint64_t)i * MIB, &err), STATUS_OK);
+    }
+    assert_int_equal(env_sync(file, &err), STATUS_OK);
+    for (unsigned i = 0; i < PIECES; i++) {
+        size_t len = 0;
+        assert_int_equal(env_pread(file, piece, MIB, (uint64_t)i * MIB, &len, &err), STATUS_OK);
+        assert_int_equal(len, MIB);
+        assert_true(piece[0] == 'a' + i && piece[MIB - 1] == 'a' + i);
+    }
+    mem_free(&memory.base, piece);
+    env_close(file);
+}
+
 static void write_unaligned(void *context) {
     (void)context;
     assert_int_equal(make_env(), 0);
@@ -324,6 +345,7 @@ int main(void) {
         WITH_DIR(test_file_written_is_read_back_and_short_only_at_its_end),
         WITH_DIR(test_open_flags_mean_what_they_say),
         WITH_DIR(test_direct_file_reads_and_writes_blocks),
+        WITH_DIR(test_stream_holds_what_was_written),
         WITH_DIR(test_nowait_read_answers_whole_or_not_at_all),
         WITH_DIR(test_synced_write_is_written_whole),
         WITH_DIR(test_mapping_and_file_are_the_same_bytes),

@@ -530,6 +530,42 @@ static void test_memtable_bytes_follow_what_is_stored(void **state) {
     memtable_free(memtable);
 }
 
+/* What it held is gone, the filter and range deletes included, and filling it as before takes no memory but for those.
+ */
+static void test_memtable_reset_is_empty_and_fills_again(void **state) {
+    (void)state;
+    struct test_alloc alloc;
+    test_alloc_init(&alloc);
+    struct memtable *memtable = memtable_new(&alloc.base, 1024 * 1024);
+    uint64_t attempts[3];
+    for (int life = 0; life < 3; life++) {
+        struct entry entry;
+        attempts[life] = alloc.attempts;
+        for (unsigned i = 0; i < 8000; i++) {
+            char key[8];
+            (void)snprintf(key, sizeof key, "%05u", i * 7919 % 8000);
+            put(memtable, i + 1, slice_of_string(key), "a value of some length");
+        }
+        attempts[life] = alloc.attempts - attempts[life];
+        assert_true(get(memtable, slice_of_string("00077"), 9000, &entry));
+        struct batch_operation operation = {BATCH_DELETE_RANGE, slice_of_string("0"), slice_of_string("1")};
+        uint8_t bytes[64];
+        batch_encode(bytes, &operation, 1);
+        assert_int_equal(memtable_apply(memtable, 9000, slice_of(bytes, batch_size(&operation, 1))), STATUS_OK);
+        assert_true(memtable_reset(memtable));
+        struct memtable_place place;
+        assert_false(memtable_first(memtable, &place));
+        assert_false(get(memtable, slice_of_string("00077"), 9000, &entry));
+        assert_int_equal(memtable_entries(memtable), 0);
+        assert_int_equal(memtable_covering(memtable, slice_of_string("00077"), 9000).revision, 0);
+    }
+    assert_true(attempts[0] > 0);
+    assert_int_equal(attempts[1], 0);
+    assert_int_equal(attempts[2], 0);
+    memtable_free(memtable);
+    assert_int_equal(alloc.live_blocks, 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_memtable_get_finds_the_newest_at_or_below_the_revision),
@@ -545,6 +581,7 @@ int main(void) {
         cmocka_unit_test(test_memtable_large_batch_needs_no_memory_once_it_is_let_in),
         cmocka_unit_test(test_memtable_malformed_batch_changes_nothing),
         cmocka_unit_test(test_memtable_bytes_follow_what_is_stored),
+        cmocka_unit_test(test_memtable_reset_is_empty_and_fills_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -21,7 +21,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MODE_FILE = 0640, MODE_DIR = 0750, LOCK_WAIT_MS = 1000, LOCK_STEP_MS = 20 };
+enum { MODE_FILE = 0640, MODE_DIR = 0750, LOCK_WAIT_MS = 1000, LOCK_STEP_MS = 20, STREAM_BEHIND_BYTES = 4 << 20 };
 
 static_assert(OS_CHUNK_BYTES % ENV_BLOCK_BYTES == 0, "chunks keep O_DIRECT aligned");
 
@@ -76,6 +76,7 @@ static enum status files_open(struct env *env, const char *path, unsigned flags,
     if (status == STATUS_OK) {
         os_file_of(*ret_file)->is_direct = is_direct;
         os_file_of(*ret_file)->wants_direct = wants_direct;
+        os_file_of(*ret_file)->is_stream = (flags & ENV_OPEN_STREAM) != 0;
     }
     return status;
 }
@@ -166,10 +167,29 @@ static enum status write_all(struct env_file *base, const void *data, size_t len
     return STATUS_OK;
 }
 
+/* Who waits for pages is told of errors in writing them back, and the sync after it isn't told again: so they count
+ * here. Where the call isn't known, all is left to the sync. */
+static enum status push_out(struct env_file *base, size_t len, uint64_t offset, struct error *err) {
+    int fd = os_file_of(base)->fd;
+    int failed = sync_file_range(fd, (off_t)offset, (off_t)len, SYNC_FILE_RANGE_WRITE);
+    if (failed == 0 && offset >= STREAM_BEHIND_BYTES) {
+        failed = sync_file_range(fd, (off_t)(offset - STREAM_BEHIND_BYTES), (off_t)len,
+                                 SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER);
+    }
+    if (failed != 0 && errno != ENOSYS && errno != EINVAL && errno != ESPIPE) {
+        return error_set_sys(err, errno, "write %s at %" PRIu64, base->path, offset);
+    }
+    return STATUS_OK;
+}
+
 static enum status files_pwrite(struct env_file *base, const void *data, size_t len, uint64_t offset,
                                 struct error *err) {
     os_loop__check_may_block("env_pwrite");
-    return write_all(base, data, len, offset, 0, err);
+    enum status status = write_all(base, data, len, offset, 0, err);
+    if (status == STATUS_OK && os_file_of(base)->is_stream) {
+        status = push_out(base, len, offset, err);
+    }
+    return status;
 }
 
 static enum status files_pwrite_dsync(struct env_file *base, const void *data, size_t len, uint64_t offset,

@@ -148,6 +148,7 @@ struct os_file {
     int fd;
     bool is_direct;              /* O_DIRECT took hold */
     bool wants_direct;           /* so everything must be aligned */
+    bool is_stream;              /* ENV_OPEN_STREAM */
     _Atomic bool refuses_nowait; /* env_pread_nowait needn't ask any more */
 };
 
