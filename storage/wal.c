@@ -232,3 +232,4 @@ void wal__tell(struct wal *wal) {
 uint64_t wal_first_index(const struct wal *wal) { return wal->first_index; }
 uint64_t wal_last_index(const struct wal *wal) { return wal->last_index; }
 uint64_t wal_synced_index(const struct wal *wal) { return wal->synced_index; }
+uint64_t wal_written_bytes(const struct wal *wal) { return wal->stats.written_bytes; }

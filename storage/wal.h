@@ -83,9 +83,10 @@ struct wal_options {
     uint32_t entry_payload_bytes_max; /* LIMIT_ENTRY_PAYLOAD_BYTES, smaller in simulations */
     uint32_t group_bytes_max;         /* LIMIT_GROUP_BYTES */
     uint32_t prepared_segments;       /* kept ready ahead of need; at least 1 */
-    uint32_t spare_segments;          /* that are no longer needed, kept at most to be used again; 0: all go */
-    uint64_t cache_bytes_max;         /* of the tail cache, beyond what is not applied */
-    uint32_t mark_delay_us; /* idle time after which an empty mark group is written (DESIGN rule 13); 0: never */
+    uint32_t spare_segments;  /* that are no longer needed, kept at most to be used again; 0: all go. In blocking mode
+                                 those that small groups were written to: others gain nothing by it */
+    uint64_t cache_bytes_max; /* of the tail cache, beyond what is not applied */
+    uint32_t mark_delay_us;   /* idle time after which an empty mark group is written (DESIGN rule 13); 0: never */
 
     /* Callbacks, on the loop, never from inside a wal_* call. */
     void *context;
@@ -190,6 +191,8 @@ bool wal_is_idle(const struct wal *wal);
 uint64_t wal_first_index(const struct wal *wal);
 uint64_t wal_last_index(const struct wal *wal);
 uint64_t wal_synced_index(const struct wal *wal);
+/* By groups since it was opened, padding included: as wal_stats has it. */
+uint64_t wal_written_bytes(const struct wal *wal);
 
 /* ---- Blocking mode ----------------------------------------------------------------------------------------------
  * The log of an owner without turns: all calls are made under a lock of his, the guard of the log's loop

@@ -46,7 +46,8 @@ enum {
     WAL_BUFFER_CLASSES = 8,       /* 8 KiB << class */
     WAL_BUFFER_LENT = WAL_BUFFER_CLASSES + 1,
     WAL_BUFFER_BYTES_MIN = 8 * 1024,
-    WAL_PREPARE_RETRY_US = 1000 * 1000
+    WAL_PREPARE_RETRY_US = 1000 * 1000,
+    WAL_SMALL_GROUP_BYTES = 32 * 1024 /* blocking mode: these need space that was written before, larger ones don't */
 };
 
 static_assert(WAL_GROUP_HEADER_BYTES + LIMIT_MEMBERSHIP_BYTES <= WAL_START_GROUP_BYTES, "one block holds it");
@@ -117,13 +118,15 @@ struct wal__segment {
     uint64_t written_end; /* all before it is durable */
     uint64_t max_index;   /* newest record ever written to it, superseded or not; 0 if none */
     uint64_t filled_end;  /* blocking mode: all before it was written before, if only with zeroes */
+    uint64_t small_bytes; /* that groups of at most WAL_SMALL_GROUP_BYTES took, while it was written */
     uint64_t begun_us;    /* env clock of its start group; 0: prepared, or begun in an earlier life */
     uint32_t readers;     /* reads under way: not to be deleted */
     bool own;             /* all its groups are of this life of the log, and nobody else's */
     bool shared;          /* its file has, or may have, a name elsewhere */
     bool recycled;        /* made out of an old one: blocks of earlier lives stand behind its groups */
     bool aside;           /* its name has the suffix ".tmp": no part of the log any more */
-    bool keep;            /* with the delete job: to be set aside, not removed */
+    bool keep;            /* with the delete job: to be set aside, not removed, */
+    bool gone;            /* and: that is done */
 };
 
 struct wal__segment_header {
@@ -153,11 +156,10 @@ MUST_USE enum status wal__segment_create(struct env *env, const char *dir, const
 /* Blocks: the file of a segment that the log no longer needs gets a name that the next opening removes. Before the
  * directory is synced the old name may come back after a crash, so its bytes must still be as they were. */
 MUST_USE enum status wal__segment_set_aside(struct env *env, const char *dir, uint64_t number, struct error *err);
-/* Blocks: such a file, `*file`, becomes the segment that `header` says: header and empty start block written and
- * synced, renamed, the directory synced. *file is closed, and opened again by its new name; NULL after a failure, which
- * leaves neither name, unless it can't be removed. */
+/* Blocks: such a file becomes the segment that `header` says: header and empty start block written and synced, renamed,
+ * the directory synced, opened by its new name. A failure leaves neither name, unless it can't be removed. */
 MUST_USE enum status wal__segment_reuse(struct env *env, const char *dir, uint64_t old_number,
-                                        const struct wal__segment_header *header, struct env_file **file,
+                                        const struct wal__segment_header *header, struct env_file **ret_file,
                                         struct error *err);
 
 /* ---- Memory (wal_buffer.c) -------------------------------------------------------------------------------------- */

@@ -63,8 +63,7 @@ static struct wal__segment *take_segment(struct wal *wal, uint64_t *ret_old_numb
     CHECK(segment->aside && segment->own && !segment->shared && segment->readers == 0);
     *ret_old_number = segment->number;
     *segment =
-        (struct wal__segment){.file = segment->file,
-                              .end = WAL_SEGMENT_HEADER_BYTES,
+        (struct wal__segment){.end = WAL_SEGMENT_HEADER_BYTES,
                               .written_end = WAL_SEGMENT_HEADER_BYTES,
                               .filled_end = segment->filled_end > segment->end ? segment->filled_end : segment->end,
                               .recycled = true};
@@ -180,21 +179,15 @@ static enum status remove_name(struct wal *wal, struct wal__segment *segment, st
     return status == STATUS_NOT_FOUND ? STATUS_OK : status;
 }
 
-static void close_file(struct wal__segment *segment) {
-    env_close(segment->file);
-    segment->file = NULL;
-}
-
-/* The old names of what was set aside may come back: it is given up, its bytes as they are. */
+/* The old names of what was set aside may come back: it is given up, its bytes as they are. If a name can't be removed
+ * the next opening does it. */
 static void give_up_aside(struct wal *wal, struct list *segments) {
     struct error ignored;
     LIST_FOREACH (node, segments) {
         struct wal__segment *segment = LIST_ENTRY(node, struct wal__segment, link);
-        if (segment->file != NULL && segment->aside) {
+        if (segment->gone && segment->keep) {
             segment->keep = false;
-            if (remove_name(wal, segment, &ignored) == STATUS_OK) {
-                close_file(segment);
-            }
+            (void)!remove_name(wal, segment, &ignored);
         }
     }
 }
@@ -213,9 +206,9 @@ static void delete_run(struct env_work *work) {
             break;
         }
         changed = true;
-        if (!segment->keep) {
-            close_file(segment);
-        }
+        segment->gone = true;
+        env_close(segment->file);
+        segment->file = NULL;
     }
     enum status status = changed ? env_sync_dir(wal->env, wal->dir, &ignored) : STATUS_OK;
     if (status != STATUS_OK) {
@@ -239,7 +232,7 @@ static void close_run(struct env_work *work) {
         if (segment == wal->active) {
             give_back(wal, segment);
         }
-        close_file(segment);
+        env_close(segment->file);
     }
 }
 
@@ -264,15 +257,17 @@ static void delete_done(struct env_work *work) {
     LIST_FOREACH (node, &job->segments) {
         struct wal__segment *segment = LIST_ENTRY(node, struct wal__segment, link);
         list_remove(node);
-        if (segment->file == NULL) {
-            mem_free(wal->alloc, segment);
-            wal->stats.segments_deleted++;
-        } else if (segment->keep && segment->aside) {
+        if (!segment->gone) {
+            list_push_back(&wal->doomed, node);
+            continue;
+        }
+        wal->stats.segments_deleted += !segment->aside || segment->keep; /* a spare one was counted before */
+        if (segment->keep) {
+            segment->gone = false;
             list_push_back(&wal->spare_segments, node);
             wal->spare_segment_count++;
-            wal->stats.segments_deleted++;
         } else {
-            list_push_back(&wal->doomed, node);
+            mem_free(wal->alloc, segment);
         }
     }
     if (job->status != STATUS_OK || wal->never_recycle) {
@@ -282,13 +277,22 @@ static void delete_done(struct env_work *work) {
     wal__close_if_quiet(wal);
 }
 
+/* In blocking mode only small groups gain by space that was written before: no room is held for others. */
+static bool is_worth_keeping(const struct wal *wal, const struct wal__segment *segment) {
+    return wal->options.mode == WAL_MODE_LOOP || segment->small_bytes >= segment->bytes / 4;
+}
+
+static bool may_be_kept(const struct wal *wal, const struct wal__segment *segment) {
+    return segment->own && !segment->shared && !segment->aside && !wal->never_recycle &&
+           segment->bytes == wal->options.segment_bytes && is_worth_keeping(wal, segment);
+}
+
 /* Of those that the job is to remove, as many as may be kept instead. */
 static void choose_spares(struct wal *wal, struct list *segments) {
     uint32_t count = wal->spare_segment_count;
     LIST_FOREACH (node, segments) {
         struct wal__segment *segment = LIST_ENTRY(node, struct wal__segment, link);
-        segment->keep = segment->own && !segment->shared && !segment->aside && !wal->never_recycle &&
-                        segment->bytes == wal->options.segment_bytes && count < wal->options.spare_segments;
+        segment->keep = may_be_kept(wal, segment) && count < wal->options.spare_segments;
         count += segment->keep;
     }
 }

@@ -197,22 +197,26 @@ static enum status write_head(struct env *env, struct env_file *file, const stru
 }
 
 enum status wal__segment_reuse(struct env *env, const char *dir, uint64_t old_number,
-                               const struct wal__segment_header *header, struct env_file **file, struct error *err) {
-    CHECK(header->recycled && header->number > old_number && *file != NULL);
+                               const struct wal__segment_header *header, struct env_file **ret_file,
+                               struct error *err) {
+    CHECK(header->recycled && header->number > old_number);
     char aside[LIMIT_PATH_BYTES];
     char path[LIMIT_PATH_BYTES];
     wal__segment_path(aside, dir, old_number, ".tmp");
     wal__segment_path(path, dir, header->number, "");
+    struct env_file *file = NULL;
     struct error ignored;
     enum status status = env_fault_point(env, FAULT_WAL_SEGMENT_PREPARE, err);
     if (status == STATUS_OK) {
-        status = write_head(env, *file, header, err);
+        status = env_open(env, aside, ENV_OPEN_WRITE | ENV_OPEN_DIRECT, &file, err);
     }
-    env_close(*file);
-    *file = NULL;
+    if (status == STATUS_OK) {
+        status = write_head(env, file, header, err);
+    }
+    env_close(file);
     if (status != STATUS_OK) {
         (void)!env_unlink(env, aside, &ignored);
         return status;
     }
-    return publish(env, dir, aside, path, file, err);
+    return publish(env, dir, aside, path, ret_file, err);
 }
