@@ -35,36 +35,50 @@ static inline void keep_key(struct iterator_walk *walk, struct slice key) {
 
 /* ---- Moves --------------------------------------------------------------------------------------------------- */
 
-/* The key is in no source, or blocks of filters are missing: then all sources ask for theirs at once. */
+/* Blocks of filters are missing, or the oldest source has nothing at or behind the key: all ask for theirs at once. */
 static enum status seek_all(struct iterator_walk *walk, struct error *err) {
     walk->move = ITERATOR_MOVE_SEEK;
     walk->target = in_front(walk->target.user);
     return merging_seek(&walk->merging, &walk->target, err);
 }
 
+/* One source, if its filter doesn't deny. The oldest one isn't asked for that: if it doesn't have the key either, its
+ * entry behind it will be needed. */
+static enum status find_in(struct iterator_walk *walk, struct cursor *cursor, bool is_oldest, struct error *err) {
+    enum status status = STATUS_OK;
+    if (!walk->find_seeks && !is_oldest) {
+        status = cursor_may_hold(cursor, &walk->target, walk->find_hash, err);
+    }
+    if (status != STATUS_OK) {
+        return status;
+    }
+    status = merging_seek_one(&walk->merging, (uint32_t)walk->find_rank, &walk->target, err);
+    walk->find_seeks = status == STATUS_PENDING;
+    return status;
+}
+
 /* From the newest source on: the first that has a version of the key at or below the revision is the top, alone. */
 static enum status find(struct iterator_walk *walk, struct error *err) {
-    for (; walk->find_rank < walk->source_count; walk->find_rank++) {
+    while (walk->find_rank < walk->source_count) {
+        bool is_oldest = walk->find_rank + 1 == walk->source_count;
         struct cursor *cursor = walk->sources[walk->find_rank].cursor;
-        enum status status = STATUS_OK;
-        if (!walk->find_seeks) {
-            status = cursor_may_hold(cursor, &walk->target, walk->find_hash, err);
-            if (status == STATUS_PENDING) {
-                break;
-            }
+        enum status status = find_in(walk, cursor, is_oldest, err);
+        if (status == STATUS_OK && same_key(cursor->entry.key.user, walk->target.user)) {
+            return STATUS_OK;
         }
-        if (status == STATUS_OK) {
-            status = merging_seek_one(&walk->merging, (uint32_t)walk->find_rank, &walk->target, err);
-            walk->find_seeks = status == STATUS_PENDING;
-            if (status == STATUS_OK && same_key(cursor->entry.key.user, walk->target.user)) {
-                return STATUS_OK;
-            }
+        if (status == STATUS_PENDING && !walk->find_seeks) {
+            return seek_all(walk, err);
         }
         if (status != STATUS_OK && status != STATUS_NOT_FOUND) {
             return status;
         }
+        walk->find_rank++;
     }
-    return seek_all(walk, err);
+    if (!walk->merging.alone) {
+        return seek_all(walk, err);
+    }
+    struct entry_key target = in_front(walk->target.user);
+    return merging_join(&walk->merging, &target, err); /* the oldest source stands behind the key already */
 }
 
 /* The top moves on: now the others are needed, too. */

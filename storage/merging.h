@@ -56,8 +56,8 @@ MUST_USE enum status merging_jump(struct merging *merging, const struct entry_ke
 MUST_USE enum status merging_seek_one(struct merging *merging, uint32_t rank, const struct entry_key *target,
                                       struct error *err);
 
-/* After merging_seek_one: the others move, too, to their first entries at or behind a target that isn't in front of the
- * top's entry. The top stays, and comes first. */
+/* After merging_seek_one: the others move, too, to their first entries at or behind a target. The one that was moved
+ * alone stays. */
 MUST_USE enum status merging_join(struct merging *merging, const struct entry_key *target, struct error *err);
 
 /* One entry in the direction that isn't the present one. */
