@@ -166,6 +166,8 @@ struct reap_job {
     struct storage *storage;
     bool running;
     bool last; /* also closes manifest and lock */
+    uint64_t next_us;   /* no file goes before this */
+    uint64_t unlink_us; /* result: what the last ones took */
     struct sst *tables;
     struct generation *generations;
     bool keeps;             /* one memtable is to be kept: */
