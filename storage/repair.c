@@ -433,6 +433,9 @@ static enum status rebuild(struct repair *repair, struct error *err) {
         return status;
     }
     status = commit(repair, err);
+    if (status == STATUS_NO_MEMORY || status == STATUS_NO_SPACE) {
+        drop_outputs(repair); /* after any other failure a manifest may name them */
+    }
     return status == STATUS_OK ? for_each_old(repair, remove_old, err) : status;
 }
 
