@@ -81,7 +81,8 @@ struct storage_options {
     uint32_t partition_bytes;           /* 128 KiB (1 KiB to 16 MiB): of data blocks under one filter and index block */
     uint64_t sst_bytes;                 /* 64 MiB (1 KiB to 4 GiB): target size of a table below level 0 */
     uint8_t bloom_bits[STORAGE_LEVELS]; /* 10 (0 to 32) each: of filter for a key, by level */
-    enum compression compression[STORAGE_LEVELS]; /* by level: none for 0 and 1, else lz4 */
+    enum compression compression[STORAGE_LEVELS]; /* lz4 each, by level. Where two differ, no table moves from one to
+                                                     the other: it is rewritten */
     int zstd_level;                               /* 3 (1 to 12): where compression is zstd */
 
     /* Large values. */

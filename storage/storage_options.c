@@ -36,7 +36,7 @@ void storage_options_init(struct storage_options *options) {
     };
     for (unsigned level = 0; level < STORAGE_LEVELS; level++) {
         options->bloom_bits[level] = 10;
-        options->compression[level] = level < 2 ? COMPRESSION_NONE : COMPRESSION_LZ4;
+        options->compression[level] = COMPRESSION_LZ4;
     }
 }
 
