@@ -148,6 +148,15 @@ struct wal_recovered {
 MUST_USE enum status wal_open(const struct wal_options *options, const struct wal_frontier *frontier,
                               struct wal **ret_wal, struct wal_recovered *ret_recovered, struct error *err);
 
+/* Makes a log that holds no records, for a store that has none (it was copied, or repaired): it starts after `base` and
+ * knows `term`, which is at least base->term. Of the options only env, dir and the two ids count. Durable on return;
+ * cut short by a crash, call it again. Blocks. */
+MUST_USE enum status wal_create(const struct wal_options *options, const struct wal_frontier *base, uint64_t term,
+                                struct error *err);
+/* Removes the files of a log that nobody has open, and the directory, if nothing else is in it. STATUS_NOT_FOUND: there
+ * is none. Blocks. */
+MUST_USE enum status wal_destroy(struct env *env, const char *dir, struct error *err);
+
 /* Calls back for each record first..last (truncated ones left out) in order. Blocks. Stops when `each` fails. */
 MUST_USE enum status wal_replay(struct wal *wal, uint64_t first_index, uint64_t last_index,
                                 enum status (*each)(void *context, const struct wal_record *record, struct error *err),

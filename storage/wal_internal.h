@@ -18,6 +18,7 @@
  *   wal_carry.c    ... and the log's last group written once more
  *   wal_read.c     asynchronous read-back
  *   wal_explain.c  statistics; what keeps each segment
+ *   wal_create.c   logs without records, for stores that have none; removing a log
  *   wal.c          opening, starting, closing, getters
  *
  * Owner: the consensus loop; worker jobs touch only their own struct.
@@ -562,6 +563,8 @@ void wal__reads_abandon(struct wal *wal);
 void wal__count_write(struct wal *wal);
 
 /* wal.c */
+/* Makes it if it isn't there. The directory itself must survive a crash, whoever made it. */
+MUST_USE enum status wal__make_dir(struct env *env, const char *dir, struct error *err);
 /* News for `failed` or `prepare_state`: told later in this turn. */
 void wal__tell(struct wal *wal);
 void wal__free(struct wal *wal);
