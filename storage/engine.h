@@ -255,6 +255,18 @@ struct engine_checkpoint {
 MUST_USE enum status engine_checkpoint(struct engine *engine, const char *dir, struct engine_checkpoint *ret_checkpoint,
                                        struct error *err);
 
+/* Replaces the whole content by that of a checkpoint, as engine_checkpoint made it of this store or another: verified
+ * first, then linked, then made the store's by one switch; a crash leaves the old content or the new one. Revisions
+ * never go back: those of the checkpoint's writes stay what they were there, and it must be at least as new as what was
+ * written here. Writes wait meanwhile, reads go on; iterators and values that were taken before show what they showed.
+ * The checkpoint stays as it is. One at a time: STATUS_BUSY.
+ *
+ * STATUS_NOT_FOUND: there is none; STATUS_INVALID: it is older than this store; STATUS_BUSY also: a store has it open,
+ * or a snapshot here is older than the oldest that it can show; STATUS_UNSUPPORTED: it can't be ingested;
+ * STATUS_CORRUPT, STATUS_IO, STATUS_NO_SPACE, STATUS_NO_MEMORY: nothing has changed. STATUS_FAILED: the outcome is
+ * unknown, the next opening will tell. */
+MUST_USE enum status engine_ingest(struct engine *engine, const char *dir, struct error *err);
+
 /* What verifying found in one file. */
 struct engine_finding {
     const char *file;    /* its name; "" for the store as a whole */

@@ -39,8 +39,10 @@ void engine__fill_report(struct engine_verify_report *report, const struct stora
 
 static void on_found(void *context, const struct storage_verify_finding *finding) {
     const struct engine_verify_options *options = context;
-    const struct engine_finding told = {
-        .file = finding->file, .count = finding->count, .offset = finding->offset, .message = finding->message};
+    const struct engine_finding told = {.file = finding->file,
+                                        .count = finding->count,
+                                        .offset = finding->offset,
+                                        .message = finding->message};
     options->found(options->context, &told);
 }
 
@@ -91,8 +93,9 @@ static enum status repair_tables(const struct engine_options *options, struct lo
     storage_options_init(&storage);
     engine__fill_storage(&storage, options);
     storage.dir = path;
-    const struct storage_repair_options repair = {
-        .storage = &storage, .context = losses, .lost = losses->lost != NULL ? on_lost : NULL};
+    const struct storage_repair_options repair = {.storage = &storage,
+                                                  .context = losses,
+                                                  .lost = losses->lost != NULL ? on_lost : NULL};
     return storage_repair(&repair, ret_report, err);
 }
 

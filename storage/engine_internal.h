@@ -10,6 +10,7 @@
  *   engine_read.c      lookups and iterators
  *   engine.c           flushing, compacting, statistics, what the store calls back
  *   engine_whole.c     the whole store while it is open: checkpoint, verify
+ *   engine_ingest.c    and: another content
  *   engine_closed.c    and while it is closed: verify, repair, destroy
  *   os/engine_os.c     engine_open and the calls for closed stores: an environment of their own
  *
@@ -84,6 +85,7 @@ struct engine {
     uint64_t term;
     uint64_t sync_index; /* newest write that must not be seen before it is durable */
     bool is_open;        /* replay is over: segments of the log may go */
+    bool ingesting;      /* writers wait, for room_waiters to be woken */
     bool failed;
     bool log_full;    /* the disk is: the next segment of the log couldn't be made, */
     bool tables_full; /* or a table couldn't be written */
@@ -129,6 +131,16 @@ MUST_USE enum status engine__repair(const struct engine_options *options,
                                     void (*lost)(void *context, const struct engine_loss *loss), void *context,
                                     struct engine_repair_report *ret_report, struct error *err);
 MUST_USE enum status engine__destroy(struct env *env, const char *dir, struct error *err);
+/* engine_whole.c */
+/* A job of the store that the caller sleeps for, without the lock. */
+struct engine__job {
+    struct env_waiter waiter;
+    struct engine *engine;
+};
+/* Before it is submitted. */
+void engine__job_init(struct engine__job *job, struct engine *engine, struct storage_upkeep *upkeep);
+/* Of what was submitted. */
+MUST_USE enum status engine__job_wait(struct engine__job *job, const struct storage_upkeep *upkeep, struct error *err);
 /* From the store's. */
 void engine__fill_report(struct engine_verify_report *report, const struct storage_verify_report *from);
 

@@ -14,20 +14,18 @@
 
 /* ---- Waiting for a job of the store ------------------------------------------------------------------------------ */
 
-struct job {
-    struct env_waiter waiter;
-};
+static void job_done(struct storage_upkeep *upkeep) {
+    env_waiter_wake(&((struct engine__job *)upkeep->context)->waiter);
+}
 
-static void job_done(struct storage_upkeep *upkeep) { env_waiter_wake(&((struct job *)upkeep->context)->waiter); }
-
-static void job_init(struct job *job, struct engine *engine, struct storage_upkeep *upkeep) {
+void engine__job_init(struct engine__job *job, struct engine *engine, struct storage_upkeep *upkeep) {
     env_waiter_init(&job->waiter, engine->env);
+    job->engine = engine;
     upkeep->done = job_done;
     upkeep->context = job;
 }
 
-/* Of what was submitted. */
-static enum status job_wait(struct job *job, const struct storage_upkeep *upkeep, struct error *err) {
+enum status engine__job_wait(struct engine__job *job, const struct storage_upkeep *upkeep, struct error *err) {
     env_waiter_wait(&job->waiter);
     if (upkeep->status != STATUS_OK && err != NULL) {
         *err = upkeep->error;
@@ -72,15 +70,15 @@ static enum status prepare(struct env *env, const char *dir, const char *tmp, st
 }
 
 static enum status link_tables(struct engine *engine, struct storage_checkpoint *tables, struct error *err) {
-    struct job job;
-    job_init(&job, engine, &tables->upkeep);
+    struct engine__job job;
+    engine__job_init(&job, engine, &tables->upkeep);
     enum status status = lock_to_submit(engine, err);
     if (status != STATUS_OK) {
         return status;
     }
     storage_checkpoint(engine->storage, tables);
     env_mutex_unlock(&engine->lock);
-    return job_wait(&job, &tables->upkeep, err);
+    return engine__job_wait(&job, &tables->upkeep, err);
 }
 
 static enum status publish(struct env *env, const char *dir, const char *tmp, struct error *err) {
@@ -139,15 +137,17 @@ out:
 
 static void on_found(void *context, const struct storage_verify_finding *finding) {
     const struct engine_verify_options *options = context;
-    const struct engine_finding told = {
-        .file = finding->file, .count = finding->count, .offset = finding->offset, .message = finding->message};
+    const struct engine_finding told = {.file = finding->file,
+                                        .count = finding->count,
+                                        .offset = finding->offset,
+                                        .message = finding->message};
     options->found(options->context, &told);
 }
 
 enum status engine_verify(struct engine *engine, const struct engine_verify_options *options,
                           struct engine_verify_report *ret_report, struct error *err) {
     struct engine_verify_options ours = {.found = NULL};
-    struct job job;
+    struct engine__job job;
     if (options != NULL) {
         ours = *options;
     }
@@ -157,12 +157,12 @@ enum status engine_verify(struct engine *engine, const struct engine_verify_opti
     }
     verification->found = ours.found != NULL ? on_found : NULL;
     verification->found_context = &ours;
-    job_init(&job, engine, &verification->upkeep);
+    engine__job_init(&job, engine, &verification->upkeep);
     enum status status = lock_to_submit(engine, err);
     if (status == STATUS_OK) {
         storage_verify(engine->storage, verification);
         env_mutex_unlock(&engine->lock);
-        status = job_wait(&job, &verification->upkeep, err);
+        status = engine__job_wait(&job, &verification->upkeep, err);
         if (ret_report != NULL && (status == STATUS_OK || status == STATUS_CORRUPT)) {
             engine__fill_report(ret_report, &verification->report);
         }

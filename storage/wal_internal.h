@@ -18,6 +18,7 @@
  *   wal_carry.c    ... and the log's last group written once more
  *   wal_read.c     asynchronous read-back
  *   wal_explain.c  statistics; what keeps each segment
+ *   wal_reset.c    the log goes on behind another entry
  *   wal_create.c   logs without records, for stores that have none; removing a log
  *   wal.c          opening, starting, closing, getters
  *
@@ -455,7 +456,8 @@ struct wal {
     uint64_t applied_index;
     uint64_t term;
     uint64_t vote;
-    bool state_dirty; /* term and vote wait for a group */
+    bool state_dirty; /* term and vote wait for a group, */
+    bool reset_due;   /* or that the log starts after sealed_index */
     uint8_t membership[LIMIT_MEMBERSHIP_BYTES];
     uint32_t membership_len;
     uint8_t recovered_membership[LIMIT_MEMBERSHIP_BYTES];

@@ -1,10 +1,11 @@
 /*
- * The whole store, by the engine's own calls: checkpoint, verify, repair, destroy, scrub; open and closed, on real files.
+ * The whole store, by the engine's own calls: checkpoint, verify, repair, destroy, scrub; open and closed, on real
+ * files.
  *
  * What would break these: a checkpoint that lacks what was written before, has what came later, doesn't open, or shares
- * a file that goes on being written; one that overwrites what is there, or trips over what a killed attempt left; damage
- * that verifying doesn't find; a repair that leaves a store which doesn't open, or throws away what could be read; a
- * destroyed store that leaves files, or takes away others'.
+ * a file that goes on being written; one that overwrites what is there, or trips over what a killed attempt left;
+ * damage that verifying doesn't find; a repair that leaves a store which doesn't open, or throws away what could be
+ * read; a destroyed store that leaves files, or takes away others'.
  */
 #include "storage/engine.h"
 
@@ -71,8 +72,8 @@ static void put_keys(struct world *world, unsigned first, unsigned end, char fil
     char key[32];
     memset(value, fill, sizeof value);
     for (unsigned i = first; i < end; i++) {
-        assert_int_equal(
-            engine_put(world->engine, NULL, key_of(key, i), slice_of(value, sizeof value), &world->err), STATUS_OK);
+        assert_int_equal(engine_put(world->engine, NULL, key_of(key, i), slice_of(value, sizeof value), &world->err),
+                         STATUS_OK);
     }
 }
 
