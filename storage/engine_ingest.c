@@ -2,7 +2,8 @@
  * Ingest: a checkpoint becomes the content of an engine that is open.
  *
  *   writers held -> the log is written out -> it learns the checkpoint's term, durably -> the store takes the
- *   checkpoint in (ingest.c): one switch of the manifest -> the log starts after it (wal_reset.c), durably -> writers go
+ *   checkpoint in (ingest.c): one switch of the manifest -> the log starts after it (wal_reset.c), durably -> writers
+ * go
  *
  * Why in this order. A frontier of a term that the log has never heard of is damage to the next opening: so the term
  * comes first. Records of an older term in a tail file don't count once the log knows a newer one: so nothing may be in

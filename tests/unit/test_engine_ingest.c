@@ -29,6 +29,8 @@ struct run {
     unsigned old_synced; /* writes of the target's own that were acknowledged with sync, */
     unsigned new_synced; /* and likewise after the ingest */
     bool found_new;
+    struct engine *target; /* open in the other thread */
+    unsigned meanwhile;    /* writes of the second thread that were acknowledged before the ingest returned */
     uint64_t copy_revision;
 };
 
@@ -215,6 +217,66 @@ static void test_h21_engine_ingest_cut_short_leaves_the_old_content_or_the_new_o
     assert_true(old >= 5 && fresh >= 5);
 }
 
+/* Writes without sync while the other thread takes the checkpoint in. */
+static void write_meanwhile(void *context) {
+    struct run *run = context;
+    while (run->target == NULL) {
+        env_sleep_us(run->options.env, 20);
+    }
+    for (unsigned i = 0;; i++) {
+        put(run->target, 'w', i, false);
+        run->meanwhile = run->ingested ? 0 : i + 1;
+        env_sleep_us(run->options.env, 5);
+    }
+}
+
+static void take_in_and_hang(void *context) {
+    struct run *run = context;
+    struct engine *engine;
+    open_engine(run, "/target", &engine);
+    run->target = engine;
+    env_sleep_us(run->options.env, 300);
+    CHECK(engine_ingest(engine, "/copy", NULL) == STATUS_OK);
+    run->ingested = true;
+    env_sleep_us(run->options.env, UINT32_MAX);
+}
+
+static void look_for_meanwhile(void *context) {
+    struct run *run = context;
+    struct engine *engine;
+    open_engine(run, "/target", &engine);
+    run->found_new = has(engine, 's', 0);
+    for (unsigned i = 0; i < run->meanwhile && !run->found_new; i++) {
+        CHECK(has(engine, 'w', i));
+    }
+    engine_close(engine);
+    run->done = true;
+}
+
+/* What a writer was told is there after a kill as long as the old content is: also while the log's term changes. */
+static void test_engine_writes_during_an_ingest_survive_a_kill_with_the_old_content(void **state) {
+    (void)state;
+    unsigned old = 0;
+    for (uint64_t seed = 1; seed <= 60; seed++) {
+        struct run run;
+        run_new(&run, 5000 + seed);
+        run.options.env = sim_node_env(run.node);
+        play(&run, make_checkpoint);
+        sim_node_thread(run.node, take_in_and_hang, &run);
+        sim_node_thread(run.node, write_meanwhile, &run);
+        while (run.target == NULL) {
+            (void)sim_run_until(run.sim, sim_now_us(run.sim) + 20, NULL, NULL, STEPS_MAX);
+        }
+        (void)sim_run_until(run.sim, sim_now_us(run.sim) + 200 + seed * 15, NULL, NULL, STEPS_MAX);
+        sim_node_crash(run.node, SIM_CRASH_PROCESS);
+        sim_node_start(run.node);
+        play(&run, look_for_meanwhile);
+        old += !run.found_new;
+        sim_free(run.sim);
+    }
+    assert_true(old > 10);
+}
+
 /* What isn't there, is older, or is a store that somebody has open. */
 static void refuse(void *context) {
     struct run *run = context;
@@ -251,6 +313,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_engine_ingested_checkpoint_is_the_content_and_writes_go_on),
         cmocka_unit_test(test_h21_engine_ingest_cut_short_leaves_the_old_content_or_the_new_one),
+        cmocka_unit_test(test_engine_writes_during_an_ingest_survive_a_kill_with_the_old_content),
         cmocka_unit_test(test_engine_ingest_refused_changes_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
