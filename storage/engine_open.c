@@ -19,7 +19,7 @@ enum {
     WRITE_BYTES_MIN = 1024,
     SEGMENT_MORE_BYTES = 512 * 1024, /* what else is in a segment than one largest write or group */
     SPARE_SEGMENTS_MAX = 16,
-    FIRST_COMPRESSED_LEVEL = 2
+    FIRST_CONFIGURED_LEVEL = 2       /* above it tables live shortly: what costs little will do */
 };
 
 static const uint8_t cluster_id[WAL_CLUSTER_ID_BYTES] = "holdfast engine";
@@ -105,7 +105,10 @@ void engine__fill_storage(struct storage_options *options, const struct engine_o
     options->history_revisions = from->history_revisions > 0 ? from->history_revisions : 1;
     for (unsigned level = 0; level < STORAGE_LEVELS; level++) {
         options->bloom_bits[level] = from->bloom_bits;
-        options->compression[level] = level < FIRST_COMPRESSED_LEVEL ? COMPRESSION_NONE : compression_of(from);
+        options->compression[level] = compression_of(from);
+        if (level < FIRST_CONFIGURED_LEVEL && options->compression[level] == COMPRESSION_ZSTD) {
+            options->compression[level] = COMPRESSION_LZ4;
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 #include "node/env/os/env_os.h"
 #include "storage/engine_internal.h"
 
-enum { WORKERS_SHORT = 2, WORKERS_MAX = 64 };
+enum { WORKERS_SHORT = 4, WORKERS_MAX = 64 };
 
 /* The environment that was given, or one of our own: *ret_own, to be freed. */
 static enum status env_for(const struct engine_options *options, struct env **ret_env, struct env **ret_own,
