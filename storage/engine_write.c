@@ -52,7 +52,7 @@ static enum status begin(struct engine *engine, const struct write *write, uint8
             }
         }
         enum status status = STATUS_BUSY;
-        if (storage_can_apply(engine->storage)) {
+        if (storage_can_apply(engine->storage) && !engine->ingesting) {
             uint64_t index = wal_last_index(engine->wal) + 1;
             status = wal_append_begin(engine->wal, index, engine->term, ENGINE_RECORD_DATA, bytes, ret_payload);
         }
