@@ -81,6 +81,8 @@ struct engine_options {
     enum engine_compression compression; /* lz4: below level 1; what is above is short-lived */
     int zstd_level;                      /* 3 (1 to 12) */
     uint64_t level_base_bytes;           /* 256 MiB: the least that a level below 0 is meant to hold */
+    uint64_t value_threshold_bytes; /* 32 KiB (0: none; 32 to 16 MiB): values from this length on stay out of tables, in
+                                       files of the log that the store takes over, or in files of their own */
     uint64_t history_revisions; /* 0: so many revisions behind the newest can be read for a while without a snapshot */
 
     /* The log. */

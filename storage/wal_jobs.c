@@ -32,7 +32,7 @@ struct wal__segment_header wal__next_segment(struct wal *wal, struct wal__segmen
                                          .bytes = bytes,
                                          .filled_bytes = bytes};
     memcpy(header.cluster_id, wal->options.cluster_id, WAL_CLUSTER_ID_BYTES);
-    if (wal->options.mode == WAL_MODE_BLOCKING) {
+    if (wal->options.mode == WAL_MODE_BLOCKING || wal->lends) {
         header.filled_bytes = WAL_FIRST_RECORDS_OFFSET;
         segment->filled_end = WAL_FIRST_RECORDS_OFFSET;
     }
@@ -70,7 +70,8 @@ static void prepare_done(struct env_work *work) {
         wal__tell(wal);
         wal__prepare_more(wal);
         wal__wake_writer(wal);
-        if ((wal->starved || wal->wants_segment) && !wal->closing && !wal->failed) {
+        bool waits = wal->starved || wal->wants_segment || wal__turn_is_due(wal);
+        if (wal->options.mode == WAL_MODE_BLOCKING && waits && !wal->closing && !wal->failed) {
             wal->starved = false;
             wal->wants_segment = false;
             wal->options.writable(wal->options.context);
@@ -81,8 +82,8 @@ static void prepare_done(struct env_work *work) {
 
 /* Blocking mode: reserving space is quick, so it isn't held long before it is used. */
 static bool is_early(const struct wal *wal) {
-    return wal->options.mode == WAL_MODE_BLOCKING && !wal->starved && !wal->wants_segment && wal->active != NULL &&
-           wal->active->end < wal->active->bytes - wal->active->bytes / 4;
+    return wal->options.mode == WAL_MODE_BLOCKING && !wal->starved && !wal->wants_segment && !wal->lends &&
+           wal->active != NULL && wal->active->end < wal->active->bytes - wal->active->bytes / 4;
 }
 
 void wal__prepare_more(struct wal *wal) {
@@ -157,6 +158,7 @@ static void delete_done(struct env_work *work) {
         if (segment->file != NULL) {
             list_push_back(&wal->doomed, node);
         } else {
+            mem_free(wal->alloc, segment->large);
             mem_free(wal->alloc, segment);
             wal->stats.segments_deleted++;
         }
