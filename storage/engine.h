@@ -280,7 +280,12 @@ struct engine_stats {
     uint64_t stall_us_total;
     uint64_t stall_us_max;
     uint64_t written_bytes; /* tables and manifests */
-    uint64_t snapshots;     /* held now */
+    /* Large values. */
+    uint64_t adopted_bytes;    /* files of the log that the store took over */
+    uint64_t value_files;      /* now, those among them */
+    uint64_t value_file_bytes; /* their sizes */
+    uint64_t value_bytes;      /* of these: what is still referred to */
+    uint64_t snapshots;        /* held now */
     uint64_t snapshot_oldest_us;
     uint64_t snapshot_held_revisions;      /* that the oldest keeps from going */
     uint64_t views;                        /* iterators and values held now, */

@@ -49,8 +49,8 @@ struct log_share {
     void (*turn)(void *log);
     /* True if the record `index` is durable and in a segment that nothing is written to any more. */
     bool (*is_turned)(void *log, uint64_t index);
-    /* Those that have records of first..last, oldest first, with these records. From now on their files are never written
-     * to again, recycled or cut. STATUS_NO_MEMORY. */
+    /* Those that have records of first..last, oldest first, with these records. From now on their files are never
+     * written to again, recycled or cut. STATUS_NO_MEMORY. */
     enum status (*take)(void *log, uint64_t first_index, uint64_t last_index, struct log_segments *ret_segments);
     /* Nothing came of it: the log may do with this segment's file what it likes. */
     void (*give_back)(void *log, uint64_t number);

@@ -4,14 +4,14 @@
  *   owner   the memtable is switched, mostly large values in it: the log is asked for another segment (turn)
  *           ... until what the memtable holds is durable and in segments that nothing is written to any more, or
  *           ADOPT_WAIT_US have passed; then the flush starts, with what the log lends (take)
- *   worker  a segment that is mostly values of this memtable gets a name of ours: hard link, then cut behind its groups;
- *           entries refer to records in it. All others are copied to value files as ever. The directory is synced with
+ *   worker  a segment that is mostly values of this memtable gets a name of ours: hard link, then cut behind its
+ * groups; entries refer to records in it. All others are copied to value files as ever. The directory is synced with
  *           the table's name.
  *   owner   manifest edit: segment and table are part of the store; the log deletes its own name when it may. What
  *           wasn't linked is given back.
  *
- * A crash in between leaves a name that no manifest has, which goes when the store opens. A segment that can't be linked
- * is nothing to fail for: its values are copied.
+ * A crash in between leaves a name that no manifest has, which goes when the store opens. A segment that can't be
+ * linked is nothing to fail for: its values are copied.
  *
  * Values of one segment go to one memtable's table, or two: that of a group across the place of the turn. Each flush
  * asks for a share that two can't both have, so no segment is adopted twice.
@@ -43,8 +43,8 @@ void storage__adopt_note(const struct storage *storage, struct generation *gener
     uint64_t threshold = storage->options.value_threshold_bytes;
     struct batch_reader reader;
     generation->batch_bytes += batch.len;
-    if (value_is_apart(threshold, batch.len) && batch_open(batch, &reader) == STATUS_OK &&
-        reader.count > 0 && batch.len / reader.count >= threshold) {
+    if (value_is_apart(threshold, batch.len) && batch_open(batch, &reader) == STATUS_OK && reader.count > 0 &&
+        batch.len / reader.count >= threshold) {
         generation->large_bytes += batch.len;
     }
 }
@@ -76,8 +76,8 @@ void storage__adopt_take(struct storage *storage, const struct generation *gener
     if (!generation->adopts || storage->log.log == NULL) {
         return;
     }
-    enum status status = storage->log.take(storage->log.log, generation->first_index, generation->frontier.index,
-                                           &adoption->segments);
+    enum status status =
+        storage->log.take(storage->log.log, generation->first_index, generation->frontier.index, &adoption->segments);
     if (status != STATUS_OK || adoption->segments.count == 0) {
         return; /* then all is copied */
     }
@@ -147,7 +147,7 @@ static void count_live(const struct flush_job *job, struct values_adoption *adop
 static bool is_worth_it(const struct storage *storage, const struct log_segment *segment,
                         const struct adopted *adopted) {
     uint64_t percent = (100 + (uint64_t)storage->options.value_live_percent_min) / 2 + 1;
-    return adopted->live_values <= UINT32_MAX && adopted->live_bytes * 100 >= segment->size_bytes * percent;
+    return adopted->live_bytes * 100 >= segment->size_bytes * percent;
 }
 
 static void unlink_file(struct storage *storage, uint64_t number) {
@@ -171,8 +171,7 @@ static void adopt(struct storage *storage, const struct log_segment *segment, st
     char path[LIMIT_PATH_BYTES];
     struct error ignored;
     const struct value_meta meta = {.is_log = true,
-                                    .number =
-                                        atomic_fetch_add_explicit(&storage->next_file, 1, memory_order_relaxed),
+                                    .number = atomic_fetch_add_explicit(&storage->next_file, 1, memory_order_relaxed),
                                     .id = env_random(storage->env),
                                     .size_bytes = segment->size_bytes,
                                     .checksum = segment->checksum,

@@ -5,10 +5,10 @@
  * freed with the segment. Only of groups that this life of the log wrote: what an earlier one left is replayed, and
  * copied by the flush that follows. A list that finds no memory just stays short; those values are copied, too.
  *
- * A turn. Where the owner wants a segment to end (turn), groups with records behind that place wait for nothing: as soon
- * as a segment is prepared, the next of them opens it. Without such a group the start group goes out alone. A group that
- * stands across the place stays in the old segment, which then holds records of a later time, too: they are the log's
- * alone.
+ * A turn. Where the owner wants a segment to end (turn), groups with records behind that place wait for nothing: as
+ * soon as a segment is prepared, the next of them opens it. Without such a group the start group goes out alone. A
+ * group that stands across the place stays in the old segment, which then holds records of a later time, too: they are
+ * the log's alone.
  *
  * What is lent is never written to again: it isn't the active segment, recovery cuts only the newest one behind its
  * groups, and the log deletes its own name as always. is_shared keeps its file from being used for another segment.
@@ -62,8 +62,8 @@ void wal__share_cut(struct wal *wal, uint64_t index) {
 /* ---- The turn --------------------------------------------------------------------------------------------------- */
 
 bool wal__turn_is_due(const struct wal *wal) {
-    if (!wal->turn_wanted || wal->prepared_count == 0) {
-        return false;
+    if (!wal->turn_wanted || wal->prepared_count == 0 || wal->prepare.failing) {
+        return false; /* on a full disk the active segment's room is needed */
     }
     return list_is_empty(&wal->pending) ||
            LIST_ENTRY(wal->pending.next, struct wal__group, link)->first_index > wal->turn_index;
@@ -177,11 +177,8 @@ static void give_back(void *log, uint64_t number) {
 
 void wal_share(struct wal *wal, struct log_share *ret_share) {
     CHECK(wal->started);
-    *ret_share = (struct log_share){.log = wal,
-                                    .turn = turn,
-                                    .is_turned = is_turned,
-                                    .take = take,
-                                    .give_back = give_back};
+    *ret_share =
+        (struct log_share){.log = wal, .turn = turn, .is_turned = is_turned, .take = take, .give_back = give_back};
 }
 
 /* ---- Checking a file -------------------------------------------------------------------------------------------- */
@@ -222,8 +219,7 @@ static enum status check_groups(struct checker *checker, uint64_t *offset, uint6
     while (*offset < check->size_bytes) {
         enum wal__verdict verdict;
         struct wal__group_view view;
-        enum status status =
-            wal__scan_group(&checker->scanner, *offset, checker->generation, &verdict, &view, err);
+        enum status status = wal__scan_group(&checker->scanner, *offset, checker->generation, &verdict, &view, err);
         if (status != STATUS_OK) {
             return status;
         }

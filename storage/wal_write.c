@@ -291,7 +291,7 @@ void wal__write_ended(struct wal *wal) {
     if (wal->options.mode == WAL_MODE_LOOP) {
         wal->options.synced(wal->options.context, &synced);
     }
-    if (!list_is_empty(&wal->pending) || wal->state_dirty) {
+    if (!list_is_empty(&wal->pending) || wal->state_dirty || wal__turn_is_due(wal)) {
         wal__wake_writer(wal);
     } else if (!wal->closing) {
         arm_mark(wal);
