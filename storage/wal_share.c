@@ -11,7 +11,7 @@
  * the log's alone.
  *
  * What is lent is never written to again: it isn't the active segment, recovery cuts only the newest one behind its
- * groups, and the log deletes its own name as always. is_shared keeps its file from being used for another segment.
+ * groups, and the log deletes its own name as always. shared keeps its file from being used for another segment.
  */
 #include "node/base/checksum.h"
 #include "storage/wal_internal.h"
@@ -57,6 +57,13 @@ void wal__share_cut(struct wal *wal, uint64_t index) {
             return;
         }
     }
+}
+
+void wal__share_forget(struct wal *wal, struct wal__segment *segment) {
+    mem_free(wal->alloc, segment->large);
+    segment->large = NULL;
+    segment->large_count = 0;
+    segment->large_capacity = 0;
 }
 
 /* ---- The turn --------------------------------------------------------------------------------------------------- */
@@ -135,7 +142,7 @@ static enum status lend(struct wal *wal, struct wal__segment *segment, uint64_t 
                                         .records = records,
                                         .record_count = count};
     wal__segment_path(ret_segment->path, wal->dir, segment->number, "");
-    segment->is_shared = true;
+    segment->shared = true;
     return STATUS_OK;
 }
 
@@ -170,7 +177,7 @@ static void give_back(void *log, uint64_t number) {
     LIST_FOREACH (node, &wal->segments) {
         struct wal__segment *segment = LIST_ENTRY(node, struct wal__segment, link);
         if (segment->number == number) {
-            segment->is_shared = false;
+            segment->shared = false;
         }
     }
 }

@@ -13,6 +13,7 @@
 enum {
     PATH_BYTES = LIMIT_PATH_BYTES + 16,
     PREPARED_SEGMENTS = 1,
+    SPARE_SEGMENTS = 2,
     MARK_DELAY_US = 50 * 1000,
     ADOPT_PART = 8 /* of a memtable */
 };
@@ -64,6 +65,7 @@ static enum status open_wal(struct recovery *recovery, struct wal_recovered *ret
         .entry_payload_bytes_max = config->entry_bytes_max,
         .group_bytes_max = group_bytes_max(config),
         .prepared_segments = PREPARED_SEGMENTS,
+        .spare_segments = SPARE_SEGMENTS,
         .cache_bytes_max = config->wal_cache_bytes,
         .share_payload_bytes = (uint32_t)config->value_threshold_bytes, /* at most LIMIT_VALUE_BYTES */
         .mark_delay_us = MARK_DELAY_US,

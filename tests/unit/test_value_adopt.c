@@ -3,9 +3,9 @@
  * space, and what is written.
  *
  * Would break these: a large value written twice although its segment could stay; an edit that names a file whose name
- * isn't durable; a segment adopted while groups still go into it, or cut by recovery behind the manifest's back; a place
- * that leads to a record that a restart moved; a name that no edit has and nothing removes; a wrong value instead of an
- * error; an adopted file that is never emptied.
+ * isn't durable; a segment adopted while groups still go into it, or cut by recovery behind the manifest's back; a
+ * place that leads to a record that a restart moved; a name that no edit has and nothing removes; a wrong value instead
+ * of an error; an adopted file that is never emptied.
  */
 #include "storage/engine.h"
 #include "storage/storage.h"

@@ -58,13 +58,8 @@ static void make(struct world *world, struct input *input) {
     assert_int_equal(env_open(world->env, path, ENV_OPEN_WRITE | ENV_OPEN_CREATE, &file, NULL), STATUS_OK);
     assert_int_equal(env_pwrite(file, bytes, len, 0, NULL), STATUS_OK);
     env_close(file);
-    input->meta = (struct value_meta){.is_log = true,
-                                      .number = 9,
-                                      .id = 77,
-                                      .size_bytes = len,
-                                      .checksum = 1,
-                                      .values = RECORDS,
-                                      .bytes = len};
+    input->meta = (struct value_meta){
+        .is_log = true, .number = 9, .id = 77, .size_bytes = len, .checksum = 1, .values = RECORDS, .bytes = len};
     assert_int_equal(value_file_new(&world->context, &input->meta, &input->file), STATUS_OK);
 }
 
@@ -112,9 +107,9 @@ static void test_value_log_finds_the_operation_of_the_entry_and_no_other(void **
         assert_int_equal(get(world, &input, place, key_of("large", index, 1), value_of(index, 1)), STATUS_OK);
         assert_int_equal(value_place_bytes(&place), input.records[i].bytes);
         assert_int_equal(world->damaged, 0);
-        const struct entry_key wrong[] = {key_of("large", index, 0), key_of("large", index, 2),
+        const struct entry_key wrong[] = {key_of("large", index, 0),          key_of("large", index, 2),
                                           key_of("large", index, OPERATIONS), key_of("large", index, UINT32_MAX),
-                                          key_of("large", index + 1, 1), key_of("larger", index, 1),
+                                          key_of("large", index + 1, 1),      key_of("larger", index, 1),
                                           key_of("behind", index, 3)};
         for (size_t w = 0; w < sizeof wrong / sizeof wrong[0]; w++) {
             assert_int_equal(get(world, &input, place, wrong[w], SLICE_EMPTY), STATUS_CORRUPT);

@@ -3,7 +3,8 @@
  *
  * Would break these: a place that holds another record, or one that a cut made void; a segment lent while groups still
  * go into it, or before they are durable; a turn that never comes, comes on a full disk, or holds records up; a shared
- * file that recovery cuts or writes to; damage in a segment that its check doesn't see; a list that outlives its segment.
+ * file that recovery cuts or writes to; damage in a segment that its check doesn't see; a list that outlives its
+ * segment.
  */
 #include "tests/unit/wal_harness.h"
 
@@ -244,7 +245,9 @@ struct file_case {
     uint64_t offset;
 };
 
-static enum status run_check(struct file_case *it) { return wal_check_segment(&it->check, &it->records, &it->offset, NULL); }
+static enum status run_check(struct file_case *it) {
+    return wal_check_segment(&it->check, &it->records, &it->offset, NULL);
+}
 
 static void open_case(struct file_case *it) {
     struct log_share share;
@@ -257,8 +260,8 @@ static void open_case(struct file_case *it) {
                                    .size_bytes = it->segments.list[0].size_bytes,
                                    .checksum = it->segments.list[0].checksum};
     memcpy(it->check.cluster_id, it->harness->options.cluster_id, sizeof it->check.cluster_id);
-    assert_int_equal(
-        env_open(it->check.env, it->segments.list[0].path, ENV_OPEN_READ, &it->check.file, NULL), STATUS_OK);
+    assert_int_equal(env_open(it->check.env, it->segments.list[0].path, ENV_OPEN_READ, &it->check.file, NULL),
+                     STATUS_OK);
 }
 
 static void close_case(struct file_case *it) {
