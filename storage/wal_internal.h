@@ -124,6 +124,7 @@ struct wal__segment {
     uint32_t readers;     /* reads under way: not to be deleted */
     bool own;             /* all its groups are of this life of the log, and nobody else's */
     bool shared;          /* its file has, or may have, a name elsewhere */
+    uint32_t lent;        /* the same: so often it was lent and not given back (wal_share.c) */
     bool recycled;        /* made out of an old one: blocks of earlier lives stand behind its groups */
     bool aside;           /* its name has the suffix ".tmp": no part of the log any more */
     bool keep;            /* with the delete job: to be set aside, not removed, */
