@@ -199,6 +199,9 @@ bool sweep_corruption(const struct sweep_options *options) {
         struct world *world = world_new(seed, 1, &profile, OPERATIONS);
         world->options.write_bytes_max = 16 * 1024;
         world->options.log_group_bytes = 16 * 1024;
+        if (seed % 2 == 0) {
+            world_keep_values_apart(world);
+        }
         world_begin(world, FIRST_LIFE, true);
         world_run(world);
         world_begin(world, SECOND_LIFE, true);

@@ -80,6 +80,9 @@ static void sweep_seed(struct pool *pool, const struct sweep_options *options, u
         world->options.write_bytes_max = SMALL_WRITE_BYTES_MAX;
         world->options.log_group_bytes = SMALL_GROUP_BYTES;
     }
+    if (seed % 4 < 2) {
+        world_keep_values_apart(world);
+    }
     char label[POOL_LABEL_BYTES];
     uint64_t seen = 0;
     world_begin(world, OPERATIONS - AFTERWARDS, true);

@@ -166,6 +166,12 @@ void world_engine_options(struct engine_options *options) {
     options->log_segment_bytes = 1; /* as small as can be */
 }
 
+void world_keep_values_apart(struct world *world) {
+    world->options.value_threshold_bytes = 48;
+    world->options.log_group_bytes = 16 * 1024;
+    world->options.memtable_bytes = 40 * 1024;
+}
+
 struct world *world_new(uint64_t seed, unsigned actors, const struct script_profile *profile, uint32_t operations) {
     struct world *world = calloc(1, sizeof *world);
     struct sim_options sim_options;
