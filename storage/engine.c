@@ -35,6 +35,7 @@ static void log_writable(void *context) {
 static void fill_frontier(void *context, struct storage_frontier *frontier) {
     struct engine *engine = context;
     engine->log_wanted = frontier->index;
+    engine->log_bytes_before = wal_written_bytes(engine->wal);
     if (engine->is_open) {
         engine__log_kick(engine); /* whoever waits for the flush may be all that is awake */
     }
@@ -155,6 +156,10 @@ static void fill_tables(struct engine_stats *stats, const struct storage_stats *
     stats->compaction_written_bytes = store->compaction_written_bytes;
     stats->applied_bytes = store->applied_bytes;
     stats->written_bytes = store->written_bytes;
+    stats->adopted_bytes = store->adopted_bytes;
+    stats->value_files = store->value_files;
+    stats->value_file_bytes = store->value_file_bytes;
+    stats->value_bytes = store->value_bytes;
     stats->snapshot_oldest_us = store->pin_oldest_us;
     stats->snapshot_held_revisions = store->pin_held_revisions;
     stats->views = store->views;
@@ -169,6 +174,9 @@ static void fill_log(struct engine_stats *stats, const struct wal_stats *log) {
     stats->log_written_bytes = log->written_bytes;
     stats->log_padding_bytes = log->padding_bytes;
     stats->log_segments = log->segments;
+    stats->log_segments_spare = log->segments_spare;
+    stats->log_segments_filled = log->segments_filled;
+    stats->log_segments_recycled = log->segments_recycled;
     stats->log_group_records_max = log->group_records_max;
     stats->log_groups_idle = log->triggers[WAL_TRIGGER_IDLE];
     stats->log_groups_behind = log->triggers[WAL_TRIGGER_BEHIND];
@@ -240,6 +248,9 @@ static const struct property properties[] = {PROPERTY(revision),
                                              PROPERTY(log_written_bytes),
                                              PROPERTY(log_padding_bytes),
                                              PROPERTY(log_segments),
+                                             PROPERTY(log_segments_spare),
+                                             PROPERTY(log_segments_filled),
+                                             PROPERTY(log_segments_recycled),
                                              PROPERTY(log_group_records_max),
                                              PROPERTY(log_groups_idle),
                                              PROPERTY(log_groups_behind),
@@ -255,6 +266,10 @@ static const struct property properties[] = {PROPERTY(revision),
                                              PROPERTY(stall_us_total),
                                              PROPERTY(stall_us_max),
                                              PROPERTY(written_bytes),
+                                             PROPERTY(adopted_bytes),
+                                             PROPERTY(value_files),
+                                             PROPERTY(value_file_bytes),
+                                             PROPERTY(value_bytes),
                                              PROPERTY(snapshots),
                                              PROPERTY(snapshot_oldest_us),
                                              PROPERTY(snapshot_held_revisions),

@@ -1,6 +1,7 @@
 /*
  * Flushing: the oldest full memtable becomes a table of level 0, entries and range deletes; large values go to value
- * files, which are complete and synced before the edit names them and the table.
+ * files, which are complete and synced before the edit names them and the table, or stay where the log has them
+ * (values_adopt.c).
  *
  * The worker reads the memtable where it is, so nothing is copied twice; the memtable stays alive because the
  * generation is on the list of full ones until its edit is durable. A flush that failed leaves no file, or one that
@@ -55,7 +56,9 @@ static enum status write_entries(struct flush_job *job, struct sst_builder *buil
         struct entry entry = memtable_entry(&at);
         uint8_t place[VALUE_PLACE_BYTES];
         if (entry.kind == BATCH_PUT && value_is_apart(threshold, entry.value.len)) {
-            status = values_output__add(&job->values, &entry, place, err);
+            if (!storage__adopt_place(&job->adoption, &entry, place)) {
+                status = values_output__add(&job->values, &entry, place, err);
+            }
             entry.kind = BATCH_PUT_APART;
             entry.value = slice_of(place, sizeof place);
         }
@@ -101,7 +104,9 @@ static enum status write_table(struct flush_job *job, struct sst_meta *ret_meta,
     storage__builder_options(storage, 0, path, job->number, &options);
     enum status status = sst_builder_new(&options, ret_builder, err);
     if (status == STATUS_OK) {
+        storage__adopt_begin(job);
         status = write_entries(job, *ret_builder, err);
+        status = storage__adopt_finish(job, status, err);
     }
     if (status == STATUS_OK) {
         status = write_tombstones(storage->env->alloc, memtable, *ret_builder, err);
@@ -140,6 +145,7 @@ static void retry(struct storage *storage) {
 static void written(struct storage *storage, struct generation *generation) {
     struct flush_job *job = &storage->flush;
     uint64_t size_bytes = job->sst->meta.size_bytes + job->values.bytes;
+    storage->adopted_bytes += job->values.adopted_bytes;
     generation->values = job->values;
     job->values = (struct values_output){0};
     generation->sst = job->sst;
@@ -157,6 +163,7 @@ static void done(struct env_work *work) {
     struct generation *generation = job->generation;
     job->running = false;
     job->generation = NULL;
+    storage__adopt_end(storage, &job->adoption);
     switch (job->status) {
     case STATUS_OK: written(storage, generation); break;
     case STATUS_NO_SPACE:
@@ -203,6 +210,11 @@ void storage__start_flush(struct storage *storage) {
     if (generation == NULL || env_now_us(storage->loop) < job->retry_at_us) {
         return;
     }
+    if (!storage__adopt_is_ready(storage, generation, &job->retry_at_us)) {
+        storage__wake_at(storage, job->retry_at_us);
+        return;
+    }
+    storage__adopt_take(storage, generation, &job->adoption);
     job->storage = storage;
     job->running = true;
     job->generation = generation;

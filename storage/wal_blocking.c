@@ -14,10 +14,7 @@
  */
 #include "storage/wal_internal.h"
 
-enum {
-    WRITE_AHEAD_BYTES = 512 * 1024,
-    WRITE_AHEAD_GROUP_MAX = 32 * 1024 /* larger ones are few enough */
-};
+enum { WRITE_AHEAD_BYTES = 512 * 1024 };
 
 static uint64_t min_u64(uint64_t a, uint64_t b) { return a < b ? a : b; }
 
@@ -60,7 +57,9 @@ struct slice wal_lent_records(struct slice piece, uint64_t term, uint64_t next_i
 
 bool wal_has_records(const struct wal *wal) { return wal->pending_count > 0; }
 
-bool wal_has_full_group(const struct wal *wal) { return wal->pending_count > 1 && !wal->writing; }
+bool wal_has_full_group(const struct wal *wal) {
+    return !wal->writing && (wal->pending_count > 1 || wal__turn_is_due(wal));
+}
 
 enum status wal_write_take(struct wal *wal) {
     CHECK(wal->options.mode == WAL_MODE_BLOCKING && wal->started && wal->appending == NULL);
@@ -88,7 +87,7 @@ static void write_ahead(struct wal *wal) {
     if (end <= segment->filled_end) {
         return;
     }
-    if (group != NULL && io->len <= WRITE_AHEAD_GROUP_MAX) {
+    if (group != NULL && io->len <= WAL_SMALL_GROUP_BYTES) {
         uint64_t more = min_u64(WRITE_AHEAD_BYTES, group->buffer->capacity) - io->len;
         more = min_u64(more, segment->bytes - end);
         memset((uint8_t *)io->data + io->len, 0, more);
