@@ -40,6 +40,7 @@ void repair_values__init(struct repair_values *values, const struct storage_opti
     values->next_file = next_file;
     fetch_init(&values->fetch, context, &blocking);
     buf_init(&values->files, storage->env->alloc, 0);
+    buf_init(&values->strangers, storage->env->alloc, 0);
 }
 
 void repair_values__deinit(struct repair_values *values) {
@@ -52,6 +53,7 @@ void repair_values__deinit(struct repair_values *values) {
         sst_free(files[i].file);
     }
     buf_deinit(&values->files);
+    buf_deinit(&values->strangers);
 }
 
 /* ---- Old files --------------------------------------------------------------------------------------------------- */
@@ -91,6 +93,24 @@ enum status repair_values__take(struct repair_values *values, const struct value
     return add_file(values, meta, *ret_sound) == STATUS_OK ? STATUS_OK : no_memory(values, err);
 }
 
+/* Segments of the log don't know the ids that manifests give them. */
+static enum status take_stranger(struct repair_values *values, uint64_t number, struct error *err) {
+    struct value_meta meta = {.is_log = true, .number = number};
+    struct env_file *file;
+    struct error ignored;
+    char path[LIMIT_PATH_BYTES];
+    file_path_values(path, values->storage->dir, number);
+    enum status status = env_open(values->storage->env, path, ENV_OPEN_READ, &file, &ignored);
+    if (status == STATUS_OK) {
+        status = env_size(file, &meta.size_bytes, &ignored);
+        env_close(file);
+    }
+    if (status == STATUS_OK) {
+        status = buf_append(&values->strangers, &meta, sizeof meta);
+    }
+    return status == STATUS_NO_MEMORY ? no_memory(values, err) : STATUS_OK;
+}
+
 enum status repair_values__take_unnamed(struct repair_values *values, uint64_t number, bool *ret_sound,
                                         struct error *err) {
     static const struct sst_verify_options options = {.checksum_unknown = true};
@@ -99,7 +119,7 @@ enum status repair_values__take_unnamed(struct repair_values *values, uint64_t n
     *ret_sound = false;
     enum status status = salvage_values(values->context, number, &meta, &is_whole, err);
     if (status != STATUS_OK) {
-        return status == STATUS_NO_MEMORY ? status : STATUS_OK; /* it doesn't even say who it is */
+        return status == STATUS_NO_MEMORY ? status : take_stranger(values, number, err);
     }
     if (is_whole) {
         status = verify(values, &meta, &options, &meta.checksum, err);
@@ -186,6 +206,35 @@ static enum status write_anew(struct repair_values *values, struct entry *entry,
     return status;
 }
 
+/* A file of an unknown id: one of those that don't say what they are, if the version is found there. Whoever has a
+ * record of this version at this place is it. STATUS_NOT_FOUND; STATUS_NO_MEMORY. */
+static enum status find_stranger(struct repair_values *values, const struct value_place *place,
+                                 const struct entry_key *key) {
+    size_t count = values->strangers.len / sizeof(struct value_meta);
+    struct value_meta *strangers = (struct value_meta *)(void *)values->strangers.data;
+    for (size_t i = 0; i < count; i++) {
+        struct sst *file;
+        struct slice value;
+        struct error ignored;
+        strangers[i].id = place->file;
+        if (value_file_new(values->context, &strangers[i], &file) != STATUS_OK) {
+            return STATUS_NO_MEMORY;
+        }
+        enum status status = value_fetch(file, &values->fetch, place, key, &values->hold, &value, &ignored);
+        sst_free(file);
+        if (status == STATUS_OK) {
+            status = add_file(values, &strangers[i], false);
+            strangers[i] = strangers[count - 1];
+            values->strangers.len -= sizeof(struct value_meta);
+            return status;
+        }
+        if (status == STATUS_NO_MEMORY) {
+            return status;
+        }
+    }
+    return STATUS_NOT_FOUND;
+}
+
 enum status repair_values__move(struct repair_values *values, struct entry *entry, uint8_t place[VALUE_PLACE_BYTES],
                                 uint64_t *ret_file, uint64_t *ret_offset, struct error *err) {
     struct value_place old;
@@ -198,12 +247,20 @@ enum status repair_values__move(struct repair_values *values, struct entry *entr
         return STATUS_NOT_FOUND;
     }
     struct repair_value_file *from = find(values, old.file);
+    enum status status = STATUS_OK;
     *ret_offset = old.handle.offset;
+    if (from == NULL) {
+        status = find_stranger(values, &old, &entry->key);
+        from = find(values, old.file);
+    }
+    if (status == STATUS_NO_MEMORY) {
+        return no_memory(values, err);
+    }
     if (from == NULL) {
         return STATUS_NOT_FOUND;
     }
     *ret_file = from->file->meta.number;
-    enum status status = value_fetch(from->file, &values->fetch, &old, &entry->key, &values->hold, &value, &why);
+    status = value_fetch(from->file, &values->fetch, &old, &entry->key, &values->hold, &value, &why);
     if (status == STATUS_NO_MEMORY) {
         return no_memory(values, err);
     }

@@ -20,6 +20,7 @@ struct repair_values {
     struct fetch fetch;
     struct sst_hold hold;          /* of the value that was read last */
     struct buf files;              /* struct repair_value_file each, in no order: what was taken */
+    struct buf strangers;          /* struct value_meta each: files that don't say what they are, perhaps of the log */
     struct value_builder *builder; /* NULL: no new file under way */
 };
 

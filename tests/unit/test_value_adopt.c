@@ -8,6 +8,7 @@
  * of an error; an adopted file that is never emptied.
  */
 #include "storage/engine.h"
+#include "storage/repair.h"
 #include "storage/storage.h"
 #include "tests/sim/sim.h"
 
@@ -272,6 +273,8 @@ struct damage {
     char path[LIMIT_PATH_BYTES]; /* of an adopted file */
     uint64_t size_bytes;
     unsigned bad;
+    unsigned lost;
+    struct storage_repair_report repaired;
 };
 
 static enum status find_adopted(void *context, const char *name) {
@@ -354,6 +357,90 @@ static void test_value_adopt_damage_is_an_error_and_never_a_wrong_value(void **s
     free(damage);
 }
 
+/* ---- Repair ----------------------------------------------------------------------------------------------------- */
+
+static void on_lost(void *context, const struct storage_loss *loss) {
+    struct damage *damage = context;
+    CHECK(loss->key.len > 0 && loss->file != 0);
+    damage->lost++;
+}
+
+/* What is lost is what couldn't be read; it was told, and the rest is there. */
+static void repair(void *context) {
+    struct damage *damage = context;
+    struct run *run = &damage->run;
+    struct storage_options storage;
+    struct storage_repair_options options = {.storage = &storage, .context = damage, .lost = on_lost};
+    storage_options_init(&storage);
+    storage.env = sim_node_env(run->node);
+    storage.dir = "/store/tables";
+    memcpy(storage.cluster_id, "holdfast engine", sizeof storage.cluster_id);
+    storage.node_id = 1;
+    damage->lost = 0;
+    run->status = storage_repair(&options, &damage->repaired, &run->error);
+    run->done = true;
+}
+
+static void spoil_current(void *context) {
+    struct damage *damage = context;
+    struct env_file *file;
+    struct env *env = sim_node_env(damage->run.node);
+    CHECK(env_open(env, "/store/tables/CURRENT", ENV_OPEN_WRITE, &file, NULL) == STATUS_OK);
+    CHECK(env_pwrite(file, "nothing", 7, 0, NULL) == STATUS_OK);
+    env_close(file);
+    damage->run.done = true;
+}
+
+static void reopen_and_check(void *context) {
+    struct run *run = &((struct damage *)context)->run;
+    open_engine(run);
+    CHECK(run->status == STATUS_OK);
+    check_all(run, run->written);
+    engine_close(run->engine);
+    run->done = true;
+}
+
+static void test_value_adopt_repair_drops_only_values_that_are_lost(void **state) {
+    (void)state;
+    struct damage *damage = malloc(sizeof *damage);
+    assert_non_null(damage);
+    memset(damage, 0, sizeof *damage);
+    run_new(&damage->run, 9);
+    play(&damage->run, fill);
+    play(&damage->run, spoil);
+    play(&damage->run, repair);
+    assert_int_equal(damage->run.status, STATUS_OK);
+    assert_true(damage->lost > 0 && damage->lost == damage->repaired.values_lost);
+    assert_int_equal(damage->repaired.value_files_damaged, 1);
+    play(&damage->run, verify);
+    assert_int_equal(damage->run.status, STATUS_OK);
+    damage->bad = 0;
+    play(&damage->run, read_all);
+    assert_int_equal(damage->bad, 0);
+    sim_free(damage->run.sim);
+    free(damage);
+}
+
+/* Nothing says then which segment has which id: the records themselves do. */
+static void test_value_adopt_repair_without_a_manifest_finds_values_in_segments(void **state) {
+    (void)state;
+    struct damage *damage = malloc(sizeof *damage);
+    assert_non_null(damage);
+    memset(damage, 0, sizeof *damage);
+    run_new(&damage->run, 9);
+    play(&damage->run, fill);
+    play(&damage->run, spoil_current);
+    play(&damage->run, repair);
+    assert_int_equal(damage->run.status, STATUS_OK);
+    assert_false(damage->repaired.manifest_used);
+    assert_int_equal(damage->lost, 0);
+    play(&damage->run, verify);
+    assert_int_equal(damage->run.status, STATUS_OK);
+    play(&damage->run, reopen_and_check);
+    sim_free(damage->run.sim);
+    free(damage);
+}
+
 /* ---- Space ------------------------------------------------------------------------------------------------------ */
 
 /* Everything is overwritten, over and over: what is kept stays within a bound. */
@@ -397,6 +484,8 @@ int main(void) {
         cmocka_unit_test(test_value_adopt_crashes_at_any_step_lose_nothing_and_mix_nothing_up),
         cmocka_unit_test(test_value_adopt_writes_large_values_once),
         cmocka_unit_test(test_value_adopt_damage_is_an_error_and_never_a_wrong_value),
+        cmocka_unit_test(test_value_adopt_repair_drops_only_values_that_are_lost),
+        cmocka_unit_test(test_value_adopt_repair_without_a_manifest_finds_values_in_segments),
         cmocka_unit_test(test_value_adopt_files_are_emptied_and_go),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
