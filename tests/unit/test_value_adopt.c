@@ -11,6 +11,7 @@
 #include "storage/repair.h"
 #include "storage/storage.h"
 #include "tests/sim/sim.h"
+#include "tests/unit/storage_host.h"
 
 #include "node/base/check.h"
 #include "node/base/random.h"
@@ -441,6 +442,56 @@ static void test_value_adopt_repair_without_a_manifest_finds_values_in_segments(
     free(damage);
 }
 
+/* ---- The scrub: on the store without its log --------------------------------------------------------------------- */
+
+static unsigned scrub_found;
+
+static void on_damaged(void *context, const struct storage_damage *damage) {
+    (void)context;
+    assert_true(damage->file != 0);
+    scrub_found++;
+}
+
+static void test_value_adopt_scrub_checks_segments(void **state) {
+    (void)state;
+    for (unsigned damaged = 0; damaged < 2; damaged++) {
+        struct damage *damage = malloc(sizeof *damage);
+        struct host host = {.closed = false};
+        struct storage_stats stats;
+        assert_non_null(damage);
+        memset(damage, 0, sizeof *damage);
+        scrub_found = 0;
+        run_new(&damage->run, 9);
+        play(&damage->run, fill);
+        if (damaged == 1) {
+            play(&damage->run, spoil);
+        }
+        host.sim = damage->run.sim;
+        host.node = damage->run.node;
+        storage_options_init(&host.options);
+        host.options.dir = "/store/tables";
+        memcpy(host.options.cluster_id, "holdfast engine", sizeof host.options.cluster_id);
+        host.options.node_id = 1;
+        host.options.scrub_bytes_per_second = 16 * 1024 * 1024;
+        host.options.context = &host;
+        host.options.fill_frontier = host_fill_frontier;
+        host.options.failed = host_on_failed;
+        host.options.damaged = on_damaged;
+        host.env = sim_node_env(host.node);
+        assert_int_equal(env_loop_new(host.env, "owner", 1000, &host.loop, NULL), STATUS_OK);
+        env_loop_run(host.loop);
+        host_open(&host);
+        host_run_ms(&host, 10 * 1000);
+        storage_get_stats(host.storage, &stats);
+        assert_true(stats.scrub_passes >= 2 && stats.scrub_bytes >= 2 * stats.value_file_bytes);
+        assert_int_equal(scrub_found, damaged);
+        assert_int_equal(stats.damage_count, damaged);
+        host_close(&host);
+        sim_free(damage->run.sim);
+        free(damage);
+    }
+}
+
 /* ---- Space ------------------------------------------------------------------------------------------------------ */
 
 /* Everything is overwritten, over and over: what is kept stays within a bound. */
@@ -486,6 +537,7 @@ int main(void) {
         cmocka_unit_test(test_value_adopt_damage_is_an_error_and_never_a_wrong_value),
         cmocka_unit_test(test_value_adopt_repair_drops_only_values_that_are_lost),
         cmocka_unit_test(test_value_adopt_repair_without_a_manifest_finds_values_in_segments),
+        cmocka_unit_test(test_value_adopt_scrub_checks_segments),
         cmocka_unit_test(test_value_adopt_files_are_emptied_and_go),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
