@@ -153,17 +153,22 @@ struct edit_job {
     struct error error;
 };
 
-/* The scrub: one piece of a table at a time. */
+/* The scrub: one piece of a file at a time. */
 struct sst_top;
 struct scrub_job {
     struct env_work work;
     struct storage *storage;
     bool running;
     uint64_t next_us;    /* no piece before this */
-    uint64_t number;     /* of the table under way, or the last one; 0: none in this pass */
-    struct sst *sst;     /* referenced; NULL: between two tables */
-    struct sst_top *top; /* NULL: its ends come first */
-    uint32_t part;       /* the next one */
+    uint64_t number;     /* of the file under way, or the last one; 0: none in this pass */
+    struct sst *sst;     /* a table or value file, referenced; NULL: between two */
+    bool has_ends;       /* its first piece, which leads to all others, is done */
+    bool is_done;        /* it has no more pieces */
+    struct sst_top *top; /* a table's */
+    uint32_t part;       /* the next partition, or value */
+    struct buf sizes;    /* of a value file's values */
+    uint64_t value_at;   /* where the next one stands */
+    uint64_t values_end;
     /* Results of a piece: */
     enum status status;
     uint64_t bytes;

@@ -149,18 +149,20 @@ static inline uint64_t size_of(struct fixture *fixture, const char *path) {
 
 struct name_search {
     const char *part;
+    bool first; /* of those there are; else the last */
     char found[FILE_NAME_BYTES_MAX];
 };
 
 static inline enum status find_part(void *context, const char *name) {
     struct name_search *search = context;
-    if (strstr(name, search->part) != NULL && strlen(name) < sizeof search->found) {
+    bool is_better = search->found[0] == '\0' || (strcmp(name, search->found) < 0) == search->first;
+    if (is_better && strstr(name, search->part) != NULL && strlen(name) < sizeof search->found) {
         (void)snprintf(search->found, sizeof search->found, "%s", name);
     }
     return STATUS_OK;
 }
 
-/* The last file of the directory whose name has this in it. */
+/* The file of the directory with the greatest name that has this in it. */
 static inline void path_with(struct fixture *fixture, const char *dir, const char *part, char *out) {
     struct name_search search = {.part = part};
     assert_int_equal(env_list_dir(fixture->host.env, dir, find_part, &search, NULL), STATUS_OK);
