@@ -121,34 +121,13 @@ static void close_files(struct wal *wal, struct list *segments) {
     }
 }
 
-/* "a/b/c" -> "a/b", "c" -> ".", "/c" -> "/". */
-static void parent_of(char *out, const char *path) {
-    strcpy(out, path);
-    size_t len = strlen(out);
-    while (len > 1 && out[len - 1] == '/') {
-        len--;
-    }
-    while (len > 0 && out[len - 1] != '/') {
-        len--;
-    }
-    while (len > 1 && out[len - 1] == '/') {
-        len--;
-    }
-    if (len == 0) {
-        out[len++] = '.';
-    }
-    out[len] = '\0';
-}
-
 /* The directory itself must survive a crash, whoever made it. */
 static enum status make_dir(struct wal *wal, struct error *err) {
-    char parent[LIMIT_PATH_BYTES];
     enum status status = env_mkdir(wal->env, wal->dir, err);
     if (status != STATUS_OK && status != STATUS_EXISTS) {
         return status;
     }
-    parent_of(parent, wal->dir);
-    return env_sync_dir(wal->env, parent, err);
+    return env_sync_parent(wal->env, wal->dir, err);
 }
 
 enum status wal_open(const struct wal_options *options, const struct wal_frontier *frontier, struct wal **ret_wal,
