@@ -423,6 +423,7 @@ enum status storage_open(const struct storage_options *options, struct storage *
     if (status != STATUS_OK) {
         return status;
     }
+    CHECK(storage != NULL);
     manifest_state_init(&state, options->env->alloc);
     status = open_store(storage, &state, err);
     manifest_state_deinit(&state);
