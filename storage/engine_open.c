@@ -53,12 +53,6 @@ static void path_of(char *path, const struct engine *engine, const char *name) {
     (void)snprintf(path, LIMIT_PATH_BYTES, "%s/%s", engine->dir, name);
 }
 
-static enum status sync_parent(struct engine *engine, struct error *err) {
-    char parent[LIMIT_PATH_BYTES + 4];
-    (void)snprintf(parent, sizeof parent, "%s/..", engine->dir);
-    return env_sync_dir(engine->env, parent, err);
-}
-
 /* There is a store if there is a manifest. */
 static enum status check_existence(struct engine *engine, struct error *err) {
     char path[LIMIT_PATH_BYTES];
@@ -77,7 +71,7 @@ static enum status check_existence(struct engine *engine, struct error *err) {
         return error_set(err, STATUS_NOT_FOUND, "%s holds no store", engine->dir);
     }
     status = env_mkdir(engine->env, engine->dir, err);
-    return status == STATUS_OK || status == STATUS_EXISTS ? sync_parent(engine, err) : status;
+    return status == STATUS_OK || status == STATUS_EXISTS ? env_sync_parent(engine->env, engine->dir, err) : status;
 }
 
 /* ---- Store and log ---------------------------------------------------------------------------------------------- */

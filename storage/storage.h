@@ -70,8 +70,8 @@ struct storage_options {
     uint8_t cluster_id[STORAGE_CLUSTER_ID_BYTES];
     uint64_t node_id; /* both are in the manifest; another's is refused */
 
-    /* Memory. All of the store's is bounded by: memtables, the cache, compaction_workers times a few MiB, and what
-     * views hold. */
+    /* Memory. All of the store's is bounded by: immutable_memtables_max + 2 memtables, the cache, compaction_workers
+     * times a few MiB, and what views hold. */
     uint64_t memtable_bytes;          /* 64 MiB (1 KiB to 4 GiB): switch and flush at this size */
     uint32_t immutable_memtables_max; /* 2 (1 to 64): waiting for their flush; beyond it storage_can_apply says no */
     uint64_t cache_bytes;             /* 64 MiB (0 to 1 TiB): blocks, filters, indexes */

@@ -86,6 +86,8 @@ struct generation {
     struct sst *sst;                  /* WRITTEN; NULL if it held no versions */
     struct values_output values;      /* WRITTEN */
     struct storage_frontier frontier; /* from FULL on */
+    uint64_t horizon;                 /* FULL: the store's at the switch; WRITTEN: what reads below it can't be told any
+                                         more, 0: nothing */
     /* For values_adopt.c: */
     uint64_t first_index;    /* of its entries */
     uint64_t batch_bytes;    /* of all that went into it */
@@ -106,6 +108,7 @@ struct flush_job {
     /* Results: */
     enum status status;
     struct error error;
+    bool is_thinned; /* something that only reads below the horizon could see was left out */
     struct sst *sst;
     struct values_output values;
 };
