@@ -1,6 +1,7 @@
 /*
  * Flushing: the oldest full memtable becomes a table of level 0, entries and range deletes; large values go to value
- * files, which are complete and synced before the edit names them and the table.
+ * files, which are complete and synced before the edit names them and the table; what was done in which order goes to a
+ * change file, likewise.
  *
  * The worker reads the memtable where it is, so nothing is copied twice; the memtable stays alive because the
  * generation is on the list of full ones until its edit is durable. A flush that failed leaves no file, or one that
@@ -115,8 +116,12 @@ static void run(struct env_work *work) {
     struct sst_meta meta;
     struct sst_builder *builder = NULL;
     error_clear(&job->error);
+    job->changes = NULL;
     values_output__init(&job->values, storage, 0, NULL);
     enum status status = write_table(job, &meta, &builder, &job->error);
+    if (status == STATUS_OK) {
+        status = storage__write_changes(storage, job->generation->memtable, &job->changes, &job->error);
+    }
     if (status == STATUS_OK) {
         status = env_sync_dir(storage->env, storage->dir, &job->error);
     }
@@ -126,6 +131,8 @@ static void run(struct env_work *work) {
     sst_builder_free(builder);
     if (status != STATUS_OK) {
         values_output__drop(&job->values);
+        storage__drop_changes(storage, job->changes);
+        job->changes = NULL;
     }
     job->status = status;
 }
@@ -142,6 +149,9 @@ static void written(struct storage *storage, struct generation *generation) {
     uint64_t size_bytes = job->sst->meta.size_bytes + job->values.bytes;
     generation->values = job->values;
     job->values = (struct values_output){0};
+    generation->changes = job->changes;
+    storage->change_bytes += job->changes != NULL ? job->changes->meta.size_bytes : 0;
+    job->changes = NULL;
     generation->sst = job->sst;
     generation->sst->refs = 1;
     generation->state = GENERATION_WRITTEN;

@@ -1,7 +1,7 @@
 /*
  * Ingest: a checkpoint's files become the content of a store that is open.
  *
- *   worker: the checkpoint is verified, its tables linked under new numbers, the directory synced
+ *   worker: the checkpoint is verified, its files linked under new numbers, the directory synced
  *   owner:  no job starts any more; those under way end, compactions give up
  *   worker: one switch of the manifest: the commit point
  *   owner:  the new version is published; memtables, tables, finished compactions of the old content go
@@ -9,6 +9,8 @@
  * Before the switch a crash leaves the old store and links that no manifest names; the next opening removes them.
  * After it, the new store and the old tables, likewise. Nothing is applied from the asking to the end: what the log
  * has up to the checkpoint's frontier is in it.
+ *
+ * Change files come along: afterwards changes can be read as far back as they could be in the checkpoint.
  *
  * A switch whose outcome is not known ends the store as any failed write of the manifest does; then no table of either
  * side is removed.
@@ -35,29 +37,41 @@ static bool progress(void *context, uint64_t done_bytes, uint64_t total_bytes) {
     return !storage__upkeep_is_cancelled(&ingest->upkeep);
 }
 
-static void unlink_linked(struct storage *storage, const struct manifest_state *state, size_t count) {
+/* The files of a state, one after the other: tables, then change files. */
+struct linking {
+    uint64_t *number; /* in the state */
+    void (*make_path)(char *out, const char *dir, uint64_t number);
+};
+
+static struct linking file_at(struct manifest_state *state, size_t at) {
+    return at < state->file_count ? (struct linking){&state->files[at].meta.number, file_path_sst}
+                                  : (struct linking){&state->changes[at - state->file_count].number, file_path_changes};
+}
+
+static void unlink_linked(struct storage *storage, struct manifest_state *state, size_t count) {
     for (size_t i = 0; i < count; i++) {
+        struct linking linking = file_at(state, i);
         char path[LIMIT_PATH_BYTES];
         struct error ignored;
-        file_path_sst(path, storage->dir, state->files[i].meta.number);
+        linking.make_path(path, storage->dir, *linking.number);
         enum status status = env_unlink(storage->env, path, &ignored);
         (void)status; /* then at the next opening */
     }
 }
 
-/* The state's tables under new numbers, which grow as the old ones did. */
-static enum status link_tables(struct storage *storage, struct storage_ingest *ingest, struct manifest_state *state,
-                               struct error *err) {
+/* The state's files under new numbers, which grow as the old ones did. */
+static enum status link_files(struct storage *storage, struct storage_ingest *ingest, struct manifest_state *state,
+                              struct error *err) {
     enum status status = STATUS_OK;
     size_t linked = 0;
-    for (; linked < state->file_count && status == STATUS_OK; linked++) {
-        struct sst_meta *meta = &state->files[linked].meta;
+    for (; linked < state->file_count + state->changes_count && status == STATUS_OK; linked++) {
+        struct linking linking = file_at(state, linked);
         char from[LIMIT_PATH_BYTES];
         char to[LIMIT_PATH_BYTES];
         uint64_t copied_bytes;
-        file_path_sst(from, ingest->dir, meta->number);
-        meta->number = atomic_fetch_add_explicit(&storage->next_file, 1, memory_order_relaxed);
-        file_path_sst(to, storage->dir, meta->number);
+        linking.make_path(from, ingest->dir, *linking.number);
+        *linking.number = atomic_fetch_add_explicit(&storage->next_file, 1, memory_order_relaxed);
+        linking.make_path(to, storage->dir, *linking.number);
         status = storage__upkeep_is_cancelled(&ingest->upkeep)
                      ? error_set(err, STATUS_CANCELLED, "%s: the ingest was cancelled", ingest->dir)
                      : store_link(storage->env, from, to, &ingest->upkeep.is_cancelled, &copied_bytes, err);
@@ -96,7 +110,7 @@ static enum status verify_and_link(struct storage *storage, struct storage_inges
     }
     if (status == STATUS_OK) {
         ingest->frontier = state.frontier;
-        status = link_tables(storage, ingest, &state, err);
+        status = link_files(storage, ingest, &state, err);
     }
     manifest_state_deinit(&state);
     return status;
@@ -203,6 +217,9 @@ static void condemn_version(struct storage *storage, const struct version *versi
     for (size_t i = 0; i < version->value_file_count; i++) {
         condemn(storage, version->value_files[i]);
     }
+    for (size_t i = 0; i < version->change_file_count; i++) {
+        condemn(storage, version->change_files[i]);
+    }
 }
 
 /* All that the old content's jobs and memtables have left. */
@@ -220,6 +237,10 @@ static void forget_old(struct storage *storage) {
         if (generation->sst != NULL) {
             condemn(storage, generation->sst);
             storage__unref_table(storage, generation->sst);
+        }
+        if (generation->changes != NULL) {
+            condemn(storage, generation->changes);
+            storage__unref_table(storage, generation->changes);
         }
         condemn_values(storage, &generation->values);
         values_output__release(&generation->values);

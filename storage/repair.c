@@ -5,6 +5,8 @@
  *   manifest -> its tables;  or no manifest -> all tables, from their own properties
  *   range deletes of all + a merge of salvaging cursors -> tables of the last level, cut between keys
  *   old files linked into lost/ -> manifest and CURRENT of a new state (the commit point) -> old names removed
+ *
+ * Change files are not kept: changes can be read from the next entry on. The next opening removes them.
  */
 #include "storage/repair.h"
 
@@ -301,6 +303,7 @@ static void set_frontier(struct repair *repair) {
         repair->outcome.horizon = newest;
         frontier->term = frontier->term == 0 ? 1 : frontier->term;
     }
+    repair->outcome.changes_after = frontier->index; /* what was lost can't be told from them: none is kept */
     repair->report->frontier = *frontier;
 }
 
