@@ -100,6 +100,16 @@ static void test_changes_of_random_histories_are_the_log(void **state) {
     }
 }
 
+/* A turn of the loop, so that it sees timers that were set from outside. */
+static void nothing(struct env_message *message) { (void)message; }
+
+static void let_time_pass(struct fixture *fixture) {
+    static struct env_message message;
+    message = (struct env_message){.run = nothing};
+    env_post(fixture->host.loop, &message);
+    host_run_ms(&fixture->host, 5000);
+}
+
 /* ---- The horizon ------------------------------------------------------------------------------------------------- */
 
 static enum status count_changes(void *context, const char *name) {
@@ -125,7 +135,7 @@ static void test_changes_below_the_horizon_go_without_a_flush(void **state) {
     assert_int_equal(stats_of(fixture).changes_oldest, 1);
     struct storage_view *view = storage_view_acquire(fixture->host.storage);
     set_horizon(fixture, 100);
-    host_run_ms(&fixture->host, 5000);
+    let_time_pass(fixture);
     /* A view that was taken before still has them. */
     struct storage_changes_options options = {.from = 1};
     struct storage_changes *changes;
@@ -156,7 +166,7 @@ static void test_changes_above_a_pin_stay(void **state) {
     assert_true(stats_of(fixture).changes_oldest <= 10);
     model_check_all_changes(&fixture->model, &fixture->host);
     storage_pin_remove(fixture->host.storage, &pin);
-    host_run_ms(&fixture->host, 5000);
+    let_time_pass(fixture);
     assert_true(stats_of(fixture).changes_oldest > 10);
     tear_down(fixture);
 }
