@@ -29,6 +29,7 @@ static enum status open_storage(struct recovery *recovery, struct error *err) {
     options.value_threshold_bytes = config->value_threshold_bytes;
     options.compaction_bytes_per_second_max = config->compaction_rate;
     options.history_revisions = config->history_revisions;
+    options.change_files = config->change_files;
     options.context = recovery->consensus;
     options.fill_frontier = consensus__fill_frontier;
     options.flushed = consensus__flushed;

@@ -214,6 +214,7 @@ static void fill_config(struct cluster *cluster, struct replica *replica) {
     config->segment_bytes = SEGMENT_BYTES;
     config->memtable_bytes = MEMTABLE_BYTES;
     config->history_revisions = HISTORY;
+    config->change_files = cluster->seed % 8 != 5;
     config->wal_cache_bytes = cluster->seed % 2 == 0 ? 0 : SEGMENT_BYTES;
     config->identities = calloc(1, sizeof *config->identities);
     CHECK(config->identities != NULL);
