@@ -7,9 +7,9 @@
  *   block = revision varint, ordinal varint (of the first change), change...
  *   change = control u8, what the change in front doesn't tell of revision and key
  *
- * Pure functions over memory. Builder: init, (add..., take the body, reset)..., deinit. Reader: open, then next until it
- * says STATUS_NOT_FOUND. The reader trusts nothing but the length of the body: whatever the bytes are, it stays inside
- * and ends, and the changes that it returns are within the limits and grow.
+ * Pure functions over memory. Builder: init, (add..., take the body, reset)..., deinit. Reader: open, then next until
+ * it says STATUS_NOT_FOUND. The reader trusts nothing but the length of the body: whatever the bytes are, it stays
+ * inside and ends, and the changes that it returns are within the limits and grow.
  */
 #ifndef HOLDFAST_STORAGE_CHANGE_H
 #define HOLDFAST_STORAGE_CHANGE_H

@@ -6,9 +6,9 @@
 
 enum {
     /* The control byte: kind in bits 0 and 1, step in 2 and 3, shared bytes of the key in 4 to 7. */
-    STEP_SAME = 0, /* the next operation of the same entry; of the first change of a block: where the block begins */
-    STEP_NEXT = 1, /* the first of the entry behind it */
-    STEP_FAR = 2,  /* a varint follows: so many entries on, at least two */
+    STEP_SAME = 0,   /* the next operation of the same entry; of the first change of a block: where the block begins */
+    STEP_NEXT = 1,   /* the first of the entry behind it */
+    STEP_FAR = 2,    /* a varint follows: so many entries on, at least two */
     SHARED_FAR = 15, /* a varint follows: so many more */
     HEAD_BYTES_MAX = 2 * VARINT_BYTES_MAX,
     CHANGE_FIXED_BYTES_MAX = 1 + 5 * VARINT_BYTES_MAX

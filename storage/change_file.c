@@ -196,8 +196,8 @@ static enum status next_in_block(struct change_walk *walk, struct error *err) {
     if (status == STATUS_NOT_FOUND) {
         return status;
     }
-    if (status == STATUS_OK && change_compare(change->revision, change->ordinal, walk->last_revision,
-                                              walk->last_ordinal) > 0 &&
+    if (status == STATUS_OK &&
+        change_compare(change->revision, change->ordinal, walk->last_revision, walk->last_ordinal) > 0 &&
         change->revision >= file->meta.revision_first && change->revision <= file->meta.revision_last) {
         walk->last_revision = change->revision;
         walk->last_ordinal = change->ordinal;

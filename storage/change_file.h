@@ -79,8 +79,7 @@ struct change_builder_options {
 MUST_USE enum status change_builder_new(const struct change_builder_options *options,
                                         struct change_builder **ret_builder, struct error *err);
 /* In the order of the log (CHECK). Copies. Statuses as above. */
-MUST_USE enum status change_builder_add(struct change_builder *builder, const struct change *change,
-                                        struct error *err);
+MUST_USE enum status change_builder_add(struct change_builder *builder, const struct change *change, struct error *err);
 /* Writes the rest, syncs the file (not its directory), closes it. At least one change must be in it (CHECK). */
 MUST_USE enum status change_builder_finish(struct change_builder *builder, struct change_meta *ret_meta,
                                            struct error *err);

@@ -2,9 +2,10 @@
  * Change files of a store: written with each flush, named by the same edit, gone when all of their revisions lie below
  * the horizon.
  *
- * The memtable has its operations in the order of the log already (memtable_changes.c), so the worker walks over it once
- * more and holds no more than the builder does. What a manifest says is always true of the files that it names: changes
- * of all entries behind changes_after are in them. A flush without a change file moves changes_after to its frontier.
+ * The memtable has its operations in the order of the log already (memtable_changes.c), so the worker walks over it
+ * once more and holds no more than the builder does. What a manifest says is always true of the files that it names:
+ * changes of all entries behind changes_after are in them. A flush without a change file moves changes_after to its
+ * frontier.
  */
 #include "node/base/check.h"
 #include "storage/storage_internal.h"
@@ -90,7 +91,7 @@ enum status storage__encode_changes(const struct version *old, const struct vers
         status = manifest_put_changes_after(out, new->changes_after);
     }
     uint64_t had = old->change_file_count == 0 ? 0 : old->change_files[old->change_file_count - 1]->meta.revision_last;
-    for (size_t i = 0; i < new->change_file_count && status == STATUS_OK; i++) {
+    for (size_t i = 0; i < new->change_file_count &&status == STATUS_OK; i++) {
         if (new->change_files[i]->meta.revision_first > had) {
             struct change_meta meta = change_file_meta(new->change_files[i]);
             status = manifest_put_add_changes(out, &meta);

@@ -23,8 +23,8 @@ struct storage_changes {
     uint64_t done; /* every entry up to here */
     struct slice lower;
     struct slice upper;
-    bool in_memtable;                  /* `memory` is of a memtable */
-    size_t older;                      /* memtables that come after it: the first so many of the read set */
+    bool in_memtable; /* `memory` is of a memtable */
+    size_t older;     /* memtables that come after it: the first so many of the read set */
     struct memtable_changes memory;
     struct change_walk files;
 };

@@ -1,7 +1,7 @@
 /*
- * Verifying a whole change file: header, footer, index, every block and change, properties, counts, the file's checksum.
- * Through the index each block is found by itself, so a finding doesn't end it; but then the file's checksum and its
- * counts can't be told and aren't.
+ * Verifying a whole change file: header, footer, index, every block and change, properties, counts, the file's
+ * checksum. Through the index each block is found by itself, so a finding doesn't end it; but then the file's checksum
+ * and its counts can't be told and aren't.
  */
 #include "node/base/check.h"
 #include "storage/change_file.h"
@@ -76,8 +76,8 @@ static enum status read_block(struct change_verifier *verifier, const struct sst
     if (status != STATUS_OK && status != STATUS_CORRUPT) {
         return error_set(verifier->err, status, "%s", err.message);
     }
-    bool whole = status == STATUS_OK &&
-                 sst_block_check(block, kind, file->meta.id, handle->offset, &stored) == STATUS_OK;
+    bool whole =
+        status == STATUS_OK && sst_block_check(block, kind, file->meta.id, handle->offset, &stored) == STATUS_OK;
     status = whole ? reserve(verifier, &verifier->body, stored.size) : STATUS_OK;
     if (status != STATUS_OK) {
         return status;
@@ -154,7 +154,8 @@ static void count(struct change_verifier *verifier, const struct change *change)
 static void verify_changes(struct change_verifier *verifier, const struct change_index_entry *entry) {
     const struct change *change = &verifier->reader.change;
     enum status status = change_block_open(&verifier->reader, buf_slice(&verifier->body));
-    if (status == STATUS_OK && change_compare(change->revision, change->ordinal, entry->revision, entry->ordinal) != 0) {
+    if (status == STATUS_OK &&
+        change_compare(change->revision, change->ordinal, entry->revision, entry->ordinal) != 0) {
         status = STATUS_CORRUPT;
     }
     while (status == STATUS_OK && (status = change_block_next(&verifier->reader)) == STATUS_OK) {

@@ -14,10 +14,8 @@ void file_path(char *out, const char *dir, const char *name) {
 }
 
 static void make_name(char out[FILE_NAME_BYTES_MAX], enum file_kind kind, uint64_t number) {
-    static const char *const suffixes[] = {[FILE_MANIFEST] = "",
-                                           [FILE_SST] = ".sst",
-                                           [FILE_VALUES] = ".val",
-                                           [FILE_CHANGES] = ".chg"};
+    static const char *const suffixes[] = {
+        [FILE_MANIFEST] = "", [FILE_SST] = ".sst", [FILE_VALUES] = ".val", [FILE_CHANGES] = ".chg"};
     int len = snprintf(out, FILE_NAME_BYTES_MAX, "%s%016" PRIx64 "%s", kind == FILE_MANIFEST ? "MANIFEST-" : "", number,
                        suffixes[kind]);
     CHECK(len > 0 && len < FILE_NAME_BYTES_MAX);

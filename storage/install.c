@@ -146,7 +146,9 @@ static enum status rotate(struct edit_job *job, struct error *err) {
 }
 
 /* A flush lets go of the log, a compaction of its inputs; a move of nothing. */
-static bool gives_space(const struct edit_job *job) { return job->compaction == NULL || !job->compaction->plan.trivial; }
+static bool gives_space(const struct edit_job *job) {
+    return job->compaction == NULL || !job->compaction->plan.trivial;
+}
 
 static void run(struct env_work *work) {
     struct edit_job *job = CONTAINER_OF(work, struct edit_job, work);

@@ -7,11 +7,9 @@ enum { CHANGES_NUMBERS = 9 };
 /* ---- Writing ------------------------------------------------------------------------------------------------- */
 
 enum status manifest_put_add_changes(struct buf *out, const struct change_meta *meta) {
-    const uint64_t numbers[CHANGES_NUMBERS] = {meta->number,        meta->id,
-                                               meta->size_bytes,    meta->checksum,
-                                               meta->changes,       meta->revision_first,
-                                               meta->revision_last, meta->index.offset,
-                                               meta->index.size};
+    const uint64_t numbers[CHANGES_NUMBERS] = {meta->number,        meta->id,           meta->size_bytes,
+                                               meta->checksum,      meta->changes,      meta->revision_first,
+                                               meta->revision_last, meta->index.offset, meta->index.size};
     uint8_t bytes[1 + CHANGES_NUMBERS * 8];
     bytes[0] = MANIFEST_ADD_CHANGES;
     for (size_t i = 0; i < CHANGES_NUMBERS; i++) {

@@ -371,9 +371,10 @@ MUST_USE enum status storage_iterator_value(struct storage_iterator *iterator, s
 struct storage_changes;
 
 struct storage_changes_options {
-    uint64_t from;      /* the first revision of interest, at least 1 */
-    uint64_t until;     /* the last; 0: the view's */
-    struct slice lower; /* only changes that have to do with keys in [lower, upper): a range delete that reaches into it */
+    uint64_t from;  /* the first revision of interest, at least 1 */
+    uint64_t until; /* the last; 0: the view's */
+    struct slice
+        lower; /* only changes that have to do with keys in [lower, upper): a range delete that reaches into it */
     struct slice upper; /* is one. len 0: no end. Both are borrowed */
 };
 
@@ -570,8 +571,8 @@ struct storage_stats {
     uint64_t value_bytes;      /* of these: values that tables refer to */
     uint64_t change_files;
     uint64_t change_file_bytes; /* their sizes */
-    uint64_t changes_oldest;   /* of this revision on changes can be read */
-    uint64_t debt_bytes;       /* to be rewritten until every level is within its target */
+    uint64_t changes_oldest;    /* of this revision on changes can be read */
+    uint64_t debt_bytes;        /* to be rewritten until every level is within its target */
     /* Work. */
     uint64_t flushes;
     uint64_t flush_bytes;       /* tables of level 0, and value files */

@@ -126,7 +126,7 @@ struct edit_job {
     struct storage *storage;
     bool running;
     uint64_t retry_at_us;
-    struct generation *flushed; /* or: */
+    struct generation *flushed;        /* or: */
     struct compaction_job *compaction; /* or neither: change files go */
     uint64_t changes_after;            /* what becomes of the version's */
     struct buf payload;

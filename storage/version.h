@@ -42,7 +42,7 @@ struct version {
     struct sst **value_files; /* all that the tables refer to, by id */
     struct value_use *value_uses;
     size_t value_file_count;
-    uint64_t changes_after; /* changes of later revisions, up to what was flushed, are in the change files: */
+    uint64_t changes_after;    /* changes of later revisions, up to what was flushed, are in the change files: */
     struct sst **change_files; /* oldest first */
     size_t change_file_count;
 };

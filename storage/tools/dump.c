@@ -1,5 +1,5 @@
-/* holdfast-dump change|sst|manifest|value|wal FILE, verify DIR: arguments, output, exit codes (0 sound, 1 damaged, 2 usage or
- * unreadable). */
+/* holdfast-dump change|sst|manifest|value|wal FILE, verify DIR: arguments, output, exit codes (0 sound, 1 damaged, 2
+ * usage or unreadable). */
 #include "storage/tools/dump.h"
 
 #include "node/env/os/env_os.h"
@@ -82,8 +82,8 @@ struct kind {
     enum status (*run)(const struct dump *dump, struct error *err);
 };
 
-static const struct kind kinds[] = {
-    {"change", dump_change}, {"manifest", dump_manifest}, {"sst", dump_sst}, {"value", dump_value}, {"verify", dump_verify}, {"wal", dump_wal}};
+static const struct kind kinds[] = {{"change", dump_change}, {"manifest", dump_manifest}, {"sst", dump_sst},
+                                    {"value", dump_value},   {"verify", dump_verify},     {"wal", dump_wal}};
 
 struct arguments {
     struct dump dump;
@@ -114,7 +114,8 @@ static error_t parse(int key, char *argument, struct argp_state *state) {
                 arguments->kind = strcmp(argument, kinds[i].name) == 0 ? &kinds[i] : arguments->kind;
             }
             if (arguments->kind == NULL) {
-                argp_error(state, "there is no kind of file '%s': change, sst, manifest, value or wal, or verify", argument);
+                argp_error(state, "there is no kind of file '%s': change, sst, manifest, value or wal, or verify",
+                           argument);
             }
         } else if (state->arg_num == 1) {
             arguments->dump.path = argument;

@@ -2,8 +2,8 @@
  * The parts of change files. Input: a byte that says what the rest is.
  *   0  the body of a block   1  an index   2  fields of a manifest edit
  *
- * Checked: nothing is read beyond the input, changes are within the limits and grow, and what comes out of a block makes a
- * block that says the same.
+ * Checked: nothing is read beyond the input, changes are within the limits and grow, and what comes out of a block
+ * makes a block that says the same.
  */
 #include "node/base/check.h"
 #include "storage/change_file.h"
@@ -25,9 +25,11 @@ static void try_block(struct slice input) {
     size_t count = 0;
     change_block_builder_init(&builder, alloc_system());
     enum status status = change_block_open(&block, input);
-    for (uint64_t revision = 0, ordinal = 0; status == STATUS_OK && (status = change_block_next(&block)) == STATUS_OK;) {
+    for (uint64_t revision = 0, ordinal = 0;
+         status == STATUS_OK && (status = change_block_next(&block)) == STATUS_OK;) {
         check_change(&block.change);
-        CHECK(count == 0 || change_compare(revision, (uint32_t)ordinal, block.change.revision, block.change.ordinal) < 0);
+        CHECK(count == 0 ||
+              change_compare(revision, (uint32_t)ordinal, block.change.revision, block.change.ordinal) < 0);
         CHECK(change_block_builder_add(&builder, &block.change) == STATUS_OK);
         revision = block.change.revision;
         ordinal = block.change.ordinal;

@@ -242,11 +242,10 @@ static inline void model_assert_change(const struct model *model, uint64_t index
 
 /* All changes of the entries from..until within the bounds. `next`: storage_changes_next, or one that waits. Says
  * STATUS_NOT_FOUND if they are the log's. */
-static inline enum status model_check_changes(const struct model *model, struct storage_changes *changes,
-                                              enum status (*next)(void *context, struct storage_changes *changes,
-                                                                  struct change *ret_change),
-                                              void *context, uint64_t from, uint64_t until, unsigned lower,
-                                              unsigned upper) {
+static inline enum status
+model_check_changes(const struct model *model, struct storage_changes *changes,
+                    enum status (*next)(void *context, struct storage_changes *changes, struct change *ret_change),
+                    void *context, uint64_t from, uint64_t until, unsigned lower, unsigned upper) {
     struct change change;
     for (uint64_t index = from; index <= until; index++) {
         for (unsigned at = 0; at < model->entries[index].count; at++) {
@@ -284,8 +283,8 @@ static inline void model_check_all_changes(const struct model *model, struct hos
     error_clear(&err);
     if (oldest <= revision + 1) {
         assert_int_equal(storage_changes_new(view, NULL, &options, &changes, &err), STATUS_OK);
-        enum status status = model_check_changes(model, changes, model_next_blocking, &err, oldest, revision,
-                                                 MODEL_KEYS, MODEL_KEYS);
+        enum status status =
+            model_check_changes(model, changes, model_next_blocking, &err, oldest, revision, MODEL_KEYS, MODEL_KEYS);
         if (status != STATUS_NOT_FOUND) {
             fail_msg("changes: %s", err.message);
         }

@@ -1,10 +1,10 @@
 /*
- * Change files as bytes: blocks of changes, whole files taken apart by hand, walking over several, what the manifest may
- * say of them; and a memtable in the order of its batches, which is what they are made from.
+ * Change files as bytes: blocks of changes, whole files taken apart by hand, walking over several, what the manifest
+ * may say of them; and a memtable in the order of its batches, which is what they are made from.
  *
  * Would break these: a revision, ordinal or key that comes back as another, a length that is trusted, a byte that no
- * checksum covers, a walk that begins too late or passes a change by, files that overlap in a manifest, a record that is
- * stepped over where a large one has a chunk of its own, a change of the format.
+ * checksum covers, a walk that begins too late or passes a change by, files that overlap in a manifest, a record that
+ * is stepped over where a large one has a chunk of its own, a change of the format.
  */
 #include "storage/change_file.h"
 
@@ -133,19 +133,19 @@ static void test_h35_change_block_impossible_bytes_are_corrupt(void **state) {
         uint8_t bytes[16];
         size_t len;
     } bad[] = {
-        {{0, 0, 1, 1, 'k'}, 5},                       /* revision 0 */
-        {{5, 0, 0, 1, 'k'}, 5},                       /* no such kind */
-        {{5, 0, 1 | 1 << 2, 1, 'k'}, 5},              /* the first moves on */
-        {{5, 0, 1 | 3 << 2, 1, 'k'}, 5},              /* no such step */
-        {{5, 0, 1 | 1 << 4, 1, 'k'}, 5},              /* shares with nothing */
-        {{5, 0, 1, 0}, 4},                            /* no key */
-        {{5, 0, 1, 2, 'k'}, 5},                       /* ends early */
-        {{5, 0, 1, 1, 'k', 1 | 2 << 2, 1, 1, 'k'}, 9}, /* a far step of one */
-        {{5, 0, 3, 1, 'k', 1, 0}, 7},                 /* a range that is empty */
-        {{5, 0, 3, 1, 'k', 2, 1, 'x'}, 8},            /* an end that shares more than there is */
+        {{0, 0, 1, 1, 'k'}, 5},                          /* revision 0 */
+        {{5, 0, 0, 1, 'k'}, 5},                          /* no such kind */
+        {{5, 0, 1 | 1 << 2, 1, 'k'}, 5},                 /* the first moves on */
+        {{5, 0, 1 | 3 << 2, 1, 'k'}, 5},                 /* no such step */
+        {{5, 0, 1 | 1 << 4, 1, 'k'}, 5},                 /* shares with nothing */
+        {{5, 0, 1, 0}, 4},                               /* no key */
+        {{5, 0, 1, 2, 'k'}, 5},                          /* ends early */
+        {{5, 0, 1, 1, 'k', 1 | 2 << 2, 1, 1, 'k'}, 9},   /* a far step of one */
+        {{5, 0, 3, 1, 'k', 1, 0}, 7},                    /* a range that is empty */
+        {{5, 0, 3, 1, 'k', 2, 1, 'x'}, 8},               /* an end that shares more than there is */
         {{5, 0, 1, 1, 'k', 1 | 15 << 4, 0xff, 0x7f}, 8}, /* shares far too much */
-        {{5, 0x80, 0x80, 4, 1, 1, 'k'}, 7},           /* an ordinal beyond a batch */
-        {{5, 0}, 2},                                  /* nothing in it */
+        {{5, 0x80, 0x80, 4, 1, 1, 'k'}, 7},              /* an ordinal beyond a batch */
+        {{5, 0}, 2},                                     /* nothing in it */
     };
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         unsigned count;

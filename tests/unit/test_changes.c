@@ -2,8 +2,8 @@
  * Changes of a store against its log: random entries, flushes at random times, a horizon that moves, reopening, key
  * ranges, asynchronous reads, checkpoints and ingest, repair.
  *
- * Would break these: an entry that is in no file and no memtable, or in both; an entry cut in two; a range delete that is
- * split or forgotten; files that stay below the horizon or go above it, or that a view still needs; a gap that isn't
+ * Would break these: an entry that is in no file and no memtable, or in both; an entry cut in two; a range delete that
+ * is split or forgotten; files that stay below the horizon or go above it, or that a view still needs; a gap that isn't
  * told; a change file that nobody verifies; damage that yields a wrong change.
  */
 #include "tests/unit/upkeep_fixture.h"
@@ -54,11 +54,12 @@ static void check_some(struct fixture *fixture) {
         struct error err;
         uint64_t from = oldest + random_below(&fixture->random, revision + 2 - oldest);
         uint64_t until = from > revision ? revision : from + random_below(&fixture->random, revision + 1 - from);
-        struct storage_changes_options options = {
-            .from = from,
-            .until = until,
-            .lower = lower == MODEL_KEYS ? SLICE_EMPTY : model_key(lower, bytes[0]),
-            .upper = upper == MODEL_KEYS ? SLICE_EMPTY : model_key(upper, bytes[1])};
+        struct storage_changes_options options = {.from = from,
+                                                  .until = until,
+                                                  .lower =
+                                                      lower == MODEL_KEYS ? SLICE_EMPTY : model_key(lower, bytes[0]),
+                                                  .upper =
+                                                      upper == MODEL_KEYS ? SLICE_EMPTY : model_key(upper, bytes[1])};
         assert_int_equal(storage_changes_new(view, NULL, &options, &changes, &err), STATUS_OK);
         assert_int_equal(model_check_changes(&fixture->model, changes, model_next_blocking, &err, from, until, lower,
                                              upper),
@@ -219,8 +220,8 @@ static void test_changes_of_an_entry_larger_than_a_block_are_whole(void **state)
     assert_non_null(keys);
     for (unsigned i = 0; i < WIDE_OPERATIONS; i++) {
         (void)snprintf(keys[i], sizeof keys[i], "%07u-wide", i * 7919 % 1000003);
-        operations[i] = (struct batch_operation){.kind = i % 3 == 0 ? BATCH_DELETE : BATCH_PUT,
-                                                 .key = slice_of_string(keys[i])};
+        operations[i] =
+            (struct batch_operation){.kind = i % 3 == 0 ? BATCH_DELETE : BATCH_PUT, .key = slice_of_string(keys[i])};
     }
     (void)host_put(&fixture->host, "before", "1");
     uint64_t wide = host_apply(&fixture->host, operations, WIDE_OPERATIONS);
@@ -327,8 +328,8 @@ static void test_changes_that_are_damaged_are_never_wrong(void **state) {
         struct storage_changes_options options = {.from = 1};
         struct storage_changes *changes;
         assert_int_equal(storage_changes_new(view, NULL, &options, &changes, &err), STATUS_OK);
-        enum status status = model_check_changes(&fixture->model, changes, model_next_blocking, &err, 1, 60,
-                                                 MODEL_KEYS, MODEL_KEYS);
+        enum status status =
+            model_check_changes(&fixture->model, changes, model_next_blocking, &err, 1, 60, MODEL_KEYS, MODEL_KEYS);
         assert_true(status == STATUS_NOT_FOUND || status == STATUS_CORRUPT || status == STATUS_UNSUPPORTED);
         refused += status != STATUS_NOT_FOUND;
         storage_changes_free(changes);
@@ -404,8 +405,8 @@ static void ingest_checkpoint(bool with) {
     host_open(&fixture->host);
     for (uint64_t index = 1; index <= 30; index++) {
         assert_true(host_wait(&fixture->host, host_can_apply));
-        assert_int_equal(
-            storage_apply(fixture->host.storage, index, 1, model_batch(&fixture->model, index), NULL), STATUS_OK);
+        assert_int_equal(storage_apply(fixture->host.storage, index, 1, model_batch(&fixture->model, index), NULL),
+                         STATUS_OK);
         storage_set_durable(fixture->host.storage, index);
     }
     fixture->done_count = 0;

@@ -93,10 +93,13 @@ static void test_dump_change_shows_changes_and_finds_damage(void **state) {
     json_t *objects;
     file_path_changes(path, dir, 5);
     struct change_builder_options options = {.env = env, .path = path, .number = 5, .id = 10, .zstd_level = 1};
-    const struct change list[] = {
-        {.revision = 7, .kind = BATCH_PUT, .key = slice_of_string("a")},
-        {.revision = 7, .ordinal = 1, .kind = BATCH_DELETE_RANGE, .key = slice_of_string("b"), .end = slice_of_string("c")},
-        {.revision = 9, .kind = BATCH_DELETE, .key = slice_of_string("a")}};
+    const struct change list[] = {{.revision = 7, .kind = BATCH_PUT, .key = slice_of_string("a")},
+                                  {.revision = 7,
+                                   .ordinal = 1,
+                                   .kind = BATCH_DELETE_RANGE,
+                                   .key = slice_of_string("b"),
+                                   .end = slice_of_string("c")},
+                                  {.revision = 9, .kind = BATCH_DELETE, .key = slice_of_string("a")}};
     assert_int_equal(change_builder_new(&options, &changes, NULL), STATUS_OK);
     for (size_t i = 0; i < 3; i++) {
         assert_int_equal(change_builder_add(changes, &list[i], NULL), STATUS_OK);

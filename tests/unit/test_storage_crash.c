@@ -6,10 +6,10 @@
  * back the rest, the directory holds what the manifest names and nothing else, and the changes of all entries from the
  * horizon on can be read.
  *
- * Would break these: a value file or change file that isn't synced before its edit, or that outlives its use; an edit that
- * is acknowledged before it is synced, a table that isn't synced before its edit, a directory that isn't synced after a
- * new name, a rename without both; files removed before the manifest that drops them is durable; a frontier that
- * doesn't belong to the data; a torn manifest tail taken for corruption.
+ * Would break these: a value file or change file that isn't synced before its edit, or that outlives its use; an edit
+ * that is acknowledged before it is synced, a table that isn't synced before its edit, a directory that isn't synced
+ * after a new name, a rename without both; files removed before the manifest that drops them is durable; a frontier
+ * that doesn't belong to the data; a torn manifest tail taken for corruption.
  */
 #include "tests/unit/storage_model.h"
 
