@@ -37,15 +37,19 @@ static bool progress(void *context, uint64_t done_bytes, uint64_t total_bytes) {
     return !storage__upkeep_is_cancelled(&ingest->upkeep);
 }
 
-/* The files of a state, one after the other: tables, then change files. */
+/* The files of a state, one after the other: tables, value files, change files. */
 struct linking {
     uint64_t *number; /* in the state */
     void (*make_path)(char *out, const char *dir, uint64_t number);
 };
 
 static struct linking file_at(struct manifest_state *state, size_t at) {
-    return at < state->file_count ? (struct linking){&state->files[at].meta.number, file_path_sst}
-                                  : (struct linking){&state->changes[at - state->file_count].number, file_path_changes};
+    size_t values_end = state->file_count + state->values_count;
+    if (at < state->file_count) {
+        return (struct linking){&state->files[at].meta.number, file_path_sst};
+    }
+    return at < values_end ? (struct linking){&state->values[at - state->file_count].number, file_path_values}
+                           : (struct linking){&state->changes[at - values_end].number, file_path_changes};
 }
 
 static void unlink_linked(struct storage *storage, struct manifest_state *state, size_t count) {
@@ -59,22 +63,30 @@ static void unlink_linked(struct storage *storage, struct manifest_state *state,
     }
 }
 
-/* The state's files under new numbers, which grow as the old ones did. */
+/* One file under a new number, which becomes the state's. */
+static enum status link_file(struct storage *storage, struct storage_ingest *ingest, const struct linking *linking,
+                             struct error *err) {
+    char from[LIMIT_PATH_BYTES];
+    char to[LIMIT_PATH_BYTES];
+    uint64_t copied_bytes;
+    linking->make_path(from, ingest->dir, *linking->number);
+    *linking->number = atomic_fetch_add_explicit(&storage->next_file, 1, memory_order_relaxed);
+    linking->make_path(to, storage->dir, *linking->number);
+    return storage__upkeep_is_cancelled(&ingest->upkeep)
+               ? error_set(err, STATUS_CANCELLED, "%s: the ingest was cancelled", ingest->dir)
+               : store_link(storage->env, from, to, &ingest->upkeep.is_cancelled, &copied_bytes, err);
+}
+
+/* The state's tables under new numbers, which grow as the old ones did, then its value files: entries name those by
+ * their ids, which stay; then its change files. */
 static enum status link_files(struct storage *storage, struct storage_ingest *ingest, struct manifest_state *state,
                               struct error *err) {
     enum status status = STATUS_OK;
+    size_t total = state->file_count + state->values_count + state->changes_count;
     size_t linked = 0;
-    for (; linked < state->file_count + state->changes_count && status == STATUS_OK; linked++) {
+    for (; linked < total && status == STATUS_OK; linked++) {
         struct linking linking = file_at(state, linked);
-        char from[LIMIT_PATH_BYTES];
-        char to[LIMIT_PATH_BYTES];
-        uint64_t copied_bytes;
-        linking.make_path(from, ingest->dir, *linking.number);
-        *linking.number = atomic_fetch_add_explicit(&storage->next_file, 1, memory_order_relaxed);
-        linking.make_path(to, storage->dir, *linking.number);
-        status = storage__upkeep_is_cancelled(&ingest->upkeep)
-                     ? error_set(err, STATUS_CANCELLED, "%s: the ingest was cancelled", ingest->dir)
-                     : store_link(storage->env, from, to, &ingest->upkeep.is_cancelled, &copied_bytes, err);
+        status = link_file(storage, ingest, &linking, err);
     }
     if (status == STATUS_OK) {
         status = env_sync_dir(storage->env, storage->dir, err);
@@ -100,10 +112,6 @@ static enum status verify_and_link(struct storage *storage, struct storage_inges
     const struct manifest_identity *ours = &storage->manifest.identity;
     if (status == STATUS_OK && memcmp(manifest.identity.cluster_id, ours->cluster_id, sizeof ours->cluster_id) != 0) {
         status = error_set(err, STATUS_INVALID, "%s: belongs to another cluster", ingest->dir);
-    }
-    if (status == STATUS_OK && state.values_count > 0) {
-        /* Entries name their value file by its number, which another file here may have. */
-        status = error_set(err, STATUS_UNSUPPORTED, "%s: has value files, which can't be ingested", ingest->dir);
     }
     if (status == STATUS_OK) {
         status = verify__dir(&run, env, ingest->dir);
