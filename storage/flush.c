@@ -1,7 +1,7 @@
 /*
  * Flushing: the oldest full memtable becomes a table of level 0, entries and range deletes; large values go to value
  * files, which are complete and synced before the edit names them and the table, or stay where the log has them
- * (values_adopt.c).
+ * (values_adopt.c). What was done in which order goes to a change file, likewise.
  *
  * What no read at or above the horizon can see isn't written: hot keys have many versions in one memtable. The horizon
  * is that of the moment of the switch, and no pin can be set below it afterwards. Deletes stay, as what they hide lies
@@ -142,8 +142,12 @@ static void run(struct env_work *work) {
     struct sst_builder *builder = NULL;
     error_clear(&job->error);
     job->is_thinned = false;
+    job->changes = NULL;
     values_output__init(&job->values, storage, 0, NULL);
     enum status status = write_table(job, &meta, &builder, &job->error);
+    if (status == STATUS_OK) {
+        status = storage__write_changes(storage, job->generation->memtable, &job->changes, &job->error);
+    }
     if (status == STATUS_OK) {
         status = env_sync_dir(storage->env, storage->dir, &job->error);
     }
@@ -153,6 +157,8 @@ static void run(struct env_work *work) {
     sst_builder_free(builder);
     if (status != STATUS_OK) {
         values_output__drop(&job->values);
+        storage__drop_changes(storage, job->changes);
+        job->changes = NULL;
     }
     job->status = status;
 }
@@ -170,6 +176,9 @@ static void written(struct storage *storage, struct generation *generation) {
     storage->adopted_bytes += job->values.adopted_bytes;
     generation->values = job->values;
     job->values = (struct values_output){0};
+    generation->changes = job->changes;
+    storage->change_bytes += job->changes != NULL ? job->changes->meta.size_bytes : 0;
+    job->changes = NULL;
     generation->sst = job->sst;
     generation->sst->refs = 1;
     generation->state = GENERATION_WRITTEN;

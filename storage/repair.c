@@ -6,6 +6,8 @@
  *   value files: whole ones stay, what can be read of the others is written anew (repair_values.h)
  *   range deletes of all + a merge of salvaging cursors -> tables of the last level, cut between keys
  *   old files linked into lost/ -> manifest and CURRENT of a new state (the commit point) -> old names removed
+ *
+ * Change files are not kept: changes can be read from the next entry on. The next opening removes them.
  */
 #include "storage/repair_internal.h"
 

@@ -66,6 +66,7 @@ static const struct config_key storage_keys[] = {
     {"value_threshold", config__parse_bytes_size, RANGE(value_threshold_bytes, 0, LIMIT_VALUE_BYTES)},
     {"compaction_bytes_per_second", config__parse_bytes_size, RANGE(compaction_rate, 0, SIZE_MAX_BYTES)},
     {"history", config__parse_u64, RANGE(history_revisions, 1, UINT64_MAX)},
+    {"change_files", config__parse_switch, FIELD(change_files)},
 };
 
 static const struct config_key limits_keys[] = {
@@ -119,6 +120,7 @@ void config_init(struct config *config, struct alloc *alloc) {
         .open_files_max = DEFAULT_OPEN_FILES,
         .value_threshold_bytes = (uint64_t)32 * 1024,
         .history_revisions = DEFAULT_HISTORY,
+        .change_files = true,
         .client_connections_max = DEFAULT_CONNECTIONS,
         .requests_per_connection_max = DEFAULT_REQUESTS,
         .proposal_bytes_max = MIB_BYTES(64),

@@ -66,6 +66,7 @@ struct config {
     uint64_t value_threshold_bytes; /* value_threshold: default 32 KiB; 0: no value files */
     uint64_t compaction_rate;       /* compaction_bytes_per_second; default 0: no limit */
     uint64_t history_revisions;     /* history: default 1000000 */
+    bool change_files;              /* default on */
     /* [limits] */
     uint32_t client_connections_max;      /* default 4096 */
     uint32_t requests_per_connection_max; /* in flight, default 1024 */

@@ -36,6 +36,7 @@ static enum status open_storage(struct recovery *recovery, struct error *err) {
     options.value_adopt_bytes = config->memtable_bytes / ADOPT_PART;
     options.compaction_bytes_per_second_max = config->compaction_rate;
     options.history_revisions = config->history_revisions;
+    options.change_files = config->change_files;
     options.context = recovery->consensus;
     options.fill_frontier = consensus__fill_frontier;
     options.flushed = consensus__flushed;

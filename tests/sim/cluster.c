@@ -219,6 +219,7 @@ static void fill_config(struct cluster *cluster, struct replica *replica) {
     config->memtable_bytes = MEMTABLE_BYTES;
     config->history_revisions = HISTORY;
     config->value_threshold_bytes = cluster_has_large_values(cluster) ? VALUE_BYTES : config->value_threshold_bytes;
+    config->change_files = cluster->seed % 8 != 5;
     config->wal_cache_bytes = cluster->seed % 2 == 0 ? 0 : SEGMENT_BYTES;
     config->identities = calloc(1, sizeof *config->identities);
     CHECK(config->identities != NULL);
