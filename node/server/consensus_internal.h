@@ -5,6 +5,7 @@
  *   consensus_propose.c  writes: waiting, into the log, answered
  *   consensus_append.c   AppendEntries out (from memory, or read back) and in
  *   consensus_apply.c    committed entries into the engine
+ *   consensus_floor.c    what the log must keep, and for whom
  *   consensus_read.c     ReadIndex rounds and waiting for apply
  *   consensus_status.c   what it says of itself
  *
@@ -152,6 +153,7 @@ void consensus__flushed(void *context, const struct storage_frontier *frontier);
 void consensus__can_apply(void *context);
 void consensus__storage_failed(void *context, const struct error *err);
 void consensus__space_state(void *context, const struct error *err);
+void consensus__damaged(void *context, const struct storage_damage *damage);
 
 /* ---- Between the files ------------------------------------------------------------------------------------------ */
 
@@ -195,6 +197,9 @@ MUST_USE enum status append__write_records(struct consensus *consensus, uint32_t
 void apply__set_durable(struct consensus *consensus);
 void apply__advance(struct consensus *consensus);
 void apply__on_timer(struct env_timer *timer);
+
+/* Lets the log go as far as it may; tells raft where it begins. */
+void floor__update(struct consensus *consensus);
 
 void read__ask(struct consensus *consensus);
 /* The READ step under way put all new reads into this round. */

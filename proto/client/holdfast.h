@@ -241,6 +241,11 @@ struct holdfast_node_status {
      * p50 and p99: the upper end of their bucket, or the longest sync if that is less. */
     uint64_t log_sync_us_buckets[HOLDFAST_SYNC_BUCKETS];
     uint64_t log_sync_us_p50, log_sync_us_p99;
+    uint64_t horizon;                   /* oldest revision that can be read */
+    uint64_t scrub_passes, scrub_bytes; /* over all tables since the node started; read by them */
+    uint64_t damaged_places;            /* in live tables, as far as the scrub knows */
+    /* How often writers were made to wait for flushes and compactions, and for how long in all and at most. */
+    uint64_t write_stalls, write_stall_us_total, write_stall_us_max;
 };
 
 /* What keeps the segment files of a node's log. */

@@ -263,6 +263,13 @@ static enum status receive_status(struct client_request *request, const struct c
     status->sst_files = reply->sst_files;
     status->sst_bytes = reply->sst_bytes;
     status->client_connections = reply->client_connections;
+    status->horizon = reply->horizon;
+    status->scrub_passes = reply->scrub_passes;
+    status->scrub_bytes = reply->scrub_bytes;
+    status->damaged_places = reply->damaged_places;
+    status->write_stalls = reply->write_stalls;
+    status->write_stall_us_total = reply->write_stall_us_total;
+    status->write_stall_us_max = reply->write_stall_us_max;
     copy_log_figures(status, reply);
     for (size_t i = 0; i < reply->n_members && i < HOLDFAST_MEMBERS_MAX; i++) {
         copy_member(&status->members[status->member_count++], reply->members[i]);
