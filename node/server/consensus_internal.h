@@ -7,6 +7,7 @@
  *   consensus_apply.c    committed entries into the engine
  *   consensus_floor.c    what the log must keep, and for whom
  *   consensus_read.c     ReadIndex rounds and waiting for apply
+ *   consensus_upkeep.c   long jobs that an operator asked for
  *   consensus_status.c   what it says of itself
  *
  * Owner: the consensus loop, everything. Atomics are what other threads may look at.
@@ -54,6 +55,19 @@ struct append_sender {
     struct wal_read read;
 };
 
+/* The newest of the long jobs. */
+struct consensus_upkeep {
+    struct consensus_upkeep_state state;
+    uint64_t begun_us;
+    uint8_t lower[LIMIT_KEY_BYTES];
+    uint8_t upper[LIMIT_KEY_BYTES];
+    union {
+        struct storage_compact compact;
+        struct storage_verification verification;
+        struct storage_checkpoint checkpoint;
+    } u;
+};
+
 struct consensus {
     struct consensus_options options;
     struct raft *raft;
@@ -95,6 +109,8 @@ struct consensus {
     struct wal_record *records;
     struct raft_entry *entries;
     uint32_t records_capacity;
+
+    struct consensus_upkeep upkeep;
 
     struct append_sender senders[LIMIT_MEMBERS];
     uint32_t sender_count;
