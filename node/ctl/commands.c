@@ -58,7 +58,8 @@ const struct ctl_command CTL_COMMANDS[] = {
      "behind a sync, a full group, a new segment, term or vote, idle time.\n",
      0, 0, 0, ctl_cmd_status},
     {"wal", "explain", "Say what keeps each segment of the logs",
-     "For each segment file: number, state (active, kept, prepared, doomed: being deleted), bytes, first and last "
+     "For each segment file: number, state (active, kept, prepared, spare: to be used again, doomed: being deleted), "
+     "bytes, first and last "
      "entry, "
      "age, and\n"
      "who keeps it: not flushed (up to the index that tables hold), a follower that doesn't hold its entries yet, a "

@@ -261,7 +261,7 @@ struct holdfast_log_pin {
 
 struct holdfast_log_segment {
     uint64_t number; /* the file's name is this in hex */
-    char state[16];  /* "active", "kept", "prepared", "doomed" (being deleted) */
+    char state[16];  /* "active", "kept", "prepared", "spare" (to be used again), "doomed" (being deleted) */
     uint64_t file_bytes, used_bytes;
     uint64_t first;     /* oldest entry that counts; 0: none */
     uint64_t last;      /* newest entry that it ever held; 0: none */
