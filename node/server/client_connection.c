@@ -15,7 +15,7 @@
 
 #include <stdio.h>
 
-enum permission { PERMIT_ANYONE, PERMIT_READ, PERMIT_WRITE };
+enum permission { PERMIT_ANYONE, PERMIT_READ, PERMIT_WRITE, PERMIT_ADMIN };
 
 static void answer_ping(struct client_connection *connection, const struct connection_frame *frame) {
     client_connection__send(connection, FRAME_PONG, frame->request_id, NULL, NULL, 0);
@@ -37,6 +37,7 @@ static const struct frame_handler frame_handlers[] = {
     [FRAME_GET] = {request_read__get, PERMIT_READ, "get"},
     [FRAME_SCAN] = {request_scan__scan, PERMIT_READ, "scan"},
     [FRAME_STATUS] = {request_status__status, PERMIT_ANYONE, "status"},
+    [FRAME_UPKEEP] = {request_upkeep__upkeep, PERMIT_ADMIN, "upkeep"},
     [FRAME_EXPLAIN_LOG] = {request_explain__log, PERMIT_READ, "wal explain"},
 };
 
@@ -144,6 +145,16 @@ static void on_opened(struct connection_handler *handler) {
 
 /* ---- Frames ---------------------------------------------------------------------------------------------------- */
 
+static bool is_permitted(const struct identity *identity, enum permission permission) {
+    switch (permission) {
+    case PERMIT_ANYONE: return true;
+    case PERMIT_READ: return identity_may_read(identity);
+    case PERMIT_WRITE: return identity_may_write(identity);
+    case PERMIT_ADMIN: return identity_is_admin(identity);
+    }
+    CHECK(false);
+}
+
 static void deny(struct client_connection *connection, const struct connection_frame *frame,
                  const struct frame_handler *wanted) {
     const struct identity *identity = &connection->identity;
@@ -155,7 +166,9 @@ static void deny(struct client_connection *connection, const struct connection_f
     } else {
         (void)snprintf(message, sizeof message, "identity %s has the role %s; %s needs %s", identity->name,
                        config_role_name(identity->role), wanted->name,
-                       wanted->permission == PERMIT_WRITE ? "write or admin" : "read, write or admin");
+                       wanted->permission == PERMIT_ADMIN   ? "admin"
+                       : wanted->permission == PERMIT_WRITE ? "write or admin"
+                                                            : "read, write or admin");
     }
     client_connection__send_error(connection, frame->request_id, STATUS_DENIED, false, message);
 }
@@ -172,8 +185,7 @@ static void on_frame(struct connection_handler *handler, const struct connection
         char message[80];
         (void)snprintf(message, sizeof message, "frames of type %u are no requests that this node knows", frame->type);
         client_connection__send_error(connection, frame->request_id, STATUS_UNSUPPORTED, false, message);
-    } else if ((wanted->permission == PERMIT_READ && !identity_may_read(&connection->identity)) ||
-               (wanted->permission == PERMIT_WRITE && !identity_may_write(&connection->identity))) {
+    } else if (!is_permitted(&connection->identity, wanted->permission)) {
         deny(connection, frame, wanted);
     } else {
         wanted->run(connection, frame);

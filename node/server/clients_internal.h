@@ -190,6 +190,7 @@ void request_write__batch(struct client_connection *connection, const struct con
 void request_read__get(struct client_connection *connection, const struct connection_frame *frame);
 void request_scan__scan(struct client_connection *connection, const struct connection_frame *frame);
 void request_status__status(struct client_connection *connection, const struct connection_frame *frame);
+void request_upkeep__upkeep(struct client_connection *connection, const struct connection_frame *frame);
 void request_explain__log(struct client_connection *connection, const struct connection_frame *frame);
 
 /* ---- Reads ----------------------------------------------------------------------------------------------------- */

@@ -263,6 +263,13 @@ static enum status receive_status(struct client_request *request, const struct c
     status->sst_files = reply->sst_files;
     status->sst_bytes = reply->sst_bytes;
     status->client_connections = reply->client_connections;
+    status->horizon = reply->horizon;
+    status->scrub_passes = reply->scrub_passes;
+    status->scrub_bytes = reply->scrub_bytes;
+    status->damaged_places = reply->damaged_places;
+    status->write_stalls = reply->write_stalls;
+    status->write_stall_us_total = reply->write_stall_us_total;
+    status->write_stall_us_max = reply->write_stall_us_max;
     copy_log_figures(status, reply);
     for (size_t i = 0; i < reply->n_members && i < HOLDFAST_MEMBERS_MAX; i++) {
         copy_member(&status->members[status->member_count++], reply->members[i]);
@@ -331,6 +338,35 @@ static enum status receive_log(struct client_request *request, const struct conn
     return STATUS_OK;
 }
 
+static enum status receive_upkeep(struct client_request *request, const struct connection_frame *frame,
+                                  struct client_answer *answer, struct error *err) {
+    struct client_core *core = request->core;
+    const Wire__UpkeepReply *reply = unpack(core, &wire__upkeep_reply__descriptor, frame->message);
+    struct holdfast_upkeep *upkeep = arena_alloc(&core->arena, sizeof *upkeep);
+    if (reply == NULL || upkeep == NULL) {
+        return error_set(err, STATUS_CORRUPT, "an answer about upkeep that can't be read");
+    }
+    *upkeep = (struct holdfast_upkeep){
+        .node_id = reply->node_id,
+        .job = reply->job,
+        .running = reply->running,
+        .done_bytes = reply->done_bytes,
+        .total_bytes = reply->total_bytes,
+        .elapsed_ms = reply->elapsed_ms,
+        .code = reply->code == WIRE_OK ? HOLDFAST_CODE_OK : client_code_of_wire(reply->code),
+        .files = reply->files,
+        .bytes = reply->bytes,
+        .copied_bytes = reply->copied_bytes,
+        .findings = reply->findings,
+        .index = reply->index,
+    };
+    client_text_copy(upkeep->node_name, sizeof upkeep->node_name, reply->node_name);
+    client_text_copy(upkeep->kind, sizeof upkeep->kind, reply->kind);
+    client_text_copy(upkeep->message, sizeof upkeep->message, reply->message);
+    answer->upkeep = upkeep;
+    return STATUS_OK;
+}
+
 /* ---- The switch ----------------------------------------------------------------------------------------------- */
 
 static const uint8_t REPLY_TYPES[] = {
@@ -338,6 +374,7 @@ static const uint8_t REPLY_TYPES[] = {
     [CLIENT_DELETE] = FRAME_WRITE_REPLY,
     [CLIENT_DELETE_RANGE] = FRAME_WRITE_REPLY,
     [CLIENT_BATCH] = FRAME_WRITE_REPLY,
+    [CLIENT_UPKEEP] = FRAME_UPKEEP_REPLY,
     [CLIENT_GET] = FRAME_GET_REPLY,
     [CLIENT_SCAN] = FRAME_SCAN_REPLY,
     [CLIENT_STATUS] = FRAME_STATUS_REPLY,
@@ -354,6 +391,7 @@ static enum status receive_answer(struct client_request *request, const struct c
     case CLIENT_DELETE:
     case CLIENT_DELETE_RANGE:
     case CLIENT_BATCH: return receive_write(request, frame, answer, err);
+    case CLIENT_UPKEEP: return receive_upkeep(request, frame, answer, err);
     case CLIENT_GET: return receive_get(request, frame, answer, err);
     case CLIENT_SCAN: return receive_scan(request, frame, answer, err);
     case CLIENT_STATUS: return receive_status(request, frame, answer, err);

@@ -241,7 +241,7 @@ static void make_replica(struct cluster *cluster, uint32_t number) {
     options.crashed = on_crashed;
     options.context = replica;
     options.cpu_count = 2;
-    options.workers_long = 3;
+    options.workers_long = 4;
     options.disk.capacity_bytes = CLUSTER_DISK_BYTES;
     options.disk.slow_ppm = 200;
     options.disk.slow_us_max = 30 * 1000;
