@@ -115,7 +115,7 @@ enum status engine_checkpoint(struct engine *engine, const char *dir, struct eng
     }
     status = link_tables(engine, tables, err);
     if (status == STATUS_OK) {
-        status = engine__make_log(env, log, &tables->frontier, engine->term, err);
+        status = engine__make_log(env, log, &tables->frontier, tables->frontier.term, err);
     }
     if (status == STATUS_OK) {
         status = publish(env, dir, tmp, err);
