@@ -25,7 +25,7 @@ void storage_options_init(struct storage_options *options) {
         .value_live_percent_min = 50,
         .level_base_bytes = 256 * WIDE_MIB,
         .level_ratio = 10,
-        .l0_files_compact = 4,
+        .l0_files_compact = 6,
         .l0_files_quiet = 2,
         .l0_files_slow = 12,
         .l0_files_stop = 24,
