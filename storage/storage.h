@@ -465,8 +465,8 @@ MUST_USE enum status storage_verify_dir(struct env *env, const char *dir, const 
  * frontier; views that were taken before show what they showed. `flushed` isn't called. The checkpoint stays as it is.
  *
  * STATUS_NOT_FOUND: there is none; STATUS_INVALID: another cluster's, or its frontier lies behind what was applied
- * here; STATUS_BUSY: a store has it open, or a pin here is below its horizon; STATUS_UNSUPPORTED: it has value
- * files; STATUS_CORRUPT, STATUS_IO, STATUS_NO_SPACE, STATUS_NO_MEMORY. Nothing has changed then, unless `failed` ran:
+ * here; STATUS_BUSY: a store has it open, or a pin here is below its horizon; STATUS_CORRUPT, STATUS_IO,
+ * STATUS_NO_SPACE, STATUS_NO_MEMORY. Nothing has changed then, unless `failed` ran:
  * the outcome of the switch is unknown, and the next opening will tell. */
 struct storage_ingest {
     struct storage_upkeep upkeep;
