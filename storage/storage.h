@@ -105,7 +105,7 @@ struct storage_options {
     /* The tree. */
     uint64_t level_base_bytes;   /* 256 MiB (1 KiB to 1 TiB): the least that a level's target may be */
     uint32_t level_ratio;        /* 10 (2 to 100): of a level's target to that of the one above it */
-    uint32_t l0_files_compact;   /* 4 (1 to 1000): tables of level 0 that start a compaction */
+    uint32_t l0_files_compact;   /* 6 (1 to 1000): tables of level 0 that start a compaction */
     uint32_t l0_files_quiet;     /* 2 (1 to 1000): the same when hardly anything is written, at a low rate */
     uint32_t l0_files_slow;      /* 12 (> l0_files_compact, to 1000): from here on writers are paced */
     uint32_t l0_files_stop;      /* 24 (> l0_files_slow, to 2000): storage_can_apply says no */

@@ -27,7 +27,7 @@ void storage_options_init(struct storage_options *options) {
         .change_compression = COMPRESSION_LZ4,
         .level_base_bytes = 256 * WIDE_MIB,
         .level_ratio = 10,
-        .l0_files_compact = 4,
+        .l0_files_compact = 6,
         .l0_files_quiet = 2,
         .l0_files_slow = 12,
         .l0_files_stop = 24,
