@@ -196,11 +196,11 @@ bool sweep_corruption(const struct sweep_options *options) {
     struct pool pool;
     pool_init(&pool, options->processes);
     for (uint64_t seed = options->first_seed; seed < options->first_seed + options->seeds; seed++) {
-        struct world *world = world_new(seed, 1, &profile, OPERATIONS);
-        world->options.write_bytes_max = 16 * 1024;
-        world->options.log_group_bytes = 16 * 1024;
-        if (seed % 2 == 0) {
-            world_keep_values_apart(world);
+        bool is_large = seed % 2 == 0;
+        struct world *world = (is_large ? world_new_large : world_new)(seed, 1, &profile, OPERATIONS);
+        if (!is_large) {
+            world->options.write_bytes_max = 16 * 1024;
+            world->options.log_group_bytes = 16 * 1024;
         }
         world_begin(world, FIRST_LIFE, true);
         world_run(world);

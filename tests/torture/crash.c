@@ -75,13 +75,11 @@ static void sweep_seed(struct pool *pool, const struct sweep_options *options, u
     unsigned actors = seed % 3 == 0 ? TORTURE_ACTORS_MAX : 1;
     struct script_profile own = profile;
     own.large_percent = seed % 2;
-    struct world *world = world_new(seed, actors, &own, OPERATIONS);
-    if (seed % 2 == 0) {
+    bool is_large = seed % 4 == 2;
+    struct world *world = (is_large ? world_new_large : world_new)(seed, actors, &own, OPERATIONS);
+    if (seed % 2 == 0 && !is_large) {
         world->options.write_bytes_max = SMALL_WRITE_BYTES_MAX;
         world->options.log_group_bytes = SMALL_GROUP_BYTES;
-    }
-    if (seed % 4 < 2) {
-        world_keep_values_apart(world);
     }
     char label[POOL_LABEL_BYTES];
     uint64_t seen = 0;

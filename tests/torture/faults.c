@@ -46,12 +46,12 @@ static const struct script_profile profile = {
 #define MAY(status) ((uint64_t)1 << (status))
 
 static struct world *make_world(uint64_t seed) {
+    if (seed % 2 == 0) {
+        return world_new_large(seed, 1, &profile, OPERATIONS);
+    }
     struct world *world = world_new(seed, seed % 3 == 0 ? 2 : 1, &profile, OPERATIONS);
     world->options.write_bytes_max = 16 * 1024;
     world->options.log_group_bytes = 16 * 1024;
-    if (seed % 2 == 0) {
-        world_keep_values_apart(world);
-    }
     return world;
 }
 
