@@ -47,7 +47,11 @@ static const struct script_profile profile = {
 
 static struct world *make_world(uint64_t seed) {
     if (seed % 2 == 0) {
-        return world_new_large(seed, 1, &profile, OPERATIONS);
+        /* A compaction by hand waits for tables that can't be read, here mostly with nothing to write besides that
+         * would fail: for ever, where errors last. */
+        struct script_profile own = profile;
+        own.weights[OPERATION_COMPACT] = 0;
+        return world_new_large(seed, 1, &own, OPERATIONS);
     }
     struct world *world = world_new(seed, seed % 3 == 0 ? 2 : 1, &profile, OPERATIONS);
     world->options.write_bytes_max = 16 * 1024;
