@@ -78,7 +78,7 @@ struct engine_options {
     uint32_t block_bytes;                /* 4096: before compression */
     uint64_t sst_bytes;                  /* 64 MiB: of a table below level 0 */
     uint8_t bloom_bits;                  /* 10: of filter for a key; 0: no filters */
-    enum engine_compression compression; /* lz4: below level 1; what is above is short-lived */
+    enum engine_compression compression; /* lz4. With zstd, levels 0 and 1, whose tables live shortly, have lz4 */
     int zstd_level;                      /* 3 (1 to 12) */
     uint64_t level_base_bytes;           /* 256 MiB: the least that a level below 0 is meant to hold */
     uint64_t value_threshold_bytes; /* 32 KiB (0: none; 32 to 16 MiB): values from this length on stay out of tables, in

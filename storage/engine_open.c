@@ -19,8 +19,8 @@ enum {
     WRITE_BYTES_MIN = 1024,
     SEGMENT_MORE_BYTES = 512 * 1024, /* what else is in a segment than one largest write or group */
     SPARE_SEGMENTS_MAX = 16,
-    FIRST_COMPRESSED_LEVEL = 2,
-    ADOPT_PART = 8 /* of a memtable: large values that are worth a segment of the log of their own */
+    FIRST_CONFIGURED_LEVEL = 2, /* above it tables live shortly: what costs little will do */
+    ADOPT_PART = 8              /* of a memtable: large values that are worth a segment of the log of their own */
 };
 
 static const uint8_t cluster_id[WAL_CLUSTER_ID_BYTES] = "holdfast engine";
@@ -113,7 +113,10 @@ static enum status open_storage(struct engine *engine, struct storage_options *o
     options->history_revisions = from->history_revisions > 0 ? from->history_revisions : 1;
     for (unsigned level = 0; level < STORAGE_LEVELS; level++) {
         options->bloom_bits[level] = from->bloom_bits;
-        options->compression[level] = level < FIRST_COMPRESSED_LEVEL ? COMPRESSION_NONE : compression_of(from);
+        options->compression[level] = compression_of(from);
+        if (level < FIRST_CONFIGURED_LEVEL && options->compression[level] == COMPRESSION_ZSTD) {
+            options->compression[level] = COMPRESSION_LZ4;
+        }
     }
     return storage_open(options, &engine->storage, err);
 }

@@ -72,6 +72,9 @@ void accounting__note(void *context, const struct sim_trace *trace) {
             continue;
         }
         const struct consensus *consensus = replica__consensus(replica);
+        if (trace->kind == SIM_TRACE_RENAME && strstr(trace->text, "/CURRENT") != NULL) {
+            plan__manifest_switched(replica);
+        }
         replica->group_writes += trace->kind == SIM_TRACE_IO_WRITE_DSYNC;
         if (consensus != NULL && !consensus__is_dead(consensus) && !is_accounted_for(consensus, trace)) {
             cluster__fail(cluster, "%s: unexpected %s of %s", trace->node, sim_trace_name(trace->kind), trace->text);
