@@ -166,12 +166,6 @@ void world_engine_options(struct engine_options *options) {
     options->log_segment_bytes = 1; /* as small as can be */
 }
 
-void world_keep_values_apart(struct world *world) {
-    world->options.value_threshold_bytes = 48;
-    world->options.log_group_bytes = 16 * 1024;
-    world->options.memtable_bytes = 40 * 1024;
-}
-
 struct world *world_new(uint64_t seed, unsigned actors, const struct script_profile *profile, uint32_t operations) {
     struct world *world = calloc(1, sizeof *world);
     struct sim_options sim_options;
@@ -193,6 +187,16 @@ struct world *world_new(uint64_t seed, unsigned actors, const struct script_prof
     for (unsigned i = 0; i < actors; i++) {
         player_init(&world->torture, i, seed, profile, operations);
     }
+    return world;
+}
+
+struct world *world_new_large(uint64_t seed, unsigned actors, const struct script_profile *profile,
+                              uint32_t operations) {
+    struct script_profile own = *profile;
+    own.large_percent = 60;
+    struct world *world = world_new(seed, actors, &own, operations);
+    world->options.value_threshold_bytes = 2000;
+    world->options.memtable_bytes = 192 * 1024;
     return world;
 }
 
