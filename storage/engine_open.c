@@ -19,7 +19,8 @@ enum {
     WRITE_BYTES_MIN = 1024,
     SEGMENT_MORE_BYTES = 512 * 1024, /* what else is in a segment than one largest write or group */
     SPARE_SEGMENTS_MAX = 16,
-    FIRST_CONFIGURED_LEVEL = 2       /* above it tables live shortly: what costs little will do */
+    FIRST_CONFIGURED_LEVEL = 2,      /* above it tables live shortly: what costs little will do */
+    ADOPT_PART = 8 /* of a memtable: large values that are worth a segment of the log of their own */
 };
 
 static const uint8_t cluster_id[WAL_CLUSTER_ID_BYTES] = "holdfast engine";
@@ -38,6 +39,7 @@ void engine_options_init(struct engine_options *options) {
                                        .compression = ENGINE_COMPRESSION_LZ4,
                                        .zstd_level = 3,
                                        .level_base_bytes = (uint64_t)256 << 20,
+                                       .value_threshold_bytes = (uint64_t)32 << 10,
                                        .log_segment_bytes = (uint64_t)32 << 20,
                                        .log_memtable_bytes = (uint64_t)128 << 20,
                                        .log_group_bytes = LIMIT_GROUP_BYTES,
@@ -103,6 +105,8 @@ static enum status open_storage(struct engine *engine, struct storage_options *o
     options->sst_bytes = from->sst_bytes;
     options->zstd_level = from->zstd_level;
     options->level_base_bytes = from->level_base_bytes;
+    options->value_threshold_bytes = from->value_threshold_bytes;
+    options->value_adopt_bytes = from->memtable_bytes / ADOPT_PART;
     options->compaction_workers = from->workers;
     options->compaction_bytes_per_second_max = from->compaction_bytes_per_second_max;
     /* A snapshot can always be had of the newest revision, so nothing older needs to be kept. */
@@ -235,7 +239,10 @@ static enum status begin_term(struct engine *engine, uint64_t last_term, struct 
         status = engine__log_drain(engine, err);
     }
     if (status == STATUS_OK) {
+        struct log_share share;
         wal_lend(engine->wal, engine->tails);
+        wal_share(engine->wal, &share);
+        storage_set_log(engine->storage, &share);
         engine->is_open = true;
         wal_set_floor(engine->wal, storage_frontier(engine->storage)->index, UINT64_MAX);
     }
@@ -375,6 +382,7 @@ static enum status open_parts(struct engine *engine, struct error *err) {
         status = open_storage(engine, &storage, err);
     }
     if (status == STATUS_OK) {
+        log.share_payload_bytes = (uint32_t)storage.value_threshold_bytes; /* at most LIMIT_VALUE_BYTES */
         status = open_log(engine, &log, &recovered, err);
     }
     if (status == STATUS_OK) {

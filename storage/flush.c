@@ -1,7 +1,7 @@
 /*
  * Flushing: the oldest full memtable becomes a table of level 0, entries and range deletes; large values go to value
- * files, which are complete and synced before the edit names them and the table; what was done in which order goes to a
- * change file, likewise.
+ * files, which are complete and synced before the edit names them and the table, or stay where the log has them
+ * (values_adopt.c); what was done in which order goes to a change file, likewise.
  *
  * The worker reads the memtable where it is, so nothing is copied twice; the memtable stays alive because the
  * generation is on the list of full ones until its edit is durable. A flush that failed leaves no file, or one that
@@ -56,7 +56,9 @@ static enum status write_entries(struct flush_job *job, struct sst_builder *buil
         struct entry entry = memtable_entry(&at);
         uint8_t place[VALUE_PLACE_BYTES];
         if (entry.kind == BATCH_PUT && value_is_apart(threshold, entry.value.len)) {
-            status = values_output__add(&job->values, &entry, place, err);
+            if (!storage__adopt_place(&job->adoption, &entry, place)) {
+                status = values_output__add(&job->values, &entry, place, err);
+            }
             entry.kind = BATCH_PUT_APART;
             entry.value = slice_of(place, sizeof place);
         }
@@ -102,12 +104,23 @@ static enum status write_table(struct flush_job *job, struct sst_meta *ret_meta,
     storage__builder_options(storage, 0, path, job->number, &options);
     enum status status = sst_builder_new(&options, ret_builder, err);
     if (status == STATUS_OK) {
+        storage__adopt_begin(job);
         status = write_entries(job, *ret_builder, err);
+        status = storage__adopt_finish(job, status, err);
     }
     if (status == STATUS_OK) {
         status = write_tombstones(storage->env->alloc, memtable, *ret_builder, err);
     }
     return status == STATUS_OK ? sst_builder_finish(*ret_builder, ret_meta, err) : status;
+}
+
+/* A table that was finished and comes to nothing: it mustn't wait for the next start on a disk that is full. */
+static void unlink_table(struct storage *storage, uint64_t number) {
+    char path[LIMIT_PATH_BYTES];
+    struct error ignored;
+    file_path_sst(path, storage->dir, number);
+    enum status status = env_unlink(storage->env, path, &ignored);
+    (void)status; /* it isn't there, or goes at the next start */
 }
 
 static void run(struct env_work *work) {
@@ -133,6 +146,7 @@ static void run(struct env_work *work) {
         values_output__drop(&job->values);
         storage__drop_changes(storage, job->changes);
         job->changes = NULL;
+        unlink_table(storage, job->number);
     }
     job->status = status;
 }
@@ -147,6 +161,7 @@ static void retry(struct storage *storage) {
 static void written(struct storage *storage, struct generation *generation) {
     struct flush_job *job = &storage->flush;
     uint64_t size_bytes = job->sst->meta.size_bytes + job->values.bytes;
+    storage->adopted_bytes += job->values.adopted_bytes;
     generation->values = job->values;
     job->values = (struct values_output){0};
     generation->changes = job->changes;
@@ -167,6 +182,7 @@ static void done(struct env_work *work) {
     struct generation *generation = job->generation;
     job->running = false;
     job->generation = NULL;
+    storage__adopt_end(storage, &job->adoption);
     switch (job->status) {
     case STATUS_OK: written(storage, generation); break;
     case STATUS_NO_SPACE:
@@ -213,6 +229,11 @@ void storage__start_flush(struct storage *storage) {
     if (generation == NULL || env_now_us(storage->loop) < job->retry_at_us) {
         return;
     }
+    if (!storage__adopt_is_ready(storage, generation, &job->retry_at_us)) {
+        storage__wake_at(storage, job->retry_at_us);
+        return;
+    }
+    storage__adopt_take(storage, generation, &job->adoption);
     job->storage = storage;
     job->running = true;
     job->generation = generation;

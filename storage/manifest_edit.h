@@ -25,7 +25,8 @@ enum manifest_tag {
     MANIFEST_ADD_CHANGES = 7,
     /* 8: checkpoint pin; reserved */
     MANIFEST_REMOVE_VALUES = 9,
-    MANIFEST_CHANGES_AFTER = 10
+    MANIFEST_CHANGES_AFTER = 10,
+    MANIFEST_ADD_LOG_VALUES = 11 /* fields as in MANIFEST_ADD_VALUES */
 };
 
 /* ---- Writing: each appends one field; STATUS_NO_MEMORY ------------------------------------------------------- */
@@ -86,7 +87,7 @@ MUST_USE enum status manifest_state_check_values(const struct manifest_state *st
 MUST_USE enum status manifest_state_encode(const struct manifest_state *state, struct buf *out);
 
 /* ---- manifest_values.c, for manifest_edit.c: fields behind their tag ------------------------------------------ */
-MUST_USE enum status manifest__add_values(struct manifest_state *state, struct slice *at);
+MUST_USE enum status manifest__add_values(struct manifest_state *state, bool is_log, struct slice *at);
 MUST_USE enum status manifest__remove_values(struct manifest_state *state, struct slice *at);
 /* The value file of this number; NULL. */
 const struct value_meta *manifest_state_find_values(const struct manifest_state *state, uint64_t number);

@@ -157,6 +157,11 @@ enum status sst__unpack(struct sst *sst, const struct sst_handle *handle, enum s
                         struct cache_block *raw, struct cache_block **ret_block, struct error *err) {
     struct cache *cache = sst->context->cache;
     struct sst_stored stored;
+    if (sst->is_log) {
+        enum status found = value_log_check(slice_of(raw->data, raw->len));
+        *ret_block = found == STATUS_OK ? raw : *ret_block;
+        return found;
+    }
     enum status status = sst_block_check(slice_of(raw->data, raw->len), kind, sst->meta.id, handle->offset, &stored);
     if (status != STATUS_OK) {
         return status;

@@ -31,6 +31,7 @@
 #include "storage/change.h"
 #include "storage/compress.h"
 #include "storage/fetch.h"
+#include "storage/log_share.h"
 #include "storage/open_files.h"
 #include "storage/sst.h"
 
@@ -92,6 +93,9 @@ struct storage_options {
     uint64_t value_file_bytes;      /* 256 MiB (4 KiB to 64 GiB): a value file ends when it has so many */
     uint32_t value_live_percent_min; /* 50 (0 to 90): of a value file that is still referred to; below it what is left
                                         is moved to another file. 0: never */
+    uint64_t
+        value_adopt_bytes; /* 1 MiB (0: never; to 4 GiB): a memtable that is mostly large values, with so many
+                              bytes      of them, isn't copied: segments of the log are taken over (storage_set_log) */
 
     /* Changes. */
     bool change_files; /* false: flushes write change files, and storage_changes_* reads what was flushed, too. It costs
@@ -149,6 +153,10 @@ MUST_USE enum status storage_open(const struct storage_options *options, struct 
                                   struct error *err);
 /* On the loop: flushes and compactions may begin. */
 void storage_start(struct storage *storage);
+/* On the loop, after storage_start: what the owner's log lends of its segments (log_share.h), for large values; copied.
+ * Log and store are on one file system, and their files may be linked, or else values are copied. It is called until
+ * storage_close, from inside of calls, too. NULL: nothing any more. */
+void storage_set_log(struct storage *storage, const struct log_share *share);
 /* On the loop, also before storage_start. No callbacks from now on; jobs under way finish first, then closed runs and
  * the storage is gone. All views must have been released. What is only in the memtable is left to the log. */
 void storage_close(struct storage *storage, void (*closed)(void *context), void *context);
@@ -570,6 +578,8 @@ struct storage_stats {
     uint64_t bytes[STORAGE_LEVELS];
     uint64_t value_files;
     uint64_t value_file_bytes; /* their sizes */
+    uint64_t value_log_files;  /* of these: segments of the log that were taken over */
+    uint64_t value_log_bytes;  /* their sizes */
     uint64_t value_bytes;      /* of these: values that tables refer to */
     uint64_t change_files;
     uint64_t change_file_bytes; /* their sizes */
@@ -579,6 +589,7 @@ struct storage_stats {
     uint64_t flushes;
     uint64_t flush_bytes;       /* tables of level 0, and value files */
     uint64_t change_bytes;      /* change files */
+    uint64_t adopted_bytes;     /* segments of the log that flushes took over: not written once more */
     uint64_t moved_value_bytes; /* of compaction_written_bytes: value files */
     uint64_t compactions[STORAGE_COMPACTION_REASONS];
     uint64_t compaction_count; /* all of them */

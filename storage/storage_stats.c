@@ -81,6 +81,10 @@ static void fill_tree(const struct storage *storage, struct storage_stats *stats
     for (size_t i = 0; i < storage->version->value_file_count; i++) {
         stats->value_file_bytes += storage->version->value_files[i]->meta.size_bytes;
         stats->value_bytes += storage->version->value_uses[i].bytes;
+        if (storage->version->value_files[i]->is_log) {
+            stats->value_log_files++;
+            stats->value_log_bytes += storage->version->value_files[i]->meta.size_bytes;
+        }
     }
     stats->value_files = storage->version->value_file_count;
     stats->change_files = storage->version->change_file_count;
@@ -117,6 +121,7 @@ static void fill_work(const struct storage *storage, struct storage_stats *stats
     stats->flushes = storage->flushes;
     stats->flush_bytes = storage->flush_bytes;
     stats->change_bytes = storage->change_bytes;
+    stats->adopted_bytes = storage->adopted_bytes;
     for (unsigned reason = 0; reason < STORAGE_COMPACTION_REASONS; reason++) {
         stats->compactions[reason] = storage->compactions[reason];
         stats->compaction_count += storage->compactions[reason];

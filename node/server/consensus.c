@@ -451,6 +451,9 @@ enum status consensus_start(struct consensus *consensus, struct raft *raft, stru
         return error_set(err, status, "the membership can't be kept: %s", status_name(status));
     }
     storage_start(storage);
+    struct log_share share;
+    wal_share(wal, &share);
+    storage_set_log(storage, &share);
     struct raft_update update;
     consensus->raft_due_us = UINT64_MAX;
     status = raft_start(raft, consensus__raft_now_us(consensus), &update);
