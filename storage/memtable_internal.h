@@ -94,7 +94,7 @@ struct memtable_leaf {
 };
 
 static_assert(TREE_HEIGHT_MAX < NODE_ALIGN, "a height fits the low bits of a node's address");
-static_assert(sizeof(struct memtable_leaf) == 4 * NODE_ALIGN, "a leaf is four cache lines");
+static_assert(sizeof(struct memtable_leaf) == (size_t)4 * NODE_ALIGN, "a leaf is four cache lines");
 
 struct memtable_branch {
     _Alignas(NODE_ALIGN) _Atomic uint64_t order;
@@ -200,9 +200,8 @@ static inline unsigned node_rank(uint64_t order, const uint64_t *windows, const 
 enum { ROOT_HEIGHT_MASK = NODE_ALIGN - 1 };
 
 static inline void *root_node(uintptr_t root) {
-    return (
-        void *)(root &
-                ~(uintptr_t)ROOT_HEIGHT_MASK); /* NOLINT(performance-no-int-to-ptr): height and address in one word */
+    uintptr_t address = root & ~(uintptr_t)ROOT_HEIGHT_MASK;
+    return (void *)address; /* NOLINT(performance-no-int-to-ptr): height and address in one word */
 }
 
 static inline unsigned root_height(uintptr_t root) { return (unsigned)(root & ROOT_HEIGHT_MASK); }

@@ -66,7 +66,7 @@ static enum status take_table(struct repair *repair, struct sst *sst, enum statu
     if (status == STATUS_OK) {
         status = sst_load(sst, &why);
         if (status == STATUS_OK) {
-            status = buf_append(&repair->inputs, &sst, sizeof sst);
+            status = buf_append(&repair->inputs, &sst, sizeof(struct sst *));
             if (status == STATUS_OK) {
                 repair->report->tables++;
                 return STATUS_OK;

@@ -304,8 +304,8 @@ static enum status get_entry(struct sst *sst, struct fetch *fetch, const struct 
                              struct entry *ret_entry, struct error *err) {
     struct cache *cache = sst->context->cache;
     struct block_cursor cursor;
-    struct cache_block *block;
-    struct sst_handle handle;
+    struct cache_block *block = NULL;
+    struct sst_handle handle = {.size = 0};
     uint32_t part = sst__find_part(top, target);
     if (part == top->part_count) {
         return STATUS_NOT_FOUND;

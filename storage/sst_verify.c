@@ -315,7 +315,7 @@ static enum status verify_part(struct verifier *verifier, uint32_t part) {
 
 static enum status verify_tail_block(struct verifier *verifier, const struct sst_handle *handle,
                                      enum sst_block_kind kind) {
-    struct sst_stored stored;
+    struct sst_stored stored = {.checksum = 0};
     if (handle->size == 0) {
         return STATUS_OK;
     }

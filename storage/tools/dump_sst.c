@@ -75,11 +75,11 @@ static enum status put_entries(const struct dump *dump, struct sst *sst, const s
     const struct fetch_options options = {.readahead_at_once = true, .readahead_bytes_max = READAHEAD_BYTES};
     struct fetch fetch;
     fetch_init(&fetch, context, &options);
-    enum status status = put_range_deletes(dump, sst, &fetch, err);
     struct cursor *cursor = sst_cursor_new(dump->env->alloc, &fetch, &sst, 1);
     if (cursor == NULL) {
-        status = error_set(err, STATUS_NO_MEMORY, "no memory for a cursor");
+        return error_set(err, STATUS_NO_MEMORY, "no memory for a cursor");
     }
+    enum status status = put_range_deletes(dump, sst, &fetch, err);
     if (status == STATUS_OK) {
         status = cursor_first(cursor, err);
         for (; status == STATUS_OK; status = cursor_next(cursor, err)) {

@@ -20,9 +20,9 @@ enum {
     LEVEL_BASE_BYTES = 32 * 1024,
     HISTORY = 300, /* revisions */
     MANIFEST_BYTES = 64 * 1024,
-    MANIFEST_BYTES_LITTLE = 4 * 1024, /* nearly every edit is a new manifest */
     VALUE_BYTES = 1000,
     VALUE_LIVE_PERCENT = 5,
+    MANIFEST_BYTES_LITTLE = 4 * 1024, /* nearly every edit is a new manifest */
     CLOCK_DRIFT_PPM_MAX = 150 * 1000,
     STEPS_MAX = 30 * 1000 * 1000,
     SECOND_US = 1000 * 1000,
