@@ -135,6 +135,15 @@ static enum status write_table(struct flush_job *job, struct sst_meta *ret_meta,
     return status == STATUS_OK ? sst_builder_finish(*ret_builder, ret_meta, err) : status;
 }
 
+/* A table that was finished and comes to nothing: it mustn't wait for the next start on a disk that is full. */
+static void unlink_table(struct storage *storage, uint64_t number) {
+    char path[LIMIT_PATH_BYTES];
+    struct error ignored;
+    file_path_sst(path, storage->dir, number);
+    enum status status = env_unlink(storage->env, path, &ignored);
+    (void)status; /* it isn't there, or goes at the next start */
+}
+
 static void run(struct env_work *work) {
     struct flush_job *job = CONTAINER_OF(work, struct flush_job, work);
     struct storage *storage = job->storage;
@@ -159,6 +168,7 @@ static void run(struct env_work *work) {
         values_output__drop(&job->values);
         storage__drop_changes(storage, job->changes);
         job->changes = NULL;
+        unlink_table(storage, job->number);
     }
     job->status = status;
 }

@@ -6,21 +6,15 @@
  * is split or forgotten; files that stay below the horizon or go above it, or that a view still needs; a gap that isn't
  * told; a change file that nobody verifies; damage that yields a wrong change.
  */
+#include "storage/repair.h"
 #include "tests/unit/upkeep_fixture.h"
 
 enum { GROWN = 400 };
 
 static struct fixture *set_up_changes(uint64_t seed) {
-    struct fixture *fixture = calloc(1, sizeof *fixture);
-    assert_non_null(fixture);
-    random_seed(&fixture->random, seed);
-    host_new(&fixture->host, seed);
-    fixture->host.options.memtable_bytes = 4 * 1024;
-    fixture->host.options.sst_bytes = 4 * 1024;
-    fixture->host.options.value_threshold_bytes = seed % 2 == 0 ? 0 : 200;
-    fixture->host.options.change_files = true;
+    struct fixture *fixture = set_up_kind(seed, seed % 2 == 0 ? 0 : 200, true);
     fixture->host.options.change_compression = (enum compression)(seed % COMPRESSION_COUNT);
-    host_open(&fixture->host);
+    host_reopen(&fixture->host);
     return fixture;
 }
 
@@ -432,6 +426,92 @@ static void test_changes_come_with_an_ingest(void **state) {
     ingest_checkpoint(false);
 }
 
+/* None is kept, and who asks for one is told. */
+static void test_changes_of_a_repaired_store_begin_anew(void **state) {
+    (void)state;
+    struct fixture *fixture = set_up_changes(4);
+    struct storage_repair_options options = {.storage = &fixture->host.options};
+    struct storage_repair_report report;
+    char path[LIMIT_PATH_BYTES];
+    struct error err;
+    apply_some(fixture, 60);
+    host_flush(&fixture->host);
+    host_close(&fixture->host);
+    path_with(fixture, "/data", ".chg", path);
+    flip(fixture, path, size_of(fixture, path) / 2);
+    assert_int_equal(storage_repair(&options, &report, &err), STATUS_OK);
+    assert_false(report.was_sound);
+    host_open(&fixture->host);
+    model_check_all(&fixture->model, &fixture->host, 60);
+    assert_int_equal(stats_of(fixture).changes_oldest, 61);
+    assert_int_equal(count_change_files(fixture, "/data"), 0);
+    model_check_all_changes(&fixture->model, &fixture->host);
+    apply_some(fixture, 30);
+    host_flush(&fixture->host);
+    model_check_all_changes(&fixture->model, &fixture->host);
+    assert_int_equal(stats_of(fixture).changes_oldest, 61);
+    tear_down(fixture);
+}
+
+/* ---- Failures ---------------------------------------------------------------------------------------------------- */
+
+/* A flush whose change file can't be written leaves nothing behind, not even the table that it had finished: the disk is
+ * full, and the next attempts come every second. */
+static void test_h31_changes_that_find_no_space_leave_no_table_behind(void **state) {
+    (void)state;
+    struct fixture *fixture = set_up_changes(2);
+    struct fault_set *faults = sim_node_faults(fixture->host.node);
+    apply_some(fixture, 3);
+    /* The table is written and synced, the change file isn't. */
+    assert_int_equal(fault_arm(faults, "flush.write=error(ENOSPC),after=1,count=1", NULL), STATUS_OK);
+    storage_flush(fixture->host.storage);
+    host_run_ms(&fixture->host, 500);
+    assert_int_equal(fixture->host.full_count, 1);
+    assert_int_equal(names_of(fixture, "/data").count, 3); /* CURRENT, manifest, lock */
+    assert_true(host_wait(&fixture->host, host_all_flushed));
+    assert_int_equal(fixture->host.free_count, 1);
+    assert_int_equal(count_change_files(fixture, "/data"), 1);
+    model_check_all_changes(&fixture->model, &fixture->host);
+    tear_down(fixture);
+}
+
+/* Every allocation fails in turn: nothing is lost or leaked, nothing wrong is said. */
+static void test_changes_without_memory_say_so_and_lose_nothing(void **state) {
+    (void)state;
+    struct fixture *fixture = set_up_changes(3);
+    fixture->host.options.cache_bytes = 0;
+    host_reopen(&fixture->host);
+    apply_some(fixture, 60);
+    host_flush(&fixture->host);
+    apply_some(fixture, 2);
+    model_check_all_changes(&fixture->model, &fixture->host);
+    uint64_t blocks = host_live_blocks(&fixture->host);
+    unsigned failures = 0;
+    for (uint64_t n = 1;; n++) {
+        struct storage_view *view = storage_view_acquire(fixture->host.storage);
+        struct storage_changes_options options = {.from = 1};
+        struct storage_changes *changes = NULL;
+        struct error err;
+        sim_node_fail_allocation(fixture->host.node, n);
+        enum status status = storage_changes_new(view, NULL, &options, &changes, &err);
+        if (status == STATUS_OK) {
+            status = model_check_changes(&fixture->model, changes, model_next_blocking, &err, 1, 62, MODEL_KEYS,
+                                         MODEL_KEYS);
+        }
+        sim_node_fail_allocation(fixture->host.node, 0);
+        storage_changes_free(changes);
+        storage_view_release(view);
+        assert_int_equal(host_live_blocks(&fixture->host), blocks);
+        if (status == STATUS_NOT_FOUND) {
+            break;
+        }
+        assert_int_equal(status, STATUS_NO_MEMORY);
+        failures++;
+    }
+    assert_true(failures >= 1);
+    tear_down(fixture);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_changes_of_random_histories_are_the_log),
@@ -444,6 +524,9 @@ int main(void) {
         cmocka_unit_test(test_changes_file_that_is_missing_is_noticed),
         cmocka_unit_test(test_changes_go_with_a_checkpoint),
         cmocka_unit_test(test_changes_come_with_an_ingest),
+        cmocka_unit_test(test_changes_of_a_repaired_store_begin_anew),
+        cmocka_unit_test(test_h31_changes_that_find_no_space_leave_no_table_behind),
+        cmocka_unit_test(test_changes_without_memory_say_so_and_lose_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
