@@ -4,10 +4,12 @@
  *   clients.c            life: listening, accepting, sweeping, stopping
  *   client_connection.c  one connection: greeting or refusal, frames to requests, back-pressure, its end
  *   request.c            the request object: memory, replies, errors
- *   request_write.c      put, delete, batch
+ *   request_write.c      put, delete, range delete, batch
  *   request_read.c       what reads have in common; get
  *   request_scan.c       pages of a range
  *   request_status.c     what this node says of itself
+ *   request_explain.c    what keeps each segment of its log
+ *   request_upkeep.c     long jobs over its store, for admins
  *
  * A request belongs to its connection's list from its frame to its reply. While the consensus actor or a read of a
  * block holds it, it stays in memory even if its connection goes; then `connection` is NULL and its answer goes
