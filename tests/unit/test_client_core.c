@@ -91,6 +91,23 @@ static void test_client_bad_arguments_are_refused(void **state) {
     assert_int_equal(client_request_check(&request), HOLDFAST_CODE_INVALID);
 }
 
+static void test_client_prefix_range_ends_behind_all_that_begin_so(void **state) {
+    (void)state;
+    static const struct {
+        const char *prefix, *end;
+        size_t len, end_len;
+    } cases[] = {{"a", "b", 1, 1},           {"ab", "ac", 2, 2},     {"a\xff", "b", 2, 1}, {"a\xff\xff", "b", 3, 1},
+                 {"\xfe\xff", "\xff", 2, 1}, {"\xff\xff", "", 2, 0}, /* nothing is behind them */
+                 {"\0", "\1", 1, 1},         {"", "", 0, 0}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char end[4];
+        struct holdfast_range range = holdfast_prefix_range(cases[i].prefix, cases[i].len, end);
+        assert_int_equal(range.lower_len, cases[i].len);
+        assert_int_equal(range.upper_len, cases[i].end_len);
+        assert_memory_equal(range.upper, cases[i].end, cases[i].end_len);
+    }
+}
+
 /* ---- Finding the leader ------------------------------------------------------------------------------------------ */
 
 static void test_client_greeting_names_leader_it_is_asked(void **state) {
@@ -338,6 +355,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_client_every_operation_works),
         cmocka_unit_test(test_client_bad_arguments_are_refused),
+        cmocka_unit_test(test_client_prefix_range_ends_behind_all_that_begin_so),
         cmocka_unit_test(test_client_greeting_names_leader_it_is_asked),
         cmocka_unit_test(test_client_leader_moves_requests_follow),
         cmocka_unit_test(test_client_leader_not_configured_is_learnt),
