@@ -25,7 +25,7 @@ static void sleep_ms(uint32_t ms) {
 
 static const char *name_of(const struct ctl *ctl, const struct job *job) {
     return job->has_state && job->state.node_name[0] != '\0' ? job->state.node_name
-                                                            : holdfast_endpoint_name(ctl->handle, job->endpoint);
+                                                             : holdfast_endpoint_name(ctl->handle, job->endpoint);
 }
 
 /* On a terminal, one line that is written over. */

@@ -13,6 +13,8 @@
  */
 #include "node/server/clients_internal.h"
 
+#include "node/server/greeting.h"
+
 #include <stdio.h>
 
 enum permission { PERMIT_ANYONE, PERMIT_READ, PERMIT_WRITE, PERMIT_ADMIN };
@@ -82,34 +84,18 @@ static void refuse(struct client_connection *connection, enum wire_code code, co
     log_event(connection->clients->options.logger, LOG_WARN, "client.refused", "addr=%s subject=%s reason=%s",
               peer->address, log_quote(subject, sizeof subject, peer->subject),
               log_quote(quoted, sizeof quoted, message));
-    char thumbprint[2 * ENV_THUMBPRINT_BYTES + 1];
-    identity_thumbprint_text(peer->thumbprint, thumbprint);
-    Wire__Refusal refusal = WIRE__REFUSAL__INIT;
-    refusal.has_code = 1;
-    refusal.code = (uint32_t)code;
-    refusal.message = borrow_text(message);
-    refusal.thumbprint = peer->certificate == ENV_CERTIFICATE_NONE ? NULL : thumbprint;
-    client_connection__send(connection, FRAME_REFUSAL, 0, &refusal.base, NULL, 0);
     connection->state = CLIENT_ENDING;
-    connection_finish(connection->connection);
+    if (greeting_refuse(connection->connection, code, message) != STATUS_OK) {
+        connection_close(connection->connection);
+    }
 }
 
 static void greet(struct client_connection *connection) {
     const struct clients_options *options = &connection->clients->options;
     const struct config *config = options->config;
     const struct config_member *leader = config_member_by_id(config, consensus_leader(options->consensus));
-    Wire__Greeting greeting = WIRE__GREETING__INIT;
-    greeting.has_protocol_min = 1;
-    greeting.protocol_min = FRAME_VERSION;
-    greeting.has_protocol_max = 1;
-    greeting.protocol_max = FRAME_VERSION;
-    greeting.has_cluster_id = 1;
-    greeting.cluster_id.data = (uint8_t *)config->cluster_id;
-    greeting.cluster_id.len = CONFIG_CLUSTER_ID_BYTES;
-    greeting.has_node_id = 1;
-    greeting.node_id = config->id;
-    greeting.node_name = borrow_text(config->name);
-    greeting.role = borrow_text(config_role_name(connection->identity.role));
+    Wire__Greeting greeting;
+    greeting_fill(&greeting, config, connection->identity.role);
     greeting.has_leader_id = 1;
     greeting.leader_id = leader != NULL ? leader->id : 0;
     greeting.leader_address = leader != NULL ? borrow_text(leader->client_address) : NULL;

@@ -135,8 +135,10 @@ static enum status begin(struct consensus *consensus, const struct consensus_upk
         return STATUS_BUSY;
     }
     CHECK(query->lower.len <= LIMIT_KEY_BYTES && query->upper.len <= LIMIT_KEY_BYTES);
-    upkeep->state = (struct consensus_upkeep_state){
-        .job = upkeep->state.job + 1, .kind = query->action, .running = true, .status = STATUS_OK};
+    upkeep->state = (struct consensus_upkeep_state){.job = upkeep->state.job + 1,
+                                                    .kind = query->action,
+                                                    .running = true,
+                                                    .status = STATUS_OK};
     upkeep->begun_us = consensus__now_us(consensus);
     log_event(consensus->options.logger, LOG_INFO, "upkeep.begun", "kind=%s", consensus_upkeep_name(query->action));
     switch (query->action) {

@@ -120,18 +120,12 @@ static void on_done(struct consensus_status_query *query) {
 
 void request_status__status(struct client_connection *connection, const struct connection_frame *frame) {
     struct clients *clients = connection->clients;
-    arena_reset(&clients->arena);
-    if (frame->raw.len > 0 || wire_unpack(&clients->arena, &wire__status_request__descriptor, frame->message) == NULL) {
-        request__malformed(connection, frame, "status");
+    if (request__unpack(connection, frame, &wire__status_request__descriptor, "status") == NULL) {
         return;
     }
-    struct request *request = request__take(connection, frame);
-    if (request == NULL) {
-        return;
-    }
-    struct status_request *asked = mem_alloc_zero(clients->alloc, sizeof *asked);
+    struct request *request = NULL;
+    struct status_request *asked = request__take_question(connection, frame, sizeof *asked, &request);
     if (asked == NULL) {
-        request__fail(request, STATUS_BUSY, false, "this node is out of memory; try again");
         return;
     }
     asked->request = request;

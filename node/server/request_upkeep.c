@@ -88,12 +88,10 @@ static struct slice copy_bound(uint8_t *out, ProtobufCBinaryData bound) {
 
 void request_upkeep__upkeep(struct client_connection *connection, const struct connection_frame *frame) {
     struct clients *clients = connection->clients;
-    arena_reset(&clients->arena);
     const Wire__UpkeepRequest *upkeep =
-        (const Wire__UpkeepRequest *)(const void *)wire_unpack(&clients->arena, &wire__upkeep_request__descriptor,
-                                                               frame->message);
-    if (frame->raw.len > 0 || upkeep == NULL) {
-        request__malformed(connection, frame, "upkeep");
+        (const Wire__UpkeepRequest *)(const void *)request__unpack(connection, frame, &wire__upkeep_request__descriptor,
+                                                                   "upkeep");
+    if (upkeep == NULL) {
         return;
     }
     const char *problem = problem_of(upkeep);
@@ -101,13 +99,9 @@ void request_upkeep__upkeep(struct client_connection *connection, const struct c
         client_connection__send_error(connection, frame->request_id, STATUS_INVALID, false, problem);
         return;
     }
-    struct request *request = request__take(connection, frame);
-    if (request == NULL) {
-        return;
-    }
-    struct upkeep_request *asked = mem_alloc_zero(clients->alloc, sizeof *asked);
+    struct request *request = NULL;
+    struct upkeep_request *asked = request__take_question(connection, frame, sizeof *asked, &request);
     if (asked == NULL) {
-        request__fail(request, STATUS_BUSY, false, "this node is out of memory; try again");
         return;
     }
     asked->request = request;

@@ -2,7 +2,8 @@
  * Whole nodes in the simulator, where a client meets the engine's limits. Breaks when: a follower that is away keeps
  * the log of the others beyond its budget (hazard 44), or within it doesn't; nobody is told its name; a read at an old
  * revision shows another state than that revision's, or below the horizon says anything else than that; writers that
- * flushes and compactions hold back get an error, or wait longer than 100 ms at a time.
+ * flushes and compactions hold back get an error, or wait longer than 100 ms at a time; a long job of an operator is
+ * forgotten, runs beside another one, or outlives the node.
  */
 #include "storage/storage_internal.h"
 #include "tests/sim/cluster.h"
@@ -386,11 +387,91 @@ static void test_node_paced_writers_wait_and_get_no_error(void **state) {
     end(probe);
 }
 
+/* ---- Long jobs --------------------------------------------------------------------------------------------------- */
+
+struct asked_upkeep {
+    struct consensus_upkeep_query query;
+    bool is_done;
+};
+
+static void upkeep_done(struct consensus_upkeep_query *query) {
+    CONTAINER_OF(query, struct asked_upkeep, query)->is_done = true;
+}
+
+static struct consensus_upkeep_query ask_upkeep(struct replica *replica, enum consensus_upkeep_action action) {
+    struct asked_upkeep asked = {.query = {.loop = replica->loop, .done = upkeep_done, .action = action}};
+    consensus_upkeep(replica__consensus(replica), &asked.query);
+    while (!asked.is_done) {
+        step(replica->cluster);
+    }
+    return asked.query;
+}
+
+/* Until the job has ended. */
+static struct consensus_upkeep_state await_upkeep(struct replica *replica) {
+    struct consensus_upkeep_query query;
+    do {
+        pass(replica->cluster, 1000);
+        query = ask_upkeep(replica, CONSENSUS_UPKEEP_LOOK);
+        assert_int_equal(query.status, STATUS_OK);
+    } while (query.state.running);
+    return query.state;
+}
+
+static void test_node_upkeep_runs_one_at_a_time_and_its_end_is_kept(void **state) {
+    (void)state;
+    struct probe *probe = start(configure_nothing);
+    put_many(probe, 50);
+    struct replica *leader = leader_of(probe->cluster);
+    assert_int_equal(ask_upkeep(leader, CONSENSUS_UPKEEP_LOOK).state.job, 0);
+    struct consensus_upkeep_query query = ask_upkeep(leader, CONSENSUS_UPKEEP_COMPACT);
+    assert_int_equal(query.status, STATUS_OK);
+    assert_int_equal(query.state.job, 1);
+    assert_true(query.state.running);
+    assert_int_equal(ask_upkeep(leader, CONSENSUS_UPKEEP_VERIFY).status, STATUS_BUSY);
+    assert_int_equal(ask_upkeep(leader, CONSENSUS_UPKEEP_CANCEL).status, STATUS_UNSUPPORTED);
+    struct consensus_upkeep_state ended = await_upkeep(leader);
+    assert_int_equal(ended.job, 1);
+    assert_int_equal(ended.status, STATUS_OK);
+    assert_true(ended.done_bytes > 0);
+    assert_int_equal(ask_upkeep(leader, CONSENSUS_UPKEEP_VERIFY).state.job, 2);
+    ended = await_upkeep(leader);
+    assert_int_equal(ended.kind, CONSENSUS_UPKEEP_VERIFY);
+    assert_int_equal(ended.status, STATUS_OK);
+    assert_true(ended.files > 0 && ended.bytes > 0 && ended.index >= 50);
+    assert_int_equal(ask_upkeep(leader, CONSENSUS_UPKEEP_VERIFY).state.job, 3);
+    assert_int_equal(ask_upkeep(leader, CONSENSUS_UPKEEP_CANCEL).status, STATUS_OK);
+    ended = await_upkeep(leader);
+    assert_true(ended.status == STATUS_CANCELLED || ended.status == STATUS_OK);
+    assert_int_equal(ended.findings, 0);
+    assert_int_equal(ask_upkeep(leader, CONSENSUS_UPKEEP_CANCEL).status, STATUS_OK); /* none runs */
+    end(probe);
+}
+
+/* The replica itself sees that no memory is left when it has stopped (cluster.c). */
+static void test_node_that_stops_with_upkeep_under_way_leaves_nothing(void **state) {
+    (void)state;
+    for (int kind = CONSENSUS_UPKEEP_COMPACT; kind <= CONSENSUS_UPKEEP_VERIFY; kind++) {
+        struct probe *probe = start(configure_nothing);
+        put_many(probe, 50);
+        struct replica *leader = leader_of(probe->cluster);
+        uint64_t lives = leader->lives;
+        assert_true(ask_upkeep(leader, (enum consensus_upkeep_action)kind).state.running);
+        assert_true(replica__stop(leader));
+        pass(probe->cluster, SETTLE_US);
+        assert_int_equal(leader->lives, lives + 1); /* it stopped in order, and came back */
+        assert_true(leader->serving);
+        end(probe);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_h44_follower_that_is_away_keeps_the_log_within_its_budget_only),
         cmocka_unit_test(test_node_history_reads_inside_and_below_the_horizon),
         cmocka_unit_test(test_node_paced_writers_wait_and_get_no_error),
+        cmocka_unit_test(test_node_upkeep_runs_one_at_a_time_and_its_end_is_kept),
+        cmocka_unit_test(test_node_that_stops_with_upkeep_under_way_leaves_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
