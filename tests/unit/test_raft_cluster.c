@@ -334,7 +334,7 @@ static void use_member(struct cluster *cluster, struct member *member) {
     }
     if (below(cluster, 4) == 0 && member->read_count < READS_MAX) {
         uint64_t committed_before = cluster->committed_index;
-        if (raft_node_read(node, cluster->now_us) == STATUS_OK) {
+        if (raft_node_read(node, cluster->now_us, false) == STATUS_OK) {
             member->reads[member->read_count++] =
                 (struct waiting_read){.round = node->update.read_round, .committed_before = committed_before};
         }

@@ -66,9 +66,12 @@ static void test_raft_quorum_random_configs_equal_definition(void **state) {
 
 static void test_h07_quorum_learners_do_not_count(void **state) {
     (void)state;
-    const struct raft_config config = {
-        .member_count = 5,
-        .members = {{.id = 1}, {.id = 2}, {.id = 3}, {4, RAFT_LEARNER, false}, {5, RAFT_LEARNER, false}}};
+    const struct raft_config config = {.member_count = 5,
+                                       .members = {{.id = 1},
+                                                   {.id = 2},
+                                                   {.id = 3},
+                                                   {.id = 4, .role = RAFT_LEARNER, .in_outgoing = false},
+                                                   {.id = 5, .role = RAFT_LEARNER, .in_outgoing = false}}};
     assert_int_equal(raft__config_quorum(&config, (uint64_t[LIMIT_MEMBERS]){9, 0, 0, 9, 9}), 0);
     assert_int_equal(raft__config_quorum(&config, (uint64_t[LIMIT_MEMBERS]){9, 4, 0, 0, 0}), 4);
     assert_false(raft__config_is_voter(&config, 3));
@@ -88,9 +91,9 @@ static void test_raft_quorum_joint_needs_both_sets(void **state) {
     (void)state;
     const struct raft_config config = {.joint = true,
                                        .member_count = 3,
-                                       .members = {{1, RAFT_LEARNER, true},
-                                                   {2, RAFT_VOTER, false},
-                                                   {3, RAFT_VOTER, false}}};
+                                       .members = {{.id = 1, .role = RAFT_LEARNER, .in_outgoing = true},
+                                                   {.id = 2, .role = RAFT_VOTER, .in_outgoing = false},
+                                                   {.id = 3, .role = RAFT_VOTER, .in_outgoing = false}}};
     assert_int_equal(raft__config_check(&config), STATUS_OK);
     assert_int_equal(raft__config_quorum(&config, (uint64_t[LIMIT_MEMBERS]){9, 9, 0}), 0);
     assert_int_equal(raft__config_quorum(&config, (uint64_t[LIMIT_MEMBERS]){0, 9, 9}), 0);
@@ -105,10 +108,10 @@ static void test_raft_config_senseless_is_refused(void **state) {
         {.member_count = LIMIT_MEMBERS + 1},
         {.member_count = 1, .members = {{.id = RAFT_NO_NODE}}},
         {.member_count = 2, .members = {{.id = 4}, {.id = 4}}},
-        {.member_count = 1, .members = {{1, RAFT_LEARNER, false}}},
-        {.member_count = 1, .members = {{1, RAFT_VOTER, true}}},
-        {.joint = true, .member_count = 1, .members = {{1, RAFT_VOTER, false}}},
-        {.member_count = 1, .members = {{1, (enum raft_member_role)7, false}}},
+        {.member_count = 1, .members = {{.id = 1, .role = RAFT_LEARNER, .in_outgoing = false}}},
+        {.member_count = 1, .members = {{.id = 1, .role = RAFT_VOTER, .in_outgoing = true}}},
+        {.joint = true, .member_count = 1, .members = {{.id = 1, .role = RAFT_VOTER, .in_outgoing = false}}},
+        {.member_count = 1, .members = {{.id = 1, .role = (enum raft_member_role)7}}},
     };
     for (size_t i = 0; i < sizeof configs / sizeof configs[0]; i++) {
         assert_int_equal(raft__config_check(&configs[i]), STATUS_INVALID);

@@ -55,7 +55,9 @@ static void test_raft_new_senseless_options_are_refused(void **state) {
     for (size_t i = 0; i < 8; i++) {
         expect_new(&bad[i], &saved, STATUS_INVALID);
     }
-    expect_new(&good, &(struct raft_saved){.term = 1}, STATUS_INVALID); /* no members */
+    expect_new(&good, &(struct raft_saved){.term = 1}, STATUS_OK); /* no members: it waits to be added */
+    const struct raft_config nobody_votes = {.member_count = 1, .members = {{.id = 1, .role = RAFT_LEARNER}}};
+    expect_new(&good, &(struct raft_saved){.config = nobody_votes}, STATUS_INVALID);
 }
 
 static void test_raft_new_contradicting_saved_state_is_corrupt(void **state) {
@@ -67,6 +69,7 @@ static void test_raft_new_contradicting_saved_state_is_corrupt(void **state) {
         {.config = three_nodes, .term = 1, .log_start_index = 0, .log_start_term = 1},
         {.config = three_nodes, .term = 0, .vote = 1},
         {.config = three_nodes, .term = UINT64_MAX},
+        {.config = three_nodes, .term = 1, .commit = 4, .config_index = 5},
     };
     for (size_t i = 0; i < sizeof saved / sizeof saved[0]; i++) {
         expect_new(&options, &saved[i], STATUS_CORRUPT);
