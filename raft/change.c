@@ -170,8 +170,7 @@ static bool is_reachable(const struct raft *raft, const struct raft_config *conf
     for (uint32_t i = 0; i < config->member_count; i++) {
         uint64_t id = config->members[i].id;
         uint32_t position = raft__config_find(&raft->config, id);
-        heard[i] = id == raft->id ||
-                   (position != RAFT__NOWHERE && raft__peer_is_heard(raft, &raft->peers[position]));
+        heard[i] = id == raft->id || (position != RAFT__NOWHERE && raft__peer_is_heard(raft, &raft->peers[position]));
     }
     return raft__config_quorum(config, heard) > 0;
 }

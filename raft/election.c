@@ -29,7 +29,10 @@ static enum outcome tally(const struct raft *raft) {
 
 static void set_vote_of(struct raft *raft, uint64_t id, bool refused) {
     uint32_t position = raft__config_find(&raft->config, id);
-    CHECK(position < raft->config.member_count);
+    if (position == RAFT__NOWHERE) {
+        CHECK(id == raft->id); /* we were removed, but that isn't committed */
+        return;
+    }
     raft->peers[position].vote = refused ? RAFT__VOTE_REFUSED : RAFT__VOTE_GRANTED;
 }
 
@@ -72,7 +75,7 @@ static void become_precandidate(struct raft *raft) {
 }
 
 void raft__election_due(struct raft *raft) {
-    CHECK(raft->role != RAFT_LEADER && raft->votes && raft->fence == RAFT_FENCE_NONE);
+    CHECK(raft->role != RAFT_LEADER && raft->campaigns && raft->fence == RAFT_FENCE_NONE);
     if (raft->role == RAFT_CANDIDATE && !raft->state_synced) {
         raft__draw_election_deadline(raft); /* our disk is slow: nobody was asked yet */
         return;
@@ -163,7 +166,7 @@ enum status raft__handle_timeout_now(struct raft *raft, const struct raft_messag
         return STATUS_INVALID; /* only this term's leader asks */
     }
     bool is_known = raft->leader != RAFT_NO_NODE || raft__config_find(&raft->config, message->from) != RAFT__NOWHERE;
-    bool may_campaign = is_known && raft->votes && raft->fence == RAFT_FENCE_NONE && raft->role != RAFT_CANDIDATE;
+    bool may_campaign = is_known && raft->campaigns && raft->fence == RAFT_FENCE_NONE && raft->role != RAFT_CANDIDATE;
     if (may_campaign) {
         become_candidate(raft);
     }

@@ -123,6 +123,7 @@ void raft__leader_tick(struct raft *raft) {
         raft__step_down(raft);
         return;
     }
+    raft__transfer_expire(raft);
     if (raft->now_us < raft->heartbeat_deadline_us) {
         return;
     }
@@ -134,7 +135,7 @@ void raft__leader_tick(struct raft *raft) {
         }
     }
     raft__snapshot_tick(raft);
-    raft__transfer_tick(raft);
+    raft__transfer_heartbeat(raft);
 }
 
 /* ---- Commit and floor ------------------------------------------------------------------------------------------- */

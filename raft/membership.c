@@ -4,12 +4,16 @@
  *
  *     past[0] < past[1] < ... < config        by the index of the entry that brought each
  *
- * All of past[] but the first are above the commit index, for what is superseded and committed can't come back. A leader
- * has at most one configuration that isn't committed, so past[] is short; a follower that doesn't know yet what is
- * committed keeps one for each CONFIG entry that it holds above.
+ * All of past[] but the first are above the commit index, for what is superseded and committed can't come back. A
+ * leader has at most one configuration that isn't committed, so past[] is short; a follower that doesn't know yet what
+ * is committed keeps one for each CONFIG entry that it holds above.
  *
  * A leader leaves a joint configuration by itself as soon as that is committed, and gives up the lead when a
  * configuration without its own vote is committed, not before (hazard 10).
+ *
+ * For the same reason a node goes on campaigning while the configuration that took its vote away isn't committed
+ * (thesis, section 4.2.2): from {1, 2} to {1}, if 2 alone has the entry that leaves the joint configuration, 1 can't
+ * win without 2's vote, and 2 must refuse it to a shorter log.
  */
 #include "raft/raft_internal.h"
 
@@ -41,7 +45,8 @@ static void move_peers(struct raft *raft, const struct raft_config *config) {
     memcpy(old, raft->peers, sizeof old);
     for (uint32_t i = 0; i < LIMIT_MEMBERS; i++) {
         raft->peers[i].id = RAFT_NO_NODE;
-        uint32_t from = i < config->member_count ? raft__config_find(&raft->config, config->members[i].id) : RAFT__NOWHERE;
+        uint32_t from =
+            i < config->member_count ? raft__config_find(&raft->config, config->members[i].id) : RAFT__NOWHERE;
         if (from != RAFT__NOWHERE) {
             raft->peers[i] = old[from];
             taken[from] = true;
@@ -65,13 +70,22 @@ static void move_peers(struct raft *raft, const struct raft_config *config) {
     }
 }
 
+static void find_our_standing(struct raft *raft) {
+    raft->self = raft__config_find(&raft->config, raft->id);
+    raft->votes = raft__config_is_voter(&raft->config, raft->self);
+    raft->campaigns = raft->votes;
+    for (size_t i = 0; i < raft->past_count && !raft->campaigns; i++) {
+        const struct raft_config *past = &raft->past[i].config;
+        raft->campaigns = raft__config_is_voter(past, raft__config_find(past, raft->id));
+    }
+}
+
 static void use(struct raft *raft, uint64_t index, const struct raft_config *config) {
     move_peers(raft, config);
     raft->config = *config;
     raft->config_index = index;
-    raft->self = raft__config_find(config, raft->id);
-    raft->votes = raft__config_is_voter(config, raft->self);
     raft->update.membership_changed = true;
+    find_our_standing(raft);
 }
 
 void raft__membership_reset(struct raft *raft, uint64_t index, const struct raft_config *config) {
@@ -106,6 +120,7 @@ void raft__membership_committed(struct raft *raft) {
     }
     if (raft->config_index <= raft->commit_index) {
         raft->past_count = 0;
+        find_our_standing(raft);
         return;
     }
     size_t gone = 0;
@@ -114,6 +129,7 @@ void raft__membership_committed(struct raft *raft) {
     }
     raft->past_count -= gone;
     memmove(raft->past, raft->past + gone, raft->past_count * sizeof *raft->past);
+    find_our_standing(raft);
 }
 
 void raft__membership_advance(struct raft *raft) {

@@ -146,7 +146,7 @@ static void begin_step(struct raft *raft, uint64_t now_us) {
 }
 
 static uint64_t election_deadline(const struct raft *raft) {
-    return raft->votes && raft->fence == RAFT_FENCE_NONE ? raft->election_deadline_us : RAFT__NEVER;
+    return raft->campaigns && raft->fence == RAFT_FENCE_NONE ? raft->election_deadline_us : RAFT__NEVER;
 }
 
 static uint64_t next_deadline(const struct raft *raft) {

@@ -90,6 +90,7 @@ struct raft {
     uint64_t config_index;
     uint32_t self;                  /* our position, or RAFT__NOWHERE */
     bool votes;                     /* we are a voter of either set */
+    bool campaigns;                 /* or were one, and the configuration that ended it isn't committed */
     struct raft__past_config *past; /* oldest first; the newest of them that is committed, and all behind it */
     size_t past_count;
     size_t past_capacity;
@@ -202,7 +203,10 @@ uint64_t raft__transfer_best(const struct raft *raft);
 void raft__transfer_abdicate(struct raft *raft);
 /* A peer advanced: if it is the target and has everything, it is told. */
 void raft__transfer_advance(struct raft *raft);
-void raft__transfer_tick(struct raft *raft);
+/* Gives up a transfer whose time is over. */
+void raft__transfer_expire(struct raft *raft);
+/* Each heartbeat: the target is told again, preferred nodes are looked for. */
+void raft__transfer_heartbeat(struct raft *raft);
 void raft__transfer_reset(struct raft *raft);
 /* We became leader. */
 void raft__transfer_note_office(struct raft *raft);

@@ -69,8 +69,7 @@ enum status raft__snapshot_installed(struct raft *raft, const struct raft_event 
     uint64_t index = event->u.installed.index;
     uint64_t term = event->u.installed.term;
     bool sane = index > 0 && index <= RAFT__NUMBER_MAX && term > 0 && term <= RAFT__NUMBER_MAX &&
-                event->u.installed.config_index <= index &&
-                raft__config_check(event->u.installed.config) == STATUS_OK;
+                event->u.installed.config_index <= index && raft__config_check(event->u.installed.config) == STATUS_OK;
     bool has_it = sane && raft__log_term_at(&raft->log, index) == term;
     if (!sane || (raft->role == RAFT_LEADER && !has_it && index > raft->commit_index)) {
         return STATUS_INVALID; /* a leader has all that was ever committed */

@@ -14,9 +14,9 @@
 #include "raft/raft_internal.h"
 
 enum {
-    PREFER_AFTER_TIMEOUTS = 4,   /* election timeouts that a preferred node keeps up before it gets the lead */
-    DISAPPOINTMENTS_MAX = 10,    /* doublings of that */
-    SOON_FACTOR = 4              /* the lead came back within so many times the wait: it was handed over in vain */
+    PREFER_AFTER_TIMEOUTS = 4, /* election timeouts that a preferred node keeps up before it gets the lead */
+    DISAPPOINTMENTS_MAX = 10,  /* doublings of that */
+    SOON_FACTOR = 4            /* the lead came back within so many times the wait: it was handed over in vain */
 };
 
 void raft__transfer_reset(struct raft *raft) {
@@ -158,17 +158,20 @@ void raft__transfer_note_office(struct raft *raft) {
     }
 }
 
-void raft__transfer_tick(struct raft *raft) {
+void raft__transfer_expire(struct raft *raft) {
     CHECK(raft->role == RAFT_LEADER);
-    if (raft->transfer.target != RAFT_NO_NODE && raft->now_us >= raft->transfer.deadline_us) {
-        if (raft->transfer.preferred) {
-            raft->preferred.handed_us = 0;
-            note_disappointment(raft);
-        }
-        raft__transfer_reset(raft);
-        raft->update.transfer_failed = true;
+    if (raft->transfer.target == RAFT_NO_NODE || raft->now_us < raft->transfer.deadline_us) {
         return;
     }
+    if (raft->transfer.preferred) {
+        raft->preferred.handed_us = 0;
+        note_disappointment(raft);
+    }
+    raft__transfer_reset(raft);
+    raft->update.transfer_failed = true;
+}
+
+void raft__transfer_heartbeat(struct raft *raft) {
     raft__transfer_advance(raft);
     prefer(raft);
 }
