@@ -85,8 +85,8 @@ enum status raft__propose(struct raft *raft, struct raft_entry *entries, uint32_
 void raft__append_config(struct raft *raft, const struct raft_config *config) {
     CHECK(raft->role == RAFT_LEADER && raft->update.append.source == RAFT_APPEND_NONE);
     uint64_t index = raft->log.last_index + 1;
+    raft__membership_push(raft, index, config); /* first, so that a new peer is probed with this very entry */
     raft__log_append(&raft->log, raft->term, RAFT_NOOP_BYTES + (uint32_t)raft_config_encoded_size(config));
-    raft__membership_push(raft, index, config);
     raft->update.append.source = RAFT_APPEND_CONFIG;
     raft->update.append.count = 1;
     raft->update.append.first_index = index;

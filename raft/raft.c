@@ -37,7 +37,7 @@ static enum status check_options(const struct raft_options *options) {
 static enum status check_saved(const struct raft_saved *saved) {
     bool sane = saved->term <= RAFT__NUMBER_MAX && saved->commit <= RAFT__NUMBER_MAX &&
                 saved->log_start_index <= saved->commit && saved->config_index <= saved->commit &&
-                saved->log_start_term <= saved->term && (saved->log_start_index > 0 || saved->log_start_term == 0) &&
+                saved->log_start_term <= RAFT__NUMBER_MAX && (saved->log_start_index > 0 || saved->log_start_term == 0) &&
                 (saved->term > 0 || saved->vote == RAFT_NO_NODE);
     return sane ? STATUS_OK : STATUS_CORRUPT;
 }
@@ -74,8 +74,10 @@ enum status raft_new(const struct raft_options *options, const struct raft_saved
     }
     raft__membership_reset(raft, saved->config_index, &saved->config);
     raft->role = RAFT_FOLLOWER;
-    raft->term = saved->term;
-    raft->vote = saved->vote;
+    /* A crash right after a snapshot was installed: its term is in the manifest, but not in the log yet. */
+    bool knows_later_term = saved->log_start_term > saved->term;
+    raft->term = knows_later_term ? saved->log_start_term : saved->term;
+    raft->vote = knows_later_term ? RAFT_NO_NODE : saved->vote;
     raft->state_synced = true;
     raft->commit_index = saved->commit;
     raft->matched_index = saved->commit;

@@ -65,7 +65,7 @@ static void test_raft_new_contradicting_saved_state_is_corrupt(void **state) {
     const struct raft_options options = default_options(alloc_system());
     const struct raft_saved saved[] = {
         {.config = three_nodes, .term = 1, .log_start_index = 5, .log_start_term = 1, .commit = 4},
-        {.config = three_nodes, .term = 1, .log_start_index = 5, .log_start_term = 2, .commit = 5},
+        {.config = three_nodes, .term = 1, .log_start_index = 5, .log_start_term = UINT64_MAX, .commit = 5},
         {.config = three_nodes, .term = 1, .log_start_index = 0, .log_start_term = 1},
         {.config = three_nodes, .term = 0, .vote = 1},
         {.config = three_nodes, .term = UINT64_MAX},
@@ -74,6 +74,21 @@ static void test_raft_new_contradicting_saved_state_is_corrupt(void **state) {
     for (size_t i = 0; i < sizeof saved / sizeof saved[0]; i++) {
         expect_new(&options, &saved[i], STATUS_CORRUPT);
     }
+}
+
+/* The manifest of an installed snapshot may know a later term than the log: a vote of the earlier one isn't of it. */
+static void test_h21_raft_new_frontier_of_later_term_is_adopted(void **state) {
+    (void)state;
+    const struct raft_options options = default_options(alloc_system());
+    const struct raft_saved saved = {
+        .config = three_nodes, .term = 2, .vote = 3, .log_start_index = 7, .log_start_term = 4, .commit = 7};
+    struct raft *raft = NULL;
+    struct raft_update update;
+    assert_int_equal(raft_new(&options, &saved, &raft), STATUS_OK);
+    assert_int_equal(raft_start(raft, 1, &update), STATUS_OK);
+    assert_int_equal(raft_term(raft), 4);
+    assert_int_equal(raft_vote(raft), RAFT_NO_NODE);
+    raft_free(raft);
 }
 
 static void test_raft_load_entry_that_does_not_follow_is_corrupt(void **state) {
@@ -387,6 +402,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_raft_new_senseless_options_are_refused),
         cmocka_unit_test(test_raft_new_contradicting_saved_state_is_corrupt),
+        cmocka_unit_test(test_h21_raft_new_frontier_of_later_term_is_adopted),
         cmocka_unit_test(test_raft_load_entry_that_does_not_follow_is_corrupt),
         cmocka_unit_test(test_raft_start_log_shorter_than_commit_is_corrupt),
         cmocka_unit_test(test_raft_new_without_memory_leaks_nothing),
