@@ -37,7 +37,8 @@ static enum status check_options(const struct raft_options *options) {
 static enum status check_saved(const struct raft_saved *saved) {
     bool sane = saved->term <= RAFT__NUMBER_MAX && saved->commit <= RAFT__NUMBER_MAX &&
                 saved->log_start_index <= saved->commit && saved->config_index <= saved->commit &&
-                saved->log_start_term <= RAFT__NUMBER_MAX && (saved->log_start_index > 0 || saved->log_start_term == 0) &&
+                saved->log_start_term <= RAFT__NUMBER_MAX &&
+                (saved->log_start_index > 0 || saved->log_start_term == 0) &&
                 (saved->term > 0 || saved->vote == RAFT_NO_NODE);
     return sane ? STATUS_OK : STATUS_CORRUPT;
 }

@@ -334,7 +334,7 @@ struct raft_saved {
     uint64_t vote;
     uint64_t commit;          /* highest known committed; >= log_start_index */
     uint64_t log_start_index; /* newest entry that isn't in the log any more (the frontier, or 0) */
-    uint64_t log_start_term; /* above `term` after a crash in an install: then this is the term, without a vote */
+    uint64_t log_start_term;  /* above `term` after a crash in an install: then this is the term, without a vote */
     /* Effective at log_start_index, or later if the log still has the entry that brought it: CONFIG entries of the log
      * that are newer follow it. */
     struct raft_config config;

@@ -264,6 +264,21 @@ static void do_settle(struct drama *drama, char **words) {
     drama->muted = muted;
 }
 
+/* beat n1 COUNT [n1 n2 ...]: so many times, n1 ticks at its deadline, and everything between the named nodes happens.
+ */
+static void do_beat(struct drama *drama, char **words) {
+    DRAMA_REQUIRE(drama, words[1] != NULL && words[2] != NULL);
+    char *everybody[] = {words[0], NULL};
+    char *tick[] = {words[0], words[1], NULL};
+    bool muted = drama->muted;
+    drama->muted = true;
+    for (uint64_t count = number(drama, words[2]); count > 0; count--) {
+        do_tick(drama, tick);
+        do_settle(drama, words[3] == NULL ? everybody : words + 2);
+    }
+    drama->muted = muted;
+}
+
 /* The node campaigns, and everything between the named nodes happens. */
 static void do_elect(struct drama *drama, char **words) {
     struct raft_node *node = live_node(drama, words[1]);
@@ -474,7 +489,7 @@ static const struct {
     {"show", do_show, true},          {"peer", do_peer, true},        {"floor", do_floor, true},
     {"inject", do_inject, false},     {"change", do_change, false},   {"transfer", do_transfer, false},
     {"fence", do_fence, false},       {"install", do_install, false}, {"sent", do_sent, false},
-    {"info", do_info, true},
+    {"info", do_info, true},          {"beat", do_beat, false},
 };
 
 /* ---- Scripts ---------------------------------------------------------------------------------------------------- */

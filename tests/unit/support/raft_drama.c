@@ -211,7 +211,8 @@ void drama_say_changes(struct drama *drama, struct raft_node *node, enum status 
     struct drama_told *told = &drama->told[node->id - 1];
     const struct raft *raft = node->raft;
     const struct raft_update *update = &node->update;
-    const char *name = drama_node_name(node->id);
+    char name[8];
+    snprintf(name, sizeof name, "%s", drama_node_name(node->id)); /* the printing of configurations takes many */
     if (status != STATUS_OK) {
         drama_say(drama, "%s answers %s\n", name, status_name(status));
     }
@@ -275,7 +276,7 @@ static void on_send(void *context, struct raft_packet *packet) {
 void drama_start_node(struct drama *drama, struct raft_node *node) {
     node->send = on_send;
     node->context = drama;
-    raft_node_start(node, drama->now_us, node->id);
+    raft_node_start(node, drama->now_us, node->id + 1000 * drama->starts[node->id - 1]++);
     drama->told[node->id - 1] = (struct drama_told){.term = raft_term(node->raft),
                                                     .vote = raft_vote(node->raft),
                                                     .commit = raft_commit_index(node->raft),

@@ -41,6 +41,7 @@ struct drama {
     struct raft_config config;
     struct raft_options options;
     struct raft_node nodes[DRAMA_NODES_MAX];
+    uint64_t starts[DRAMA_NODES_MAX]; /* each start of a node has a seed of its own */
     struct drama_told told[DRAMA_NODES_MAX];
     struct drama_queue queues[DRAMA_NODES_MAX][DRAMA_NODES_MAX]; /* from, to */
     FILE *out;

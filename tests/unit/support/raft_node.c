@@ -159,6 +159,10 @@ void raft_node_start(struct raft_node *node, uint64_t now_us, uint64_t random_se
         }
     }
     CHECK(raft_start(node->raft, now_us, &node->update) == STATUS_OK);
+    if (raft_term(node->raft) > node->disk_term) {
+        node->disk_term = raft_term(node->raft); /* the manifest's: it crashed in an install */
+        node->disk_vote = RAFT_NO_NODE;
+    }
 }
 
 static void write_group(struct raft_node *node) {
