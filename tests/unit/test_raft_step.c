@@ -374,6 +374,126 @@ static void test_raft_step_steady_state_allocates_next_to_nothing(void **state) 
     assert_int_equal(alloc.live_blocks, 0);
 }
 
+/* ---- Installed snapshots ---------------------------------------------------------------------------------------- */
+
+/* n1 follows n2 in term 5; its log is 1..4 of term 5, of which nothing is durable. */
+static struct raft *follower_that_writes(struct raft_update *update, struct raft_entry entries[4]) {
+    const struct raft_options options = default_options(alloc_system());
+    const struct raft_saved saved = {.config = three_nodes};
+    struct raft *raft = NULL;
+    CHECK(raft_new(&options, &saved, &raft) == STATUS_OK);
+    CHECK(raft_start(raft, 0, update) == STATUS_OK);
+    for (uint32_t i = 0; i < 4; i++) {
+        entries[i] = (struct raft_entry){.index = i + 1, .term = 5, .size_bytes = 50, .kind = RAFT_ENTRY_DATA};
+    }
+    const struct raft_message message = {
+        .type = RAFT_APPEND, .from = 2, .to = 1, .term = 5, .entry_count = 4, .entries = entries};
+    const struct raft_event event = {.type = RAFT_EVENT_MESSAGE, .now_us = 5, .u.message = &message};
+    CHECK(raft_step(raft, &event, update) == STATUS_OK);
+    CHECK(raft_last_index(raft) == 4 && raft_synced_index(raft) == 0);
+    return raft;
+}
+
+static enum status install(struct raft *raft, uint64_t index, uint64_t term, struct raft_update *update) {
+    const struct raft_event event = {.type = RAFT_EVENT_INSTALLED,
+                                     .now_us = 6,
+                                     .u.installed = {.index = index, .term = term, .config = &three_nodes}};
+    return raft_step(raft, &event, update);
+}
+
+/* The group with entries 1..4 completes after a snapshot up to (2, 6) replaced the log, which then grew back to 4. */
+static void test_h19_raft_install_late_sync_counts_nothing(void **state) {
+    (void)state;
+    struct raft_entry entries[4];
+    struct raft_update update;
+    struct raft *raft = follower_that_writes(&update, entries);
+    assert_true(raft_wants_snapshot(raft, 2, 6));
+    assert_int_equal(install(raft, 2, 6, &update), STATUS_OK);
+    assert_int_equal(raft_term(raft), 6);
+    assert_true(update.save_state);
+    assert_int_equal(raft_last_index(raft), 2);
+    assert_int_equal(update.commit_index, 2);
+    assert_false(raft_wants_snapshot(raft, 2, 6));
+    struct raft_event synced = {.type = RAFT_EVENT_SYNCED, .now_us = 7};
+    synced.u.synced.term = 5;
+    synced.u.synced.last_index = 4;
+    synced.u.synced.last_term = 5;
+    assert_int_equal(raft_step(raft, &synced, &update), STATUS_OK);
+    assert_int_equal(raft_synced_index(raft), 2);
+    entries[2].term = 6;
+    entries[3].term = 6;
+    const struct raft_message message = {.type = RAFT_APPEND,
+                                         .from = 3,
+                                         .to = 1,
+                                         .term = 6,
+                                         .index = 2,
+                                         .log_term = 6,
+                                         .entry_count = 2,
+                                         .entries = entries + 2};
+    const struct raft_event event = {.type = RAFT_EVENT_MESSAGE, .now_us = 8, .u.message = &message};
+    assert_int_equal(raft_step(raft, &event, &update), STATUS_OK);
+    assert_int_equal(update.append.first_index, 3);
+    synced.now_us = event.now_us;
+    assert_int_equal(raft_step(raft, &synced, &update), STATUS_OK);
+    assert_int_equal(raft_synced_index(raft), 2);
+    assert_int_equal(update.message_count, 0);
+    raft_free(raft);
+}
+
+/* What a peer may have made up is refused whole, and an old snapshot is nothing. */
+static void test_raft_install_senseless_is_refused(void **state) {
+    (void)state;
+    struct raft_entry entries[4];
+    struct raft_update update;
+    struct raft *raft = follower_that_writes(&update, entries);
+    const uint64_t bad[][2] = {{0, 0}, {0, 5}, {3, 0}, {UINT64_MAX, 5}, {3, UINT64_MAX}};
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        assert_int_equal(install(raft, bad[i][0], bad[i][1], &update), STATUS_INVALID);
+        assert_int_equal(raft_last_index(raft), 4);
+    }
+    const struct raft_config nobody = {.member_count = 0};
+    struct raft_event event = {.type = RAFT_EVENT_INSTALLED,
+                               .now_us = 6,
+                               .u.installed = {.index = 9, .term = 5, .config = &nobody}};
+    assert_int_equal(raft_step(raft, &event, &update), STATUS_INVALID);
+    event.u.installed.config = &three_nodes;
+    event.u.installed.config_index = 10;
+    assert_int_equal(raft_step(raft, &event, &update), STATUS_INVALID);
+    assert_int_equal(raft_commit_index(raft), 0);
+    assert_int_equal(install(raft, 3, 5, &update), STATUS_OK);
+    assert_int_equal(install(raft, 2, 5, &update), STATUS_OK);
+    assert_int_equal(raft_commit_index(raft), 3);
+    assert_int_equal(raft_last_index(raft), 4);
+    raft_free(raft);
+}
+
+/* A CONFIG entry without its configuration, or with a senseless one, is an APPEND that no correct peer sends. */
+static void test_raft_append_config_without_members_is_refused(void **state) {
+    (void)state;
+    struct raft_entry entries[4];
+    struct raft_update update;
+    struct raft *raft = follower_that_writes(&update, entries);
+    const struct raft_config senseless = {.joint = true, .member_count = 1, .members = {{.id = 1}}};
+    const struct raft_config *configs[] = {NULL, &senseless};
+    for (size_t i = 0; i < 2; i++) {
+        const struct raft_entry entry = {
+            .index = 5, .term = 5, .size_bytes = 50, .kind = RAFT_ENTRY_CONFIG, .config = configs[i]};
+        const struct raft_message message = {.type = RAFT_APPEND,
+                                             .from = 2,
+                                             .to = 1,
+                                             .term = 5,
+                                             .index = 4,
+                                             .log_term = 5,
+                                             .entry_count = 1,
+                                             .entries = &entry};
+        const struct raft_event event = {.type = RAFT_EVENT_MESSAGE, .now_us = 5, .u.message = &message};
+        assert_int_equal(raft_step(raft, &event, &update), STATUS_INVALID);
+        assert_int_equal(raft_last_index(raft), 4);
+        assert_false(update.membership_changed);
+    }
+    raft_free(raft);
+}
+
 /* ---- Misuse ----------------------------------------------------------------------------------------------------- */
 
 static void trim_uncommitted(void *context) {
@@ -409,6 +529,9 @@ int main(void) {
         cmocka_unit_test(test_raft_step_without_memory_changes_nothing),
         cmocka_unit_test(test_raft_append_without_memory_changes_nothing),
         cmocka_unit_test(test_raft_step_steady_state_allocates_next_to_nothing),
+        cmocka_unit_test(test_h19_raft_install_late_sync_counts_nothing),
+        cmocka_unit_test(test_raft_install_senseless_is_refused),
+        cmocka_unit_test(test_raft_append_config_without_members_is_refused),
         cmocka_unit_test(test_raft_step_misuse_aborts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
