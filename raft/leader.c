@@ -176,6 +176,8 @@ static void go_on(struct raft *raft, uint64_t id) {
     struct raft__peer *peer = raft->role == RAFT_LEADER ? raft__peer_of(raft, id) : NULL;
     if (peer != NULL) {
         raft__peer_send(raft, peer);
+    }
+    if (peer != NULL && id == raft->transfer.target) {
         raft__transfer_advance(raft);
     }
 }
