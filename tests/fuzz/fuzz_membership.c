@@ -1,6 +1,6 @@
 /*
- * Configurations from the log, the manifest and segment headers. What is accepted has exactly one form: encoded again it
- * has the same bytes; what is refused leaves the output alone.
+ * Configurations from the log, the manifest and segment headers. What is accepted has exactly one form: encoded again
+ * it has the same bytes; what is refused leaves the output alone.
  */
 #include "node/base/check.h"
 #include "raft/raft.h"

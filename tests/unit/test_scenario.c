@@ -1,8 +1,8 @@
 /*
  * Runs the scripts of tests/scenario: small dramas of a few raft nodes, one test per file. tests/scenario/README.md has
  * the language. A line that starts with "> " is what the command above it must print; a command without such lines
- * isn't checked (but `show` and `queue` must be). HOLDFAST_SCENARIO_REWRITE=1 writes what was printed into the scripts
- * instead: then read the difference before you believe it.
+ * isn't checked (but those that only print must be). HOLDFAST_SCENARIO_REWRITE=1 writes what was printed into the
+ * scripts instead: then read the difference before you believe it.
  *
  * Breaks if raft changes what it sends, keeps or commits in any of these situations.
  */
