@@ -71,6 +71,7 @@ struct member {
     struct waiting_read reads[READS_MAX];
     uint32_t read_count;
     struct raft_config seen_config;
+    uint64_t seen_config_index;
     uint64_t fenced_until_us; /* 0: it isn't */
 };
 
@@ -226,6 +227,30 @@ static void check_reads(struct cluster *cluster, struct member *member) {
     member->read_count = kept;
 }
 
+static bool same_voters(const struct raft_config *a, const struct raft_config *b) {
+    uint64_t voters[2] = {0, 0};
+    for (uint32_t i = 0; i < LIMIT_MEMBERS; i++) {
+        voters[0] |= i < a->member_count && a->members[i].role == RAFT_VOTER ? 1u << a->members[i].id : 0;
+        voters[1] |= i < b->member_count && b->members[i].role == RAFT_VOTER ? 1u << b->members[i].id : 0;
+    }
+    return voters[0] == voters[1];
+}
+
+/* A leader goes on to the next configuration only from a committed one, after a commit of its own term; and voters change
+ * by way of a joint configuration, which is left as it is. */
+static void check_change(struct cluster *cluster, const struct member *member) {
+    const struct raft_node *node = &member->node;
+    if (node->update.append.source != RAFT_APPEND_CONFIG) {
+        return;
+    }
+    uint64_t commit = raft_commit_index(node->raft);
+    const struct raft_config *config = node->update.append.config;
+    EXPECT(cluster, member->seen_config_index <= commit);
+    EXPECT(cluster, raft_term_at(node->raft, commit) == raft_term(node->raft));
+    EXPECT(cluster, !config->joint || !member->seen_config.joint);
+    EXPECT(cluster, config->joint || same_voters(&member->seen_config, config));
+}
+
 static void check_standing(struct cluster *cluster, const struct member *member) {
     const struct raft *raft = member->node.raft;
     struct raft_info info;
@@ -251,6 +276,13 @@ static void note_snapshots(struct cluster *cluster, const struct member *member)
     }
 }
 
+static void note_config(struct member *member) {
+    struct raft_info info;
+    raft_get_info(member->node.raft, &info);
+    member->seen_config = *raft_membership(member->node.raft);
+    member->seen_config_index = info.config_index;
+}
+
 static void check_member(struct cluster *cluster, struct member *member) {
     struct raft_node *node = &member->node;
     const struct raft_update *update = &node->update;
@@ -262,7 +294,8 @@ static void check_member(struct cluster *cluster, struct member *member) {
     }
     check_commit(cluster, member);
     member->role = raft_role(node->raft);
-    member->seen_config = *raft_membership(node->raft);
+    check_change(cluster, member);
+    note_config(member);
     check_reads(cluster, member);
     check_standing(cluster, member);
     note_snapshots(cluster, member);
@@ -366,7 +399,7 @@ static void change_links(struct cluster *cluster) {
 static void start_member(struct cluster *cluster, struct member *member) {
     raft_node_start(&member->node, cluster->now_us, random_next(&cluster->random));
     member->role = RAFT_FOLLOWER;
-    member->seen_config = *raft_membership(member->node.raft);
+    note_config(member);
     member->fenced_until_us = 0;
     member->seen_commit = raft_commit_index(member->node.raft);
     member->read_count = 0;
