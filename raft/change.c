@@ -45,7 +45,7 @@ static enum raft_refusal add_learner(struct raft_config *config, const struct ra
         return RAFT_REFUSAL_DUPLICATE_ID;
     }
     for (uint32_t i = 0; i < config->member_count; i++) {
-        if (address[0] != '\0' && strcmp(config->members[i].address, address) == 0) {
+        if (raft__same_address(address, config->members[i].address)) {
             return RAFT_REFUSAL_DUPLICATE_ADDRESS;
         }
     }
@@ -54,7 +54,7 @@ static enum raft_refusal add_learner(struct raft_config *config, const struct ra
     }
     struct raft_member *member = &config->members[config->member_count++];
     *member = (struct raft_member){.id = change->id, .role = RAFT_LEARNER, .priority = change->priority};
-    strcpy(member->address, address);
+    memcpy(member->address, address, strlen(address));
     return RAFT_REFUSAL_NONE;
 }
 

@@ -11,12 +11,13 @@
  */
 #include "raft/raft_internal.h"
 
-#include <string.h>
+bool raft__same_address(const char *a, const char *b) {
+    return a[0] != '\0' && slice_equal(slice_of_string(a), slice_of_string(b));
+}
 
 static bool member_is_sane(const struct raft_config *config, uint32_t position) {
     const struct raft_member *member = &config->members[position];
-    if (member->id == RAFT_NO_NODE || member->role > RAFT_LEAVING ||
-        memchr(member->address, '\0', sizeof member->address) == NULL) {
+    if (member->id == RAFT_NO_NODE || member->role > RAFT_LEAVING || member->address[LIMIT_ADDRESS_BYTES - 1] != '\0') {
         return false;
     }
     if (member->role == RAFT_LEAVING && !member->in_outgoing) {
@@ -24,8 +25,7 @@ static bool member_is_sane(const struct raft_config *config, uint32_t position) 
     }
     for (uint32_t i = 0; i < position; i++) {
         const struct raft_member *other = &config->members[i];
-        bool same_address = member->address[0] != '\0' && strcmp(member->address, other->address) == 0;
-        if (other->id == member->id || same_address) {
+        if (other->id == member->id || raft__same_address(member->address, other->address)) {
             return false;
         }
     }

@@ -50,10 +50,10 @@ static bool decode_member(struct slice *cursor, struct raft_member *ret_member) 
         return false;
     }
     if (address.len > 0) {
-        if (memchr(address.data, '\0', address.len) != NULL) {
-            return false;
-        }
-        memcpy(ret_member->address, address.data, address.len);
+        memcpy(ret_member->address, address.data, address.len); /* behind it all is 0 */
+    }
+    if (strlen(ret_member->address) != address.len) {
+        return false; /* a NUL within */
     }
     ret_member->role = (enum raft_member_role)role;
     ret_member->in_outgoing = flags == FLAG_OUTGOING;

@@ -236,8 +236,8 @@ static bool same_voters(const struct raft_config *a, const struct raft_config *b
     return voters[0] == voters[1];
 }
 
-/* A leader goes on to the next configuration only from a committed one, after a commit of its own term; and voters change
- * by way of a joint configuration, which is left as it is. */
+/* A leader goes on to the next configuration only from a committed one, after a commit of its own term; and voters
+ * change by way of a joint configuration, which is left as it is. */
 static void check_change(struct cluster *cluster, const struct member *member) {
     const struct raft_node *node = &member->node;
     if (node->update.append.source != RAFT_APPEND_CONFIG) {
