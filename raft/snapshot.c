@@ -31,7 +31,10 @@ void raft__snapshot_sent(struct raft *raft, uint64_t id, uint64_t index, bool ok
     }
     raft__peer_probe(raft, peer, raft__max(index, peer->match_index) + 1);
     raft__peer_send(raft, peer);
-    raft__peer_ask(raft, peer);
+    if (!peer->waiting) {
+        peer->quiet_us = raft->now_us - raft->options.heartbeat_interval_us; /* nothing to send: ask at once */
+        raft__peer_ask(raft, peer);
+    }
 }
 
 void raft__snapshot_tick(struct raft *raft) {
