@@ -77,7 +77,8 @@ size_t raft_config_encoded_size(const struct raft_config *config);
 /* STATUS_UNSUPPORTED: another version. STATUS_CORRUPT: cut, too long, or no sensible configuration. */
 MUST_USE enum status raft_config_decode(struct slice bytes, struct raft_config *ret_config, struct error *err);
 
-/* One part of a change of membership. All parts of a RAFT_EVENT_CHANGE take effect together. */
+/* One part of a change of membership. All parts of a RAFT_EVENT_CHANGE take effect together. What it names is sane: an
+ * id that isn't 0, an address of fewer than LIMIT_ADDRESS_BYTES bytes. */
 enum raft_change_type {
     RAFT_CHANGE_ADD_LEARNER = 1, /* id, address, priority: a node of a new id; nodes always start as learners */
     RAFT_CHANGE_PROMOTE,         /* id: a learner that has caught up becomes a voter */

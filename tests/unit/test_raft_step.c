@@ -208,6 +208,59 @@ static void test_raft_step_without_memory_changes_nothing(void **state) {
     assert_int_equal(alloc.live_blocks, 0);
 }
 
+/* The room for a configuration is made before it is appended, on both sides. */
+static void test_raft_change_without_memory_changes_nothing(void **state) {
+    (void)state;
+    struct test_alloc alloc;
+    struct raft_update update;
+    test_alloc_init(&alloc);
+    struct raft *raft = single_leader(&alloc.base, &update);
+    const struct raft_event synced = {.type = RAFT_EVENT_SYNCED,
+                                      .now_us = 10 * 1000 * 1000,
+                                      .u.synced = {.term = 1, .vote = 1, .last_index = 1, .last_term = 1}};
+    assert_int_equal(raft_step(raft, &synced, &update), STATUS_OK);
+    const struct raft_change change = {.type = RAFT_CHANGE_ADD_LEARNER, .id = 2, .address = "h:2"};
+    struct raft_event event = {.type = RAFT_EVENT_CHANGE, .now_us = synced.now_us};
+    event.u.change.changes = &change;
+    event.u.change.change_count = 1;
+    assert_int_equal(raft_commit_index(raft), 1);
+    assert_int_equal(raft_step(raft, &event, &update), STATUS_OK);
+    assert_int_equal(update.append.source, RAFT_APPEND_CONFIG);
+    assert_int_equal(raft_membership(raft)->member_count, 2);
+    /* Many configurations above what a follower knows to be committed: the list of them grows. */
+    struct raft *follower = NULL;
+    const struct raft_options options = default_options(&alloc.base);
+    const struct raft_saved saved = {.config = three_nodes};
+    assert_int_equal(raft_new(&options, &saved, &follower), STATUS_OK);
+    assert_int_equal(raft_start(follower, 0, &update), STATUS_OK);
+    struct raft_entry entries[100];
+    for (uint32_t i = 0; i < 100; i++) {
+        entries[i] = (struct raft_entry){
+            .index = i + 1, .term = 1, .size_bytes = 99, .kind = RAFT_ENTRY_CONFIG, .config = &three_nodes};
+    }
+    const struct raft_message message = {
+        .type = RAFT_APPEND, .from = 2, .to = 1, .term = 1, .entry_count = 100, .entries = entries};
+    const struct raft_event append = {.type = RAFT_EVENT_MESSAGE, .now_us = 5, .u.message = &message};
+    uint32_t failures = 0;
+    for (uint64_t fail = 1;; fail++) {
+        test_alloc_fail(&alloc, fail, false);
+        enum status status = raft_step(follower, &append, &update);
+        test_alloc_fail(&alloc, 0, false);
+        if (status == STATUS_OK) {
+            break;
+        }
+        failures++;
+        assert_int_equal(status, STATUS_NO_MEMORY);
+        assert_int_equal(raft_last_index(follower), 0);
+        assert_false(update.membership_changed);
+    }
+    assert_true(failures >= 2);
+    assert_int_equal(raft_last_index(follower), 100);
+    raft_free(follower);
+    raft_free(raft);
+    assert_int_equal(alloc.live_blocks, 0);
+}
+
 /* The follower's side: a whole APPEND, with the cut and many terms, or nothing of it. */
 static void test_raft_append_without_memory_changes_nothing(void **state) {
     (void)state;
@@ -527,6 +580,7 @@ int main(void) {
         cmocka_unit_test(test_raft_start_log_shorter_than_commit_is_corrupt),
         cmocka_unit_test(test_raft_new_without_memory_leaks_nothing),
         cmocka_unit_test(test_raft_step_without_memory_changes_nothing),
+        cmocka_unit_test(test_raft_change_without_memory_changes_nothing),
         cmocka_unit_test(test_raft_append_without_memory_changes_nothing),
         cmocka_unit_test(test_raft_step_steady_state_allocates_next_to_nothing),
         cmocka_unit_test(test_h19_raft_install_late_sync_counts_nothing),
