@@ -197,7 +197,7 @@ FIRST ?= 1
 sim: $(BIN)/holdfast-sim ## simulate: SEEDS=200 [FIRST=1], or SEED=n
 	@$(BIN)/holdfast-sim $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --first $(FIRST)) $(SIMFLAGS)
 
-mutants: $(BIN)/holdfast-sim ## bugs that the simulator must find; MUTANTS="name..."
+mutants: ## bugs that the simulator, unit tests or torture must find; MUTANTS="name..."
 	@O=$(O) GEN=$(GEN) BIN=$(BIN) tests/sim/mutants/run $(MUTANTS)
 
 # ---- Objects -----------------------------------------------------------------------------------------------------

@@ -41,6 +41,7 @@ enum frame_type {
     FRAME_STATUS_REPLY = 25,
     FRAME_EXPLAIN_LOG = 26,
     FRAME_EXPLAIN_LOG_REPLY = 27,
+    FRAME_DELETE_RANGE = 28, /* answered by WRITE_REPLY */
 
     FRAME_PEER_HELLO = 64,
     FRAME_RAFT = 65

@@ -180,6 +180,9 @@ static void written(struct storage *storage, struct compaction_job *job) {
     if (job->plan.reason == COMPACTION_VALUES) {
         mark_stuck(storage, job);
     }
+    if (job->plan.reason == COMPACTION_QUIET) {
+        storage__note_quiet_merge(storage, job->written_bytes);
+    }
     storage__set_space(storage, SPACE_COMPACTION, NULL);
     if (storage->blocked_count == 0) {
         storage->problem[0] = '\0';
@@ -265,9 +268,10 @@ void storage__pick_init(struct storage *storage, struct storage_pick *pick) {
     }
 }
 
-static enum status pick_next(struct storage *storage, struct compaction_plan *ret_plan) {
+static enum status pick_next(struct storage *storage, bool is_quiet, struct compaction_plan *ret_plan) {
     struct storage_pick pick;
     storage__pick_init(storage, &pick);
+    pick.pick.is_quiet = is_quiet;
     enum status status = compaction_pick(&pick.pick, ret_plan);
     return status == STATUS_NOT_FOUND ? storage__compact_range_pick(storage, &pick.pick, ret_plan) : status;
 }
@@ -275,6 +279,8 @@ static enum status pick_next(struct storage *storage, struct compaction_plan *re
 void storage__start_compactions(struct storage *storage) {
     uint64_t now_us = env_now_us(storage->loop);
     storage__unblock(storage, false);
+    bool is_quiet = storage__is_quiet(storage);
+    storage->pick_wanted = storage->pick_wanted || is_quiet;
     while (storage->pick_wanted && now_us >= storage->compact_retry_us) {
         struct compaction_job *job = idle_job(storage);
         struct compaction_plan plan;
@@ -282,9 +288,10 @@ void storage__start_compactions(struct storage *storage) {
             break; /* moves that wait for their edit may be all of them */
         }
         storage->picked_us = now_us;
-        enum status status = pick_next(storage, &plan);
+        enum status status = pick_next(storage, is_quiet, &plan);
         if (status == STATUS_OK) {
             start(storage, job, &plan);
+            is_quiet = false;
         } else if (status == STATUS_NO_MEMORY) {
             storage->compact_retry_us = now_us + STORAGE_RETRY_US;
             storage__wake_at(storage, storage->compact_retry_us);

@@ -13,7 +13,8 @@ const char *compaction_reason_name(enum compaction_reason reason) {
         [COMPACTION_L0] = "level0",     [COMPACTION_L0_ONLY] = "level0_only",
         [COMPACTION_SIZE] = "size",     [COMPACTION_TOMBSTONES] = "tombstones",
         [COMPACTION_BOTTOM] = "bottom", [COMPACTION_HISTORY] = "history",
-        [COMPACTION_VALUES] = "values", [COMPACTION_MANUAL] = "manual",
+        [COMPACTION_VALUES] = "values", [COMPACTION_QUIET] = "quiet",
+        [COMPACTION_MANUAL] = "manual",
     };
     return names[reason];
 }
@@ -139,5 +140,11 @@ enum status compaction_pick(const struct compaction_pick *pick, struct compactio
     if (status == STATUS_NOT_FOUND) {
         status = compaction__pick_for_space(pick, base_level, reserved, ret_plan);
     }
-    return status == STATUS_NOT_FOUND ? compaction__pick_for_values(pick, reserved, ret_plan) : status;
+    if (status == STATUS_NOT_FOUND) {
+        status = compaction__pick_for_values(pick, reserved, ret_plan);
+    }
+    if (status == STATUS_NOT_FOUND && pick->is_quiet && pick->version->counts[0] >= pick->options->l0_files_quiet) {
+        status = compaction__pick_level0(pick, COMPACTION_QUIET, base_level, ret_plan);
+    }
+    return status;
 }

@@ -14,6 +14,7 @@
  *   HISTORY     versions that the horizon has passed: rewritten in place
  *   VALUES      a value file with little left in it: a table that refers to it is rewritten in place, and the values
  *               move
+ *   QUIET       level 0 has a few tables and hardly anything is written (quiet.c): into the base level
  *   MANUAL      compact_range.c asked
  *
  * A plan takes all that overlaps in its two levels, and is not made if any of that is taken (sst.compacting), or if a
@@ -33,6 +34,7 @@ enum compaction_reason {
     COMPACTION_BOTTOM,
     COMPACTION_HISTORY,
     COMPACTION_VALUES,
+    COMPACTION_QUIET,
     COMPACTION_MANUAL,
     COMPACTION_REASON_COUNT
 };
@@ -74,6 +76,7 @@ struct compaction_pick {
     uint64_t horizon;
     const struct compaction_plan *const *under_way;
     size_t under_way_count;
+    bool is_quiet;           /* hardly anything is written */
     uint64_t asked_revision; /* for compaction_pick_range: what is newer doesn't count */
 };
 

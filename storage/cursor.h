@@ -33,6 +33,7 @@ struct cursor_ops {
     enum status (*last)(struct cursor *cursor, struct error *err);
     enum status (*next)(struct cursor *cursor, struct error *err);
     enum status (*prev)(struct cursor *cursor, struct error *err);
+    enum status (*may_hold)(struct cursor *cursor, const struct entry_key *target, uint64_t hash, struct error *err);
     void (*free)(struct cursor *cursor);
 };
 
@@ -72,6 +73,13 @@ MUST_USE static inline enum status cursor_next(struct cursor *cursor, struct err
 /* The one in front of the current entry. */
 MUST_USE static inline enum status cursor_prev(struct cursor *cursor, struct error *err) {
     return cursor->ops->prev(cursor, err);
+}
+
+/* STATUS_NOT_FOUND: the source has no version of the target's user key at or behind the target. STATUS_OK: it may have
+ * one. Moves nothing and is legal at any time; cheap where there is a filter. hash: filter_hash of that key. */
+MUST_USE static inline enum status cursor_may_hold(struct cursor *cursor, const struct entry_key *target, uint64_t hash,
+                                                   struct error *err) {
+    return cursor->ops->may_hold == NULL ? STATUS_OK : cursor->ops->may_hold(cursor, target, hash, err);
 }
 
 /* NULL is accepted. Nothing may be under way for it (fetch_is_busy). */

@@ -35,6 +35,7 @@ static void log_writable(void *context) {
 static void fill_frontier(void *context, struct storage_frontier *frontier) {
     struct engine *engine = context;
     engine->log_wanted = frontier->index;
+    engine->log_bytes_before = wal_written_bytes(engine->wal);
     if (engine->is_open) {
         engine__log_kick(engine); /* whoever waits for the flush may be all that is awake */
     }
@@ -169,6 +170,9 @@ static void fill_log(struct engine_stats *stats, const struct wal_stats *log) {
     stats->log_written_bytes = log->written_bytes;
     stats->log_padding_bytes = log->padding_bytes;
     stats->log_segments = log->segments;
+    stats->log_segments_spare = log->segments_spare;
+    stats->log_segments_filled = log->segments_filled;
+    stats->log_segments_recycled = log->segments_recycled;
     stats->log_group_records_max = log->group_records_max;
     stats->log_groups_idle = log->triggers[WAL_TRIGGER_IDLE];
     stats->log_groups_behind = log->triggers[WAL_TRIGGER_BEHIND];
@@ -240,6 +244,9 @@ static const struct property properties[] = {PROPERTY(revision),
                                              PROPERTY(log_written_bytes),
                                              PROPERTY(log_padding_bytes),
                                              PROPERTY(log_segments),
+                                             PROPERTY(log_segments_spare),
+                                             PROPERTY(log_segments_filled),
+                                             PROPERTY(log_segments_recycled),
                                              PROPERTY(log_group_records_max),
                                              PROPERTY(log_groups_idle),
                                              PROPERTY(log_groups_behind),

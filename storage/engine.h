@@ -78,15 +78,19 @@ struct engine_options {
     uint32_t block_bytes;                /* 4096: before compression */
     uint64_t sst_bytes;                  /* 64 MiB: of a table below level 0 */
     uint8_t bloom_bits;                  /* 10: of filter for a key; 0: no filters */
-    enum engine_compression compression; /* lz4: below level 1; what is above is short-lived */
+    enum engine_compression compression; /* lz4. With zstd, levels 0 and 1, whose tables live shortly, have lz4 */
     int zstd_level;                      /* 3 (1 to 12) */
     uint64_t level_base_bytes;           /* 256 MiB: the least that a level below 0 is meant to hold */
     uint64_t history_revisions; /* 0: so many revisions behind the newest can be read for a while without a snapshot */
 
     /* The log. */
     uint64_t log_segment_bytes; /* 32 MiB: of a file of the log; never less than what the largest write needs */
-    uint32_t log_group_bytes;   /* LIMIT_GROUP_BYTES (16 KiB to that): of a write to it, unless one of ours is larger */
-    uint32_t write_bytes_max;   /* LIMIT_ENTRY_PAYLOAD_BYTES (1 KiB to that): of one write, as an encoded batch */
+    /* 128 MiB: a memtable is also written out when its writes have taken so much of the log. It bounds the log's files,
+     * and what an opening reads, where small writes are synced one by one: each takes a block of 4 KiB. Never less than
+     * a segment. */
+    uint64_t log_memtable_bytes;
+    uint32_t log_group_bytes; /* LIMIT_GROUP_BYTES (16 KiB to that): of a write to it, unless one of ours is larger */
+    uint32_t write_bytes_max; /* LIMIT_ENTRY_PAYLOAD_BYTES (1 KiB to that): of one write, as an encoded batch */
 
     /* The machine. */
     unsigned workers;                         /* 2: compactions at a time */
@@ -261,6 +265,9 @@ struct engine_stats {
     uint64_t log_written_bytes; /* and what went to disk, */
     uint64_t log_padding_bytes; /* of which this holds nothing */
     uint64_t log_segments;
+    uint64_t log_segments_spare;    /* of them, kept to be used again, */
+    uint64_t log_segments_filled;   /* made as new files so far, */
+    uint64_t log_segments_recycled; /* and out of old ones */
     uint64_t log_group_records_max;
     uint64_t log_groups_idle;   /* of log_groups: begun when none was being written, */
     uint64_t log_groups_behind; /* gathered while one was, */

@@ -93,6 +93,8 @@ struct engine {
     struct list room_waiters;  /* for a tail file or a memtable */
     struct list flush_waiters; /* in order of index */
     uint64_t log_wanted;       /* a flush waits for this to be durable */
+    uint64_t log_bytes_max;    /* of the log for one memtable */
+    uint64_t log_bytes_before; /* that the log had written when the memtable was last switched, or asked to be */
     struct env_work log_work;
     bool log_busy;  /* log_work is with a worker or on its way back */
     bool log_again; /* something came while it was */

@@ -86,6 +86,15 @@ static uint64_t visible_index(const struct engine *engine, uint64_t durable, uin
     return first_hidden - 1;
 }
 
+/* A memtable of small synced writes is small when its log is long. */
+static void bound_log(struct engine *engine) {
+    uint64_t written = wal_written_bytes(engine->wal);
+    if (written - engine->log_bytes_before >= engine->log_bytes_max) {
+        engine->log_bytes_before = written;
+        storage_flush(engine->storage);
+    }
+}
+
 /* Writes what was taken: without the lock in between. Those that it made durable are on `woken`. own_index: the write
  * that the caller hides until it is durable, or UINT64_MAX. */
 static void write_taken(struct engine *engine, uint64_t own_index, struct list *woken) {
@@ -105,6 +114,7 @@ static void write_taken(struct engine *engine, uint64_t own_index, struct list *
         engine__fail(engine, &err); /* what is acknowledged must be seen */
         return;
     }
+    bound_log(engine);
     collect(&engine->sync_waiters, durable, STATUS_OK, woken);
     collect(&engine->room_waiters, UINT64_MAX, STATUS_OK, woken); /* a tail file is free */
 }

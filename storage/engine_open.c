@@ -18,7 +18,8 @@ enum {
     GROUP_BYTES_MIN = 16 * 1024,
     WRITE_BYTES_MIN = 1024,
     SEGMENT_MORE_BYTES = 512 * 1024, /* what else is in a segment than one largest write or group */
-    FIRST_COMPRESSED_LEVEL = 2
+    SPARE_SEGMENTS_MAX = 16,
+    FIRST_CONFIGURED_LEVEL = 2       /* above it tables live shortly: what costs little will do */
 };
 
 static const uint8_t cluster_id[WAL_CLUSTER_ID_BYTES] = "holdfast engine";
@@ -38,6 +39,7 @@ void engine_options_init(struct engine_options *options) {
                                        .zstd_level = 3,
                                        .level_base_bytes = (uint64_t)256 << 20,
                                        .log_segment_bytes = (uint64_t)32 << 20,
+                                       .log_memtable_bytes = (uint64_t)128 << 20,
                                        .log_group_bytes = LIMIT_GROUP_BYTES,
                                        .write_bytes_max = LIMIT_ENTRY_PAYLOAD_BYTES,
                                        .workers = 2};
@@ -107,7 +109,10 @@ static enum status open_storage(struct engine *engine, struct storage_options *o
     options->history_revisions = from->history_revisions > 0 ? from->history_revisions : 1;
     for (unsigned level = 0; level < STORAGE_LEVELS; level++) {
         options->bloom_bits[level] = from->bloom_bits;
-        options->compression[level] = level < FIRST_COMPRESSED_LEVEL ? COMPRESSION_NONE : compression_of(from);
+        options->compression[level] = compression_of(from);
+        if (level < FIRST_CONFIGURED_LEVEL && options->compression[level] == COMPRESSION_ZSTD) {
+            options->compression[level] = COMPRESSION_LZ4;
+        }
     }
     return storage_open(options, &engine->storage, err);
 }
@@ -138,6 +143,11 @@ static enum status open_log(struct engine *engine, struct wal_options *options, 
     options->entry_payload_bytes_max = engine->options.write_bytes_max;
     options->group_bytes_max = engine->options.log_group_bytes;
     options->prepared_segments = 1;
+    uint64_t wanted_bytes = engine->options.log_memtable_bytes;
+    engine->log_bytes_max = wanted_bytes > options->segment_bytes ? wanted_bytes : options->segment_bytes;
+    /* What a flush of such a memtable sets free at once. */
+    uint64_t spare_segments = engine->log_bytes_max / options->segment_bytes + 1;
+    options->spare_segments = spare_segments < SPARE_SEGMENTS_MAX ? (uint32_t)spare_segments : SPARE_SEGMENTS_MAX;
     options->mark_delay_us = 50 * 1000;
     enum status status = wal_open(options, &from, &engine->wal, ret_recovered, err);
     if (status == STATUS_OK && ret_recovered->fault.present) {

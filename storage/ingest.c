@@ -1,7 +1,7 @@
 /*
  * Ingest: a checkpoint's files become the content of a store that is open.
  *
- *   worker: the checkpoint is verified, its tables linked under new numbers, the directory synced
+ *   worker: the checkpoint is verified, its tables and value files linked under new numbers, the directory synced
  *   owner:  no job starts any more; those under way end, compactions give up
  *   worker: one switch of the manifest: the commit point
  *   owner:  the new version is published; memtables, tables, finished compactions of the old content go
@@ -35,32 +35,46 @@ static bool progress(void *context, uint64_t done_bytes, uint64_t total_bytes) {
     return !storage__upkeep_is_cancelled(&ingest->upkeep);
 }
 
-static void unlink_linked(struct storage *storage, const struct manifest_state *state, size_t count) {
-    for (size_t i = 0; i < count; i++) {
-        char path[LIMIT_PATH_BYTES];
-        struct error ignored;
-        file_path_sst(path, storage->dir, state->files[i].meta.number);
+static void unlink_linked(struct storage *storage, const struct manifest_state *state, size_t tables, size_t values) {
+    char path[LIMIT_PATH_BYTES];
+    struct error ignored;
+    for (size_t i = 0; i < tables + values; i++) {
+        if (i < tables) {
+            file_path_sst(path, storage->dir, state->files[i].meta.number);
+        } else {
+            file_path_values(path, storage->dir, state->values[i - tables].number);
+        }
         enum status status = env_unlink(storage->env, path, &ignored);
         (void)status; /* then at the next opening */
     }
 }
 
-/* The state's tables under new numbers, which grow as the old ones did. */
-static enum status link_tables(struct storage *storage, struct storage_ingest *ingest, struct manifest_state *state,
-                               struct error *err) {
+/* One file under a new number, which becomes the state's. */
+static enum status link_file(struct storage *storage, struct storage_ingest *ingest, uint64_t *number,
+                             void (*make_path)(char *out, const char *dir, uint64_t number), struct error *err) {
+    char from[LIMIT_PATH_BYTES];
+    char to[LIMIT_PATH_BYTES];
+    uint64_t copied_bytes;
+    make_path(from, ingest->dir, *number);
+    *number = atomic_fetch_add_explicit(&storage->next_file, 1, memory_order_relaxed);
+    make_path(to, storage->dir, *number);
+    return storage__upkeep_is_cancelled(&ingest->upkeep)
+               ? error_set(err, STATUS_CANCELLED, "%s: the ingest was cancelled", ingest->dir)
+               : store_link(storage->env, from, to, &ingest->upkeep.is_cancelled, &copied_bytes, err);
+}
+
+/* The state's tables under new numbers, which grow as the old ones did, then its value files: entries name those by
+ * their ids, which stay. */
+static enum status link_files(struct storage *storage, struct storage_ingest *ingest, struct manifest_state *state,
+                              struct error *err) {
     enum status status = STATUS_OK;
-    size_t linked = 0;
-    for (; linked < state->file_count && status == STATUS_OK; linked++) {
-        struct sst_meta *meta = &state->files[linked].meta;
-        char from[LIMIT_PATH_BYTES];
-        char to[LIMIT_PATH_BYTES];
-        uint64_t copied_bytes;
-        file_path_sst(from, ingest->dir, meta->number);
-        meta->number = atomic_fetch_add_explicit(&storage->next_file, 1, memory_order_relaxed);
-        file_path_sst(to, storage->dir, meta->number);
-        status = storage__upkeep_is_cancelled(&ingest->upkeep)
-                     ? error_set(err, STATUS_CANCELLED, "%s: the ingest was cancelled", ingest->dir)
-                     : store_link(storage->env, from, to, &ingest->upkeep.is_cancelled, &copied_bytes, err);
+    size_t tables = 0;
+    size_t values = 0;
+    for (; tables < state->file_count && status == STATUS_OK; tables++) {
+        status = link_file(storage, ingest, &state->files[tables].meta.number, file_path_sst, err);
+    }
+    for (; values < state->values_count && status == STATUS_OK; values++) {
+        status = link_file(storage, ingest, &state->values[values].number, file_path_values, err);
     }
     if (status == STATUS_OK) {
         status = env_sync_dir(storage->env, storage->dir, err);
@@ -69,7 +83,7 @@ static enum status link_tables(struct storage *storage, struct storage_ingest *i
         status = storage__make_version(&storage->sst_context, state, &ingest->version, err);
     }
     if (status != STATUS_OK) {
-        unlink_linked(storage, state, linked);
+        unlink_linked(storage, state, tables, values);
     }
     return status;
 }
@@ -87,16 +101,12 @@ static enum status verify_and_link(struct storage *storage, struct storage_inges
     if (status == STATUS_OK && memcmp(manifest.identity.cluster_id, ours->cluster_id, sizeof ours->cluster_id) != 0) {
         status = error_set(err, STATUS_INVALID, "%s: belongs to another cluster", ingest->dir);
     }
-    if (status == STATUS_OK && state.values_count > 0) {
-        /* Entries name their value file by its number, which another file here may have. */
-        status = error_set(err, STATUS_UNSUPPORTED, "%s: has value files, which can't be ingested", ingest->dir);
-    }
     if (status == STATUS_OK) {
         status = verify__dir(&run, env, ingest->dir);
     }
     if (status == STATUS_OK) {
         ingest->frontier = state.frontier;
-        status = link_tables(storage, ingest, &state, err);
+        status = link_files(storage, ingest, &state, err);
     }
     manifest_state_deinit(&state);
     return status;

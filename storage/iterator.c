@@ -29,6 +29,7 @@ static bool add_source(struct source_list *list, struct cursor *cursor, struct i
     }
     CHECK(list->count < list->count_max);
     list->iterator->heap[list->count].cursor = cursor;
+    source.cursor = cursor;
     list->sources[list->count++] = source;
     list->iterator->walk.has_ranges |= source.set_count > 0 || source.table_count > 0;
     return true;

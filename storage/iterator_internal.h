@@ -14,6 +14,10 @@
  * that shows (versions come oldest first, so the newest one is known only when the next key is seen), or at their end;
  * what shows is a copy.
  *
+ * A seek to a key that is there needs one source, the newest one that has a version of it: newer ones have nothing in
+ * front of the key's end, older ones only older versions. So the sources are asked by rank, with their filters first,
+ * and the others follow when the walk goes on (merging_join). A table that is denied by its filter costs no data block.
+ *
  * A call is a row of moves of the sources with a decision after each. All that a decision needs is in here, so a call
  * that says STATUS_PENDING goes on with the move that was pending when it is repeated.
  */
@@ -34,8 +38,9 @@ enum {
     ITERATOR_TURN_MOVES_MAX = 4096
 };
 
-/* Where a source has its range deletes: either or neither. */
+/* A source, and where it has its range deletes: either or neither. */
 struct iterator_source {
+    struct cursor *cursor;                /* also in the merging's heap */
     const struct tombstones *const *sets; /* a memtable's */
     size_t set_count;
     struct sst *const *tables; /* a run with disjoint growing ranges */
@@ -68,6 +73,7 @@ enum iterator_move {
     ITERATOR_MOVE_NONE, /* decide about the entry where the sources stand */
     ITERATOR_MOVE_STEP,
     ITERATOR_MOVE_JUMP, /* the top source alone, to the target */
+    ITERATOR_MOVE_FIND, /* the newest source that has a version of the target's key; else as SEEK */
     ITERATOR_MOVE_SEEK, /* all, to the target */
     ITERATOR_MOVE_SEEK_BEFORE,
     ITERATOR_MOVE_FIRST,
@@ -92,7 +98,10 @@ struct iterator_walk {
     enum iterator_call call; /* ... this one */
     bool ended;              /* BACKWARD: the sources have nothing in front of what shows */
     enum iterator_move move; /* the next one, or the pending one */
-    struct entry_key target; /* of JUMP, SEEK, SEEK_BEFORE */
+    struct entry_key target; /* of JUMP, FIND, SEEK, SEEK_BEFORE */
+    uint64_t find_hash;      /* FIND: of the target's key */
+    size_t find_rank;        /* ... the source that is asked */
+    bool find_seeks;         /* ... which may have the key, and is moved there */
     struct iterator_cover cover;
 
     /* The key that the walk is at, a copy in key_bytes; len 0: none. */

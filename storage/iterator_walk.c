@@ -1,5 +1,6 @@
 /* Decisions. The states are in iterator_internal.h. */
 #include "node/base/check.h"
+#include "storage/filter.h"
 #include "storage/iterator_internal.h"
 
 /* Behind all versions of a key, and in front of them. */
@@ -34,12 +35,71 @@ static inline void keep_key(struct iterator_walk *walk, struct slice key) {
 
 /* ---- Moves --------------------------------------------------------------------------------------------------- */
 
+/* Blocks of filters are missing, or the oldest source has nothing at or behind the key: all ask for theirs at once. */
+static enum status seek_all(struct iterator_walk *walk, struct error *err) {
+    walk->move = ITERATOR_MOVE_SEEK;
+    walk->target = in_front(walk->target.user);
+    return merging_seek(&walk->merging, &walk->target, err);
+}
+
+/* One source, if its filter doesn't deny. The oldest one isn't asked for that: if it doesn't have the key either, its
+ * entry behind it will be needed. */
+static enum status find_in(struct iterator_walk *walk, struct cursor *cursor, bool is_oldest, struct error *err) {
+    enum status status = STATUS_OK;
+    if (!walk->find_seeks && !is_oldest) {
+        status = cursor_may_hold(cursor, &walk->target, walk->find_hash, err);
+    }
+    if (status != STATUS_OK) {
+        return status;
+    }
+    status = merging_seek_one(&walk->merging, (uint32_t)walk->find_rank, &walk->target, err);
+    walk->find_seeks = status == STATUS_PENDING;
+    return status;
+}
+
+/* From the newest source on: the first that has a version of the key at or below the revision is the top, alone. */
+static enum status find(struct iterator_walk *walk, struct error *err) {
+    while (walk->find_rank < walk->source_count) {
+        bool is_oldest = walk->find_rank + 1 == walk->source_count;
+        struct cursor *cursor = walk->sources[walk->find_rank].cursor;
+        enum status status = find_in(walk, cursor, is_oldest, err);
+        if (status == STATUS_OK && same_key(cursor->entry.key.user, walk->target.user)) {
+            return STATUS_OK;
+        }
+        if (status == STATUS_PENDING && !walk->find_seeks) {
+            return seek_all(walk, err);
+        }
+        if (status != STATUS_OK && status != STATUS_NOT_FOUND) {
+            return status;
+        }
+        walk->find_rank++;
+    }
+    if (!walk->merging.alone) {
+        return seek_all(walk, err);
+    }
+    struct entry_key target = in_front(walk->target.user);
+    return merging_join(&walk->merging, &target, err); /* the oldest source stands behind the key already */
+}
+
+/* The top moves on: now the others are needed, too. */
+static enum status join(struct iterator_walk *walk, struct error *err) {
+    struct entry_key target = behind(walk->key);
+    return merging_join(&walk->merging, &target, err);
+}
+
 static enum status make_move(struct iterator_walk *walk, struct error *err) {
     struct merging *merging = &walk->merging;
     walk->moves++;
+    if (merging->alone && (walk->move == ITERATOR_MOVE_STEP || walk->move == ITERATOR_MOVE_JUMP)) {
+        enum status status = join(walk, err);
+        if (status != STATUS_OK) {
+            return status;
+        }
+    }
     switch (walk->move) {
     case ITERATOR_MOVE_STEP: return merging_step(merging, err);
     case ITERATOR_MOVE_JUMP: return merging_jump(merging, &walk->target, err);
+    case ITERATOR_MOVE_FIND: return find(walk, err);
     case ITERATOR_MOVE_NEWEST:
     case ITERATOR_MOVE_SEEK: return merging_seek(merging, &walk->target, err);
     case ITERATOR_MOVE_SEEK_BEFORE: return merging_seek_before(merging, &walk->target, err);
@@ -281,6 +341,14 @@ static void begin_forward(struct iterator_walk *walk, struct slice key) {
     struct slice from = slice_compare(key, walk->lower) < 0 ? walk->lower : key;
     begin(walk, from.len == 0 ? ITERATOR_MOVE_FIRST : ITERATOR_MOVE_SEEK, in_front(from));
     walk->key = SLICE_EMPTY;
+    bool is_inside = walk->upper.len == 0 || slice_compare(from, walk->upper) < 0;
+    if (from.len > 0 && walk->source_count > 1 && is_inside) {
+        walk->move = ITERATOR_MOVE_FIND;
+        walk->target = entry_key_at(from, walk->revision);
+        walk->find_hash = filter_hash(from);
+        walk->find_rank = 0;
+        walk->find_seeks = false;
+    }
 }
 
 /* To the last entry in front of a target, or of the bound. */

@@ -49,6 +49,9 @@ uint64_t memtable_range_deletes(const struct memtable *memtable);
 bool memtable_get(const struct memtable *memtable, struct slice key, uint64_t hash, uint64_t revision,
                   struct entry *ret_entry);
 
+/* False: it has no version of the key with this filter_hash, of whatever revision. */
+bool memtable_may_hold(const struct memtable *memtable, uint64_t hash);
+
 /* The newest range delete at or below the revision that covers the key; TOMBSTONE_MARK_NONE. One load if there are no
  * range deletes. */
 struct tombstone_mark memtable_covering(const struct memtable *memtable, struct slice key, uint64_t revision);

@@ -52,6 +52,14 @@ static enum status memtable_cursor_prev(struct cursor *base, struct error *err) 
     return settle(cursor, memtable_prev(&cursor->place));
 }
 
+static enum status memtable_cursor_may_hold(struct cursor *base, const struct entry_key *target, uint64_t hash,
+                                            struct error *err) {
+    (void)err;
+    (void)target;
+    struct memtable_cursor *cursor = (struct memtable_cursor *)base;
+    return memtable_may_hold(cursor->memtable, hash) ? STATUS_OK : STATUS_NOT_FOUND;
+}
+
 static void memtable_cursor_free(struct cursor *base) { mem_free(base->alloc, base); }
 
 static const struct cursor_ops memtable_cursor_ops = {
@@ -61,6 +69,7 @@ static const struct cursor_ops memtable_cursor_ops = {
     .last = memtable_cursor_last,
     .next = memtable_cursor_next,
     .prev = memtable_cursor_prev,
+    .may_hold = memtable_cursor_may_hold,
     .free = memtable_cursor_free,
 };
 

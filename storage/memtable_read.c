@@ -155,9 +155,13 @@ static bool is_empty(const struct memtable *memtable) {
     return root_height(root) == 0 && order_count(atomic_load_explicit(&leaf->order, memory_order_acquire)) == 0;
 }
 
+bool memtable_may_hold(const struct memtable *memtable, uint64_t hash) {
+    return !is_empty(memtable) && filter_holds(memtable, hash);
+}
+
 bool memtable_get(const struct memtable *memtable, struct slice key, uint64_t hash, uint64_t revision,
                   struct entry *ret_entry) {
-    if (is_empty(memtable) || !filter_holds(memtable, hash)) {
+    if (!memtable_may_hold(memtable, hash)) {
         return false;
     }
     struct entry_key target = entry_key_at(key, revision);

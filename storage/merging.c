@@ -143,6 +143,7 @@ static enum status ask_all(struct merging *merging, enum question question, cons
             merging->heap[i].waiting = true;
         }
         merging->live = 0;
+        merging->alone = false;
         merging->forward = question == ASK_SEEK || question == ASK_FIRST;
     }
     enum status status = ask_waiting(merging, question, target, err);
@@ -168,10 +169,52 @@ enum status merging_first(struct merging *merging, struct error *err) { return a
 
 enum status merging_last(struct merging *merging, struct error *err) { return ask_all(merging, ASK_LAST, NULL, err); }
 
+/* ---- One first, the others later ------------------------------------------------------------------------------ */
+
+enum status merging_seek_one(struct merging *merging, uint32_t rank, const struct entry_key *target,
+                             struct error *err) {
+    struct merging_source *heap = merging->heap;
+    size_t at = 0;
+    CHECK(!merging->asking && rank < merging->count);
+    while (heap[at].rank != rank) {
+        at++;
+    }
+    struct merging_source chosen = heap[at];
+    heap[at] = heap[0];
+    heap[0] = chosen;
+    merging->live = 0;
+    merging->second = 0;
+    merging->forward = true;
+    enum status status = cursor_seek(chosen.cursor, target, err);
+    merging->alone = status == STATUS_OK;
+    merging->live = status == STATUS_OK ? 1 : 0;
+    return status;
+}
+
+enum status merging_join(struct merging *merging, const struct entry_key *target, struct error *err) {
+    CHECK(merging->alone);
+    if (!merging->asking) {
+        for (size_t i = 1; i < merging->count; i++) {
+            merging->heap[i].waiting = true;
+        }
+    }
+    enum status status = ask_waiting(merging, ASK_SEEK, target, err);
+    merging->asking = status == STATUS_PENDING;
+    if (status == STATUS_PENDING) {
+        return status;
+    }
+    merging->alone = false;
+    if (status != STATUS_OK) {
+        merging->live = 0;
+        return status;
+    }
+    return build(merging);
+}
+
 /* ---- Moving one ---------------------------------------------------------------------------------------------- */
 
 enum status merging_jump(struct merging *merging, const struct entry_key *target, struct error *err) {
-    CHECK(merging->live > 0 && !merging->asking);
+    CHECK(merging->live > 0 && !merging->asking && !merging->alone);
     struct cursor *top = merging->heap[0].cursor;
     enum status status = merging->forward ? cursor_seek(top, target, err) : cursor_seek_before(top, target, err);
     return merging__settle(merging, status);
@@ -180,7 +223,7 @@ enum status merging_jump(struct merging *merging, const struct entry_key *target
 /* The top stays where it is until all others stand on the other side of its entry: so that entry remains the target,
  * however often this is called. */
 enum status merging_turn(struct merging *merging, struct error *err) {
-    CHECK(merging->turning || (merging->live > 0 && !merging->asking));
+    CHECK(merging->turning || (merging->live > 0 && !merging->asking && !merging->alone));
     if (!merging->turning) {
         for (size_t i = 1; i < merging->count; i++) {
             merging->heap[i].waiting = true;

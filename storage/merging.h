@@ -5,7 +5,8 @@
  *   forward    the top is the source with the smallest entry; the others are at their first entry behind it
  *   backward   the top has the largest one; the others are at their last entry in front of it
  *
- * Legal order: merging_init; one of seek, seek_before, first, last; after STATUS_OK also step, jump, turn, top.
+ * Legal order: merging_init; one of seek, seek_before, first, last; after STATUS_OK also step, jump, turn, top. Or
+ * seek_one, which leaves the others where they are, and join before any step.
  * STATUS_PENDING: some sources wait for blocks; the same call with the same arguments again when they are there. Every
  * source that can be asked was asked by then, so that their reads run at the same time; only those that were pending
  * are asked again. An error of a source is final and ends the whole: going on without it would turn old versions into
@@ -34,6 +35,7 @@ struct merging {
     bool forward;
     bool asking;  /* a question to all is under way: `live` counts answers, the heap isn't one yet */
     bool turning; /* ... and it is that of merging_turn */
+    bool alone;   /* after merging_seek_one: the others aren't behind the top */
 };
 
 /* Sources: an array of count, borrowed; their cursors are filled in. At nothing yet. */
@@ -48,6 +50,15 @@ MUST_USE enum status merging_last(struct merging *merging, struct error *err);
 /* The top source alone moves, in the present direction: to its first entry at or behind the target, or its last in
  * front of it. The target isn't on the other side of its entry. */
 MUST_USE enum status merging_jump(struct merging *merging, const struct entry_key *target, struct error *err);
+
+/* The source of this rank alone moves, to its first entry at or behind the target, and is the top: the others are
+ * nowhere. Then merging_join, or a question to all. STATUS_NOT_FOUND and errors: all are nowhere. */
+MUST_USE enum status merging_seek_one(struct merging *merging, uint32_t rank, const struct entry_key *target,
+                                      struct error *err);
+
+/* After merging_seek_one: the others move, too, to their first entries at or behind a target. The one that was moved
+ * alone stays. */
+MUST_USE enum status merging_join(struct merging *merging, const struct entry_key *target, struct error *err);
 
 /* One entry in the direction that isn't the present one. */
 MUST_USE enum status merging_turn(struct merging *merging, struct error *err);

@@ -8,6 +8,10 @@
  * A table's file is unlinked only if a durable edit removed it (`obsolete`). Whatever else is left lying is named by no
  * manifest, or may be named by one whose write had an unknown outcome: the next start decides.
  *
+ * Files go one at a time, with a rest after each that took long: where the file system discards blocks, a disk writes
+ * nothing else meanwhile, and a compaction leaves many files at once. So the log's writes come in between, instead of
+ * all of them waiting (hazard 47). Memory is never kept waiting, nor is anything on a full disk, or when closing.
+ *
  * Closing: callbacks stop at once; compactions under way give up, other jobs end; what they made is let go of; the
  * published view is retracted; the reaper empties; a last job closes manifest and lock; memory goes.
  */
@@ -83,6 +87,12 @@ void storage__collect(struct env_message *message) {
 
 /* ---- Reaper -------------------------------------------------------------------------------------------------- */
 
+enum {
+    REST_SHARE = 4,          /* times what the unlink took, */
+    REST_US_MAX = 50 * 1000, /* but no longer, so that files go faster than they come */
+    REST_US_MIN = 1000       /* of less there is no trace in the log's writes */
+};
+
 static void bury_tables(struct storage *storage, struct sst *sst) {
     while (sst != NULL) {
         struct sst *next = sst->next_dead;
@@ -112,7 +122,9 @@ static void keep_memtable(struct reap_job *job, struct generation *generation) {
 static void run(struct env_work *work) {
     struct reap_job *job = CONTAINER_OF(work, struct reap_job, work);
     struct storage *storage = job->storage;
+    uint64_t from_us = env_clock_us(storage->env);
     bury_tables(storage, job->tables);
+    job->unlink_us = env_clock_us(storage->env) - from_us;
     for (struct generation *generation = job->generations; generation != NULL;) {
         struct generation *next = generation->next_dead;
         keep_memtable(job, generation);
@@ -126,10 +138,16 @@ static void run(struct env_work *work) {
     }
 }
 
+static uint64_t rest_us(uint64_t unlink_us) {
+    uint64_t us = unlink_us < REST_US_MAX / REST_SHARE ? unlink_us * REST_SHARE : REST_US_MAX;
+    return us >= REST_US_MIN ? us : 0;
+}
+
 static void done(struct env_work *work) {
     struct reap_job *job = CONTAINER_OF(work, struct reap_job, work);
     struct storage *storage = job->storage;
     job->running = false;
+    job->next_us = env_now_us(storage->loop) + rest_us(job->unlink_us);
     if (job->spare != NULL) {
         CHECK(storage->spare == NULL);
         storage->spare = job->spare;
@@ -147,23 +165,56 @@ static void done(struct env_work *work) {
     closed(context);
 }
 
-static void submit(struct storage *storage, bool last) {
+static bool may_rest(const struct storage *storage) {
+    bool full = false;
+    for (unsigned who = 0; who < SPACE_COUNT; who++) {
+        full = full || storage->no_space[who];
+    }
+    return storage->started && !storage->closing && !full;
+}
+
+/* Takes off the list all that only costs memory, and one file that is to go, if its time has come. */
+static struct sst *take_tables(struct storage *storage) {
+    bool rests = may_rest(storage);
+    bool unlinks = !rests || env_now_us(storage->loop) >= storage->reap.next_us;
+    struct sst *taken = NULL;
+    struct sst **place = &storage->dead_tables;
+    while (*place != NULL) {
+        struct sst *sst = *place;
+        if (sst->obsolete && !unlinks) {
+            place = &sst->next_dead;
+            continue;
+        }
+        unlinks = unlinks && !(sst->obsolete && rests);
+        *place = sst->next_dead;
+        sst->next_dead = taken;
+        taken = sst;
+    }
+    return taken;
+}
+
+static void submit(struct storage *storage, bool last, struct sst *tables) {
     struct reap_job *job = &storage->reap;
     job->storage = storage;
     job->running = true;
     job->last = last;
     job->keeps = !last && storage->spare == NULL;
-    job->tables = storage->dead_tables;
+    job->tables = tables;
     job->generations = storage->dead_generations;
-    storage->dead_tables = NULL;
     storage->dead_generations = NULL;
     job->work = (struct env_work){.run = run, .done = done, .loop = storage->loop};
     env_work_submit(storage->env, ENV_WORK_SHORT, &job->work);
 }
 
 void storage__start_reaper(struct storage *storage) {
-    if (!storage->reap.running && (storage->dead_tables != NULL || storage->dead_generations != NULL)) {
-        submit(storage, false);
+    if (storage->reap.running) {
+        return;
+    }
+    struct sst *tables = take_tables(storage);
+    if (tables != NULL || storage->dead_generations != NULL) {
+        submit(storage, false, tables);
+    } else if (storage->dead_tables != NULL) {
+        storage__wake_at(storage, storage->reap.next_us);
     }
 }
 
@@ -219,7 +270,7 @@ void storage__close_step(struct storage *storage) {
         return;
     }
     CHECK(view_count_held(&storage->views) == 0);
-    submit(storage, true);
+    submit(storage, true, take_tables(storage));
 }
 
 void storage__free(struct storage *storage) {

@@ -207,6 +207,14 @@ static enum status add_tombstones(struct repair *repair, struct slice upper, str
     return status;
 }
 
+static enum status remove_old(struct repair *repair, const char *path, struct error *err) {
+    (void)err;
+    struct error ignored;
+    enum status status = env_unlink(repair->env, path, &ignored);
+    (void)status; /* then at the next opening */
+    return STATUS_OK;
+}
+
 static enum status end_output(struct repair *repair, struct slice upper, struct error *err) {
     struct sst_meta meta;
     struct buf edit;
@@ -224,6 +232,11 @@ static enum status end_output(struct repair *repair, struct slice upper, struct 
             status = manifest_state_apply(&repair->outcome, buf_slice(&edit));
         }
         buf_deinit(&edit);
+        if (status != STATUS_OK) { /* complete, but on no list */
+            char path[LIMIT_PATH_BYTES];
+            file_path_sst(path, repair->storage->dir, meta.number);
+            (void)remove_old(repair, path, NULL);
+        }
         status = status == STATUS_NO_MEMORY ? no_memory(repair, err) : status;
         repair->report->tables_written++;
     }
@@ -338,14 +351,6 @@ static enum status keep_lost(struct repair *repair, const char *path, struct err
     return status;
 }
 
-static enum status remove_old(struct repair *repair, const char *path, struct error *err) {
-    (void)err;
-    struct error ignored;
-    enum status status = env_unlink(repair->env, path, &ignored);
-    (void)status; /* then at the next opening */
-    return STATUS_OK;
-}
-
 static enum status keep_all_lost(struct repair *repair, struct error *err) {
     char lost[LIMIT_PATH_BYTES];
     file_path(lost, repair->storage->dir, REPAIR_LOST_NAME);
@@ -433,6 +438,9 @@ static enum status rebuild(struct repair *repair, struct error *err) {
         return status;
     }
     status = commit(repair, err);
+    if (status == STATUS_NO_MEMORY || status == STATUS_NO_SPACE) {
+        drop_outputs(repair); /* after any other failure a manifest may name them */
+    }
     return status == STATUS_OK ? for_each_old(repair, remove_old, err) : status;
 }
 

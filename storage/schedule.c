@@ -42,7 +42,7 @@ static void wake(struct env_timer *timer) {
     struct storage *storage = CONTAINER_OF(timer, struct storage, timer);
     uint64_t now_us = env_now_us(storage->loop);
     const uint64_t retries[] = {storage->flush.retry_at_us, storage->edit.retry_at_us, storage->compact_retry_us,
-                                storage->scrub.next_us};
+                                storage->scrub.next_us, storage->reap.next_us};
     arm(storage, now_us + STORAGE_IDLE_US);
     for (size_t i = 0; i < sizeof retries / sizeof retries[0]; i++) {
         if (retries[i] > now_us) {

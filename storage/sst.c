@@ -239,30 +239,13 @@ static enum status find_block(struct sst *sst, const struct sst_top *top, uint32
     return status == STATUS_OK ? STATUS_OK : sst__damaged(sst, status, "the partition", here->offset, err);
 }
 
-/* The same by a partition that the table keeps: nothing but the filter is looked at if that denies. */
-static enum status find_block_kept(struct sst *sst, const struct sst_top *top, uint32_t part,
-                                   const struct cache_block *block, const struct entry_key *target, uint64_t hash,
-                                   struct sst_handle *ret_handle, struct error *err) {
-    const struct sst_kept *kept = &top->kept[part];
-    struct sst_partition partition;
-    if (!filter_may_hold(slice_of(kept->filter, kept->filter_len), kept->probes, hash)) {
-        return STATUS_NOT_FOUND;
-    }
-    enum status status = sst_partition_open(slice_of(block->data, block->len), &partition);
-    CHECK(status == STATUS_OK); /* as it was when it was kept */
-    return find_block(sst, top, part, partition.index, target, ret_handle, err);
-}
-
-/* STATUS_NOT_FOUND: there is none. */
-static enum status find_handle(struct sst *sst, struct fetch *fetch, const struct sst_top *top, uint32_t part,
-                               const struct entry_key *target, uint64_t hash, struct sst_handle *ret_handle,
-                               struct error *err) {
+/* Of a partition that isn't kept: asks its filter, and its index if ret_handle isn't NULL. STATUS_NOT_FOUND: denied. */
+static enum status ask_partition(struct sst *sst, struct fetch *fetch, const struct sst_top *top, uint32_t part,
+                                 const struct entry_key *target, uint64_t hash, struct sst_handle *ret_handle,
+                                 struct error *err) {
     struct sst_partition partition;
     const struct sst_handle *here = &top->parts[part].handle;
-    struct cache_block *block = sst__kept(top, part);
-    if (block != NULL) {
-        return find_block_kept(sst, top, part, block, target, hash, ret_handle, err);
-    }
+    struct cache_block *block;
     enum status status = fetch__block(fetch, sst, here, SST_BLOCK_PARTITION, &block, err);
     if (status != STATUS_OK) {
         return status;
@@ -272,12 +255,41 @@ static enum status find_handle(struct sst *sst, struct fetch *fetch, const struc
         (void)sst__damaged(sst, status, "the partition", here->offset, err);
     } else {
         sst__keep(sst, top, part, block, &partition);
-        status = filter_may_hold(partition.filter, partition.probes, hash)
-                     ? find_block(sst, top, part, partition.index, target, ret_handle, err)
-                     : STATUS_NOT_FOUND;
+        status = filter_may_hold(partition.filter, partition.probes, hash) ? STATUS_OK : STATUS_NOT_FOUND;
+    }
+    if (status == STATUS_OK && ret_handle != NULL) {
+        status = find_block(sst, top, part, partition.index, target, ret_handle, err);
     }
     cache_release(sst->context->cache, block);
     return status;
+}
+
+/* The same of any partition. One that is kept needs nothing but its filter if that denies. */
+static enum status find_handle(struct sst *sst, struct fetch *fetch, const struct sst_top *top, uint32_t part,
+                               const struct entry_key *target, uint64_t hash, struct sst_handle *ret_handle,
+                               struct error *err) {
+    const struct sst_kept *kept = &top->kept[part];
+    if (sst__kept(top, part) == NULL) {
+        return ask_partition(sst, fetch, top, part, target, hash, ret_handle, err);
+    }
+    if (!filter_may_hold(sst__kept_filter(kept), kept->probes, hash)) {
+        return STATUS_NOT_FOUND;
+    }
+    return ret_handle == NULL ? STATUS_OK : find_block(sst, top, part, sst__kept_index(kept), target, ret_handle, err);
+}
+
+enum status sst__ask_filter(struct sst *sst, struct fetch *fetch, const struct entry_key *target, uint64_t hash,
+                            struct error *err) {
+    const struct sst_top *top;
+    if (!sst_may_hold(sst, target->user, target->revision)) {
+        return STATUS_NOT_FOUND;
+    }
+    enum status status = fetch__top(fetch, sst, &top, err);
+    if (status != STATUS_OK) {
+        return status;
+    }
+    uint32_t part = sst__find_part(top, target);
+    return part == top->part_count ? STATUS_NOT_FOUND : find_handle(sst, fetch, top, part, target, hash, NULL, err);
 }
 
 static enum status get_entry(struct sst *sst, struct fetch *fetch, const struct sst_top *top,

@@ -47,13 +47,13 @@ struct sst_cursor {
     enum operation under_way; /* said STATUS_PENDING */
     enum landing landing;
     enum step step;
-    size_t at;                 /* table; count: none */
-    uint32_t part;             /* of that table */
-    const struct sst_top *top; /* of that table, from STEP_PART on */
-    struct sst_handle handle;  /* of the data block */
-    uint32_t walked;           /* blocks entered one behind the other since the last seek */
-    struct cache_block *part_block;
-    const struct sst *part_sst; /* where part_block is from, if there is one */
+    size_t at;                      /* table; count: none */
+    uint32_t part;                  /* of that table */
+    const struct sst_top *top;      /* of that table, from STEP_PART on */
+    struct sst_handle handle;       /* of the data block */
+    uint32_t walked;                /* blocks entered one behind the other since the last seek */
+    struct cache_block *part_block; /* held; NULL: none, or the table keeps it */
+    const struct sst *part_sst;     /* where part_block is from, if there is one */
     uint64_t part_offset;
     struct cache_block *block; /* NULL: data lies in the window or in unpacked */
     struct window window;
@@ -189,6 +189,12 @@ static void release_block(struct sst_cursor *cursor) {
     }
 }
 
+static enum status damaged_part(struct sst_cursor *cursor, struct error *err) {
+    return sst__damaged(table(cursor), STATUS_CORRUPT, "the partition", cursor->top->parts[cursor->part].handle.offset,
+                        err);
+}
+
+/* A partition that the table doesn't keep. */
 static enum status load_part(struct sst_cursor *cursor, struct error *err) {
     struct sst *sst = table(cursor);
     const struct sst_handle *handle = &cursor->top->parts[cursor->part].handle;
@@ -198,13 +204,9 @@ static enum status load_part(struct sst_cursor *cursor, struct error *err) {
         return STATUS_OK;
     }
     enum status status = STATUS_NOT_FOUND;
-    block = sst__kept(cursor->top, cursor->part);
-    if (block != NULL) {
-        cache_hold(block);
-        status = STATUS_OK;
-    } else if (in_window(&cursor->window, sst, handle) &&
-               sst_block_check(window_slice(&cursor->window, handle), SST_BLOCK_PARTITION, sst->meta.id, handle->offset,
-                               &stored) == STATUS_OK) {
+    if (in_window(&cursor->window, sst, handle) &&
+        sst_block_check(window_slice(&cursor->window, handle), SST_BLOCK_PARTITION, sst->meta.id, handle->offset,
+                        &stored) == STATUS_OK) {
         status = copy_from_window(cursor, &stored, handle->offset, SST_BLOCK_PARTITION, &block);
     }
     if (status != STATUS_OK) {
@@ -217,6 +219,27 @@ static enum status load_part(struct sst_cursor *cursor, struct error *err) {
         cursor->part_offset = handle->offset;
     }
     return status;
+}
+
+/* The partition's index. A kept one stays as long as the table, so it isn't held. */
+static enum status load_index(struct sst_cursor *cursor, struct slice *ret_index, struct error *err) {
+    const struct sst_kept *kept = &cursor->top->kept[cursor->part];
+    struct sst_partition partition;
+    if (sst__kept(cursor->top, cursor->part) != NULL) {
+        *ret_index = sst__kept_index(kept);
+        return STATUS_OK;
+    }
+    enum status status = load_part(cursor, err);
+    if (status != STATUS_OK) {
+        return status;
+    }
+    struct cache_block *block = cursor->part_block;
+    if (sst_partition_open(slice_of(block->data, block->len), &partition) != STATUS_OK) {
+        return damaged_part(cursor, err);
+    }
+    sst__keep(table(cursor), cursor->top, cursor->part, block, &partition);
+    *ret_index = partition.index;
+    return STATUS_OK;
 }
 
 static enum status load_block(struct sst_cursor *cursor, struct slice *ret_body, struct error *err) {
@@ -274,11 +297,6 @@ static void move_part(struct sst_cursor *cursor) {
     cursor->step = STEP_PART;
 }
 
-static enum status damaged_part(struct sst_cursor *cursor, struct error *err) {
-    return sst__damaged(table(cursor), STATUS_CORRUPT, "the partition", cursor->top->parts[cursor->part].handle.offset,
-                        err);
-}
-
 static enum status move_block(struct sst_cursor *cursor, struct error *err) {
     enum status status = cursor->backward ? block_cursor_prev(&cursor->index) : block_cursor_next(&cursor->index);
     cursor->walked++;
@@ -321,15 +339,9 @@ static enum status enter_table(struct sst_cursor *cursor, struct error *err) {
 }
 
 /* The index entry of the first block that isn't wholly in front of the target, or the edge. */
-static enum status position_index(struct sst_cursor *cursor) {
+static enum status position_index(struct sst_cursor *cursor, struct slice body) {
     struct block_cursor *index = &cursor->index;
-    struct sst_partition partition;
-    struct slice body = slice_of(cursor->part_block->data, cursor->part_block->len);
-    enum status status = sst_partition_open(body, &partition);
-    if (status == STATUS_OK) {
-        sst__keep(table(cursor), cursor->top, cursor->part, cursor->part_block, &partition);
-        status = block_cursor_open(index, partition.index);
-    }
+    enum status status = block_cursor_open(index, body);
     if (status != STATUS_OK) {
         return status;
     }
@@ -346,11 +358,12 @@ static enum status position_index(struct sst_cursor *cursor) {
 }
 
 static enum status enter_part(struct sst_cursor *cursor, struct error *err) {
-    enum status status = load_part(cursor, err);
+    struct slice index;
+    enum status status = load_index(cursor, &index, err);
     if (status != STATUS_OK) {
         return status;
     }
-    status = position_index(cursor);
+    status = position_index(cursor, index);
     if (status == STATUS_NOT_FOUND) {
         move_part(cursor);
         return STATUS_OK;
@@ -471,10 +484,30 @@ static void copy_target(struct sst_cursor *cursor, const struct entry_key *targe
     cursor->target.user = slice_of(cursor->target_user, target->user.len);
 }
 
+/* Ahead in the block where the cursor stands: what is behind its entry there is in front of all other blocks' entries.
+ * False: elsewhere. */
+static bool seek_in_block(struct sst_cursor *cursor) {
+    if (!cursor->placed || entry_key_compare(&cursor->base.entry.key, &cursor->target) >= 0 ||
+        entry_key_compare(&cursor->target, &cursor->index.entry.key) > 0 ||
+        block_cursor_seek(&cursor->data, &cursor->target) != STATUS_OK) {
+        return false;
+    }
+    cursor->base.entry = cursor->data.entry;
+    if (cursor->backward) {
+        cursor->backward = false;
+        cursor->walked = 0;
+        cursor->window.next_len = 0;
+    }
+    return true;
+}
+
 static enum status sst_cursor_seek(struct cursor *base, const struct entry_key *target, struct error *err) {
     struct sst_cursor *cursor = (struct sst_cursor *)base;
     if (!is_resumed(cursor, OPERATION_SEEK, target)) {
         copy_target(cursor, target);
+        if (seek_in_block(cursor)) {
+            return STATUS_OK;
+        }
         begin(cursor, false, LAND_SEEK);
         cursor->at = find_table(cursor, cursor->target.user);
     }
@@ -563,6 +596,14 @@ static enum status sst_cursor_prev(struct cursor *base, struct error *err) {
     return leave_block(cursor, true, status, err);
 }
 
+static enum status sst_cursor_may_hold(struct cursor *base, const struct entry_key *target, uint64_t hash,
+                                       struct error *err) {
+    const struct sst_cursor *cursor = (const struct sst_cursor *)base;
+    size_t at = find_table(cursor, target->user);
+    return at == cursor->count ? STATUS_NOT_FOUND
+                               : sst__ask_filter(cursor->tables[at], cursor->fetch, target, hash, err);
+}
+
 static void sst_cursor_free(struct cursor *base) {
     struct sst_cursor *cursor = (struct sst_cursor *)base;
     CHECK(cursor->under_way == OPERATION_NONE || !fetch_is_busy(cursor->fetch));
@@ -582,6 +623,7 @@ static const struct cursor_ops sst_cursor_ops = {.seek = sst_cursor_seek,
                                                  .last = sst_cursor_last,
                                                  .next = sst_cursor_next,
                                                  .prev = sst_cursor_prev,
+                                                 .may_hold = sst_cursor_may_hold,
                                                  .free = sst_cursor_free};
 
 struct cursor *sst_cursor_new(struct alloc *alloc, struct fetch *fetch, struct sst *const *tables, size_t count) {

@@ -18,12 +18,14 @@ struct sst_part {
     struct sst_handle handle; /* its data blocks stand between the partition before and here */
 };
 
-/* A partition whose block the table keeps (cache_keep) while its top lives: lookups need no hold of it, nor a search.
- * What stands in `filter` and behind is of use once `block` is there. */
+/* A partition whose block the table keeps (cache_keep) while its top lives: lookups and cursors need no hold of it, nor
+ * a search. What stands in `filter` and behind is of use once `block` is there. */
 struct sst_kept {
     _Atomic(struct cache_block *) block; /* NULL: not kept */
     const uint8_t *filter;
+    const uint8_t *index; /* for block_cursor_open */
     uint32_t filter_len;
+    uint32_t index_len;
     uint16_t probes;
     atomic_bool is_claimed; /* by the one who fills it in */
 };
@@ -51,6 +53,13 @@ void sst__discard_top(struct alloc *alloc, struct sst_top *top);
 /* For as long as the top lives, unless it is NULL. */
 static inline struct cache_block *sst__kept(const struct sst_top *top, uint32_t part) {
     return atomic_load_explicit(&top->kept[part].block, memory_order_acquire);
+}
+/* Of a partition that is kept. */
+static inline struct slice sst__kept_filter(const struct sst_kept *kept) {
+    return slice_of(kept->filter, kept->filter_len);
+}
+static inline struct slice sst__kept_index(const struct sst_kept *kept) {
+    return slice_of(kept->index, kept->index_len);
 }
 /* Keeps this partition's block, which the caller holds, if it is asked for often and there is room. */
 void sst__keep(struct sst *sst, const struct sst_top *top, uint32_t part, struct cache_block *block,
@@ -100,6 +109,11 @@ enum { SST_VALUE_RETAINED_BYTES_MAX = 16 * 1024 };
 static inline bool sst__is_retained(enum sst_block_kind kind, const struct cache_block *block) {
     return kind != SST_BLOCK_VALUE || block->len <= SST_VALUE_RETAINED_BYTES_MAX;
 }
+
+/* STATUS_NOT_FOUND: the table has no version of the target's key at or behind it, says the filter. STATUS_OK: it may.
+ * STATUS_PENDING and errors as sst_get. hash: filter_hash of the key. (sst.c) */
+MUST_USE enum status sst__ask_filter(struct sst *sst, struct fetch *fetch, const struct entry_key *target,
+                                     uint64_t hash, struct error *err);
 
 /* ---- Fetching (fetch.c) ------------------------------------------------------------------------------------- */
 

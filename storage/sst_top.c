@@ -432,6 +432,8 @@ void sst__keep(struct sst *sst, const struct sst_top *top, uint32_t part, struct
     }
     kept->filter = partition->filter.data;
     kept->filter_len = (uint32_t)partition->filter.len;
+    kept->index = partition->index.data;
+    kept->index_len = (uint32_t)partition->index.len;
     kept->probes = (uint16_t)partition->probes;
     atomic_store_explicit(&kept->block, block, memory_order_release);
 }

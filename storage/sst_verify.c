@@ -31,7 +31,8 @@ struct verifier {
     bool complete;          /* nothing was left out so far */
     struct sst_properties seen;
     struct value_refs value_refs; /* of the entries seen */
-    uint64_t uncounted;           /* places that are none, or couldn't be counted */
+    bool refs_unknown;            /* there was no memory to count them */
+    uint64_t uncounted;           /* places that are none, or too many */
     struct entry_key last;        /* the entry before; user.len 0: none. Its key in last_user */
     struct entry_key bound;       /* the separator before: entries are behind it; user.len 0: none */
     uint8_t last_user[LIMIT_KEY_BYTES];
@@ -154,9 +155,12 @@ static void count_reference(struct verifier *verifier, const struct entry *entry
     if (entry->kind != BATCH_PUT_APART) {
         return;
     }
-    bool counted = value_place_decode(entry->value, &place) == STATUS_OK &&
-                   value_refs_add(&verifier->value_refs, &place) == STATUS_OK;
-    verifier->uncounted += !counted;
+    enum status status = value_place_decode(entry->value, &place);
+    if (status == STATUS_OK) {
+        status = value_refs_add(&verifier->value_refs, &place);
+    }
+    verifier->refs_unknown = verifier->refs_unknown || status == STATUS_NO_MEMORY;
+    verifier->uncounted += status != STATUS_OK;
 }
 
 static void count_entry(struct verifier *verifier, const struct entry *entry, bool repeats) {
@@ -410,6 +414,9 @@ static enum status verify_all(struct verifier *verifier) {
     }
     if (status != STATUS_OK) {
         return status;
+    }
+    if (verifier->refs_unknown) {
+        return no_memory(verifier, sizeof(struct value_ref));
     }
     count_tombstones(verifier);
     verifier->report.entries = verifier->seen.entries;

@@ -81,7 +81,8 @@ struct storage_options {
     uint32_t partition_bytes;           /* 128 KiB (1 KiB to 16 MiB): of data blocks under one filter and index block */
     uint64_t sst_bytes;                 /* 64 MiB (1 KiB to 4 GiB): target size of a table below level 0 */
     uint8_t bloom_bits[STORAGE_LEVELS]; /* 10 (0 to 32) each: of filter for a key, by level */
-    enum compression compression[STORAGE_LEVELS]; /* by level: none for 0 and 1, else lz4 */
+    enum compression compression[STORAGE_LEVELS]; /* lz4 each, by level. Where two differ, no table moves from one to
+                                                     the other: it is rewritten */
     int zstd_level;                               /* 3 (1 to 12): where compression is zstd */
 
     /* Large values. */
@@ -95,6 +96,7 @@ struct storage_options {
     uint64_t level_base_bytes;   /* 256 MiB (1 KiB to 1 TiB): the least that a level's target may be */
     uint32_t level_ratio;        /* 10 (2 to 100): of a level's target to that of the one above it */
     uint32_t l0_files_compact;   /* 4 (1 to 1000): tables of level 0 that start a compaction */
+    uint32_t l0_files_quiet;     /* 2 (1 to 1000): the same when hardly anything is written, at a low rate */
     uint32_t l0_files_slow;      /* 12 (> l0_files_compact, to 1000): from here on writers are paced */
     uint32_t l0_files_stop;      /* 24 (> l0_files_slow, to 2000): storage_can_apply says no */
     uint32_t tombstone_percent;  /* 50 (1 to 101): of a table's entries: rewritten to get rid of deletes */
@@ -463,8 +465,8 @@ MUST_USE enum status storage_verify_dir(struct env *env, const char *dir, const 
  * frontier; views that were taken before show what they showed. `flushed` isn't called. The checkpoint stays as it is.
  *
  * STATUS_NOT_FOUND: there is none; STATUS_INVALID: another cluster's, or its frontier lies behind what was applied
- * here; STATUS_BUSY: a store has it open, or a pin here is below its horizon; STATUS_UNSUPPORTED: it has value
- * files; STATUS_CORRUPT, STATUS_IO, STATUS_NO_SPACE, STATUS_NO_MEMORY. Nothing has changed then, unless `failed` ran:
+ * here; STATUS_BUSY: a store has it open, or a pin here is below its horizon; STATUS_CORRUPT, STATUS_IO,
+ * STATUS_NO_SPACE, STATUS_NO_MEMORY. Nothing has changed then, unless `failed` ran:
  * the outcome of the switch is unknown, and the next opening will tell. */
 struct storage_ingest {
     struct storage_upkeep upkeep;
@@ -499,7 +501,7 @@ enum storage_stall {
 };
 
 enum {
-    STORAGE_COMPACTION_REASONS = 8,
+    STORAGE_COMPACTION_REASONS = 9,
     STORAGE_DAMAGES_MAX = 64 /* remembered at once */
 };
 

@@ -15,6 +15,7 @@
  *   compact_range.c      compactions asked for by hand
  *   install.c            manifest edits, and new versions once they are durable
  *   history.c            horizon and pins
+ *   quiet.c              level 0 while nobody writes
  *   throttle.c           rates: of compactions, of writers; stalls
  *   storage_stats.c      statistics, damage met by reads
  *   scrub.c              checksums of all tables, over and over
@@ -165,7 +166,9 @@ struct reap_job {
     struct env_work work;
     struct storage *storage;
     bool running;
-    bool last; /* also closes manifest and lock */
+    bool last;          /* also closes manifest and lock */
+    uint64_t next_us;   /* no file goes before this */
+    uint64_t unlink_us; /* result: what the last ones took */
     struct sst *tables;
     struct generation *generations;
     bool keeps;             /* one memtable is to be kept: */
@@ -204,6 +207,14 @@ struct stall_state {
     uint64_t next_write_us; /* pacing: when the next write may come */
     uint64_t flush_rate;    /* bytes per second, as measured lately; 0: unknown */
     uint64_t level0_rate;   /* at which compactions empty level 0 */
+};
+
+/* quiet.c */
+struct quiet_merge {
+    uint64_t window_us;    /* the window began; 0: none is under way */
+    uint64_t window_bytes; /* applied until then */
+    bool is_quiet;         /* the last one was */
+    uint64_t next_us;      /* no merging before */
 };
 
 /* Who found the disk full. */
@@ -279,6 +290,7 @@ struct storage {
     struct env_timer timer;
 
     struct rate_limiter limiter;
+    struct quiet_merge quiet_merge;
     struct stall_state stalls;
     struct damage_list damage;
     uint64_t flushes;
@@ -373,6 +385,12 @@ MUST_USE enum status storage__compact_range_pick(struct storage *storage, const 
 void storage__compact_range_init(struct storage *storage);
 void storage__compact_range_advance(struct storage *storage);
 void storage__compact_range_fail(struct storage *storage);
+
+/* ---- quiet.c -------------------------------------------------------------------------------------------------- */
+/* Nearly nothing is written, nothing is under way, and level 0 is worth merging; else it is seen to that somebody asks
+ * again in time. */
+bool storage__is_quiet(struct storage *storage);
+void storage__note_quiet_merge(struct storage *storage, uint64_t written_bytes);
 
 /* ---- upkeep.c ------------------------------------------------------------------------------------------------ */
 enum upkeep_next {

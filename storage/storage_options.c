@@ -26,6 +26,7 @@ void storage_options_init(struct storage_options *options) {
         .level_base_bytes = 256 * WIDE_MIB,
         .level_ratio = 10,
         .l0_files_compact = 4,
+        .l0_files_quiet = 2,
         .l0_files_slow = 12,
         .l0_files_stop = 24,
         .tombstone_percent = 50,
@@ -35,7 +36,7 @@ void storage_options_init(struct storage_options *options) {
     };
     for (unsigned level = 0; level < STORAGE_LEVELS; level++) {
         options->bloom_bits[level] = 10;
-        options->compression[level] = level < 2 ? COMPRESSION_NONE : COMPRESSION_LZ4;
+        options->compression[level] = COMPRESSION_LZ4;
     }
 }
 
@@ -76,6 +77,7 @@ enum status storage__check_options(const struct storage_options *options, struct
         {"level_base_bytes", options->level_base_bytes, WIDE_KIB, TIB},
         {"level_ratio", options->level_ratio, 2, 100},
         {"l0_files_compact", options->l0_files_compact, 1, 1000},
+        {"l0_files_quiet", options->l0_files_quiet, 1, 1000},
         {"l0_files_slow", options->l0_files_slow, (uint64_t)options->l0_files_compact + 1, 1001},
         {"l0_files_stop", options->l0_files_stop, (uint64_t)options->l0_files_slow + 1, 2000},
         {"tombstone_percent", options->tombstone_percent, 1, 101},

@@ -80,7 +80,11 @@ static enum status read_block(struct value_verifier *verifier, const struct sst_
     if (status != STATUS_OK) {
         return status;
     }
-    if (!whole || sst_block_unpack(file->context->env->alloc, &stored, verifier->body.data) != STATUS_OK) {
+    status = whole ? sst_block_unpack(file->context->env->alloc, &stored, verifier->body.data) : STATUS_CORRUPT;
+    if (status == STATUS_NO_MEMORY) {
+        return sst__no_memory(file, stored.size, verifier->err);
+    }
+    if (status != STATUS_OK) {
         finding(verifier, "the block", handle->offset);
         verifier->complete = false;
         return STATUS_CORRUPT;

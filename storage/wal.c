@@ -75,6 +75,7 @@ static struct wal *wal_new(const struct wal_options *options) {
     list_init(&wal->spares);
     list_init(&wal->segments);
     list_init(&wal->prepared);
+    list_init(&wal->spare_segments);
     list_init(&wal->doomed);
     wal__pool_init(&wal->pool, wal->alloc);
     wal__write_init(wal);
@@ -102,7 +103,7 @@ static void free_groups(struct wal *wal, struct list *groups) {
 /* Files are closed already, nothing is under way. */
 void wal__free(struct wal *wal) {
     CHECK(list_is_empty(&wal->segments) && list_is_empty(&wal->prepared) && list_is_empty(&wal->doomed));
-    CHECK(!wal->writing && !wal->prepare.busy);
+    CHECK(list_is_empty(&wal->spare_segments) && !wal->writing && !wal->prepare.busy);
     free_groups(wal, &wal->pending);
     free_groups(wal, &wal->spares);
     wal__cache_deinit(wal);
@@ -231,3 +232,4 @@ void wal__tell(struct wal *wal) {
 uint64_t wal_first_index(const struct wal *wal) { return wal->first_index; }
 uint64_t wal_last_index(const struct wal *wal) { return wal->last_index; }
 uint64_t wal_synced_index(const struct wal *wal) { return wal->synced_index; }
+uint64_t wal_written_bytes(const struct wal *wal) { return wal->stats.written_bytes; }

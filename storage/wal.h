@@ -4,7 +4,8 @@
  *
  *   record   length, kind, index, term, checksum | payload: the same bytes on every node
  *   group    header | records | padding to 4 KiB: one write, one sync. The header is local: term, vote, commit, ...
- *   segment  header block | start group | group | group | ... | zeroes: a file, zero-filled ahead of need by a worker
+ *   segment  header block | start group | group | group | ...: a file, made ahead of need by a worker: filled with
+ *            zeroes, or an old one that the log no longer needs, used again
  *
  * Flow. wal_append puts records into the forming group, in memory that later is exactly what the disk gets and what
  * followers are sent: payloads are copied once. At the end of the turn (ENV_STAGE_FLUSH), if no group is in flight and
@@ -21,8 +22,9 @@
  * the loop, then wal_close. Owner: the consensus loop.
  *
  * Invariants: synced <= last; commit < any index that is cut; group sequences only grow; a segment's generation is
- * never used again; a synced block is never overwritten; a group's records have contiguous indexes; a record with index
- * <= last cuts the log there (logical truncation).
+ * never used again; a synced block is never overwritten while its segment is part of the log, or has another name
+ * (wal_share_segment); a group's records have contiguous indexes; a record with index <= last cuts the log there
+ * (logical truncation).
  */
 #ifndef HOLDFAST_STORAGE_WAL_H
 #define HOLDFAST_STORAGE_WAL_H
@@ -81,8 +83,10 @@ struct wal_options {
     uint32_t entry_payload_bytes_max; /* LIMIT_ENTRY_PAYLOAD_BYTES, smaller in simulations */
     uint32_t group_bytes_max;         /* LIMIT_GROUP_BYTES */
     uint32_t prepared_segments;       /* kept ready ahead of need; at least 1 */
-    uint64_t cache_bytes_max;         /* of the tail cache, beyond what is not applied */
-    uint32_t mark_delay_us; /* idle time after which an empty mark group is written (DESIGN rule 13); 0: never */
+    uint32_t spare_segments;  /* that are no longer needed, kept at most to be used again; 0: all go. In blocking mode
+                                 those that small groups were written to: others gain nothing by it */
+    uint64_t cache_bytes_max; /* of the tail cache, beyond what is not applied */
+    uint32_t mark_delay_us;   /* idle time after which an empty mark group is written (DESIGN rule 13); 0: never */
 
     /* Callbacks, on the loop, never from inside a wal_* call. */
     void *context;
@@ -118,7 +122,7 @@ struct wal_recovered {
     uint64_t start_term;  /* term of first_index - 1 if known (from the frontier or a record), else 0 */
     uint64_t last_index;  /* newest record, at least frontier.index */
     uint64_t bytes_read;
-    uint64_t torn_bytes; /* cut off the end of the last group: never acknowledged */
+    uint64_t torn_bytes; /* cut off the end of the last group: never acknowledged; 0 also where it can't be told */
     struct wal_fault fault;
     struct slice membership; /* newest that a first group repeated; empty for a new store. Owned by the wal */
 };
@@ -187,6 +191,8 @@ bool wal_is_idle(const struct wal *wal);
 uint64_t wal_first_index(const struct wal *wal);
 uint64_t wal_last_index(const struct wal *wal);
 uint64_t wal_synced_index(const struct wal *wal);
+/* By groups since it was opened, padding included: as wal_stats has it. */
+uint64_t wal_written_bytes(const struct wal *wal);
 
 /* ---- Blocking mode ----------------------------------------------------------------------------------------------
  * The log of an owner without turns: all calls are made under a lock of his, the guard of the log's loop
@@ -272,6 +278,11 @@ void wal_set_applied(struct wal *wal, uint64_t applied_index);
 /* Segments whose last index <= min(flushed_index, pin_index) may go, oldest first, by a worker; at least the last one
  * stays (DESIGN rule 11). The caller read committed before flushed. */
 void wal_set_floor(struct wal *wal, uint64_t flushed_index, uint64_t pin_index);
+/* Before the file of this segment (its number, as wal_explain gives it) gets a further name elsewhere: from now on it
+ * is never used again for other groups, and it keeps what it has when its name here goes. That is forgotten at the next
+ * opening, as nothing that an earlier life wrote groups to is used again. STATUS_NOT_FOUND: the log doesn't have it, or
+ * not any more. */
+MUST_USE enum status wal_share_segment(struct wal *wal, uint64_t number);
 
 /* What made a group be written as it was. Every group counts once. */
 enum wal_trigger {
@@ -300,8 +311,11 @@ struct wal_stats {
     uint64_t sync_us_buckets[WAL_SYNC_BUCKETS];
     uint64_t last_progress_us;  /* env time of the last completion; for the watchdog */
     uint64_t inflight_since_us; /* 0: none in flight */
-    uint64_t segments;          /* files now, prepared ones included */
-    uint64_t segments_deleted;
+    uint64_t segments;          /* files now, prepared and spare ones included */
+    uint64_t segments_spare;    /* now: kept to be used again */
+    uint64_t segments_filled;   /* made as new files while the log was open, */
+    uint64_t segments_recycled; /* and out of old ones */
+    uint64_t segments_deleted;  /* gone from the log; spare ones too */
     uint64_t cache_bytes;
     uint64_t cache_misses; /* wal_read that went to disk */
 };
@@ -314,6 +328,7 @@ enum wal_segment_state {
     WAL_SEGMENT_ACTIVE,   /* groups go there */
     WAL_SEGMENT_KEPT,     /* an older one */
     WAL_SEGMENT_PREPARED, /* not begun yet */
+    WAL_SEGMENT_SPARE,    /* no longer part of the log, kept to be used again under another number */
     WAL_SEGMENT_DOOMED    /* with the worker that deletes it, or to be tried again */
 };
 

@@ -14,10 +14,7 @@
  */
 #include "storage/wal_internal.h"
 
-enum {
-    WRITE_AHEAD_BYTES = 512 * 1024,
-    WRITE_AHEAD_GROUP_MAX = 32 * 1024 /* larger ones are few enough */
-};
+enum { WRITE_AHEAD_BYTES = 512 * 1024 };
 
 static uint64_t min_u64(uint64_t a, uint64_t b) { return a < b ? a : b; }
 
@@ -88,7 +85,7 @@ static void write_ahead(struct wal *wal) {
     if (end <= segment->filled_end) {
         return;
     }
-    if (group != NULL && io->len <= WRITE_AHEAD_GROUP_MAX) {
+    if (group != NULL && io->len <= WAL_SMALL_GROUP_BYTES) {
         uint64_t more = min_u64(WRITE_AHEAD_BYTES, group->buffer->capacity) - io->len;
         more = min_u64(more, segment->bytes - end);
         memset((uint8_t *)io->data + io->len, 0, more);

@@ -43,7 +43,8 @@ static uint64_t list_length(const struct list *head) {
 void wal_get_stats(const struct wal *wal, struct wal_stats *ret_stats) {
     *ret_stats = wal->stats;
     ret_stats->inflight_since_us = wal->writing ? wal->writing_since_us : 0;
-    ret_stats->segments = list_length(&wal->segments) + wal->prepared_count;
+    ret_stats->segments = list_length(&wal->segments) + wal->prepared_count + wal->spare_segment_count;
+    ret_stats->segments_spare = wal->spare_segment_count;
     ret_stats->cache_bytes = wal->cache.bytes;
 }
 
@@ -77,7 +78,7 @@ static void explain_list(const struct list *segments, const struct wal *wal, enu
     LIST_FOREACH (node, segments) {
         struct wal_segment_info info = info_of(wal, LIST_ENTRY(node, struct wal__segment, link), now_us);
         info.state = state;
-        if (state == WAL_SEGMENT_PREPARED) {
+        if (state == WAL_SEGMENT_PREPARED || state == WAL_SEGMENT_SPARE) {
             info.age_us = 0;
             info.begun_before_opened = false;
         }
@@ -113,4 +114,5 @@ void wal_explain(const struct wal *wal, void (*each)(void *context, const struct
     explain_list(&wal->delete_job.segments, wal, WAL_SEGMENT_DOOMED, each, context);
     explain_begun(wal, each, context);
     explain_list(&wal->prepared, wal, WAL_SEGMENT_PREPARED, each, context);
+    explain_list(&wal->spare_segments, wal, WAL_SEGMENT_SPARE, each, context);
 }

@@ -129,6 +129,7 @@ static enum status inspect(struct wal__recovery *recovery, struct wal__found *fo
     }
     found->header_good = true;
     segment->generation = header.generation;
+    segment->recycled = header.recycled;
     struct wal__group_view view;
     status = wal__scan_group(&recovery->scanner, WAL_SEGMENT_HEADER_BYTES, header.generation, &found->start_verdict,
                              &view, recovery->err);

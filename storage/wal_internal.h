@@ -3,8 +3,8 @@
  *
  *   wal_record.c   one record: seal, decode
  *   wal_group.c    one group: header, what its checksums bind
- *   wal_segment.c  one file: header block, names, making it
- *   wal_jobs.c     worker jobs: preparing segments ahead, deleting old ones, closing all
+ *   wal_segment.c  one file: header block, names, making it anew or out of an old one
+ *   wal_jobs.c     worker jobs: preparing segments ahead, deleting old ones or setting them aside, closing all
  *   wal_buffer.c   memory of groups: size classes, pools
  *   wal_cache.c    the tail of the log in memory: cached, in flight and forming groups in one ring
  *   wal_index.c    where on disk an index is: a sparse ordered vector
@@ -46,7 +46,8 @@ enum {
     WAL_BUFFER_CLASSES = 8,       /* 8 KiB << class */
     WAL_BUFFER_LENT = WAL_BUFFER_CLASSES + 1,
     WAL_BUFFER_BYTES_MIN = 8 * 1024,
-    WAL_PREPARE_RETRY_US = 1000 * 1000
+    WAL_PREPARE_RETRY_US = 1000 * 1000,
+    WAL_SMALL_GROUP_BYTES = 32 * 1024 /* blocking mode: these need space that was written before, larger ones don't */
 };
 
 static_assert(WAL_GROUP_HEADER_BYTES + LIMIT_MEMBERSHIP_BYTES <= WAL_START_GROUP_BYTES, "one block holds it");
@@ -108,7 +109,7 @@ static inline uint64_t wal__group_last_index(const struct wal__group_header *hea
 /* ---- Segments (wal_segment.c) ----------------------------------------------------------------------------------- */
 
 struct wal__segment {
-    struct list link; /* wal->segments (oldest first), wal->prepared, wal->doomed, or nowhere */
+    struct list link; /* wal->segments (oldest first), wal->prepared, wal->spare_segments, wal->doomed, or nowhere */
     struct env_file *file;
     uint64_t number;     /* its name; grows */
     uint64_t generation; /* a nonce, so that no bytes of another life pass for this one's */
@@ -117,8 +118,15 @@ struct wal__segment {
     uint64_t written_end; /* all before it is durable */
     uint64_t max_index;   /* newest record ever written to it, superseded or not; 0 if none */
     uint64_t filled_end;  /* blocking mode: all before it was written before, if only with zeroes */
+    uint64_t small_bytes; /* that groups of at most WAL_SMALL_GROUP_BYTES took, while it was written */
     uint64_t begun_us;    /* env clock of its start group; 0: prepared, or begun in an earlier life */
     uint32_t readers;     /* reads under way: not to be deleted */
+    bool own;             /* all its groups are of this life of the log, and nobody else's */
+    bool shared;          /* its file has, or may have, a name elsewhere */
+    bool recycled;        /* made out of an old one: blocks of earlier lives stand behind its groups */
+    bool aside;           /* its name has the suffix ".tmp": no part of the log any more */
+    bool keep;            /* with the delete job: to be set aside, not removed, */
+    bool gone;            /* and: that is done */
 };
 
 struct wal__segment_header {
@@ -127,6 +135,7 @@ struct wal__segment_header {
     uint64_t number;
     uint64_t generation;
     uint64_t bytes;
+    bool recycled;
     uint64_t filled_bytes; /* not on disk: how far it is written when it is made, at least; space for all is reserved */
 };
 
@@ -144,6 +153,14 @@ bool wal__segment_parse_name(const char *name, const char *suffix, uint64_t *ret
  * nothing is left but maybe a temporary file. */
 MUST_USE enum status wal__segment_create(struct env *env, const char *dir, const struct wal__segment_header *header,
                                          struct env_file **ret_file, struct error *err);
+/* Blocks: the file of a segment that the log no longer needs gets a name that the next opening removes. Before the
+ * directory is synced the old name may come back after a crash, so its bytes must still be as they were. */
+MUST_USE enum status wal__segment_set_aside(struct env *env, const char *dir, uint64_t number, struct error *err);
+/* Blocks: such a file becomes the segment that `header` says: header and empty start block written and synced, renamed,
+ * the directory synced, opened by its new name. A failure leaves neither name, unless it can't be removed. */
+MUST_USE enum status wal__segment_reuse(struct env *env, const char *dir, uint64_t old_number,
+                                        const struct wal__segment_header *header, struct env_file **ret_file,
+                                        struct error *err);
 
 /* ---- Memory (wal_buffer.c) -------------------------------------------------------------------------------------- */
 
@@ -397,6 +414,7 @@ struct wal__prepare_job {
     bool told_failing; /* what prepare_state was told last */
     struct wal__segment *segment;
     struct wal__segment_header header;
+    uint64_t old_number; /* of the spare segment that it is made of; 0: a new file */
     enum status status;
     struct error error;
 };
@@ -405,8 +423,8 @@ struct wal__delete_job {
     struct env_work work;
     struct wal *wal;
     bool busy;
-    bool close_all; /* the last job: close every file */
     struct list segments;
+    enum status status; /* not STATUS_OK: the directory is not to be relied on */
 };
 
 struct wal {
@@ -477,6 +495,9 @@ struct wal {
     struct wal__segment *durable_segment; /* holds the last completed group */
     struct list prepared;
     uint32_t prepared_count;
+    struct list spare_segments; /* set aside, and durably so */
+    uint32_t spare_segment_count;
+    bool never_recycle; /* a job failed at the directory: what it has for durable may not be so */
     struct list doomed;
     uint64_t next_number;
     uint64_t floor_index;

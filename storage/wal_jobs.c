@@ -2,11 +2,19 @@
  * Worker jobs of the log: the next segments are prepared ahead of need, old ones deleted, and at the end all files
  * closed. A loop never waits for any of it.
  *
- *   prepare   at most one at a time, until prepared_segments are ready. A failure is told once by prepare_state and
- *             tried again every second; the log goes on with what is prepared.
+ *   prepare   at most one at a time, until prepared_segments are ready: out of a spare one if there is any, else a new
+ *             file. A failure is told once by prepare_state and tried again every second; the log goes on with what is
+ *             prepared.
  *   delete    at most one at a time, oldest first (DESIGN rules 10 and 11). A segment goes when all it ever held is at
- * or below the floor, a later segment already holds a durable group (with term, vote and membership), and no read is on
- * it. close     the last job, when nothing else is under way.
+ *             or below the floor, a later segment already holds a durable group (with term, vote and membership), and
+ *             no read is on it. Up to spare_segments aren't removed but set aside, to be used again.
+ *   close     the last job, when nothing else is under way.
+ *
+ * What is used again (hazard 37). Only segments that this life of the log made, or found prepared and empty, in full
+ * size, and that nobody shares: so nobody has their bytes under another name, whatever earlier lives did. It is
+ * overwritten only after the sync of the directory that took it out of the log. A directory whose sync failed may call
+ * durable what isn't, also in the next call, or in the other job's: after any such failure this life uses nothing
+ * again. A prepare job is the only one that overwrites, and starts when the last one's failure is known.
  */
 #include "storage/wal_internal.h"
 
@@ -26,6 +34,7 @@ struct wal__segment_header wal__next_segment(struct wal *wal, struct wal__segmen
     segment->number = wal->next_number++;
     segment->generation = env_random(wal->env);
     segment->bytes = bytes;
+    segment->own = true;
     struct wal__segment_header header = {.node_id = wal->options.node_id,
                                          .number = segment->number,
                                          .generation = segment->generation,
@@ -34,9 +43,39 @@ struct wal__segment_header wal__next_segment(struct wal *wal, struct wal__segmen
     memcpy(header.cluster_id, wal->options.cluster_id, WAL_CLUSTER_ID_BYTES);
     if (wal->options.mode == WAL_MODE_BLOCKING) {
         header.filled_bytes = WAL_FIRST_RECORDS_OFFSET;
-        segment->filled_end = WAL_FIRST_RECORDS_OFFSET;
+        if (segment->filled_end < WAL_FIRST_RECORDS_OFFSET) {
+            segment->filled_end = WAL_FIRST_RECORDS_OFFSET;
+        }
     }
     return header;
+}
+
+/* A spare one as an empty one, its old number in *ret_old_number; else a new one, and 0. NULL: no memory. */
+static struct wal__segment *take_segment(struct wal *wal, uint64_t *ret_old_number) {
+    struct list *node = list_pop_front(&wal->spare_segments);
+    *ret_old_number = 0;
+    if (node == NULL) {
+        return wal__segment_new(wal);
+    }
+    CHECK(wal->spare_segment_count > 0);
+    wal->spare_segment_count--;
+    struct wal__segment *segment = LIST_ENTRY(node, struct wal__segment, link);
+    CHECK(segment->aside && segment->own && !segment->shared && segment->readers == 0);
+    *ret_old_number = segment->number;
+    *segment =
+        (struct wal__segment){.end = WAL_SEGMENT_HEADER_BYTES,
+                              .written_end = WAL_SEGMENT_HEADER_BYTES,
+                              .filled_end = segment->filled_end > segment->end ? segment->filled_end : segment->end,
+                              .recycled = true};
+    list_init(&segment->link);
+    return segment;
+}
+
+/* Nothing is used again from now on; what is set aside goes. */
+static void stop_recycling(struct wal *wal) {
+    wal->never_recycle = true;
+    wal->spare_segment_count = 0;
+    list_splice_back(&wal->doomed, &wal->spare_segments);
 }
 
 static void prepare_failed(struct wal *wal) {
@@ -51,7 +90,11 @@ static void prepare_failed(struct wal *wal) {
 
 static void prepare_run(struct env_work *work) {
     struct wal__prepare_job *job = CONTAINER_OF(work, struct wal__prepare_job, work);
-    job->status = wal__segment_create(job->wal->env, job->wal->dir, &job->header, &job->segment->file, &job->error);
+    struct env *env = job->wal->env;
+    const char *dir = job->wal->dir;
+    struct env_file **file = &job->segment->file;
+    job->status = job->old_number != 0 ? wal__segment_reuse(env, dir, job->old_number, &job->header, file, &job->error)
+                                       : wal__segment_create(env, dir, &job->header, file, &job->error);
 }
 
 static void prepare_done(struct env_work *work) {
@@ -62,10 +105,15 @@ static void prepare_done(struct env_work *work) {
     job->segment = NULL;
     if (job->status != STATUS_OK) {
         mem_free(wal->alloc, segment);
+        if (job->status != STATUS_NO_SPACE && job->status != STATUS_NO_MEMORY) {
+            stop_recycling(wal);
+        }
         prepare_failed(wal);
     } else {
         list_push_back(&wal->prepared, &segment->link);
         wal->prepared_count++;
+        wal->stats.segments_recycled += segment->recycled;
+        wal->stats.segments_filled += !segment->recycled;
         job->failing = false;
         wal__tell(wal);
         wal__prepare_more(wal);
@@ -91,13 +139,14 @@ void wal__prepare_more(struct wal *wal) {
         env_timer_is_armed(&wal->prepare_timer) || is_early(wal)) {
         return;
     }
-    struct wal__segment *segment = wal__segment_new(wal);
+    struct wal__segment *segment = take_segment(wal, &job->old_number);
     if (segment == NULL) {
         (void)error_set(&job->error, STATUS_NO_MEMORY, "no memory to prepare a log segment");
         prepare_failed(wal);
         return;
     }
     job->header = wal__next_segment(wal, segment, wal->options.segment_bytes);
+    job->header.recycled = segment->recycled;
     job->segment = segment;
     job->busy = true;
     env_work_submit(wal->env, ENV_WORK_SHORT, &job->work);
@@ -117,34 +166,88 @@ static void give_back(const struct wal *wal, const struct wal__segment *segment)
     }
 }
 
+/* Takes its name away, or gives it one that is no segment's. */
+static enum status remove_name(struct wal *wal, struct wal__segment *segment, struct error *err) {
+    if (segment->keep && !segment->aside) {
+        enum status status = wal__segment_set_aside(wal->env, wal->dir, segment->number, err);
+        segment->aside = status == STATUS_OK;
+        return status;
+    }
+    char path[LIMIT_PATH_BYTES];
+    wal__segment_path(path, wal->dir, segment->number, segment->aside ? ".tmp" : "");
+    enum status status = env_unlink(wal->env, path, err);
+    return status == STATUS_NOT_FOUND ? STATUS_OK : status;
+}
+
+/* The old names of what was set aside may come back: it is given up, its bytes as they are. If a name can't be removed
+ * the next opening does it. */
+static void give_up_aside(struct wal *wal, struct list *segments) {
+    struct error ignored;
+    LIST_FOREACH (node, segments) {
+        struct wal__segment *segment = LIST_ENTRY(node, struct wal__segment, link);
+        if (segment->gone && segment->keep) {
+            segment->keep = false;
+            (void)!remove_name(wal, segment, &ignored);
+        }
+    }
+}
+
 /* Stops at the first failure; what is left stays in the list, to be tried again. */
 static void delete_run(struct env_work *work) {
     struct wal__delete_job *job = CONTAINER_OF(work, struct wal__delete_job, work);
     struct wal *wal = job->wal;
     struct error ignored;
-    enum status status = STATUS_OK;
-    bool removed = false;
+    bool changed = false;
+    job->status = STATUS_OK;
     LIST_FOREACH (node, &job->segments) {
         struct wal__segment *segment = LIST_ENTRY(node, struct wal__segment, link);
-        if (!job->close_all) {
-            char path[LIMIT_PATH_BYTES];
-            wal__segment_path(path, wal->dir, segment->number, "");
-            status = env_unlink(wal->env, path, &ignored);
-            if (status != STATUS_OK && status != STATUS_NOT_FOUND) {
-                break;
-            }
-            removed = true;
+        job->status = remove_name(wal, segment, &ignored);
+        if (job->status != STATUS_OK) {
+            break;
         }
-        if (job->close_all && segment == wal->active) {
-            give_back(wal, segment);
-        }
+        changed = true;
+        segment->gone = true;
         env_close(segment->file);
         segment->file = NULL;
     }
-    if (removed) {
-        (void)!env_sync_dir(wal->env, wal->dir,
-                            &ignored); /* else they come back after a crash, and are deleted again */
+    enum status status = changed ? env_sync_dir(wal->env, wal->dir, &ignored) : STATUS_OK;
+    if (status != STATUS_OK) {
+        /* What was removed may come back after a crash, and is removed again then. */
+        job->status = status;
+        give_up_aside(wal, &job->segments);
     }
+}
+
+/* All files; spare ones are of no use to the next life. */
+static void close_run(struct env_work *work) {
+    struct wal__delete_job *job = CONTAINER_OF(work, struct wal__delete_job, work);
+    struct wal *wal = job->wal;
+    struct error ignored;
+    LIST_FOREACH (node, &job->segments) {
+        struct wal__segment *segment = LIST_ENTRY(node, struct wal__segment, link);
+        if (segment->aside && !wal->failed) {
+            segment->keep = false;
+            (void)!remove_name(wal, segment, &ignored);
+        }
+        if (segment == wal->active) {
+            give_back(wal, segment);
+        }
+        env_close(segment->file);
+    }
+}
+
+static void close_done(struct env_work *work) {
+    struct wal__delete_job *job = CONTAINER_OF(work, struct wal__delete_job, work);
+    struct wal *wal = job->wal;
+    job->busy = false;
+    LIST_FOREACH (node, &job->segments) {
+        list_remove(node);
+        mem_free(wal->alloc, LIST_ENTRY(node, struct wal__segment, link));
+    }
+    void (*closed)(void *context) = wal->closed;
+    void *context = wal->closed_context;
+    wal__free(wal);
+    closed(context);
 }
 
 static void delete_done(struct env_work *work) {
@@ -154,22 +257,44 @@ static void delete_done(struct env_work *work) {
     LIST_FOREACH (node, &job->segments) {
         struct wal__segment *segment = LIST_ENTRY(node, struct wal__segment, link);
         list_remove(node);
-        if (segment->file != NULL) {
+        if (!segment->gone) {
             list_push_back(&wal->doomed, node);
+            continue;
+        }
+        wal->stats.segments_deleted += !segment->aside || segment->keep; /* a spare one was counted before */
+        if (segment->keep) {
+            segment->gone = false;
+            list_push_back(&wal->spare_segments, node);
+            wal->spare_segment_count++;
         } else {
             mem_free(wal->alloc, segment);
-            wal->stats.segments_deleted++;
         }
     }
-    if (job->close_all) {
-        void (*closed)(void *context) = wal->closed;
-        void *context = wal->closed_context;
-        wal__free(wal);
-        closed(context);
-        return;
+    if (job->status != STATUS_OK || wal->never_recycle) {
+        stop_recycling(wal);
     }
     wal__delete_more(wal);
     wal__close_if_quiet(wal);
+}
+
+/* In blocking mode only small groups gain by space that was written before: no room is held for others. */
+static bool is_worth_keeping(const struct wal *wal, const struct wal__segment *segment) {
+    return wal->options.mode == WAL_MODE_LOOP || segment->small_bytes >= segment->bytes / 4;
+}
+
+static bool may_be_kept(const struct wal *wal, const struct wal__segment *segment) {
+    return segment->own && !segment->shared && !segment->aside && !wal->never_recycle &&
+           segment->bytes == wal->options.segment_bytes && is_worth_keeping(wal, segment);
+}
+
+/* Of those that the job is to remove, as many as may be kept instead. */
+static void choose_spares(struct wal *wal, struct list *segments) {
+    uint32_t count = wal->spare_segment_count;
+    LIST_FOREACH (node, segments) {
+        struct wal__segment *segment = LIST_ENTRY(node, struct wal__segment, link);
+        segment->keep = may_be_kept(wal, segment) && count < wal->options.spare_segments;
+        count += segment->keep;
+    }
 }
 
 void wal__delete_more(struct wal *wal) {
@@ -197,8 +322,20 @@ void wal__delete_more(struct wal *wal) {
     wal->first_index = first_index;
     list_splice_back(&job->segments, &wal->doomed);
     list_splice_back(&job->segments, &found);
+    choose_spares(wal, &job->segments);
     job->busy = true;
     env_work_submit(wal->env, ENV_WORK_SHORT, &job->work);
+}
+
+enum status wal_share_segment(struct wal *wal, uint64_t number) {
+    LIST_FOREACH (node, &wal->segments) {
+        struct wal__segment *segment = LIST_ENTRY(node, struct wal__segment, link);
+        if (segment->number == number) {
+            segment->shared = true;
+            return STATUS_OK;
+        }
+    }
+    return STATUS_NOT_FOUND;
 }
 
 void wal_set_floor(struct wal *wal, uint64_t flushed_index, uint64_t pin_index) {
@@ -229,10 +366,12 @@ void wal__close_if_quiet(struct wal *wal) {
         return;
     }
     struct wal__delete_job *job = &wal->delete_job;
-    job->close_all = true;
+    job->work.run = close_run;
+    job->work.done = close_done;
     list_splice_back(&job->segments, &wal->doomed);
     list_splice_back(&job->segments, &wal->segments);
     list_splice_back(&job->segments, &wal->prepared);
+    list_splice_back(&job->segments, &wal->spare_segments);
     job->busy = true;
     env_work_submit(wal->env, ENV_WORK_SHORT, &job->work);
 }

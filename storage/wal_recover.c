@@ -119,7 +119,8 @@ static enum status count_group(struct wal__recovery *recovery, const struct wal_
 
 struct survey {
     uint64_t used_end; /* of the last block that isn't all zero; where the survey began if there is none */
-    bool has_header;   /* a good header of this segment was seen */
+    bool has_header;   /* a good header of this segment was seen, */
+    bool has_carried;  /* or one of a group that was carried */
     struct wal__group_header newest;
     uint64_t last_index; /* highest that such a header names */
 };
@@ -149,8 +150,13 @@ static enum status survey_segment(struct wal__recovery *recovery, const struct w
         }
         survey->used_end = offset + block.len;
         struct wal__group_header header;
-        if (block.len == WAL_BLOCK_BYTES && wal__group_header_decode(block.data, &header) == STATUS_OK &&
-            header.generation == segment->generation && !is_carried(&header, offset)) {
+        if (block.len < WAL_BLOCK_BYTES || wal__group_header_decode(block.data, &header) != STATUS_OK ||
+            header.generation != segment->generation) {
+            continue;
+        }
+        if (is_carried(&header, offset)) {
+            survey->has_carried = true;
+        } else {
             survey->has_header = true;
             if (header.sequence > survey->newest.sequence) {
                 survey->newest = header;
@@ -231,6 +237,13 @@ static enum status judge_newest(struct wal__recovery *recovery, enum wal__verdic
     if (survey.has_header) {
         return fault_at(recovery, recovery->newest, segment->end, "a damaged group with good ones behind it");
     }
+    if (segment->recycled) {
+        /* What stands there may be of an earlier life. Only a header of this one says that a group was torn. */
+        uint64_t left = segment->bytes - segment->end;
+        uint64_t torn = verdict == WAL__GROUP_BAD_BODY ? wal__padded(view->header.total_bytes) : 0;
+        recovery->out->torn_bytes = torn < left ? torn : left;
+        return STATUS_OK;
+    }
     struct slice block;
     status = wal__scanner_view(&recovery->scanner, segment->end, WAL_BLOCK_BYTES, &block, recovery->err);
     if (status != STATUS_OK) {
@@ -270,7 +283,7 @@ static enum status judge_unused(struct wal__recovery *recovery, size_t position)
     if (status != STATUS_OK) {
         return status;
     }
-    bool used_behind = survey.used_end > WAL_FIRST_RECORDS_OFFSET;
+    bool used_behind = segment->recycled ? survey.has_carried : survey.used_end > WAL_FIRST_RECORDS_OFFSET;
     struct slice start;
     status = wal__scanner_view(&recovery->scanner, WAL_SEGMENT_HEADER_BYTES, WAL_BLOCK_BYTES, &start, recovery->err);
     if (status != STATUS_OK) {
@@ -296,7 +309,8 @@ static enum status judge_unused(struct wal__recovery *recovery, size_t position)
         }
     }
     if (used_start || used_behind) {
-        recovery->out->torn_bytes += survey.used_end - WAL_SEGMENT_HEADER_BYTES;
+        recovery->out->torn_bytes +=
+            segment->recycled ? WAL_START_GROUP_BYTES : survey.used_end - WAL_SEGMENT_HEADER_BYTES;
     } else if (segment->bytes == recovery->wal->options.segment_bytes) {
         segment->end = WAL_SEGMENT_HEADER_BYTES; /* as prepared: to be used */
         recovery->found[position].reusable = true;

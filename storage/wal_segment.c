@@ -3,7 +3,14 @@
  *
  *   create N.log.tmp -> zeroes everywhere, header in front -> sync -> rename to N.log -> sync the directory -> use
  *
- * Whatever crash falls in between, recovery finds a .tmp, which it removes, or a sound segment without groups.
+ * or out of an old one, which costs two blocks instead of all of them (hazard 37):
+ *
+ *   O.log, not needed any more -> rename to O.log.tmp -> sync the directory: set aside
+ *   -> header of N and an empty start block over its own -> sync -> rename to N.log -> sync the directory -> use
+ *
+ * Whatever crash falls in between, recovery finds a .tmp, which it removes, or O.log as it was, or a sound segment N
+ * without groups. What O left behind the start block is there for good: no group counts that doesn't repeat the
+ * generation of the header, and that is drawn anew each time.
  */
 #include "node/base/checksum.h"
 #include "storage/wal_internal.h"
@@ -13,6 +20,7 @@
 
 enum {
     AT_VERSION = 8,
+    AT_FLAGS = 12,
     AT_CLUSTER = 16,
     AT_NODE = 32,
     AT_NUMBER = 40,
@@ -23,6 +31,8 @@ enum {
     NUMBER_DIGITS = 16
 };
 
+enum { FLAG_RECYCLED = 1, FLAGS_KNOWN = 1 };
+
 static const char segment_magic[8] = "HFWALSEG";
 static const uint64_t segment_seed = 0x686f6c6466736567;
 
@@ -30,6 +40,7 @@ void wal__segment_header_seal(uint8_t *block, const struct wal__segment_header *
     memset(block, 0, WAL_SEGMENT_HEADER_BYTES);
     memcpy(block, segment_magic, sizeof segment_magic);
     put_u32(block + AT_VERSION, WAL_FORMAT_VERSION);
+    put_u32(block + AT_FLAGS, header->recycled ? FLAG_RECYCLED : 0);
     memcpy(block + AT_CLUSTER, header->cluster_id, WAL_CLUSTER_ID_BYTES);
     put_u64(block + AT_NODE, header->node_id);
     put_u64(block + AT_NUMBER, header->number);
@@ -46,10 +57,15 @@ enum status wal__segment_header_decode(const uint8_t *block, struct wal__segment
     if (get_u32(block + AT_VERSION) != WAL_FORMAT_VERSION) {
         return STATUS_UNSUPPORTED;
     }
+    uint32_t flags = get_u32(block + AT_FLAGS);
+    if ((flags & ~(uint32_t)FLAGS_KNOWN) != 0) {
+        return STATUS_UNSUPPORTED;
+    }
     struct wal__segment_header header = {.node_id = get_u64(block + AT_NODE),
                                          .number = get_u64(block + AT_NUMBER),
                                          .generation = get_u64(block + AT_GENERATION),
-                                         .bytes = get_u64(block + AT_BYTES)};
+                                         .bytes = get_u64(block + AT_BYTES),
+                                         .recycled = (flags & FLAG_RECYCLED) != 0};
     memcpy(header.cluster_id, block + AT_CLUSTER, WAL_CLUSTER_ID_BYTES);
     *ret_header = header;
     return STATUS_OK;
@@ -105,9 +121,32 @@ static enum status fill(struct env *env, struct env_file *file, const struct wal
     return status == STATUS_OK ? env_sync(file, err) : status;
 }
 
+/* Gives the synced file `temporary` the name `path`, durably, and opens it by that. A failure removes both names;
+ * should that fail, too, the next opening does it. */
+static enum status publish(struct env *env, const char *dir, const char *temporary, const char *path,
+                           struct env_file **ret_file, struct error *err) {
+    struct env_file *file = NULL;
+    struct error ignored;
+    enum status status = env_rename(env, temporary, path, err);
+    if (status != STATUS_OK) {
+        (void)!env_unlink(env, temporary, &ignored);
+        return status;
+    }
+    status = env_sync_dir(env, dir, err);
+    if (status == STATUS_OK) {
+        status = env_open(env, path, ENV_OPEN_READ | ENV_OPEN_WRITE | ENV_OPEN_DIRECT, &file, err);
+    }
+    if (status != STATUS_OK) {
+        (void)!env_unlink(env, path, &ignored);
+        return status;
+    }
+    *ret_file = file;
+    return STATUS_OK;
+}
+
 enum status wal__segment_create(struct env *env, const char *dir, const struct wal__segment_header *header,
                                 struct env_file **ret_file, struct error *err) {
-    CHECK(header->bytes % WAL_BLOCK_BYTES == 0 && header->number > 0);
+    CHECK(header->bytes % WAL_BLOCK_BYTES == 0 && header->number > 0 && !header->recycled);
     static_assert(HEADER_USED <= AT_CHECKSUM, "the header block holds its fields");
     char temporary[LIMIT_PATH_BYTES];
     char path[LIMIT_PATH_BYTES];
@@ -126,23 +165,58 @@ enum status wal__segment_create(struct env *env, const char *dir, const struct w
     }
     status = fill(env, file, header, err);
     env_close(file);
-    file = NULL;
-    if (status == STATUS_OK) {
-        status = env_rename(env, temporary, path, err);
-    }
     if (status != STATUS_OK) {
-        /* Gives the space back. Should this fail too, the next opening removes it. */
-        (void)!env_unlink(env, temporary, &ignored);
+        (void)!env_unlink(env, temporary, &ignored); /* gives the space back */
         return status;
     }
-    status = env_sync_dir(env, dir, err);
-    if (status == STATUS_OK) {
-        status = env_open(env, path, ENV_OPEN_READ | ENV_OPEN_WRITE | ENV_OPEN_DIRECT, &file, err);
+    return publish(env, dir, temporary, path, ret_file, err);
+}
+
+/* ---- ... out of an old one (blocking) --------------------------------------------------------------------------- */
+
+enum status wal__segment_set_aside(struct env *env, const char *dir, uint64_t number, struct error *err) {
+    char path[LIMIT_PATH_BYTES];
+    char aside[LIMIT_PATH_BYTES];
+    wal__segment_path(path, dir, number, "");
+    wal__segment_path(aside, dir, number, ".tmp");
+    return env_rename(env, path, aside, err);
+}
+
+/* The header, and nothing where the start group goes: what stands there now was one. */
+static enum status write_head(struct env *env, struct env_file *file, const struct wal__segment_header *header,
+                              struct error *err) {
+    uint8_t *head = mem_alloc_aligned(env->alloc, WAL_BLOCK_BYTES, WAL_FIRST_RECORDS_OFFSET);
+    if (head == NULL) {
+        return error_set(err, STATUS_NO_MEMORY, "no memory to prepare a log segment");
     }
+    memset(head, 0, WAL_FIRST_RECORDS_OFFSET);
+    wal__segment_header_seal(head, header);
+    enum status status = env_pwrite(file, head, WAL_FIRST_RECORDS_OFFSET, 0, err);
+    mem_free(env->alloc, head);
+    return status == STATUS_OK ? env_sync(file, err) : status;
+}
+
+enum status wal__segment_reuse(struct env *env, const char *dir, uint64_t old_number,
+                               const struct wal__segment_header *header, struct env_file **ret_file,
+                               struct error *err) {
+    CHECK(header->recycled && header->number > old_number);
+    char aside[LIMIT_PATH_BYTES];
+    char path[LIMIT_PATH_BYTES];
+    wal__segment_path(aside, dir, old_number, ".tmp");
+    wal__segment_path(path, dir, header->number, "");
+    struct env_file *file = NULL;
+    struct error ignored;
+    enum status status = env_fault_point(env, FAULT_WAL_SEGMENT_PREPARE, err);
+    if (status == STATUS_OK) {
+        status = env_open(env, aside, ENV_OPEN_WRITE | ENV_OPEN_DIRECT, &file, err);
+    }
+    if (status == STATUS_OK) {
+        status = write_head(env, file, header, err);
+    }
+    env_close(file);
     if (status != STATUS_OK) {
-        (void)!env_unlink(env, path, &ignored);
+        (void)!env_unlink(env, aside, &ignored);
         return status;
     }
-    *ret_file = file;
-    return STATUS_OK;
+    return publish(env, dir, aside, path, ret_file, err);
 }

@@ -66,6 +66,7 @@ static enum status sort_files(struct wal__recovery *recovery) {
     for (size_t i = 0; i < recovery->found_count; i++) {
         struct wal__found *found = &recovery->found[i];
         if (found->reusable) {
+            found->segment->own = true; /* nobody had a reason to share it: it is empty */
             hand_over(found, &wal->prepared);
             wal->prepared_count++;
         } else if (!found->on_chain) {

@@ -124,6 +124,7 @@ static void submit(struct wal *wal, enum wal_trigger trigger, uint8_t *data, con
     wal->write_io.len = (size_t)len;
     wal->write_io.offset = segment->end;
     segment->end += len;
+    segment->small_bytes += len <= WAL_SMALL_GROUP_BYTES ? len : 0;
     if (wal->options.mode == WAL_MODE_LOOP) {
         wal__finish_seal(wal);
         env_io_submit(wal->loop, &wal->write_io);

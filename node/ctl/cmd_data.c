@@ -1,4 +1,4 @@
-/* put, get, del: one key. */
+/* put, get, del: one key, or a range that goes. */
 #include "node/ctl/ctl.h"
 #include "node/ctl/pairs.h"
 
@@ -76,8 +76,73 @@ enum ctl_exit ctl_cmd_put(struct ctl *ctl, int argc, char **argv) {
     return code;
 }
 
+/* What --prefix or --range says. A bound that is "" is none. */
+static enum ctl_exit take_range(struct ctl *ctl, char **argv, struct buf *first, struct buf *second,
+                                struct holdfast_range *ret_range) {
+    struct slice lower, upper;
+    enum ctl_exit code;
+    if (ctl->options.prefix != NULL) {
+        code = take_bytes(ctl, "PREFIX", ctl->options.prefix, first, &lower);
+        if (code == CTL_DONE && lower.len == 0) {
+            return ctl_usage(ctl, "the prefix is empty; to delete every key, say --range \"\" \"\"");
+        }
+        if (code == CTL_DONE && buf_reserve(second, lower.len) != STATUS_OK) {
+            return ctl_fail(ctl, CTL_FAILED, "out of memory");
+        }
+        if (code == CTL_DONE) {
+            *ret_range = holdfast_prefix_range(lower.data, lower.len, second->data);
+        }
+        return code;
+    }
+    code = take_bytes(ctl, "FROM", argv[0], first, &lower);
+    if (code == CTL_DONE) {
+        code = take_bytes(ctl, "TO", argv[1], second, &upper);
+    }
+    if (code == CTL_DONE && upper.len > 0 && slice_compare(lower, upper) >= 0) {
+        return ctl_usage(ctl, "the range is empty: TO must be above FROM (both are compared byte by byte)");
+    }
+    if (code == CTL_DONE) {
+        *ret_range = (struct holdfast_range){lower.data, lower.len, upper.data, upper.len};
+    }
+    return code;
+}
+
+static enum ctl_exit delete_range(struct ctl *ctl, char **argv) {
+    struct buf first, second;
+    struct holdfast_range range;
+    struct holdfast_result result;
+    buf_init(&first, ctl->alloc, 0);
+    buf_init(&second, ctl->alloc, 0);
+    enum ctl_exit code = take_range(ctl, argv, &first, &second, &range);
+    if (code == CTL_DONE) {
+        code = ctl_connect(ctl);
+    }
+    if (code == CTL_DONE) {
+        if (holdfast_delete_range(ctl->handle, &range, NULL, &result) == HOLDFAST_OK) {
+            code = ctl_print_revision(ctl, result.revision);
+        } else {
+            code = ctl_fail_result(ctl, &result);
+        }
+    }
+    buf_deinit(&first);
+    buf_deinit(&second);
+    return code;
+}
+
 enum ctl_exit ctl_cmd_del(struct ctl *ctl, int argc, char **argv) {
-    (void)argc;
+    bool has_prefix = ctl->options.prefix != NULL;
+    int wanted = has_prefix ? 0 : ctl->options.range ? 2 : 1;
+    if (has_prefix && ctl->options.range) {
+        return ctl_usage(ctl, "--prefix and --range exclude each other");
+    }
+    if (argc != wanted) {
+        return ctl_usage(ctl, has_prefix           ? "--prefix takes no KEY beside it"
+                              : ctl->options.range ? "--range needs FROM and TO (\"\" for no bound)"
+                                                   : "del needs one KEY, --prefix P, or --range FROM TO");
+    }
+    if (has_prefix || ctl->options.range) {
+        return delete_range(ctl, argv);
+    }
     struct buf key_bytes;
     struct slice key;
     struct holdfast_result result;

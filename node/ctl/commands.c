@@ -15,8 +15,15 @@ const struct ctl_command CTL_COMMANDS[] = {
      "write that made it) and revision; what isn't valid UTF-8 comes as key_b64 and value_b64. No such key: exit code "
      "3.\n",
      CTL_OPTION_BASE64 | CTL_OPTION_REVISION, 1, 1, ctl_cmd_get},
-    {"del", "KEY", "Delete a key", "Prints the revision. Deleting a key that isn't there is no error.\n",
-     CTL_OPTION_BASE64, 1, 1, ctl_cmd_del},
+    {"del", "KEY | --prefix P | --range FROM TO", "Delete a key, or all keys of a range",
+     "Prints the revision. Deleting what isn't there is no error. --prefix and --range delete all keys that begin with "
+     "P, "
+     "or from\n"
+     "FROM (inclusive) to TO (exclusive; \"\" is no bound), at once and in one revision, however many they are. How "
+     "many "
+     "went isn't\n"
+     "counted; `scan --count --rev N` with the same range tells, N being the revision before the one printed.\n",
+     CTL_OPTION_BASE64 | CTL_OPTION_PREFIX | CTL_OPTION_RANGE, 0, 2, ctl_cmd_del},
     {"scan", "[--prefix P | LOWER [UPPER]]", "List keys and values in order",
      "Keys from LOWER (inclusive) to UPPER (exclusive), all at one revision, one `key<TAB>value` per line; control "
      "bytes, the\n"
@@ -51,7 +58,8 @@ const struct ctl_command CTL_COMMANDS[] = {
      "behind a sync, a full group, a new segment, term or vote, idle time.\n",
      0, 0, 0, ctl_cmd_status},
     {"wal", "explain", "Say what keeps each segment of the logs",
-     "For each segment file: number, state (active, kept, prepared, doomed: being deleted), bytes, first and last "
+     "For each segment file: number, state (active, kept, prepared, spare: to be used again, doomed: being deleted), "
+     "bytes, first and last "
      "entry, "
      "age, and\n"
      "who keeps it: not flushed (up to the index that tables hold), a follower that doesn't hold its entries yet, a "

@@ -52,6 +52,7 @@ struct ctl_options {
     uint64_t revision;
     bool keys_only;
     bool count;
+    bool range;
     bool base64;
     bool skip_bad;
     uint32_t in_flight;
@@ -110,6 +111,7 @@ enum ctl_option_bit {
     CTL_OPTION_SKIP_BAD = 1 << 6,
     CTL_OPTION_IN_FLIGHT = 1 << 7,
     CTL_OPTION_GIVE_UP = 1 << 8,
+    CTL_OPTION_RANGE = 1 << 9,
     CTL_OPTION_GLOBAL = 1 << 30
 };
 /* Fills ctl->options and ctl->command, moves operands to the end of argv: the command's start at *ret_first. False: a

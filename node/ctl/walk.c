@@ -3,12 +3,9 @@
 
 /* The first string behind all that begin with the prefix; none if it is all 0xff. */
 static enum status end_of_prefix(struct buf *out, struct slice prefix) {
-    while (prefix.len > 0 && prefix.data[prefix.len - 1] == 0xff) {
-        prefix.len--;
-    }
-    enum status status = buf_append(out, prefix.data, prefix.len);
-    if (status == STATUS_OK && out->len > 0) {
-        out->data[out->len - 1]++;
+    enum status status = buf_reserve(out, prefix.len);
+    if (status == STATUS_OK) {
+        out->len = holdfast_prefix_range(prefix.data, prefix.len, out->data).upper_len;
     }
     return status;
 }

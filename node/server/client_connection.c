@@ -32,6 +32,7 @@ static const struct frame_handler frame_handlers[] = {
     [FRAME_PING] = {answer_ping, PERMIT_ANYONE, "ping"},
     [FRAME_PUT] = {request_write__put, PERMIT_WRITE, "put"},
     [FRAME_DELETE] = {request_write__delete, PERMIT_WRITE, "delete"},
+    [FRAME_DELETE_RANGE] = {request_write__delete_range, PERMIT_WRITE, "delete-range"},
     [FRAME_BATCH] = {request_write__batch, PERMIT_WRITE, "batch"},
     [FRAME_GET] = {request_read__get, PERMIT_READ, "get"},
     [FRAME_SCAN] = {request_scan__scan, PERMIT_READ, "scan"},

@@ -185,6 +185,7 @@ const char *request__key_problem(size_t key_len);
 
 void request_write__put(struct client_connection *connection, const struct connection_frame *frame);
 void request_write__delete(struct client_connection *connection, const struct connection_frame *frame);
+void request_write__delete_range(struct client_connection *connection, const struct connection_frame *frame);
 void request_write__batch(struct client_connection *connection, const struct connection_frame *frame);
 void request_read__get(struct client_connection *connection, const struct connection_frame *frame);
 void request_scan__scan(struct client_connection *connection, const struct connection_frame *frame);

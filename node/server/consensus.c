@@ -115,6 +115,31 @@ static void send_messages(struct consensus *consensus, const struct raft_update 
     }
 }
 
+/*
+ * Raft's clock stands still while this node can't look: a turn of the loop that took long (entries of 16 MiB, too few
+ * CPUs) or a paused process leaves what others said meanwhile unread in the sockets, and silence must be counted in
+ * looks, not in time that nobody looked. Else a busy leader takes its own deafness for a lost quorum and steps down. So
+ * a deadline that is met late counts as met by a heartbeat interval late, at most.
+ */
+uint64_t consensus__raft_now_us(struct consensus *consensus) {
+    uint64_t now_us = consensus__now_us(consensus);
+    uint64_t tolerance_us = 1000ull * consensus->options.config->heartbeat_ms;
+    if (now_us > tolerance_us && consensus->raft_due_us < now_us - tolerance_us) {
+        consensus->held_up_us += now_us - tolerance_us - consensus->raft_due_us;
+        consensus->raft_due_us = now_us - tolerance_us;
+    }
+    CHECK(consensus->held_up_us <= now_us);
+    return now_us - consensus->held_up_us;
+}
+
+/* due_us: by the loop's clock. */
+static void await_raft(struct consensus *consensus, uint64_t due_us) {
+    consensus->raft_due_us = due_us;
+    if (env_timer_arm(&consensus->raft_timer, due_us) != STATUS_OK) {
+        fail_with(consensus, STATUS_NO_MEMORY, "raft's timer can't be armed");
+    }
+}
+
 static void carry_out(struct consensus *consensus, const struct raft_update *update, bool read_asked) {
     if (update->save_state) {
         wal_set_state(consensus->wal, update->term, update->vote);
@@ -140,10 +165,8 @@ static void carry_out(struct consensus *consensus, const struct raft_update *upd
     if (update->ready_round > 0) {
         read__ready(consensus, update->ready_round, update->ready_index);
     }
-    status = env_timer_arm(&consensus->raft_timer, update->deadline_us);
-    if (status != STATUS_OK) {
-        fail_with(consensus, status, "raft's timer can't be armed");
-    }
+    bool is_never = update->deadline_us > UINT64_MAX - consensus->held_up_us;
+    await_raft(consensus, is_never ? UINT64_MAX : update->deadline_us + consensus->held_up_us);
 }
 
 enum status consensus__step(struct consensus *consensus, struct raft_event *event) {
@@ -151,7 +174,7 @@ enum status consensus__step(struct consensus *consensus, struct raft_event *even
         return STATUS_FAILED;
     }
     struct raft_update update;
-    event->now_us = consensus__now_us(consensus);
+    event->now_us = consensus__raft_now_us(consensus);
     enum status status = raft_step(consensus->raft, event, &update);
     if (status == STATUS_NO_MEMORY) {
         fail_with(consensus, status, "raft");
@@ -167,9 +190,7 @@ static void on_raft_timer(struct env_timer *timer) {
     struct consensus *consensus = CONTAINER_OF(timer, struct consensus, raft_timer);
     /* A tick may make a leader, whose first record needs room. Without it the node doesn't campaign. */
     if (consensus->role != RAFT_LEADER && wal_reserve(consensus->wal, WAL_RECORD_HEADER_BYTES, 1) != STATUS_OK) {
-        if (env_timer_arm(timer, consensus__now_us(consensus) + CONSENSUS_HOUSEKEEPING_US) != STATUS_OK) {
-            fail_with(consensus, STATUS_NO_MEMORY, "raft's timer can't be armed");
-        }
+        await_raft(consensus, consensus__now_us(consensus) + CONSENSUS_HOUSEKEEPING_US);
         return;
     }
     struct raft_event event = {.type = RAFT_EVENT_TICK};
@@ -432,7 +453,8 @@ enum status consensus_start(struct consensus *consensus, struct raft *raft, stru
     }
     storage_start(storage);
     struct raft_update update;
-    status = raft_start(raft, consensus__now_us(consensus), &update);
+    consensus->raft_due_us = UINT64_MAX;
+    status = raft_start(raft, consensus__raft_now_us(consensus), &update);
     if (status != STATUS_OK) {
         return error_set(err, status, "raft can't start: %s", status_name(status));
     }

@@ -9,7 +9,11 @@
 
 #include <inttypes.h>
 
-enum { APPLY_READ_BYTES = 1024 * 1024, APPLY_READ_COUNT = 4096 };
+enum {
+    APPLY_READ_BYTES = 1024 * 1024,
+    APPLY_READ_COUNT = 4096,
+    APPLY_TURN_BYTES = 1024 * 1024 /* or one entry: the next ones wait for what else the loop has to do */
+};
 
 void apply__set_durable(struct consensus *consensus) {
     uint64_t synced_index = raft_synced_index(consensus->raft);
@@ -130,6 +134,7 @@ void apply__on_timer(struct env_timer *timer) {
 void apply__advance(struct consensus *consensus) {
     uint64_t index = storage_applied_index(consensus->storage) + 1;
     uint32_t count = 0;
+    size_t bytes = 0;
     while (!consensus->apply_suspended && index <= consensus->commit_index) {
         struct wal_record record;
         struct error error = {0};
@@ -137,10 +142,10 @@ void apply__advance(struct consensus *consensus) {
             consensus->apply_suspended = true; /* until consensus__can_apply */
             break;
         }
-        if (count == CONSENSUS_APPLY_MAX || hook_delays(consensus, index)) {
+        bool turn_is_full = count == CONSENSUS_APPLY_MAX || bytes >= APPLY_TURN_BYTES;
+        if (turn_is_full || hook_delays(consensus, index)) {
             consensus->apply_suspended = true;
-            if (count == CONSENSUS_APPLY_MAX &&
-                env_timer_arm(&consensus->apply_timer, consensus__now_us(consensus)) != STATUS_OK) {
+            if (turn_is_full && env_timer_arm(&consensus->apply_timer, consensus__now_us(consensus)) != STATUS_OK) {
                 (void)error_set(&error, STATUS_NO_MEMORY, "the apply timer can't be armed");
                 fail_apply(consensus, &error, index);
             }
@@ -159,6 +164,7 @@ void apply__advance(struct consensus *consensus) {
         }
         index++;
         count++;
+        bytes += record.bytes.len;
     }
     if (count > 0) {
         applied_some(consensus);

@@ -100,6 +100,8 @@ struct consensus {
 
     struct env_task process_task;
     struct env_task deliver_task;
+    uint64_t raft_due_us; /* raft's deadline by the loop's clock */
+    uint64_t held_up_us;  /* what raft's clock is behind the loop's */
     struct env_timer raft_timer;
     struct env_timer apply_timer;
     struct env_timer deadline_timer;
@@ -163,6 +165,8 @@ static inline bool consensus__is_dead(const struct consensus *consensus) {
 static inline uint64_t consensus__now_us(const struct consensus *consensus) {
     return env_now_us(consensus->options.loop);
 }
+/* The time that raft is told. */
+uint64_t consensus__raft_now_us(struct consensus *consensus);
 /* Runs the process task in this turn. */
 void consensus__schedule(struct consensus *consensus);
 /* Arms the deadline timer if it isn't. */

@@ -25,7 +25,7 @@ static void fill_members(const struct consensus *consensus, struct consensus_sta
     }
 }
 
-static void fill_status(const struct consensus *consensus, struct consensus_status *status) {
+static void fill_status(struct consensus *consensus, struct consensus_status *status) {
     const struct raft *raft = consensus->raft;
     *status = (struct consensus_status){
         .role = raft_role(raft),
@@ -42,7 +42,7 @@ static void fill_status(const struct consensus *consensus, struct consensus_stat
     };
     wal_get_stats(consensus->wal, &status->wal);
     storage_get_stats(consensus->storage, &status->storage);
-    fill_members(consensus, status, consensus__now_us(consensus));
+    fill_members(consensus, status, consensus__raft_now_us(consensus));
     const struct error *problem =
         consensus->failure.code != STATUS_OK ? &consensus->failure : &consensus->space_problem;
     if (problem->code != STATUS_OK) {

@@ -10,7 +10,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-enum { PATH_BYTES = LIMIT_PATH_BYTES + 16, PREPARED_SEGMENTS = 1, MARK_DELAY_US = 50 * 1000 };
+enum { PATH_BYTES = LIMIT_PATH_BYTES + 16, PREPARED_SEGMENTS = 1, SPARE_SEGMENTS = 2, MARK_DELAY_US = 50 * 1000 };
 
 static enum status open_storage(struct recovery *recovery, struct error *err) {
     const struct config *config = recovery->config;
@@ -58,6 +58,7 @@ static enum status open_wal(struct recovery *recovery, struct wal_recovered *ret
         .entry_payload_bytes_max = config->entry_bytes_max,
         .group_bytes_max = group_bytes_max(config),
         .prepared_segments = PREPARED_SEGMENTS,
+        .spare_segments = SPARE_SEGMENTS,
         .cache_bytes_max = config->wal_cache_bytes,
         .mark_delay_us = MARK_DELAY_US,
         .context = recovery->consensus,

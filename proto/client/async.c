@@ -141,6 +141,27 @@ enum holdfast_code holdfast_delete_async(struct holdfast *handle, const void *ke
     return start_write(handle, CLIENT_DELETE, slice_of(key, key_len), SLICE_EMPTY, options, callback, context);
 }
 
+enum holdfast_code holdfast_delete_range_async(struct holdfast *handle, const struct holdfast_range *range,
+                                               const struct holdfast_write_options *options,
+                                               holdfast_write_callback callback, void *context) {
+    struct client_request check = {.operation = CLIENT_DELETE_RANGE,
+                                   .key = slice_of(range->lower, range->lower_len),
+                                   .upper = slice_of(range->upper, range->upper_len)};
+    enum holdfast_code code = client_request_check(&check);
+    if (code != HOLDFAST_CODE_OK) {
+        return code;
+    }
+    struct handle_call *call = call_new(handle, CLIENT_DELETE_RANGE, check.key.len + check.upper.len, write_done);
+    if (call == NULL) {
+        return HOLDFAST_CODE_NO_MEMORY;
+    }
+    handle__fill_delete_range(&call->request, check.key, check.upper, options);
+    call_copy(call, &call->request.key, &call->request.upper);
+    call->callback.write = callback;
+    call->context = context;
+    return call_start(call, options != NULL ? options->timeout_ms : 0);
+}
+
 enum holdfast_code holdfast_batch_async(struct holdfast *handle, const struct holdfast_operation *operations,
                                         size_t count, const struct holdfast_write_options *options,
                                         holdfast_write_callback callback, void *context) {

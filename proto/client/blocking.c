@@ -152,6 +152,17 @@ enum holdfast_outcome holdfast_delete(struct holdfast *handle, const void *key, 
     return call_run(&call, write_timeout(options));
 }
 
+enum holdfast_outcome holdfast_delete_range(struct holdfast *handle, const struct holdfast_range *range,
+                                            const struct holdfast_write_options *options,
+                                            struct holdfast_result *result) {
+    struct handle_call call;
+    struct holdfast_result own;
+    call_init(&call, handle, CLIENT_DELETE_RANGE, result != NULL ? result : &own);
+    handle__fill_delete_range(&call.request, slice_of(range->lower, range->lower_len),
+                              slice_of(range->upper, range->upper_len), options);
+    return call_run(&call, write_timeout(options));
+}
+
 enum holdfast_outcome holdfast_batch(struct holdfast *handle, const struct holdfast_operation *operations, size_t count,
                                      const struct holdfast_write_options *options, struct holdfast_result *result) {
     struct handle_call call;

@@ -41,6 +41,7 @@ enum {
 enum client_operation {
     CLIENT_PUT,
     CLIENT_DELETE,
+    CLIENT_DELETE_RANGE,
     CLIENT_BATCH,
     CLIENT_GET,
     CLIENT_SCAN,
@@ -74,8 +75,8 @@ struct client_link;
  * when done runs. */
 struct client_request {
     enum client_operation operation;
-    struct slice key;   /* put, delete, get; lower bound of a scan */
-    struct slice upper; /* scan */
+    struct slice key;   /* put, delete, get; lower bound of a scan or a range delete */
+    struct slice upper; /* scan, range delete */
     struct slice value; /* put; batch: all keys and values */
     struct client_batch batch;
     struct holdfast_read_options read;

@@ -174,6 +174,27 @@ static enum holdfast_code check_key(struct slice key) {
     return key.len <= LIMIT_KEY_BYTES ? HOLDFAST_CODE_OK : HOLDFAST_CODE_TOO_LARGE;
 }
 
+static enum holdfast_code check_range(struct slice lower, struct slice upper) {
+    if (lower.len > LIMIT_KEY_BYTES || upper.len > LIMIT_KEY_BYTES) {
+        return HOLDFAST_CODE_TOO_LARGE;
+    }
+    bool is_empty = upper.len > 0 && slice_compare(lower, upper) >= 0;
+    return is_empty ? HOLDFAST_CODE_INVALID : HOLDFAST_CODE_OK;
+}
+
+/* One operation of a batch, by its kind and lengths; the bytes of its key and of what follows it. */
+static enum holdfast_code check_operation(uint32_t kind, struct slice key, struct slice value) {
+    if (key.len > LIMIT_KEY_BYTES || value.len > LIMIT_VALUE_BYTES) {
+        return HOLDFAST_CODE_TOO_LARGE;
+    }
+    switch (kind) {
+    case HOLDFAST_PUT: return key.len > 0 ? HOLDFAST_CODE_OK : HOLDFAST_CODE_INVALID;
+    case HOLDFAST_DELETE: return key.len > 0 && value.len == 0 ? HOLDFAST_CODE_OK : HOLDFAST_CODE_INVALID;
+    case HOLDFAST_DELETE_RANGE: return key.len > 0 && value.len > 0 ? check_range(key, value) : HOLDFAST_CODE_INVALID;
+    default: return HOLDFAST_CODE_INVALID;
+    }
+}
+
 static enum holdfast_code check_batch(const struct client_request *request) {
     const struct client_batch *batch = &request->batch;
     if (batch->count == 0) {
@@ -184,19 +205,20 @@ static enum holdfast_code check_batch(const struct client_request *request) {
         request->value.len + (uint64_t)batch->count * 11 + 16 > LIMIT_ENTRY_PAYLOAD_BYTES) {
         return HOLDFAST_CODE_TOO_LARGE;
     }
-    uint64_t total = 0;
+    struct slice rest = request->value;
     for (uint32_t i = 0; i < batch->count; i++) {
-        bool is_put = batch->kinds[i] == HOLDFAST_PUT;
-        if ((!is_put && batch->kinds[i] != HOLDFAST_DELETE) || batch->key_lens[i] == 0 ||
-            (!is_put && batch->value_lens[i] != 0)) {
+        uint64_t len = (uint64_t)batch->key_lens[i] + batch->value_lens[i];
+        if (len > rest.len) {
             return HOLDFAST_CODE_INVALID;
         }
-        if (batch->key_lens[i] > LIMIT_KEY_BYTES || batch->value_lens[i] > LIMIT_VALUE_BYTES) {
-            return HOLDFAST_CODE_TOO_LARGE;
+        enum holdfast_code code = check_operation(batch->kinds[i], slice_of(rest.data, batch->key_lens[i]),
+                                                  slice_of(rest.data + batch->key_lens[i], batch->value_lens[i]));
+        if (code != HOLDFAST_CODE_OK) {
+            return code;
         }
-        total += (uint64_t)batch->key_lens[i] + batch->value_lens[i];
+        rest = slice_of(rest.data + len, rest.len - (size_t)len);
     }
-    return total == request->value.len ? HOLDFAST_CODE_OK : HOLDFAST_CODE_INVALID;
+    return rest.len == 0 ? HOLDFAST_CODE_OK : HOLDFAST_CODE_INVALID;
 }
 
 enum holdfast_code client_request_check(const struct client_request *request) {
@@ -208,6 +230,7 @@ enum holdfast_code client_request_check(const struct client_request *request) {
         return check_key(request->key);
     case CLIENT_DELETE:
     case CLIENT_GET: return check_key(request->key);
+    case CLIENT_DELETE_RANGE: return check_range(request->key, request->upper);
     case CLIENT_BATCH: return check_batch(request);
     case CLIENT_SCAN:
         /* One byte more than a key: the place behind the largest one. */

@@ -32,6 +32,16 @@ static enum status encode_write(struct connection *connection, const struct clie
         message.timeout_ms = timeout_ms;
         return connection_send(connection, FRAME_DELETE, request_id, &message.base, NULL, 0);
     }
+    if (request->operation == CLIENT_DELETE_RANGE) {
+        Wire__DeleteRangeRequest message = WIRE__DELETE_RANGE_REQUEST__INIT;
+        message.has_lower = request->key.len > 0;
+        message.lower = binary(request->key);
+        message.has_upper = request->upper.len > 0;
+        message.upper = binary(request->upper);
+        message.has_timeout_ms = 1;
+        message.timeout_ms = timeout_ms;
+        return connection_send(connection, FRAME_DELETE_RANGE, request_id, &message.base, NULL, 0);
+    }
     if (request->operation == CLIENT_PUT) {
         Wire__PutRequest message = WIRE__PUT_REQUEST__INIT;
         message.has_key = 1;
@@ -83,6 +93,7 @@ enum status encode__request(struct client_link *link, const struct client_reques
     switch (request->operation) {
     case CLIENT_PUT:
     case CLIENT_DELETE:
+    case CLIENT_DELETE_RANGE:
     case CLIENT_BATCH: return encode_write(link->connection, request, request_id, timeout_ms);
     case CLIENT_GET:
     case CLIENT_SCAN: return encode_read(link->connection, request, request_id, timeout_ms);

@@ -44,6 +44,8 @@ struct handle_call {
 /* request.c: arguments to request; keys and values borrowed. */
 void handle__fill_write(struct client_request *request, struct slice key, struct slice value,
                         const struct holdfast_write_options *options);
+void handle__fill_delete_range(struct client_request *request, struct slice lower, struct slice upper,
+                               const struct holdfast_write_options *options);
 void handle__fill_get(struct client_request *request, struct slice key, const struct holdfast_read_options *options);
 void handle__fill_scan(struct client_request *request, const struct holdfast_scan *scan,
                        const struct holdfast_read_options *options);

@@ -187,13 +187,21 @@ struct holdfast_scan {
     bool count_only;
 };
 
-enum holdfast_operation_kind { HOLDFAST_PUT = 1, HOLDFAST_DELETE = 2 };
+/* Keys from lower (inclusive) to upper (exclusive), as memcmp orders them. */
+struct holdfast_range {
+    const void *lower; /* len 0: the first key there is */
+    size_t lower_len;
+    const void *upper; /* len 0: no end; else above lower */
+    size_t upper_len;
+};
+
+enum holdfast_operation_kind { HOLDFAST_PUT = 1, HOLDFAST_DELETE = 2, HOLDFAST_DELETE_RANGE = 3 };
 
 struct holdfast_operation {
     enum holdfast_operation_kind kind;
     const void *key;
     size_t key_len;
-    const void *value; /* put only */
+    const void *value; /* put: the value; delete-range: the end, a key above `key`, the first that goes */
     size_t value_len;
 };
 
@@ -248,7 +256,7 @@ struct holdfast_log_pin {
 
 struct holdfast_log_segment {
     uint64_t number; /* the file's name is this in hex */
-    char state[16];  /* "active", "kept", "prepared", "doomed" (being deleted) */
+    char state[16];  /* "active", "kept", "prepared", "spare" (to be used again), "doomed" (being deleted) */
     uint64_t file_bytes, used_bytes;
     uint64_t first;     /* oldest entry that counts; 0: none */
     uint64_t last;      /* newest entry that it ever held; 0: none */
@@ -277,6 +285,15 @@ enum holdfast_outcome holdfast_put(struct holdfast *handle, const void *key, siz
 /* Deleting a key that isn't there is HOLDFAST_OK too. */
 enum holdfast_outcome holdfast_delete(struct holdfast *handle, const void *key, size_t key_len,
                                       const struct holdfast_write_options *options, struct holdfast_result *result);
+/* All keys of the range at once, as one revision; what is written later stays, and older revisions still show them. How
+ * many went isn't said: nobody looks at them one by one. Counting the range at the revision before the result's tells.
+ * An empty range (upper not above lower) is HOLDFAST_CODE_INVALID. */
+enum holdfast_outcome holdfast_delete_range(struct holdfast *handle, const struct holdfast_range *range,
+                                            const struct holdfast_write_options *options,
+                                            struct holdfast_result *result);
+/* The range of the keys that begin with prefix; its end is written to end (prefix_len bytes). Borrows prefix and end.
+ * prefix_len 0: all keys. */
+struct holdfast_range holdfast_prefix_range(const void *prefix, size_t prefix_len, void *end);
 /* All operations or none, in order, as one revision. */
 enum holdfast_outcome holdfast_batch(struct holdfast *handle, const struct holdfast_operation *operations, size_t count,
                                      const struct holdfast_write_options *options, struct holdfast_result *result);
@@ -319,6 +336,9 @@ enum holdfast_code holdfast_put_async(struct holdfast *handle, const void *key, 
 enum holdfast_code holdfast_delete_async(struct holdfast *handle, const void *key, size_t key_len,
                                          const struct holdfast_write_options *options, holdfast_write_callback callback,
                                          void *context);
+enum holdfast_code holdfast_delete_range_async(struct holdfast *handle, const struct holdfast_range *range,
+                                               const struct holdfast_write_options *options,
+                                               holdfast_write_callback callback, void *context);
 enum holdfast_code holdfast_batch_async(struct holdfast *handle, const struct holdfast_operation *operations,
                                         size_t count, const struct holdfast_write_options *options,
                                         holdfast_write_callback callback, void *context);

@@ -336,6 +336,7 @@ static enum status receive_log(struct client_request *request, const struct conn
 static const uint8_t REPLY_TYPES[] = {
     [CLIENT_PUT] = FRAME_WRITE_REPLY,
     [CLIENT_DELETE] = FRAME_WRITE_REPLY,
+    [CLIENT_DELETE_RANGE] = FRAME_WRITE_REPLY,
     [CLIENT_BATCH] = FRAME_WRITE_REPLY,
     [CLIENT_GET] = FRAME_GET_REPLY,
     [CLIENT_SCAN] = FRAME_SCAN_REPLY,
@@ -351,6 +352,7 @@ static enum status receive_answer(struct client_request *request, const struct c
     switch (request->operation) {
     case CLIENT_PUT:
     case CLIENT_DELETE:
+    case CLIENT_DELETE_RANGE:
     case CLIENT_BATCH: return receive_write(request, frame, answer, err);
     case CLIENT_GET: return receive_get(request, frame, answer, err);
     case CLIENT_SCAN: return receive_scan(request, frame, answer, err);

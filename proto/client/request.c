@@ -16,6 +16,27 @@ void handle__fill_write(struct client_request *request, struct slice key, struct
     request->retry_unknown = options != NULL && options->retry_unknown;
 }
 
+void handle__fill_delete_range(struct client_request *request, struct slice lower, struct slice upper,
+                               const struct holdfast_write_options *options) {
+    handle__fill_write(request, lower, SLICE_EMPTY, options);
+    request->upper = upper;
+}
+
+/* Behind all keys with the prefix comes the prefix without its last 0xff bytes, the last byte one up; nothing does if
+ * it has only such bytes. */
+struct holdfast_range holdfast_prefix_range(const void *prefix, size_t prefix_len, void *end) {
+    const uint8_t *bytes = prefix;
+    size_t end_len = prefix_len;
+    while (end_len > 0 && bytes[end_len - 1] == UINT8_MAX) {
+        end_len--;
+    }
+    if (end_len > 0) {
+        memcpy(end, bytes, end_len);
+        ((uint8_t *)end)[end_len - 1]++;
+    }
+    return (struct holdfast_range){prefix, prefix_len, end, end_len};
+}
+
 void handle__fill_get(struct client_request *request, struct slice key, const struct holdfast_read_options *options) {
     request->key = key;
     if (options != NULL) {
@@ -32,6 +53,11 @@ void handle__fill_scan(struct client_request *request, const struct holdfast_sca
     request->count_only = scan->count_only;
 }
 
+/* What follows an operation's key: a put's value, a range delete's end. */
+static size_t operation_value_len(const struct holdfast_operation *operation) {
+    return operation->kind == HOLDFAST_DELETE ? 0 : operation->value_len;
+}
+
 /* Bytes of all operations; false: beyond any limit. */
 static bool batch_bytes(const struct holdfast_operation *operations, size_t count, size_t *ret_bytes) {
     size_t bytes = 0;
@@ -39,7 +65,7 @@ static bool batch_bytes(const struct holdfast_operation *operations, size_t coun
         if (operations[i].key_len > LIMIT_KEY_BYTES || operations[i].value_len > LIMIT_VALUE_BYTES) {
             return false;
         }
-        bytes += operations[i].key_len + (operations[i].kind == HOLDFAST_PUT ? operations[i].value_len : 0);
+        bytes += operations[i].key_len + operation_value_len(&operations[i]);
         if (bytes > LIMIT_ENTRY_PAYLOAD_BYTES) {
             return false;
         }
@@ -67,7 +93,7 @@ enum holdfast_code handle__fill_batch(struct handle_call *call, const struct hol
     uint8_t *at = start;
     for (size_t i = 0; i < count; i++) {
         const struct holdfast_operation *operation = &operations[i];
-        size_t value_len = operation->kind == HOLDFAST_PUT ? operation->value_len : 0;
+        size_t value_len = operation_value_len(operation);
         batch->kinds[i] = (uint32_t)operation->kind;
         batch->key_lens[i] = (uint32_t)operation->key_len;
         batch->value_lens[i] = (uint32_t)value_len;

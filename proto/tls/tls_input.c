@@ -93,7 +93,7 @@ static void read_input(struct tls_stream *stream) {
         }
     }
     make_room(stream);
-    if (stream->state == TLS_OPEN && stream->output.len > 0) {
+    if (stream->state == TLS_OPEN && tls__output_len(stream) > 0) {
         env_defer(stream->context->loop, ENV_STAGE_FLUSH, &stream->flush_task);
     }
 }
@@ -149,7 +149,7 @@ static void handshake_complete(struct tls_stream *stream) {
         return;
     }
     stream->state = TLS_OPEN;
-    if (stream->output.len > 0) {
+    if (tls__output_len(stream) > 0) {
         env_defer(stream->context->loop, ENV_STAGE_FLUSH, &stream->flush_task);
     }
     stream->owner->opened(stream->owner);
@@ -282,7 +282,12 @@ static void inner_received(struct env_stream_handler *handler, size_t len) {
 
 static void inner_drained(struct env_stream_handler *handler) {
     struct tls_stream *stream = of_handler(handler);
-    if (stream->was_full && stream->state == TLS_OPEN) {
+    if (stream->state != TLS_OPEN) {
+        return;
+    }
+    if (tls__output_len(stream) > 0) {
+        env_defer(stream->context->loop, ENV_STAGE_FLUSH, &stream->flush_task);
+    } else if (stream->was_full) {
         stream->was_full = false;
         stream->owner->drained(stream->owner);
     }

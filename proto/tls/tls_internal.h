@@ -14,6 +14,7 @@ enum {
     TLS_HANDSHAKE_BYTES_MAX = 64 * 1024, /* what a peer may send before it has shaken hands */
     TLS_ANSWER_BYTES_MAX = 4 * 1024,     /* what a peer can make OpenSSL say on its own (key updates), */
     TLS_ANSWER_DATA_RATIO = 256,         /* and one byte more for this many bytes of its data */
+    TLS_ENCRYPT_BYTES = 128 * 1024,      /* between two looks at how full the inner stream is; whole records */
     TLS_OUTPUT_KEPT_BYTES = 64 * 1024,   /* a larger output buffer is given back once it is empty */
     TLS_FILE_BYTES_MAX = 1024 * 1024     /* a PEM file */
 };
@@ -67,7 +68,8 @@ struct tls_stream {
     size_t answer_bytes;    /* sent by OpenSSL on its own */
     size_t received_bytes;  /* plaintext */
     size_t written_bytes;   /* given to the inner stream */
-    struct buf output;      /* plaintext of this turn */
+    struct buf output;      /* plaintext of this turn, and what the inner stream was too full for */
+    size_t output_done;     /* of it, encrypted */
     struct env_task input_task;
     struct env_task flush_task;
     struct list handshake_link;
@@ -76,6 +78,11 @@ struct tls_stream {
 };
 
 /* ---- tls_stream.c: life and output --------------------------------------------------------------------------- */
+
+/* Plaintext that waits to be encrypted. */
+static inline size_t tls__output_len(const struct tls_stream *stream) {
+    return stream->output.len - stream->output_done;
+}
 
 /* A stream without inner stream and owner yet. STATUS_NO_MEMORY. */
 MUST_USE enum status tls__stream_new(struct tls_context *context, bool server, struct tls_stream **ret_stream);

@@ -8,7 +8,8 @@
  * Input: inner bytes land in `input`; tls_input.c lets OpenSSL decrypt them straight into the owner's room.
  * Output: what the owner writes in a turn is gathered in `output`; one FLUSH task encrypts it, in records of up to 16
  * KiB, into the inner stream, whose own FLUSH task then sends it, still in this turn. So a turn's frames share their
- * records and leave together.
+ * records and leave together. Only until the inner stream is full: the rest waits for its `drained`. So a frame of many
+ * MiB neither holds up all else that the loop does, heartbeats above all, nor lies there once more as ciphertext.
  *
  * The inner stream may end before the owner has taken what arrived: then `inner` is NULL while the stream is still
  * OPEN, and closed waits for the owner. If the inner stream refuses bytes (write_status), reading goes on until it says
@@ -27,13 +28,21 @@ static struct tls_stream *of_base(const struct env_stream *base) { return CONTAI
 
 /* ---- The end ------------------------------------------------------------------------------------------------- */
 
+static void drop_output(struct tls_stream *stream) {
+    buf_clear(&stream->output);
+    stream->output_done = 0;
+    if (stream->output.capacity > TLS_OUTPUT_KEPT_BYTES) {
+        buf_deinit(&stream->output);
+    }
+}
+
 /* From here on the owner hears nothing but closed. */
 static void leave(struct tls_stream *stream) {
     stream->state = TLS_ENDING;
     env_timer_cancel(&stream->handshake_timer);
     env_task_cancel(&stream->flush_task);
     list_remove(&stream->handshake_link);
-    buf_clear(&stream->output);
+    drop_output(stream);
     if (stream->inner == NULL) {
         env_defer(stream->context->loop, ENV_STAGE_PROCESS, &stream->input_task);
     }
@@ -80,14 +89,28 @@ void tls__stream_fail(struct tls_stream *stream, const struct error *err) {
 
 /* ---- Output -------------------------------------------------------------------------------------------------- */
 
-/* Encrypts all that is queued, unless OpenSSL first waits for the rest of a handshake message, or the inner stream is
- * at its end. */
-static void encrypt(struct tls_stream *stream) {
-    size_t done = 0;
-    while (done < stream->output.len && stream->write_status == STATUS_OK) {
+/* Takes what was encrypted out of the buffer, and moves the rest only when that is the smaller half. */
+static void consume_output(struct tls_stream *stream) {
+    if (tls__output_len(stream) == 0) {
+        drop_output(stream);
+    } else if (stream->output_done >= tls__output_len(stream)) {
+        buf_consume(&stream->output, stream->output_done);
+        stream->output_done = 0;
+    }
+}
+
+/* Encrypts what is queued until the inner stream holds bytes_max, or OpenSSL waits for the rest of a handshake message,
+ * or the inner stream is at its end. */
+static void encrypt(struct tls_stream *stream, size_t bytes_max) {
+    while (tls__output_len(stream) > 0 && stream->write_status == STATUS_OK) {
+        if (env_stream_queued_bytes(stream->inner) >= bytes_max) {
+            break; /* its `drained` goes on with it */
+        }
+        /* Never less than in a call that OpenSSL wants repeated: what waits only grows. */
+        size_t len = tls__output_len(stream) < TLS_ENCRYPT_BYTES ? tls__output_len(stream) : TLS_ENCRYPT_BYTES;
         size_t took = 0;
-        if (SSL_write_ex(stream->ssl, stream->output.data + done, stream->output.len - done, &took) == 1) {
-            done += took;
+        if (SSL_write_ex(stream->ssl, stream->output.data + stream->output_done, len, &took) == 1) {
+            stream->output_done += took;
             continue;
         }
         if (SSL_get_error(stream->ssl, 0) == SSL_ERROR_WANT_READ) {
@@ -98,13 +121,10 @@ static void encrypt(struct tls_stream *stream) {
         }
         ERR_clear_error();
     }
-    if (stream->write_status != STATUS_OK || done == stream->output.len) {
-        buf_clear(&stream->output);
-        if (stream->output.capacity > TLS_OUTPUT_KEPT_BYTES) {
-            buf_deinit(&stream->output);
-        }
+    if (stream->write_status != STATUS_OK) {
+        drop_output(stream);
     } else {
-        buf_consume(&stream->output, done);
+        consume_output(stream);
     }
 }
 
@@ -113,7 +133,7 @@ static void flush(struct env_task *task) {
     if (stream->state != TLS_OPEN || stream->inner == NULL) {
         return;
     }
-    encrypt(stream);
+    encrypt(stream, ENV_STREAM_HIGH_BYTES);
     if (stream->write_status == STATUS_NO_MEMORY || stream->write_status == STATUS_FAILED) {
         struct error err;
         (void)error_set(&err, stream->write_status, "output to %s was lost", stream->peer.address);
@@ -122,7 +142,8 @@ static void flush(struct env_task *task) {
     }
     /* The inner stream says drained if it was full itself. If it got rid of bytes while ours were waiting here, it
      * wasn't. */
-    if (stream->was_full && stream->output.len == 0 && env_stream_queued_bytes(stream->inner) < ENV_STREAM_HIGH_BYTES) {
+    if (stream->was_full && tls__output_len(stream) == 0 &&
+        env_stream_queued_bytes(stream->inner) < ENV_STREAM_HIGH_BYTES) {
         stream->was_full = false;
         stream->owner->drained(stream->owner);
     }
@@ -130,7 +151,7 @@ static void flush(struct env_task *task) {
 
 static size_t stream_queued_bytes(const struct env_stream *base) {
     const struct tls_stream *stream = of_base(base);
-    return stream->output.len + (stream->inner != NULL ? env_stream_queued_bytes(stream->inner) : 0);
+    return tls__output_len(stream) + (stream->inner != NULL ? env_stream_queued_bytes(stream->inner) : 0);
 }
 
 static enum status stream_write(struct env_stream *base, const struct slice *parts, size_t part_count) {
@@ -173,7 +194,7 @@ static const struct env_peer *stream_peer(const struct env_stream *base) { retur
 
 void tls__stream_finish(struct tls_stream *stream) {
     if (stream->state == TLS_OPEN && stream->inner != NULL) {
-        encrypt(stream);
+        encrypt(stream, SIZE_MAX);
         if (stream->write_status == STATUS_OK && SSL_shutdown(stream->ssl) < 0) {
             ERR_clear_error();
         }

@@ -3,7 +3,7 @@
 #include "node/env/os/env_os.h"
 #include "storage/engine_internal.h"
 
-enum { WORKERS_SHORT = 2 };
+enum { WORKERS_SHORT = 4 };
 
 enum status engine_open(const struct engine_options *options, struct engine **ret_engine, struct error *err) {
     if (options->env != NULL) {

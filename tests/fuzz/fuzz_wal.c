@@ -6,6 +6,7 @@
  *   1  a group
  *   2  steps that damage a small sound log (three segments), each an operation byte, a segment byte, a block byte and
  * what the operation needs; then the log is opened, replayed, written to and opened again
+ *   3  the same, but the newest segment was made out of an old one: behind its groups stand groups of an earlier life
  *
  * Checksums would stop nearly every change at once, so there are operations that make them right again. Checked: no
  * crash, nothing leaks, allocations stay small, what is replayed is contiguous, a log without a fault goes on where it
@@ -188,13 +189,29 @@ static void open_and_use(struct harness *harness) {
     harness_close(harness);
 }
 
-static void fuzz_log(struct slice input) {
+/* The newest segment as if it had been recycled. */
+static void recycle(struct harness *harness) {
+    struct fake_inode *inode = fake_file_at(harness->fake, harness_segment(SEGMENTS));
+    uint64_t end = inode->size;
+    fake_grow(inode, IMAGE_BYTES);
+    for (uint64_t at = end; at < IMAGE_BYTES; at += WAL_BLOCK_BYTES) {
+        uint64_t from = at < image_bytes[0] ? at : WAL_SEGMENT_HEADER_BYTES;
+        memcpy(inode->seen + at, images[0] + from, WAL_BLOCK_BYTES);
+    }
+    inode->seen[12] = 1; /* flags: recycled */
+    put_checksum(inode->seen, WAL_SEGMENT_HEADER_BYTES - 8, 0x686f6c6466736567);
+}
+
+static void fuzz_log(struct slice input, bool recycled) {
     struct harness *harness = small_harness();
     for (uint64_t i = 0; i < SEGMENTS; i++) {
         struct fake_inode *inode = fake_inode_new(harness->fake);
         fake_grow(inode, image_bytes[i]);
         memcpy(inode->seen, images[i], image_bytes[i]);
         fake_put(&harness->fake->seen, harness_segment(i + 1), inode);
+    }
+    if (recycled) {
+        recycle(harness);
     }
     for (int step = 0; step < STEPS_MAX && damage(harness, &input); step++) {
     }
@@ -232,10 +249,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (!cursor_u8(&input, &what)) {
         return 0;
     }
-    switch (what % 3) {
+    switch (what % 4) {
     case 0: fuzz_records(input); break;
     case 1: fuzz_group(input); break;
-    default: fuzz_log(input);
+    case 2: fuzz_log(input, false); break;
+    default: fuzz_log(input, true);
     }
     return 0;
 }

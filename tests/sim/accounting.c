@@ -35,7 +35,7 @@ static bool is_accounted_for(const struct consensus *consensus, const struct sim
     case SIM_TRACE_IO_WRITE_DSYNC: return is_under(trace->text, "/data/wal/") && has_suffix(trace->text, ".log");
     case SIM_TRACE_WRITE:
     case SIM_TRACE_SYNC: return is_under(trace->text, "/data/wal/") && has_suffix(trace->text, ".log.tmp");
-    case SIM_TRACE_RENAME: return is_under(trace->text, "/data/wal/") && has_suffix(trace->text, ".log");
+    case SIM_TRACE_RENAME: /* prepared, or set aside to be used again */
     case SIM_TRACE_UNLINK: return is_under(trace->text, "/data/wal/");
     case SIM_TRACE_SYNC_DIR: return is_under(trace->text, "/data/wal");
     default: return false;
@@ -72,6 +72,9 @@ void accounting__note(void *context, const struct sim_trace *trace) {
             continue;
         }
         const struct consensus *consensus = replica__consensus(replica);
+        if (trace->kind == SIM_TRACE_RENAME && strstr(trace->text, "/CURRENT") != NULL) {
+            plan__manifest_switched(replica);
+        }
         replica->group_writes += trace->kind == SIM_TRACE_IO_WRITE_DSYNC;
         if (consensus != NULL && !consensus__is_dead(consensus) && !is_accounted_for(consensus, trace)) {
             cluster__fail(cluster, "%s: unexpected %s of %s", trace->node, sim_trace_name(trace->kind), trace->text);

@@ -20,6 +20,7 @@ enum {
     LEVEL_BASE_BYTES = 32 * 1024,
     HISTORY = 300, /* revisions */
     MANIFEST_BYTES = 64 * 1024,
+    MANIFEST_BYTES_LITTLE = 4 * 1024, /* nearly every edit is a new manifest */
     CLOCK_DRIFT_PPM_MAX = 150 * 1000,
     STEPS_MAX = 30 * 1000 * 1000,
     SECOND_US = 1000 * 1000,
@@ -62,17 +63,17 @@ static void log_write(struct logger *logger, enum log_level level, struct slice 
 
 /* No configuration makes these as small as short runs need them: several tables a merge, a new manifest now and then.
  */
-static void shrink_engine(struct storage *storage) {
+static void shrink_engine(struct storage *storage, uint64_t seed) {
     storage->options.sst_bytes = SST_BYTES;
     storage->options.level_base_bytes = LEVEL_BASE_BYTES;
     storage->options.level_ratio = 3;
-    storage->options.manifest_bytes_max = MANIFEST_BYTES;
+    storage->options.manifest_bytes_max = seed % 4 == 2 ? MANIFEST_BYTES_LITTLE : MANIFEST_BYTES;
 }
 
 static void on_serving(void *context) {
     struct replica *replica = context;
     replica->serving = true;
-    shrink_engine(replica__consensus(replica)->storage);
+    shrink_engine(replica__consensus(replica)->storage, replica->cluster->seed);
     replica->cluster->stats.restarts += replica->lives > 1;
 }
 

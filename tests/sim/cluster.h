@@ -134,6 +134,7 @@ struct cluster {
     struct random random; /* the plan's and the workload's */
 
     bool crashes_at_elections; /* who votes or campaigns may lose power at that moment */
+    bool crashes_at_switches;  /* ... or who has switched its manifest, soon after */
 
     /* The checker's: by index, the term of what was committed there; by term, its leader. */
     uint64_t *committed_terms;
@@ -191,6 +192,8 @@ void accounting__final(struct cluster *cluster, const struct replica *replica);
 
 /* A replica's term changed. */
 void plan__term_changed(struct replica *replica);
+/* A replica's CURRENT was renamed. */
+void plan__manifest_switched(struct replica *replica);
 /* Puts this seed's faults on schedule until end_us. */
 void plan__schedule(struct cluster *cluster, uint64_t end_us);
 /* Everything healed, nothing hangs, errors off. */

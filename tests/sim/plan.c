@@ -27,6 +27,8 @@ enum fault {
     PLAN_COUNT
 };
 
+enum { SWITCH_DELAY_US_MAX = 2000 }; /* by then something else has synced the directory */
+
 struct planned {
     struct cluster *cluster;
     enum fault fault;
@@ -199,6 +201,15 @@ void plan__term_changed(struct replica *replica) {
     }
 }
 
+/* The log and the tables go on from the new manifest at once, and delete what only the old one needs. */
+void plan__manifest_switched(struct replica *replica) {
+    struct cluster *cluster = replica->cluster;
+    if (cluster->crashes_at_switches && random_chance(&cluster->random, 1, 4)) {
+        uint64_t delay_us = random_below(&cluster->random, SWITCH_DELAY_US_MAX);
+        sim_call_at(cluster->sim, sim_now_us(cluster->sim) + delay_us, lose_power, replica);
+    }
+}
+
 void plan__schedule(struct cluster *cluster, uint64_t end_us) {
     struct random *random = &cluster->random;
     uint32_t weights[PLAN_COUNT];
@@ -228,11 +239,13 @@ void plan__schedule(struct cluster *cluster, uint64_t end_us) {
         planned->lasts_us = 20 * 1000 + random_below(random, random_chance(random, 1, 4) ? 3000 * 1000 : 600 * 1000);
         sim_call_at(cluster->sim, at_us, begin_fault, planned);
     }
+    cluster->crashes_at_switches = random_chance(random, 1, 4);
 }
 
 void plan__end_faults(struct cluster *cluster) {
     sim_heal_all(cluster->sim);
     cluster->crashes_at_elections = false;
+    cluster->crashes_at_switches = false;
     sim_network_options(cluster->sim)->slow_ppm = 0;
     for (uint32_t i = 0; i < cluster->replica_count; i++) {
         struct replica *replica = &cluster->replicas[i];

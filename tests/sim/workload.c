@@ -2,8 +2,8 @@
  * Clients: the production session core on a simulated machine that never fails, one operation outstanding each.
  *
  * A key belongs to one writer, whose writes are numbered 1, 2, 3, ...; most are puts of their number, some deletes,
- * some batches over all keys of the writer. Everybody reads every key, alone or by scans of all. What a read shows must
- * be
+ * some range deletes over several keys of the writer, some batches over all of them. Everybody reads every key, alone
+ * or by scans of all. What a read shows must be
  *
  *   not older than what was acknowledged, or seen by an ended read, before it began;
  *   begun by its writer, and not surely failed;
@@ -267,10 +267,30 @@ static void fill_batch(struct sim_client *client) {
     client->request.value = slice_of(client->value_bytes, (size_t)(at - client->value_bytes));
 }
 
+/* Some keys of this writer that lie together; the last writer may leave the end open. */
+static void fill_range(struct sim_client *client) {
+    struct random *random = &client->cluster->random;
+    uint32_t first = (uint32_t)random_below(random, KEYS_PER_CLIENT);
+    uint32_t count = 1 + (uint32_t)random_below(random, KEYS_PER_CLIENT - first);
+    client->key = own_key(client, first);
+    for (uint32_t i = 0; i < count; i++) {
+        give_number(client, client->key + i, true);
+    }
+    fill_key(client);
+    if (client->key + count < key_count(client->cluster) || random_chance(random, 1, 2)) {
+        int len = snprintf((char *)client->value_bytes, sizeof client->key_bytes, "key%04" PRIu32, client->key + count);
+        client->request.upper = slice_of(client->value_bytes, (size_t)len);
+    }
+}
+
 static void fill_write(struct sim_client *client) {
     struct random *random = &client->cluster->random;
     if (client->request.operation == CLIENT_BATCH) {
         fill_batch(client);
+        return;
+    }
+    if (client->request.operation == CLIENT_DELETE_RANGE) {
+        fill_range(client);
         return;
     }
     bool is_delete = client->request.operation == CLIENT_DELETE;
@@ -288,7 +308,8 @@ static enum client_operation draw_operation(struct random *random) {
     uint64_t draw = random_below(random, 100);
     return draw < 28   ? CLIENT_GET
            : draw < 34 ? CLIENT_SCAN
-           : draw < 42 ? CLIENT_DELETE
+           : draw < 40 ? CLIENT_DELETE
+           : draw < 43 ? CLIENT_DELETE_RANGE
            : draw < 50 ? CLIENT_BATCH
                        : CLIENT_PUT;
 }

@@ -132,6 +132,20 @@ static inline enum status array_prev(struct cursor *base, struct error *err) {
                                                  : array_arrive(cursor, cursor->at == 0 ? SIZE_MAX : cursor->at - 1);
 }
 
+/* Denies what isn't there, mostly; as a filter of which a block is missing says STATUS_PENDING now and then. */
+static inline enum status array_may_hold(struct cursor *base, const struct entry_key *target, uint64_t hash,
+                                         struct error *err) {
+    (void)hash;
+    (void)err;
+    struct array_cursor *cursor = (struct array_cursor *)base;
+    size_t at = array_find(cursor, target);
+    if (array_random(&cursor->random_state) % 100 < cursor->pending_percent) {
+        return STATUS_PENDING;
+    }
+    bool holds = at < cursor->count && slice_equal(cursor->entries[at].key.user, target->user);
+    return holds || array_random(&cursor->random_state) % 8 == 0 ? STATUS_OK : STATUS_NOT_FOUND;
+}
+
 static inline void array_free(struct cursor *base) { free(base); }
 
 /* Borrows the entries. */
@@ -143,6 +157,7 @@ static inline struct array_cursor *array_cursor_new(const struct entry *entries,
                                           .last = array_last,
                                           .next = array_next,
                                           .prev = array_prev,
+                                          .may_hold = array_may_hold,
                                           .free = array_free};
     struct array_cursor *cursor = calloc(1, sizeof *cursor);
     CHECK(cursor != NULL);

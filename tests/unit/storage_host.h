@@ -145,6 +145,7 @@ static inline void host_new(struct host *host, uint64_t seed) {
 /* Level 0 is left alone, whatever is flushed. */
 static inline void host_compact_nothing(struct host *host) {
     host->options.l0_files_compact = 1000;
+    host->options.l0_files_quiet = 1000;
     host->options.l0_files_slow = 1001;
     host->options.l0_files_stop = 2000;
     host->options.level_base_bytes = (uint64_t)1 << 30;

@@ -210,6 +210,12 @@ static void test_client_large_value_batch_and_scan_pages(void **state) {
     assert_int_equal(value.len, sizeof large);
     assert_memory_equal(value.data, large, sizeof large);
     holdfast_value_free(handle, &value);
+    const struct holdfast_range range = {"k", 1, "m", 1};
+    assert_int_equal(holdfast_delete_range(handle, &range, NULL, &result), HOLDFAST_OK);
+    assert_int_equal(result.revision, 2);
+    assert_int_equal(holdfast_get(handle, "large", 5, NULL, &value, &result), HOLDFAST_FAILED);
+    assert_int_equal(result.code, HOLDFAST_CODE_NOT_FOUND);
+    assert_int_equal(holdfast_put(handle, "large", 5, large, 10, NULL, &result), HOLDFAST_OK);
     const struct holdfast_operation operations[] = {{HOLDFAST_PUT, "a", 1, "1", 1},
                                                     {HOLDFAST_PUT, "b", 1, NULL, 0},
                                                     {HOLDFAST_PUT, "c", 1, "3", 1},

@@ -196,6 +196,14 @@ static void test_client_every_operation_works(void **state) {
     struct op *removal = op_new(&fixture, CLIENT_DELETE);
     removal->request.key = slice_of_string("c");
     expect_ok(&fixture, submit(&fixture, removal));
+    expect_ok(&fixture, put(&fixture, "e", "5"));
+    struct op *range = op_new(&fixture, CLIENT_DELETE_RANGE);
+    range->request.key = slice_of_string("b");
+    range->request.upper = slice_of_string("e");
+    expect_ok(&fixture, submit(&fixture, range));
+    assert_int_equal(range->result.revision, 6);
+    expect(&fixture, get(&fixture, "dd"), HOLDFAST_FAILED, HOLDFAST_CODE_NOT_FOUND);
+    expect_ok(&fixture, get(&fixture, "e"));
     assert_int_equal(atomic_load(&node(&fixture, 0)->connections), 1);
     teardown(&fixture);
 }
@@ -214,13 +222,32 @@ static void test_client_bad_arguments_are_refused(void **state) {
     request.value = slice_of(zeros, LIMIT_VALUE_BYTES + 1);
     assert_int_equal(client_request_check(&request), HOLDFAST_CODE_TOO_LARGE);
     uint32_t kinds[] = {1}, key_lens[] = {2}, value_lens[] = {1};
+    client_request_init(&request, CLIENT_DELETE_RANGE, op_done);
+    assert_int_equal(client_request_check(&request), HOLDFAST_CODE_OK); /* no bounds */
+    request.key = slice_of_string("b");
+    request.upper = slice_of_string("ba");
+    assert_int_equal(client_request_check(&request), HOLDFAST_CODE_OK);
+    request.upper = request.key;
+    assert_int_equal(client_request_check(&request), HOLDFAST_CODE_INVALID);
+    request.upper = slice_of_string("azz");
+    assert_int_equal(client_request_check(&request), HOLDFAST_CODE_INVALID);
+    request.upper = slice_of(zeros, LIMIT_KEY_BYTES + 1);
+    assert_int_equal(client_request_check(&request), HOLDFAST_CODE_TOO_LARGE);
     client_request_init(&request, CLIENT_BATCH, op_done);
     request.batch = (struct client_batch){kinds, key_lens, value_lens, 1};
     request.value = slice_of(zeros, 3);
     assert_int_equal(client_request_check(&request), HOLDFAST_CODE_OK);
     request.value = slice_of(zeros, 4);
     assert_int_equal(client_request_check(&request), HOLDFAST_CODE_INVALID);
-    kinds[0] = 3;
+    kinds[0] = HOLDFAST_DELETE_RANGE;
+    request.value = slice_of_string("aab"); /* from "aa" to "b" */
+    assert_int_equal(client_request_check(&request), HOLDFAST_CODE_OK);
+    request.value = slice_of_string("aaa");
+    assert_int_equal(client_request_check(&request), HOLDFAST_CODE_INVALID);
+    value_lens[0] = 0;
+    request.value = slice_of_string("aa");
+    assert_int_equal(client_request_check(&request), HOLDFAST_CODE_INVALID);
+    kinds[0] = 4;
     assert_int_equal(client_request_check(&request), HOLDFAST_CODE_INVALID);
 }
 

@@ -1,7 +1,7 @@
 /*
- * The client front end: connections, identities, writes, back-pressure, the end. What would break: a stranger that gets
- * in, a reader that writes, a write that is lost or told the wrong outcome, memory that a client can make grow, a stop
- * that hangs or forgets an answer, a request that outlives its connection and is answered to somebody else.
+ * The client front end: connections, identities, wrong requests, back-pressure, the end. What would break: a stranger
+ * that gets in, a reader that writes, memory that a client can make grow, a stop that hangs or forgets an answer, a
+ * request that outlives its connection and is answered to somebody else.
  */
 #include "tests/unit/clients_fixture.h"
 
@@ -85,141 +85,6 @@ static void test_clients_more_than_the_limit_are_refused_busy(void **state) {
     (void)fake_login(fixture, ADMIN); /* there is a place again */
 }
 
-/* ---- Writes ---------------------------------------------------------------------------------------------------- */
-
-static void assert_written(const struct fake_client *client, uint32_t at, uint64_t id, uint64_t revision) {
-    Wire__WriteReply *reply = fake_message(client, at, FRAME_WRITE_REPLY, &wire__write_reply__descriptor);
-    assert_int_equal(client->frames[at].request_id, id);
-    assert_int_equal(reply->revision, revision);
-    protobuf_c_message_free_unpacked(&reply->base, NULL);
-}
-
-static void assert_seen(struct fixture *fixture, const char *text) {
-    struct slice seen = buf_slice(&fixture->consensus.seen);
-    if (!slice_equal(seen, slice_of_string(text))) {
-        print_error("seen: %.*s\n", (int)seen.len, (const char *)seen.data);
-    }
-    assert_true(slice_equal(seen, slice_of_string(text)));
-}
-
-static void test_clients_put_reaches_the_log_and_is_answered(void **state) {
-    struct fixture *fixture = *state;
-    struct fake_client *client = fake_login(fixture, WRITER);
-    fixture->world.segment_bytes_max = 7; /* bytes trickle in */
-    fake_put(client, 41, "key", "value", 5);
-    fake_put(client, 42, "empty", "", 0);
-    fixture_run(fixture);
-    assert_seen(fixture, "put key=value;put empty=;");
-    assert_int_equal(client->frame_count, 2);
-    assert_written(client, 0, 41, 101);
-    assert_written(client, 1, 42, 102);
-}
-
-static void test_clients_largest_put_is_taken(void **state) {
-    struct fixture *fixture = *state;
-    struct fake_client *client = fake_login(fixture, WRITER);
-    char *key = calloc(1, LIMIT_KEY_BYTES + 1);
-    char *value = calloc(1, LIMIT_VALUE_BYTES);
-    memset(key, 'k', LIMIT_KEY_BYTES);
-    fake_put(client, 1, key, value, LIMIT_VALUE_BYTES);
-    fixture_run(fixture);
-    assert_written(client, 0, 1, 101);
-    free(key);
-    free(value);
-}
-
-static void test_clients_delete_is_a_delete(void **state) {
-    struct fixture *fixture = *state;
-    struct fake_client *client = fake_login(fixture, WRITER);
-    Wire__DeleteRequest delete = WIRE__DELETE_REQUEST__INIT;
-    delete.has_key = 1;
-    delete.key = fake_bytes("key");
-    fake_send(client, FRAME_DELETE, 5, &delete.base, NULL, 0);
-    fixture_run(fixture);
-    assert_seen(fixture, "delete key=;");
-    assert_written(client, 0, 5, 101);
-}
-
-static void send_batch(struct fake_client *client, uint64_t id, uint32_t *kinds, uint32_t *key_lens,
-                       uint32_t *value_lens, size_t count, const void *raw, size_t raw_len) {
-    Wire__BatchRequest batch = WIRE__BATCH_REQUEST__INIT;
-    batch.n_kinds = batch.n_key_lens = batch.n_value_lens = count;
-    batch.kinds = kinds;
-    batch.key_lens = key_lens;
-    batch.value_lens = value_lens;
-    fake_send(client, FRAME_BATCH, id, &batch.base, raw, raw_len);
-}
-
-static void test_clients_batch_is_one_entry_in_order(void **state) {
-    struct fixture *fixture = *state;
-    struct fake_client *client = fake_login(fixture, WRITER);
-    uint32_t kinds[] = {1, 2, 1};
-    uint32_t key_lens[] = {1, 2, 3};
-    uint32_t value_lens[] = {4, 0, 1};
-    send_batch(client, 9, kinds, key_lens, value_lens, 3, "aVALUbbccc!", 11);
-    fixture_run(fixture);
-    assert_written(client, 0, 9, 101); /* one revision */
-    assert_int_equal(client->frame_count, 1);
-    assert_seen(fixture, "put a=VALU;delete bb=;put ccc=!;");
-}
-
-static void test_clients_timeouts_become_deadlines(void **state) {
-    struct fixture *fixture = *state;
-    struct fake_client *client = fake_login(fixture, WRITER);
-    static const struct {
-        uint32_t timeout_ms;
-        uint64_t granted_ms;
-    } cases[] = {{0, 5000}, {1, 1}, {700, 700}, {60000, 60000}, {60001, 60000}, {UINT32_MAX, 60000}};
-    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        Wire__DeleteRequest delete = WIRE__DELETE_REQUEST__INIT;
-        delete.has_key = delete.has_timeout_ms = 1;
-        delete.key = fake_bytes("key");
-        delete.timeout_ms = cases[i].timeout_ms;
-        fake_send(client, FRAME_DELETE, i, &delete.base, NULL, 0);
-        fixture_run(fixture);
-        assert_int_equal(fixture->consensus.seen_deadline_us, fixture->world.now_us + cases[i].granted_ms * 1000);
-    }
-}
-
-/* Hazard 51: "surely not" and "perhaps" are never mixed up, and the leader is named. */
-static void test_h51_clients_outcomes_are_told_apart(void **state) {
-    struct fixture *fixture = *state;
-    struct fake_client *client = fake_login(fixture, WRITER);
-    static const struct {
-        enum status status;
-        bool unknown;
-        enum wire_code code;
-        const char *words;
-    } cases[] = {
-        {STATUS_NOT_LEADER, false, WIRE_NOT_LEADER, "ask n2 at host-2:4400"},
-        {STATUS_UNAVAILABLE, false, WIRE_UNAVAILABLE, "no leader"},
-        {STATUS_BUSY, false, WIRE_BUSY, "try again"},
-        {STATUS_TIMEOUT, false, WIRE_TIMEOUT, "not done within"},
-        {STATUS_TIMEOUT, true, WIRE_TIMEOUT, "may or may not"},
-        {STATUS_NO_SPACE, false, WIRE_NO_SPACE, "disk"},
-        {STATUS_TOO_LARGE, false, WIRE_TOO_LARGE, "larger than"},
-        {STATUS_FAILED, false, WIRE_UNAVAILABLE, "failed"},
-        {STATUS_UNAVAILABLE, true, WIRE_UNAVAILABLE, "may or may not"},
-    };
-    fixture->consensus.leader = 2;
-    for (uint32_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        fixture->consensus.write_status = cases[i].status;
-        fixture->consensus.write_unknown = cases[i].unknown;
-        fake_put(client, 70 + i, "key", "value", 5);
-        fixture_run(fixture);
-        Wire__Error *error = fake_message(client, i, FRAME_ERROR, &wire__error__descriptor);
-        assert_int_equal(client->frames[i].request_id, 70 + i);
-        assert_int_equal(error->code, cases[i].code);
-        assert_int_equal(error->outcome,
-                         cases[i].unknown ? WIRE__OUTCOME__OUTCOME_UNKNOWN : WIRE__OUTCOME__OUTCOME_FAILED);
-        assert_non_null(strstr(error->message, cases[i].words));
-        bool hint = cases[i].status == STATUS_NOT_LEADER;
-        assert_int_equal(error->leader_id, hint ? 2 : 0);
-        assert_int_equal(error->leader_address != NULL, hint);
-        protobuf_c_message_free_unpacked(&error->base, NULL);
-    }
-}
-
 /* ---- Wrong requests -------------------------------------------------------------------------------------------- */
 
 /* What each is answered; the connection stays. */
@@ -249,6 +114,7 @@ static void test_clients_wrong_requests_get_typed_errors(void **state) {
         const char *words;
     } types[] = {{FRAME_PUT, "the put request is malformed"},
                  {FRAME_DELETE, "the delete request is malformed"},
+                 {FRAME_DELETE_RANGE, "the delete-range request is malformed"},
                  {FRAME_BATCH, "the batch request is malformed"},
                  {FRAME_GET, "the get request is malformed"},
                  {FRAME_SCAN, "the scan request is malformed"},
@@ -266,7 +132,7 @@ static void test_clients_wrong_requests_get_typed_errors(void **state) {
     }
 
     /* Types that are no requests, and types that nobody knows. */
-    static const uint8_t others[] = {FRAME_GREETING, FRAME_ERROR, FRAME_PONG, FRAME_WRITE_REPLY, FRAME_RAFT, 28, 255};
+    static const uint8_t others[] = {FRAME_GREETING, FRAME_ERROR, FRAME_PONG, FRAME_WRITE_REPLY, FRAME_RAFT, 29, 255};
     for (size_t i = 0; i < sizeof others; i++) {
         fake_send(client, others[i], 20 + i, NULL, NULL, 0);
         fixture_run(fixture);
@@ -279,73 +145,6 @@ static void test_clients_wrong_requests_get_typed_errors(void **state) {
     assert_seen(fixture, "");
     free(long_key);
     free(value);
-}
-
-static void test_clients_wrong_batches_get_typed_errors(void **state) {
-    struct fixture *fixture = *state;
-    struct fake_client *client = fake_login(fixture, ADMIN);
-    static const struct {
-        uint32_t kind;
-        uint32_t key_len;
-        uint32_t value_len;
-        size_t raw_len;
-        enum wire_code code;
-        const char *words;
-    } cases[] = {
-        {0, 1, 1, 2, WIRE_INVALID, "operation 2 is neither a put nor a delete"},
-        {3, 1, 1, 2, WIRE_INVALID, "operation 2 is neither a put nor a delete"},
-        {2, 1, 1, 2, WIRE_INVALID, "operation 2 is neither a put nor a delete without a value"},
-        {1, 0, 1, 1, WIRE_INVALID, "operation 2: the key is empty"},
-        {1, 4097, 1, 4098, WIRE_TOO_LARGE, "operation 2: the key is too long"},
-        {1, 1, 16777217, 16777218, WIRE_TOO_LARGE, "operation 2: the value has 16777217 bytes"},
-        {1, 1, 2, 2, WIRE_INVALID, "add up to another number than its 4 bytes"},
-        {1, 1, 0, 2, WIRE_INVALID, "add up to another number than its 4 bytes"},
-        {1, 4096, UINT32_MAX, 2, WIRE_TOO_LARGE, "operation 2: the value has 4294967295 bytes"},
-    };
-    uint8_t *raw = calloc(1, LIMIT_FRAME_RAW_BYTES);
-    uint32_t at = 0;
-    for (; at < sizeof cases / sizeof cases[0]; at++) {
-        uint32_t kinds[] = {1, cases[at].kind};
-        uint32_t key_lens[] = {1, cases[at].key_len};
-        uint32_t value_lens[] = {1, cases[at].value_len};
-        send_batch(client, at, kinds, key_lens, value_lens, 2, raw, 2 + cases[at].raw_len);
-        fixture_run(fixture);
-        assert_error(client, at, at, cases[at].code, cases[at].words);
-    }
-    /* None at all, lists of unequal length, too many, too much. */
-    uint32_t one[] = {1, 1};
-    send_batch(client, at, one, one, one, 0, raw, 0);
-    fixture_run(fixture);
-    assert_error(client, at, at, WIRE_INVALID, "has 0 kinds");
-    at++;
-    Wire__BatchRequest unequal = WIRE__BATCH_REQUEST__INIT;
-    unequal.n_kinds = 2;
-    unequal.n_key_lens = unequal.n_value_lens = 1;
-    unequal.kinds = unequal.key_lens = unequal.value_lens = one;
-    fake_send(client, FRAME_BATCH, at, &unequal.base, raw, 2);
-    fixture_run(fixture);
-    assert_error(client, at, at, WIRE_INVALID, "2 kinds, 1 key lengths and 1 value lengths");
-    at++;
-    uint32_t *many = calloc(LIMIT_BATCH_OPERATIONS + 1, sizeof *many);
-    for (uint32_t i = 0; i <= LIMIT_BATCH_OPERATIONS; i++) {
-        many[i] = 1;
-    }
-    send_batch(client, at, many, many, many, LIMIT_BATCH_OPERATIONS + 1, raw, 2 * (LIMIT_BATCH_OPERATIONS + 1));
-    fixture_run(fixture);
-    assert_error(client, at, at, WIRE_TOO_LARGE, "65537 operations; the limit is 65536");
-    at++;
-    uint32_t kinds[] = {1, 1};
-    uint32_t big_key_lens[] = {1, 1};
-    uint32_t big_lens[] = {LIMIT_VALUE_BYTES, 70 * 1024};
-    send_batch(client, at, kinds, big_key_lens, big_lens, 2, raw, 2 + LIMIT_VALUE_BYTES + 70 * 1024);
-    fixture_run(fixture);
-    assert_error(client, at, at, WIRE_TOO_LARGE, "bytes in the log; the limit is 16842752");
-    at++;
-    send_batch(client, at, many, many, many, LIMIT_BATCH_OPERATIONS, raw, 2 * LIMIT_BATCH_OPERATIONS); /* just fits */
-    fixture_run(fixture);
-    assert_written(client, at, at, 101);
-    free(many);
-    free(raw);
 }
 
 static void test_clients_malformed_frame_ends_the_connection_with_one_line(void **state) {
@@ -364,9 +163,11 @@ static void test_clients_roles_limit_what_is_done(void **state) {
     struct fake_client *reader = fake_login(fixture, READER);
     fake_put(reader, 1, "key", "value", 5);
     fake_get(reader, 2, "key", NULL);
+    fake_send(reader, FRAME_DELETE_RANGE, 3, NULL, NULL, 0);
     fixture_run(fixture);
     assert_error(reader, 0, 1, WIRE_DENIED, "identity the-read has the role read; put needs write or admin");
-    assert_int_equal(reader->frames[1].type, FRAME_GET_REPLY);
+    assert_error(reader, 1, 3, WIRE_DENIED, "identity the-read has the role read; delete-range needs write or admin");
+    assert_int_equal(reader->frames[2].type, FRAME_GET_REPLY);
     struct fake_client *member = fake_login(fixture, MEMBER);
     fake_put(member, 1, "key", "value", 5);
     fake_get(member, 2, "key", NULL);
@@ -680,14 +481,7 @@ int main(void) {
         TEST(test_clients_no_certificate_is_refused_without_thumbprint),
         TEST(test_clients_expired_certificate_of_a_known_identity_is_refused),
         TEST(test_clients_more_than_the_limit_are_refused_busy),
-        TEST(test_clients_put_reaches_the_log_and_is_answered),
-        TEST(test_clients_largest_put_is_taken),
-        TEST(test_clients_delete_is_a_delete),
-        TEST(test_clients_batch_is_one_entry_in_order),
-        TEST(test_clients_timeouts_become_deadlines),
-        TEST(test_h51_clients_outcomes_are_told_apart),
         TEST(test_clients_wrong_requests_get_typed_errors),
-        TEST(test_clients_wrong_batches_get_typed_errors),
         TEST(test_clients_malformed_frame_ends_the_connection_with_one_line),
         TEST(test_clients_roles_limit_what_is_done),
         TEST(test_clients_explain_log_tells_segments_and_their_pins),

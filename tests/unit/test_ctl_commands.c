@@ -127,6 +127,36 @@ static void test_ctl_put_get_del_print_what_they_say(void **state) {
     json_decref(error);
 }
 
+static void test_ctl_del_of_a_range_or_prefix_takes_just_that(void **state) {
+    struct fixture *fixture = *state;
+    static const char *const keys[] = {"a", "ab", "abc", "ac", "b", "ba"};
+    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
+        char words[32];
+        (void)snprintf(words, sizeof words, "put|%s|v", keys[i]);
+        assert_int_equal(run(fixture, words), 0);
+    }
+    expect(fixture, "del|--prefix|ab", 0, "revision 7\n");
+    expect(fixture, "scan|--keys-only", 0, "a\nac\nb\nba\n");
+    expect(fixture, "del|--output=json|--range|ac|ba", 0, "{\"revision\":8}\n");
+    expect(fixture, "scan|--keys-only", 0, "a\nba\n");
+    expect(fixture, "del|--base64|--range|YQ==|Yg==", 0, "revision 9\n"); /* a to b */
+    expect(fixture, "scan|--keys-only", 0, "ba\n");
+    expect(fixture, "del|--range||", 0, "revision 10\n"); /* no bounds */
+    expect(fixture, "scan|--count", 0, "0\n");
+    static const char *const wrong[] = {"del",
+                                        "del|a|b",
+                                        "del|--range|a",
+                                        "del|--range|b|a",
+                                        "del|--range|a|a",
+                                        "del|--prefix|a|b",
+                                        "del|--prefix|",
+                                        "del|--prefix|a|--range"};
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        expect(fixture, wrong[i], 2, "");
+        assert_non_null(strstr(fixture->err, "usage: holdfastctl [OPTIONS] del KEY | --prefix P | --range FROM TO"));
+    }
+}
+
 static void test_ctl_put_from_input_is_binary_safe(void **state) {
     struct fixture *fixture = *state;
     static uint8_t bytes[300 * 1024];
@@ -461,6 +491,7 @@ static void test_ctl_wal_explain_tells_who_keeps_each_segment(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_ctl_put_get_del_print_what_they_say, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_ctl_del_of_a_range_or_prefix_takes_just_that, setup, teardown),
         cmocka_unit_test_setup_teardown(test_ctl_put_from_input_is_binary_safe, setup, teardown),
         cmocka_unit_test_setup_teardown(test_ctl_limits_are_named, setup, teardown),
         cmocka_unit_test_setup_teardown(test_ctl_usage_errors_show_the_right_usage, setup, teardown),

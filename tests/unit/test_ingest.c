@@ -28,11 +28,16 @@ static void make_target(struct pair *pair, uint64_t entries) {
     apply_some(target, entries);
 }
 
-static void set_up_pair(struct pair *pair, uint64_t seed, uint64_t entries, uint64_t target_entries) {
-    *pair = (struct pair){.source = set_up(seed)};
+static void set_up_pair_with(struct pair *pair, uint64_t seed, uint64_t value_threshold_bytes, uint64_t entries,
+                             uint64_t target_entries) {
+    *pair = (struct pair){.source = set_up_with(seed, value_threshold_bytes)};
     apply_some(pair->source, entries);
     assert_int_equal(make(pair->source, "/copy", true), STATUS_OK);
     make_target(pair, target_entries);
+}
+
+static void set_up_pair(struct pair *pair, uint64_t seed, uint64_t entries, uint64_t target_entries) {
+    set_up_pair_with(pair, seed, 0, entries, target_entries);
 }
 
 static void tear_down_pair(struct pair *pair) {
@@ -64,16 +69,16 @@ static void join_histories(struct pair *pair) {
     pair->target->random = pair->source->random;
 }
 
-static unsigned count_tables(struct fixture *fixture, const char *dir) {
+static unsigned count_files(struct fixture *fixture, const char *dir) {
     struct names names = names_of(fixture, dir);
     assert_int_equal(names.strangers, 1); /* the lock */
     return names.count - 3;
 }
 
-static uint64_t live_tables(struct fixture *fixture) {
+static uint64_t live_files(struct fixture *fixture) {
     struct storage_stats stats;
     storage_get_stats(fixture->host.storage, &stats);
-    return stats.files[0] + host_deep_files(&fixture->host);
+    return stats.files[0] + host_deep_files(&fixture->host) + stats.value_files;
 }
 
 static void test_ingest_replaces_everything_and_the_store_goes_on(void **state) {
@@ -103,7 +108,7 @@ static void test_ingest_replaces_everything_and_the_store_goes_on(void **state) 
     apply_some(target, 100);
     settle(target);
     model_check_all(&target->model, &target->host, 300);
-    assert_int_equal(count_tables(target, "/target"), live_tables(target));
+    assert_int_equal(count_files(target, "/target"), live_files(target));
     host_reopen(&target->host);
     assert_int_equal(storage_applied_index(target->host.storage), 300);
     model_check_all(&target->model, &target->host, 300);
@@ -151,7 +156,7 @@ static void test_h33_ingest_while_jobs_are_under_way_keeps_nothing_of_them(void 
         join_histories(&pair);
         model_check_all(&target->model, &target->host, 170);
         settle(target);
-        assert_int_equal(count_tables(target, "/target"), live_tables(target));
+        assert_int_equal(count_files(target, "/target"), live_files(target));
         host_reopen(&target->host);
         model_check_all(&target->model, &target->host, 170);
         tear_down_pair(&pair);
@@ -164,7 +169,7 @@ static void assert_unchanged(struct pair *pair, uint64_t index) {
     assert_int_equal(storage_applied_index(target->host.storage), index);
     model_check_all(&target->model, &target->host, index);
     settle(target);
-    assert_int_equal(count_tables(target, "/target"), live_tables(target));
+    assert_int_equal(count_files(target, "/target"), live_files(target));
     assert_int_equal(target->host.failed_count, 0);
 }
 
@@ -209,44 +214,43 @@ static void test_ingest_of_another_cluster_is_invalid(void **state) {
     tear_down_pair(&pair);
 }
 
-/* Entries name value files by number, so they can't get new ones. */
-static void test_ingest_of_value_files_is_refused_and_over_them_works(void **state) {
+/* Ours has value files, too, and they go. Taken in twice, the same ids come again under other numbers. */
+static void test_ingest_brings_value_files_along_under_new_numbers(void **state) {
     (void)state;
-    struct pair pair = {.source = set_up_with(12, 64)};
-    apply_some(pair.source, 100);
-    assert_int_equal(make(pair.source, "/apart", true), STATUS_OK);
-    make_target(&pair, 50);
-    assert_int_equal(ingest(&pair, "/apart"), STATUS_UNSUPPORTED);
-    assert_int_equal(storage_applied_index(pair.target->host.storage), 50);
-    settle(pair.target);
-    apply_some(pair.target, 10);
-    storage_flush(pair.target->host.storage);
-    struct host other = pair.source->host;
-    other.options.dir = "/plain";
-    other.options.value_threshold_bytes = 0;
-    other.options.context = &other;
-    host_open(&other);
-    struct storage_checkpoint checkpoint = {.upkeep = {.done = on_done, .context = pair.source}, .flush = true};
-    for (uint64_t index = 1; index <= 100; index++) {
-        assert_true(host_wait(&other, host_can_apply));
-        assert_int_equal(storage_apply(other.storage, index, 1, model_batch(&pair.source->model, index), NULL),
-                         STATUS_OK);
-        storage_set_durable(other.storage, index);
+    struct pair pair;
+    set_up_pair_with(&pair, 12, 64, 100, 50);
+    struct fixture *target = pair.target;
+    struct storage_stats stats;
+    settle(target);
+    apply_some(target, 10);
+    storage_flush(target->host.storage);
+    for (unsigned round = 0; round < 2; round++) {
+        assert_int_equal(ingest(&pair, "/copy"), STATUS_OK);
+        join_histories(&pair);
+        storage_get_stats(target->host.storage, &stats);
+        assert_true(stats.value_files > 0);
+        model_check_all(&target->model, &target->host, 100);
+        host_run_ms(&target->host, 1000);
+        assert_int_equal(count_files(target, "/target"), live_files(target));
     }
-    (void)snprintf(checkpoint.dir, sizeof checkpoint.dir, "/copy");
-    pair.source->done_count = 0;
-    storage_checkpoint(other.storage, &checkpoint);
-    assert_true(host_wait(&pair.source->host, is_done));
-    assert_int_equal(checkpoint.upkeep.status, STATUS_OK);
-    host_close(&other);
-    assert_int_equal(ingest(&pair, "/copy"), STATUS_OK);
-    join_histories(&pair);
-    model_check_all(&pair.target->model, &pair.target->host, 100);
-    apply_some(pair.target, 50);
-    settle(pair.target);
-    model_check_all(&pair.target->model, &pair.target->host, 150);
-    host_reopen(&pair.target->host);
-    model_check_all(&pair.target->model, &pair.target->host, 150);
+    apply_some(target, 50);
+    settle(target);
+    model_check_all(&target->model, &target->host, 150);
+    host_reopen(&target->host);
+    model_check_all(&target->model, &target->host, 150);
+    tear_down_pair(&pair);
+}
+
+/* A value file that doesn't hold what it should is found before anything changes. */
+static void test_ingest_refuses_a_damaged_value_file(void **state) {
+    (void)state;
+    struct pair pair;
+    char path[LIMIT_PATH_BYTES];
+    set_up_pair_with(&pair, 13, 64, 100, 50);
+    path_with(pair.source, "/copy", ".val", path);
+    flip(pair.source, path, size_of(pair.source, path) / 2);
+    assert_int_equal(ingest(&pair, "/copy"), STATUS_CORRUPT);
+    assert_unchanged(&pair, 50);
     tear_down_pair(&pair);
 }
 
@@ -280,7 +284,7 @@ static void test_ingest_over_a_pin_says_busy(void **state) {
 static void test_ingest_without_memory_changes_nothing_and_loses_none(void **state) {
     (void)state;
     struct pair pair;
-    set_up_pair(&pair, 8, 150, 40);
+    set_up_pair_with(&pair, 8, 64, 150, 40);
     struct fixture *target = pair.target;
     settle(target);
     host_run_ms(&target->host, 1000);
@@ -303,7 +307,7 @@ static void test_ingest_without_memory_changes_nothing_and_loses_none(void **sta
     join_histories(&pair);
     model_check_all(&target->model, &target->host, 150);
     settle(target);
-    assert_int_equal(count_tables(target, "/target"), live_tables(target));
+    assert_int_equal(count_files(target, "/target"), live_files(target));
     tear_down_pair(&pair);
 }
 
@@ -353,7 +357,7 @@ static void test_close_while_ingesting_leaves_old_or_new(void **state) {
             join_histories(&pair);
         }
         model_check_all(&target->model, &target->host, index);
-        assert_int_equal(count_tables(target, "/target"), live_tables(target));
+        assert_int_equal(count_files(target, "/target"), live_files(target));
         tear_down_pair(&pair);
     }
 }
@@ -363,7 +367,7 @@ static void test_close_while_ingesting_leaves_old_or_new(void **state) {
 /* True: the ingest was done before. */
 static bool crash_at(uint64_t steps, uint64_t seed) {
     struct pair pair;
-    set_up_pair(&pair, seed, 100, 60);
+    set_up_pair_with(&pair, seed, 64, 100, 60);
     struct fixture *target = pair.target;
     struct storage_verify_report report;
     host_close(&pair.source->host); /* its memory goes with the machine */
@@ -392,7 +396,7 @@ static bool crash_at(uint64_t steps, uint64_t seed) {
         join_histories(&pair);
     }
     model_check_all(&target->model, host, index);
-    assert_int_equal(count_tables(target, "/target"), live_tables(target));
+    assert_int_equal(count_files(target, "/target"), live_files(target));
     host_close(host);
     assert_int_equal(storage_verify_dir(host->env, "/target", NULL, &report, NULL), STATUS_OK);
     /* The checkpoint is as good as before. */
@@ -421,7 +425,8 @@ int main(void) {
         cmocka_unit_test(test_h33_ingest_while_jobs_are_under_way_keeps_nothing_of_them),
         cmocka_unit_test(test_ingest_refuses_what_is_older_damaged_or_anothers),
         cmocka_unit_test(test_ingest_of_another_cluster_is_invalid),
-        cmocka_unit_test(test_ingest_of_value_files_is_refused_and_over_them_works),
+        cmocka_unit_test(test_ingest_brings_value_files_along_under_new_numbers),
+        cmocka_unit_test(test_ingest_refuses_a_damaged_value_file),
         cmocka_unit_test(test_ingest_over_a_pin_says_busy),
         cmocka_unit_test(test_ingest_without_memory_changes_nothing_and_loses_none),
         cmocka_unit_test(test_ingest_with_an_unknown_outcome_ends_the_store),

@@ -98,6 +98,7 @@ static void world_open(struct world *world, uint64_t seed, size_t source_count, 
         }
         world->cursors[i] = array_cursor_new(world->entries[i], count, pending_percent, seed * 31 + i);
         world->heap[i].cursor = &world->cursors[i]->base;
+        world->sources[i].cursor = &world->cursors[i]->base;
     }
 }
 
@@ -275,6 +276,7 @@ static struct many *many_open(size_t new_count, size_t range_count, uint64_t rev
     world->cursors[1] = array_cursor_new(world->old, MANY, 0, 1);
     for (size_t i = 0; i < 2; i++) {
         world->heap[i].cursor = &world->cursors[i]->base;
+        world->sources[i].cursor = &world->cursors[i]->base;
     }
     world->walk = (struct iterator_walk){.sources = world->sources,
                                          .source_count = 2,
@@ -373,6 +375,30 @@ static void test_h34_iterator_at_a_revision_sees_no_later_range_delete(void **st
     many_close(world);
 }
 
+/* A seek to a key that is there: only the newest source that has it moves, until the walk goes on. */
+static void test_iterator_seek_to_a_key_that_is_there_moves_one_source(void **state) {
+    (void)state;
+    struct many *world = many_open(0, 0, 30);
+    many_close(world);
+    world->new[0] = (struct entry){.key = {slice_of_string("key000007"), 20, 0}, .kind = BATCH_PUT};
+    world->new[1] = (struct entry){.key = {slice_of_string("key000009"), 20, 0}, .kind = BATCH_DELETE};
+    world = many_open(2, 0, 30);
+    uint64_t calls = 0;
+    world->cursors[1]->calls = &calls;
+    assert_int_equal(repeat(&world->walk, ITERATOR_SEEK, slice_of_string("key000007")), STATUS_OK);
+    assert_int_equal(world->walk.shown.key.revision, 20);
+    assert_int_equal(calls, 0);
+    assert_int_equal(repeat(&world->walk, ITERATOR_NEXT, SLICE_EMPTY), STATUS_OK);
+    assert_true(slice_equal(world->walk.shown.key.user, slice_of_string("key000008")));
+    assert_true(calls > 0);
+    assert_int_equal(repeat(&world->walk, ITERATOR_SEEK, slice_of_string("key000009")), STATUS_OK);
+    assert_true(slice_equal(world->walk.shown.key.user, slice_of_string("key000010")));
+    assert_int_equal(repeat(&world->walk, ITERATOR_SEEK, slice_of_string("key000007")), STATUS_OK);
+    assert_int_equal(repeat(&world->walk, ITERATOR_PREV, SLICE_EMPTY), STATUS_OK);
+    assert_true(slice_equal(world->walk.shown.key.user, slice_of_string("key000006")));
+    many_close(world);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_h34_iterator_any_order_of_calls_shows_what_the_model_shows),
@@ -381,6 +407,7 @@ int main(void) {
         cmocka_unit_test(test_h47_iterator_passes_many_touching_ranges_by_seeking),
         cmocka_unit_test(test_h47_iterator_passes_versions_by_seeking),
         cmocka_unit_test(test_h34_iterator_at_a_revision_sees_no_later_range_delete),
+        cmocka_unit_test(test_iterator_seek_to_a_key_that_is_there_moves_one_source),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

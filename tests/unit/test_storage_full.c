@@ -18,6 +18,7 @@ static void test_h31_storage_disk_full_at_any_block_is_waited_out(void **state) 
         assert_non_null(host);
         memset(value, 'v', VALUE_BYTES);
         host_new(host, blocks + 1);
+        host->options.compression[0] = COMPRESSION_NONE;
         host_open(host);
         (void)host_put(host, "a", value);
         struct sim_disk_options *disk = sim_disk_options(host->node);

@@ -1,7 +1,8 @@
 /*
  * Breaks when: bytes over TLS are lost, doubled or damaged under any cutting, pausing or back-pressure; the writes of a
- * turn don't share their record and their send; `drained` is missed; an end is reported as another one than it was,
- * more than once, or before the data that came ahead of it; a failed allocation leaks or crashes.
+ * turn don't share their record and their send, or a large one holds up a turn; `drained` is missed; an end is reported
+ * as another one than it was, more than once, or before the data that came ahead of it; a failed allocation leaks or
+ * crashes.
  */
 #include "tests/unit/support/tls_raw.h"
 #include "tests/unit/support/tls_side.h"
@@ -188,6 +189,39 @@ static void test_tls_writer_that_filled_up_between_two_flushes_is_told(void **st
     memory_world_run(&pair.world);
     assert_int_equal(pair.server.drained, 1);
     assert_int_equal(pair.client.got.len, 1200 * 1024);
+    free(block);
+    tls_pair_deinit(&pair);
+}
+
+/* A frame with a value of 16 MiB isn't encrypted in one go, during which no heartbeat could leave, and is never there
+ * twice. */
+static void test_h23_tls_large_write_is_spread_over_turns(void **state) {
+    (void)state;
+    enum { LARGE_BYTES = 8 * 1024 * 1024, TURN_BYTES = ENV_STREAM_HIGH_BYTES + 256 * 1024 };
+    struct tls_pair pair;
+    open_pair(&pair, 1);
+    pair.world.pipe_bytes_max = 64 * 1024 * 1024; /* the socket would take all of it */
+    uint8_t *block = malloc(LARGE_BYTES);
+    assert_non_null(block);
+    for (size_t i = 0; i < LARGE_BYTES; i++) {
+        block[i] = flood_byte(i, 1);
+    }
+    tls_side_write(&pair.server, block, LARGE_BYTES);
+    size_t used_bytes = pair.world.alloc.used_bytes;
+    uint64_t sent = pair.world.sent_bytes;
+    unsigned turns = 0;
+    while (memory_world_turn(&pair.world)) {
+        assert_true(pair.world.sent_bytes - sent <= TURN_BYTES);
+        assert_true(env_stream_queued_bytes(pair.server.stream) <= LARGE_BYTES + TURN_BYTES / 16);
+        turns += pair.world.sent_bytes > sent;
+        sent = pair.world.sent_bytes;
+    }
+    assert_true(turns >= 6);
+    assert_int_equal(pair.client.got.len, LARGE_BYTES);
+    assert_memory_equal(pair.client.got.data, block, LARGE_BYTES);
+    assert_int_equal(env_stream_queued_bytes(pair.server.stream), 0);
+    assert_int_equal(pair.server.drained, 1);
+    assert_true(used_bytes < 20 * 1024 * 1024);
     free(block);
     tls_pair_deinit(&pair);
 }
@@ -467,6 +501,7 @@ int main(void) {
         cmocka_unit_test(test_tls_floods_both_ways_arrive_intact),
         cmocka_unit_test(test_h55_tls_reader_that_stops_stops_the_writer),
         cmocka_unit_test(test_tls_writer_that_filled_up_between_two_flushes_is_told),
+        cmocka_unit_test(test_h23_tls_large_write_is_spread_over_turns),
         cmocka_unit_test(test_tls_finish_sends_what_is_queued_and_both_end_orderly),
         cmocka_unit_test(test_tls_answer_to_a_finished_peer_still_leaves),
         cmocka_unit_test(test_tls_end_without_close_notify_is_not_orderly),

@@ -4,7 +4,8 @@
  * What would break these: a group that isn't durable when its write ends, so that after a power loss a later group
  * stands behind a hole; a group taken while records still go into it; a lent piece given to two groups; records of an
  * earlier life, a torn one or one behind a gap taken from a piece; a cancelled record that leaves a trace; a writer
- * that is never told of the segment it waits for; a failed write that is tried again.
+ * that is never told of the segment it waits for; a failed write that is tried again; zeroes written over space that an
+ * older segment left written.
  */
 #include "tests/unit/wal_harness.h"
 
@@ -352,6 +353,51 @@ static void test_h27_wal_blocking_failed_write_is_final(void **state) {
     world_deinit(&world);
 }
 
+static void turn_segment(struct world *world, uint64_t *index, size_t len) {
+    uint64_t number = world->harness->wal->active->number;
+    while (world->harness->wal->active->number == number) {
+        enum status status = append(world, *index, len);
+        assert_true(status == STATUS_OK || status == STATUS_BUSY);
+        *index += status == STATUS_OK;
+        write_all(world);
+        fake_settle(world->harness->fake);
+    }
+}
+
+/* Space that was written before needs no zeroes ahead of small groups; large groups need none anyway, so for them no
+ * segment is kept. */
+static void test_h37_wal_blocking_small_groups_use_old_segments_without_writing_ahead(void **state) {
+    (void)state;
+    struct world world;
+    world_init(&world, 13);
+    world.harness->options.spare_segments = 2;
+    up(&world);
+    struct wal *wal = world.harness->wal;
+    uint64_t index = 1;
+    turn_segment(&world, &index, 500);
+    turn_segment(&world, &index, 500);
+    world.harness->frontier = (struct wal_frontier){.index = index - 1, .term = 1};
+    wal_set_floor(wal, index - 1, UINT64_MAX);
+    fake_settle(world.harness->fake);
+    struct wal_stats stats;
+    wal_get_stats(wal, &stats);
+    assert_int_equal(stats.segments_spare, 2);
+    while (!wal->active->recycled) {
+        turn_segment(&world, &index, 500);
+    }
+    enum status status;
+    for (int i = 0; i < 20; i++) {
+        assert_int_equal(append(&world, index++, 500), STATUS_OK);
+        assert_true(write_one(&world, &status));
+        assert_int_equal(status, STATUS_OK);
+        assert_int_equal(wal->write_io.len, WAL_BLOCK_BYTES);
+    }
+    harness_crash(world.harness);
+    assert_int_equal(harness_open(world.harness), STATUS_OK);
+    assert_false(world.harness->recovered.fault.present);
+    world_deinit(&world);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_wal_blocking_power_loss_leaves_a_prefix),
@@ -363,6 +409,7 @@ int main(void) {
         cmocka_unit_test(test_wal_blocking_large_record_is_written_alone),
         cmocka_unit_test(test_wal_blocking_writer_is_told_of_the_segment_that_it_waits_for),
         cmocka_unit_test(test_h27_wal_blocking_failed_write_is_final),
+        cmocka_unit_test(test_h37_wal_blocking_small_groups_use_old_segments_without_writing_ahead),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,7 +1,7 @@
 /*
  * The log on the simulated disk: its real schedule of turns, workers and I/O, virtual time, power losses that tear,
  * garble and scatter sectors, killed processes, failing writes, full disks. What was reported synced is there after
- * every crash.
+ * every crash, whatever used segments had in them before (hazard 37).
  *
  * What would break these: all that test_wal_crash.c names, and whatever depends on the order in which jobs, I/O and
  * turns end.
@@ -40,7 +40,8 @@ struct oracle {
     uint64_t synced_calls;
     uint64_t failed_calls;
     uint64_t reads_done;
-    bool may_fail; /* the disk has errors: opening may fail */
+    uint64_t recycled; /* segments made out of old ones */
+    bool may_fail;     /* the disk has errors: opening may fail */
 };
 
 /* One life of the program. */
@@ -53,6 +54,7 @@ struct life {
     struct env_message start;
     struct wal_read reads[READS];
     bool reading[READS];
+    uint64_t recycled;
 };
 
 static uint64_t below(struct life *life, uint64_t bound) { return env_random(life->env) % bound; }
@@ -115,6 +117,10 @@ static void synced(void *context, const struct wal_synced *synced) {
     struct life *life = context;
     struct oracle *oracle = life->oracle;
     oracle->synced_calls++;
+    struct wal_stats stats;
+    wal_get_stats(life->wal, &stats);
+    oracle->recycled += stats.segments_recycled - life->recycled;
+    life->recycled = stats.segments_recycled;
     oracle->safe = wal_synced_index(life->wal);
     CHECK(oracle->safe <= oracle->last);
     uint32_t i = 0;
@@ -255,6 +261,7 @@ static void program(void *context, struct env *env) {
                                   .entry_payload_bytes_max = ENTRY_MAX,
                                   .group_bytes_max = 32 * 1024,
                                   .prepared_segments = 1,
+                                  .spare_segments = 2,
                                   .cache_bytes_max = 32 * 1024,
                                   .mark_delay_us = 1500,
                                   .context = life,
@@ -322,7 +329,7 @@ static void run(uint64_t seed, const struct sim_disk_options *disk, uint64_t cyc
     sim_free(sim);
 }
 
-static void test_h22_h32_crashes_on_simulated_disk_lose_nothing(void **state) {
+static void test_h22_h32_h37_crashes_on_simulated_disk_lose_nothing(void **state) {
     (void)state;
     struct sim_disk_options disk;
     sim_disk_options_init(&disk);
@@ -333,13 +340,15 @@ static void test_h22_h32_crashes_on_simulated_disk_lose_nothing(void **state) {
     uint64_t synced_calls = 0;
     uint64_t opens = 0;
     uint64_t reads = 0;
+    uint64_t recycled = 0;
     for (uint64_t seed = 1; seed <= (test_is_long() ? 1000u : 25u); seed++) {
         run(seed, &disk, 12, &oracle);
         synced_calls += oracle.synced_calls;
         opens += oracle.opens;
         reads += oracle.reads_done;
+        recycled += oracle.recycled;
     }
-    assert_true(synced_calls > 1000 && opens > 100 && reads > 100);
+    assert_true(synced_calls > 1000 && opens > 100 && reads > 100 && recycled > 50);
 }
 
 static void test_h27_failing_disk_loses_nothing(void **state) {
@@ -374,7 +383,7 @@ static void test_h31_full_disk_loses_nothing(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_h22_h32_crashes_on_simulated_disk_lose_nothing),
+        cmocka_unit_test(test_h22_h32_h37_crashes_on_simulated_disk_lose_nothing),
         cmocka_unit_test(test_h27_failing_disk_loses_nothing),
         cmocka_unit_test(test_h31_full_disk_loses_nothing),
     };

@@ -71,9 +71,10 @@ struct fake_env {
     struct fake_names seen;
     struct fake_names durable;
     struct fake_counts counts;
-    uint64_t dead_after;     /* 0: never */
-    uint64_t failing_sync;   /* the sync with this number fails with EIO; 0: none */
-    uint64_t disk_bytes_max; /* 0: no bound */
+    uint64_t dead_after;       /* 0: never */
+    uint64_t failing_sync;     /* the sync with this number fails with EIO; 0: none */
+    uint64_t failing_dir_sync; /* the same of a directory */
+    uint64_t disk_bytes_max;   /* 0: no bound */
     uint64_t now_us;
     struct random random;
     struct list works;    /* submitted */
@@ -342,6 +343,9 @@ static inline enum status fake_sync_dir(struct env *env, const char *path, struc
     fake->counts.dir_syncs++;
     if (!fake_touch(fake, err, &status)) {
         return status;
+    }
+    if (fake->counts.dir_syncs == fake->failing_dir_sync) {
+        return error_set_sys(err, EIO, "the sync that was to fail");
     }
     if (strcmp(path, "/wal") == 0) {
         fake->durable = fake->seen;

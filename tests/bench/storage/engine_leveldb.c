@@ -19,6 +19,7 @@ static void *open_leveldb(const char *dir, const struct kv_options *options) {
     leveldb_options_set_compression(database->options,
                                     options->compressed ? leveldb_snappy_compression : leveldb_no_compression);
     open_database(database, dir);
+    leveldb_readoptions_set_verify_checksums(database->reading, options->verifies_checksums);
     return database;
 }
 

@@ -1,13 +1,19 @@
 /*
  * Workloads over an engine, in the manner of LevelDB's db_bench: one line of JSON for each.
  *
- *   holdfast-kvbench ENGINE DIR [-n entries] [-v value bytes] [-z] [-s seconds] WORKLOAD[:operations[:threads]]...
+ *   holdfast-kvbench [-n entries] [-v value bytes] [-z] [-u] [-s seconds] ENGINE DIR WORKLOAD[:operations[:threads]]...
  *
  * Keys are 16 decimal digits, numbers below `entries`. Values compress to about a half. Each workload stops after its
- * operations or `seconds`. The directory's state goes from one to the next, and from one run to the next.
+ * operations or `seconds`. The directory's state goes from one to the next, and from one run to the next. What is
+ * written and asked for is drawn from fixed seeds, so every engine must find as much as the others: `found` is there to
+ * be compared.
  *
  * Each write is timed (processor's counter where there is one), so that p99 and the longest stall are known; the
  * engines pay for that alike.
+ *
+ * Written bytes are what the kernel counts for this process: pages that became dirty, in mapped files, too, and direct
+ * writes; so logs, zeroes, manifests and what is deleted again before it reaches the disk are all in it, of any engine.
+ * Disk bytes are what the files have allocated, but not beyond their ends.
  */
 #include "tests/bench/storage/kvbench.h"
 
@@ -26,9 +32,10 @@
 #include <x86intrin.h>
 #endif
 
-enum { KEY_BYTES = 16, POOL_BYTES = 4 << 20, THREADS_MAX = 64, BUCKETS = 64 * 32, RANGE_KEYS = 64 };
+enum { KEY_BYTES = 16, POOL_BYTES = 1 << 20, THREADS_MAX = 64, BUCKETS = 64 * 32, RANGE_KEYS = 64 };
+enum { WATCH_US = 20 * 1000, QUIET_US = 100 * 1000, QUIET_TIMES = 10 };
 
-enum workload_kind { WRITE, READ, SCAN, SEEK, MIXED, REMOVE_RANGE };
+enum workload_kind { WRITE, READ, SCAN, SEEK, MIXED, REMOVE_RANGE, SETTLE };
 
 struct workload {
     const char *name;
@@ -51,7 +58,10 @@ static const struct workload workloads[] = {
     {.name = "seekrandom", .kind = SEEK},
     {.name = "readwhilewriting", .kind = MIXED},
     {.name = "deleterange", .kind = REMOVE_RANGE},
+    {.name = "settle", .kind = SETTLE},
 };
+
+enum { OVERWRITE = 2 }; /* its place there */
 
 /* Latencies in ticks: 32 buckets for each power of two. */
 struct histogram {
@@ -79,6 +89,8 @@ static char pool[POOL_BYTES];
 static double ticks_per_us;
 static double deadline;
 static atomic_bool stop_writer;
+static atomic_bool stop_watcher;
+static uint64_t own_memory_peak_bytes; /* the watcher's, until it is joined */
 
 /* ---- Small things ----------------------------------------------------------------------------------------------- */
 
@@ -173,6 +185,8 @@ static uint64_t proc_number(const char *file, const char *name) {
 
 static uint64_t written_bytes(void) { return proc_number("/proc/self/io", "write_bytes:"); }
 static uint64_t memory_peak_bytes(void) { return proc_number("/proc/self/status", "VmHWM:") * 1024; }
+/* Without what is mapped from files, which is the page cache's. */
+static uint64_t own_memory_bytes(void) { return proc_number("/proc/self/status", "RssAnon:") * 1024; }
 
 /* Of the store's files, folders of one level included. */
 static uint64_t size_of_files(const char *path, bool deeper) {
@@ -269,13 +283,31 @@ static void scan(struct runner *runner) {
     runner->operations = sum == 0 ? 0 : i;
 }
 
+/* Until nothing has been written for a while: what is owed to compactions is paid. */
+static void settle(struct runner *runner) {
+    uint64_t written = written_bytes();
+    for (unsigned quiet = 0; quiet < QUIET_TIMES && now() < deadline; quiet++) {
+        usleep(QUIET_US);
+        uint64_t written_now = written_bytes();
+        quiet = written_now == written ? quiet : 0;
+        written = written_now;
+    }
+    runner->operations = 1;
+}
+
+static uint64_t seed_of(uint64_t thread, size_t workload) { return thread * 7919 + workload * 104729; }
+
 static void *run(void *argument) {
     struct runner *runner = argument;
-    uint64_t random = runner->number * 7919 + (uint64_t)(runner->workload - workloads) * 104729;
+    uint64_t random = seed_of(runner->number, (size_t)(runner->workload - workloads));
     void *iterator = runner->workload->kind == SEEK ? engine->iterator_new(db) : NULL;
     uint64_t i = 0;
     if (runner->workload->kind == SCAN) {
         scan(runner);
+        return NULL;
+    }
+    if (runner->workload->kind == SETTLE) {
+        settle(runner);
         return NULL;
     }
     for (; i < runner->operations && ((i & 255) != 255 || now() < deadline); i++) {
@@ -285,7 +317,8 @@ static void *run(void *argument) {
         case MIXED: one_read(runner, &random); break;
         case SEEK: one_seek(runner, &random, iterator); break;
         case REMOVE_RANGE: one_remove_range(runner, &random); break;
-        case SCAN: break;
+        case SCAN:
+        case SETTLE: break;
         }
     }
     if (iterator != NULL) {
@@ -295,11 +328,22 @@ static void *run(void *argument) {
     return NULL;
 }
 
+/* The same keys as `overwrite`: what is there doesn't depend on how far it gets. */
 static void *write_meanwhile(void *argument) {
     struct runner *runner = argument;
-    uint64_t random = 99;
+    uint64_t random = seed_of(1, OVERWRITE);
     for (; !atomic_load_explicit(&stop_writer, memory_order_relaxed); runner->operations++) {
         one_write(runner, &random, 0);
+    }
+    return NULL;
+}
+
+static void *watch_memory(void *argument) {
+    (void)argument;
+    while (!atomic_load_explicit(&stop_watcher, memory_order_relaxed)) {
+        uint64_t bytes = own_memory_bytes();
+        own_memory_peak_bytes = bytes > own_memory_peak_bytes ? bytes : own_memory_peak_bytes;
+        usleep(WATCH_US);
     }
     return NULL;
 }
@@ -347,9 +391,10 @@ static void report(const struct workload *workload, unsigned threads, const stru
         printf(", \"p50_us\": %.2f, \"p99_us\": %.2f, \"longest_us\": %.0f", percentile_us(&latency, 0.5),
                percentile_us(&latency, 0.99), (double)latency.longest / ticks_per_us);
     }
-    printf(", \"written_bytes\": %llu, \"disk_bytes\": %llu, \"memory_peak_bytes\": %llu}\n",
+    printf(", \"written_bytes\": %llu, \"disk_bytes\": %llu, \"memory_peak_bytes\": %llu, "
+           "\"own_memory_peak_bytes\": %llu}\n",
            (unsigned long long)written, (unsigned long long)size_of_files(dir, true),
-           (unsigned long long)memory_peak_bytes());
+           (unsigned long long)memory_peak_bytes(), (unsigned long long)own_memory_peak_bytes);
     fflush(stdout);
 }
 
@@ -362,6 +407,10 @@ static void run_workload(const struct workload *workload, uint64_t operations, u
     writer.workload = &writing;
     deadline = before.seconds + seconds_max;
     atomic_store(&stop_writer, false);
+    atomic_store(&stop_watcher, false);
+    own_memory_peak_bytes = 0;
+    pthread_t watcher;
+    pthread_create(&watcher, NULL, watch_memory, NULL);
     if (workload->kind == MIXED) {
         pthread_create(&writer.thread, NULL, write_meanwhile, &writer);
     }
@@ -380,6 +429,8 @@ static void run_workload(const struct workload *workload, uint64_t operations, u
     if (workload->kind == MIXED) {
         pthread_join(writer.thread, NULL);
     }
+    atomic_store(&stop_watcher, true);
+    pthread_join(watcher, NULL);
     report(workload, threads, runners, &writer, &before, took);
 }
 
@@ -420,12 +471,14 @@ static void report_time(const char *what, double from) {
 
 int main(int count, char **arguments) {
     static const struct kv_engine *const engines[] = {&kv_holdfast, &kv_leveldb, &kv_rocksdb};
+    bool verifies = true;
     int option;
-    while ((option = getopt(count, arguments, "n:v:zs:")) != -1) {
+    while ((option = getopt(count, arguments, "n:v:zus:")) != -1) {
         switch (option) {
         case 'n': entries = strtoull(optarg, NULL, 10); break;
         case 'v': value_bytes = strtoull(optarg, NULL, 10); break;
         case 'z': compressed = true; break;
+        case 'u': verifies = false; break;
         case 's': seconds_max = strtod(optarg, NULL); break;
         default: return 2;
         }
@@ -435,7 +488,7 @@ int main(int count, char **arguments) {
     }
     if (engine == NULL || entries <= RANGE_KEYS || value_bytes == 0 || value_bytes >= POOL_BYTES) {
         fprintf(stderr,
-                "usage: %s [-n entries] [-v value bytes] [-z] [-s seconds] holdfast|leveldb|rocksdb DIR "
+                "usage: %s [-n entries] [-v value bytes] [-z] [-u] [-s seconds] holdfast|leveldb|rocksdb DIR "
                 "WORKLOAD[:operations[:threads]]...\n",
                 arguments[0]);
         return 2;
@@ -446,7 +499,8 @@ int main(int count, char **arguments) {
     const struct kv_options options = {.cache_bytes = 64 << 20,
                                        .write_buffer_bytes = 64 << 20,
                                        .bloom_bits = 10,
-                                       .compressed = compressed};
+                                       .compressed = compressed,
+                                       .verifies_checksums = verifies};
     double from = now();
     db = engine->open(dir, &options);
     report_time("open", from);

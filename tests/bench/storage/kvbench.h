@@ -14,7 +14,8 @@ struct kv_options {
     size_t cache_bytes;
     size_t write_buffer_bytes;
     int bloom_bits;
-    bool compressed; /* with what each engine does best here: lz4, or snappy for LevelDB */
+    bool compressed;         /* with what each engine does best here: lz4, or snappy for LevelDB */
+    bool verifies_checksums; /* of blocks, when they are read: RocksDB and ours always do */
 };
 
 /* What a lookup found; `owner` is the engine's to keep what it needs for release. */

@@ -2,6 +2,7 @@
 #include "tests/unit/support/fake_server.h"
 
 #include "node/base/check.h"
+#include "proto/client/holdfast.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -75,6 +76,16 @@ static void store(struct fake_cluster *cluster, struct slice key, const struct s
     memmove(&cluster->entries[at + 1], &cluster->entries[at], (cluster->entry_count - at) * sizeof *cluster->entries);
     cluster->entries[at] = (struct fake_entry){copy_of(key), key.len, copy_of(*value), value->len, revision};
     cluster->entry_count++;
+}
+
+/* upper empty: no end. */
+static void remove_range(struct fake_cluster *cluster, struct slice lower, struct slice upper) {
+    size_t at = lower_bound(cluster, lower);
+    while (at < cluster->entry_count &&
+           (upper.len == 0 ||
+            slice_compare(slice_of(cluster->entries[at].key, cluster->entries[at].key_len), upper) < 0)) {
+        remove_entry(cluster, at);
+    }
 }
 
 void fake_put(struct fake_cluster *cluster, struct slice key, struct slice value) {
@@ -158,7 +169,11 @@ static void apply_batch(struct fake_cluster *cluster, const struct connection_fr
         CHECK((size_t)batch->key_lens[i] + batch->value_lens[i] <= raw.len);
         struct slice key = slice_of(raw.data, batch->key_lens[i]);
         struct slice value = slice_of(raw.data + key.len, batch->value_lens[i]);
-        store(cluster, key, batch->kinds[i] == 1 ? &value : NULL, revision);
+        if (batch->kinds[i] == HOLDFAST_DELETE_RANGE) {
+            remove_range(cluster, key, value);
+        } else {
+            store(cluster, key, batch->kinds[i] == HOLDFAST_PUT ? &value : NULL, revision);
+        }
         raw = slice_of(raw.data + key.len + value.len, raw.len - key.len - value.len);
     }
     CHECK(raw.len == 0);
@@ -172,6 +187,10 @@ static uint64_t apply(struct fake_cluster *cluster, const struct connection_fram
     } else if (frame->type == FRAME_DELETE) {
         const Wire__DeleteRequest *request = unpack(cluster, &wire__delete_request__descriptor, frame->message);
         store(cluster, slice_of_binary(request->key), NULL, revision);
+    } else if (frame->type == FRAME_DELETE_RANGE) {
+        const Wire__DeleteRangeRequest *range =
+            unpack(cluster, &wire__delete_range_request__descriptor, frame->message);
+        remove_range(cluster, slice_of_binary(range->lower), slice_of_binary(range->upper));
     } else {
         apply_batch(cluster, frame, revision);
     }
@@ -335,7 +354,9 @@ static void do_explain_log(struct fake_peer *peer, const struct connection_frame
     send(peer, FRAME_EXPLAIN_LOG_REPLY, frame->request_id, &reply.base, NULL, 0);
 }
 
-static bool is_write(uint8_t type) { return type == FRAME_PUT || type == FRAME_DELETE || type == FRAME_BATCH; }
+static bool is_write(uint8_t type) {
+    return type == FRAME_PUT || type == FRAME_DELETE || type == FRAME_DELETE_RANGE || type == FRAME_BATCH;
+}
 
 static void serve(struct fake_peer *peer, struct fake_cluster *cluster, const struct connection_frame *frame) {
     if (is_write(frame->type)) {
