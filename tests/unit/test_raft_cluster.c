@@ -797,11 +797,47 @@ static void test_raft_cluster_changing_membership_random_faults_stay_safe(void *
     run_seeds(7, 3, 200001, seeds(), 5000);
 }
 
+/* n2 is preferred, and is cut off whenever it leads: it gets the lead ever more rarely, and the others lead between.
+ * Breaks if a preference makes leadership go to and fro for ever. */
+static void test_h12_raft_cluster_preferred_leader_that_fails_gets_it_rarely(void **state) {
+    (void)state;
+    struct cluster *cluster = cluster_new(600001, 3, 3);
+    const struct raft_change change = {.type = RAFT_CHANGE_PRIORITY, .id = 2, .priority = 5};
+    bool changed = false;
+    uint32_t times_n2_led = 0;
+    bool led = false;
+    cluster->calm = true;
+    cluster->changing = true; /* only so that reads and floors aren't looked at */
+    while (cluster->now_us < 600 * (uint64_t)ELECTION_US) {
+        turn(cluster);
+        for (uint32_t i = 0; i < cluster->count && !changed; i++) {
+            struct member *member = &cluster->members[i];
+            if (raft_role(member->node.raft) == RAFT_LEADER) {
+                changed = raft_node_change(&member->node, cluster->now_us, &change, 1) == STATUS_OK;
+                check_member(cluster, member);
+            }
+        }
+        bool leads = raft_role(cluster->members[1].node.raft) == RAFT_LEADER;
+        times_n2_led += leads && !led;
+        led = leads;
+        for (uint32_t i = 0; i < cluster->count; i++) {
+            cluster->link[1][i] = !leads;
+            cluster->link[i][1] = !leads;
+        }
+    }
+    print_message("# n2 led %u times, %u elections in 600 election timeouts\n", times_n2_led, cluster->elections);
+    assert_true(changed);
+    assert_true(times_n2_led >= 3);
+    assert_true(times_n2_led <= 20);
+    cluster_free(cluster);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_raft_cluster_three_nodes_random_faults_stay_safe),
         cmocka_unit_test(test_raft_cluster_five_nodes_random_faults_stay_safe),
         cmocka_unit_test(test_raft_cluster_changing_membership_random_faults_stay_safe),
+        cmocka_unit_test(test_h12_raft_cluster_preferred_leader_that_fails_gets_it_rarely),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
