@@ -90,6 +90,7 @@ static enum status append_records(struct consensus *consensus, const struct raft
     }
     case RAFT_APPEND_PROPOSAL:
         return propose__write_records(consensus, update->append.first_index, update->append.term, update->append.count);
+    case RAFT_APPEND_CONFIG: break; /* nothing here asks for a change of membership yet */
     case RAFT_APPEND_MESSAGE: return append__write_records(consensus, update->append.skip, update->append.count);
     }
     CHECK(false);
