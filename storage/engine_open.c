@@ -19,7 +19,7 @@ enum {
     WRITE_BYTES_MIN = 1024,
     SEGMENT_MORE_BYTES = 512 * 1024, /* what else is in a segment than one largest write or group */
     SPARE_SEGMENTS_MAX = 16,
-    FIRST_CONFIGURED_LEVEL = 2       /* above it tables live shortly: what costs little will do */
+    FIRST_CONFIGURED_LEVEL = 2 /* above it tables live shortly: what costs little will do */
 };
 
 static const uint8_t cluster_id[WAL_CLUSTER_ID_BYTES] = "holdfast engine";

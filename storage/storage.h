@@ -192,8 +192,8 @@ uint64_t storage_pace_us(struct storage *storage, size_t bytes);
 
 /* ---- History (owner loop) -------------------------------------------------------------------------------------- */
 
-/* Versions that no read at or above the horizon can see are dropped by compactions. Never decreases; not above the
- * applied index, nor above any pin. */
+/* Versions that no read at or above the horizon can see are dropped by flushes and compactions. Never decreases; not
+ * above the applied index, nor above any pin. */
 void storage_set_horizon(struct storage *storage, uint64_t revision);
 /* The oldest revision that reads may still ask for. */
 uint64_t storage_horizon(const struct storage *storage);
