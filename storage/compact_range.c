@@ -4,6 +4,9 @@
  * a few tables each, started when nothing more urgent is to be done.
  *
  *   asked for --flushed--> level 0 --nothing of it left there--> level 1 ... level 6 --> done
+ *
+ * Tables of the range that compactions leave alone for damage are tried once more; if that meets it again, and no step
+ * is under way, the whole ends with what it met.
  */
 #include "node/base/check.h"
 #include "storage/storage_internal.h"
@@ -30,6 +33,11 @@ static struct storage_compact *first(struct storage *storage) {
 
 static void end(struct storage *storage, struct storage_compact *compact, enum status status) {
     compact->status = status;
+    error_clear(&compact->error);
+    if (status != STATUS_OK) {
+        (void)error_set(&compact->error, status, "%s",
+                        status == STATUS_FAILED ? "the store has failed" : storage->problem);
+    }
     compact->left_bytes = 0;
     list_remove(&compact->link);
     list_push_back(&storage->compacts_done, &compact->link);
@@ -61,6 +69,7 @@ void storage__compact_range_advance(struct storage *storage) {
     if (compact != NULL && compact->state == STATE_FLUSHING && storage->frontier.index >= compact->flush_index) {
         compact->state = STATE_LEVEL_0;
         compact->number_end = atomic_load_explicit(&storage->next_file, memory_order_relaxed);
+        storage__retry_blocked(storage, compact->lower, compact->upper);
         storage->pick_wanted = true;
     }
 }
@@ -75,6 +84,17 @@ static uint64_t bytes_left(const struct version *version, const struct storage_c
         }
     }
     return bytes;
+}
+
+/* What keeps it from ever going on; STATUS_OK: nothing does. */
+static enum status why_stuck(const struct storage *storage, const struct compaction_pick *pick,
+                             const struct storage_compact *compact) {
+    for (size_t i = 0; i < pick->under_way_count; i++) {
+        if (pick->under_way[i]->reason == COMPACTION_MANUAL) {
+            return STATUS_OK;
+        }
+    }
+    return storage__why_blocked(storage, compact->lower, compact->upper);
 }
 
 enum status storage__compact_range_pick(struct storage *storage, const struct compaction_pick *pick,
@@ -94,10 +114,16 @@ enum status storage__compact_range_pick(struct storage *storage, const struct co
         if (status == STATUS_OK) {
             compact->done_bytes += ret_plan->input_bytes;
         }
-        if (status != STATUS_NOT_FOUND) {
+        if (status == STATUS_NOT_FOUND) {
+            compact->state++;
+            continue;
+        }
+        enum status stuck = status == STATUS_BUSY ? why_stuck(storage, pick, compact) : STATUS_OK;
+        if (stuck == STATUS_OK) {
             return status == STATUS_BUSY ? STATUS_NOT_FOUND : status;
         }
-        compact->state++;
+        end(storage, compact, stuck);
+        storage__compact_range_advance(storage);
     }
     return STATUS_NOT_FOUND;
 }

@@ -124,7 +124,7 @@ enum status engine_compact_range(struct engine *engine, struct slice lower, stru
     env_mutex_unlock(&engine->lock);
     env_waiter_wait(&compaction.waiter);
     return compaction.status == STATUS_OK ? STATUS_OK
-                                          : error_set(err, compaction.status, "the store stopped while it compacted");
+                                          : error_set(err, compaction.status, "%s", compaction.compact.error.message);
 }
 
 /* ---- Statistics ------------------------------------------------------------------------------------------------- */

@@ -56,7 +56,7 @@ struct manifest_file {
 struct manifest_state {
     struct alloc *alloc;
     struct storage_frontier frontier;
-    uint64_t horizon;            /* highest that a compaction used */
+    uint64_t horizon;            /* highest that a compaction or flush used */
     uint64_t next_file;          /* greater than every number in use */
     struct manifest_file *files; /* by number, growing */
     size_t file_count;

@@ -206,8 +206,8 @@ uint64_t storage_pace_us(struct storage *storage, size_t bytes);
 
 /* ---- History (owner loop) -------------------------------------------------------------------------------------- */
 
-/* Versions that no read at or above the horizon can see are dropped by compactions. Never decreases; not above the
- * applied index, nor above any pin. */
+/* Versions that no read at or above the horizon can see are dropped by flushes and compactions. Never decreases; not
+ * above the applied index, nor above any pin. */
 void storage_set_horizon(struct storage *storage, uint64_t revision);
 /* The oldest revision that reads may still ask for. */
 uint64_t storage_horizon(const struct storage *storage);
@@ -232,8 +232,9 @@ void storage_pin_remove(struct storage *storage, struct storage_pin *pin);
 struct storage_compact {
     struct slice lower; /* borrowed until done, or until the store is closed */
     struct slice upper; /* len 0: no end */
-    /* Runs once, on the loop, unless the store is closed before. STATUS_OK; STATUS_FAILED: the store has failed. What
-     * can't be compacted now, for a bad block or for want of space, is waited for. */
+    /* Runs once, on the loop, unless the store is closed before. STATUS_OK; STATUS_FAILED: the store has failed;
+     * STATUS_CORRUPT, STATUS_IO: a table of the range can't be read, what could be done without it was. Space and
+     * memory are waited for. */
     void (*done)(struct storage_compact *compact, enum status status);
     void *context; /* the caller's */
     /* Progress, the store's: */
@@ -243,6 +244,7 @@ struct storage_compact {
     struct list link;
     unsigned state;
     enum status status;
+    struct error error; /* for `done`, if it didn't work */
     uint64_t flush_index;
     uint64_t number_end;
 };

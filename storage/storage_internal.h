@@ -207,6 +207,7 @@ struct blocked_table {
     struct sst *sst; /* referenced */
     uint64_t until_us;
     unsigned failures;
+    enum status why;
     bool is_waiting; /* marked as taken; else a try is under way or may start */
 };
 
@@ -449,6 +450,10 @@ void storage__compaction_end(struct storage *storage, struct compaction_job *job
 void storage__compaction_run(struct env_work *work);
 /* Lets go of the tables that compactions leave alone, all or those that are obsolete. */
 void storage__unblock(struct storage *storage, bool all);
+/* Owner: such tables of a range are tried again as soon as may be. */
+void storage__retry_blocked(struct storage *storage, struct slice lower, struct slice upper);
+/* Owner: what compactions met in such a table of a range; STATUS_OK: there is none. */
+enum status storage__why_blocked(const struct storage *storage, struct slice lower, struct slice upper);
 /* The next step of the compaction asked for by hand; STATUS_NOT_FOUND: none now. */
 MUST_USE enum status storage__compact_range_pick(struct storage *storage, const struct compaction_pick *pick,
                                                  struct compaction_plan *ret_plan);

@@ -35,7 +35,7 @@ struct value_use {
 struct version {
     struct alloc *alloc;
     uint64_t refs;
-    uint64_t horizon; /* highest that a compaction used: older revisions have holes */
+    uint64_t horizon; /* highest that a compaction or flush used: older revisions have holes */
     struct sst **tables[MANIFEST_LEVELS];
     size_t counts[MANIFEST_LEVELS];
     uint64_t bytes[MANIFEST_LEVELS];

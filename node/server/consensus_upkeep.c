@@ -69,7 +69,7 @@ static void end_upkeep(struct consensus *consensus, const struct storage_upkeep 
 }
 
 static void on_compacted(struct storage_compact *compact, enum status status) {
-    end(compact->context, status, status == STATUS_OK ? "" : "the store has failed");
+    end(compact->context, status, status == STATUS_OK ? "" : compact->error.message);
 }
 
 static void on_verified(struct storage_upkeep *job) {

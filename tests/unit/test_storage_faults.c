@@ -344,6 +344,42 @@ static void test_h50_compaction_that_meets_a_bad_block_stops_no_other(void **sta
     host_close(&host);
 }
 
+static struct storage_compact by_hand;
+static enum status by_hand_status;
+static unsigned by_hand_ends;
+
+static void on_compacted(struct storage_compact *compact, enum status status) {
+    assert_ptr_equal(compact, &by_hand);
+    by_hand_status = status;
+    by_hand_ends++;
+}
+
+static bool by_hand_ended(void *context) {
+    (void)context;
+    return by_hand_ends > 0;
+}
+
+/* Whoever asks for a compaction learns that it can't be done; asking once more tries once more. */
+static void test_h50_compaction_by_hand_ends_at_a_bad_block(void **state) {
+    (void)state;
+    make_tables();
+    assert_int_equal(sim_disk_corrupt(host.node, "/data/0000000000000003.sst", 100, 4), STATUS_OK);
+    host_close(&host);
+    host_open(&host);
+    for (unsigned ends = 1; ends <= 2; ends++) {
+        by_hand_ends = 0;
+        uint64_t failures = stats().compaction_failures;
+        by_hand = (struct storage_compact){.done = on_compacted};
+        storage_compact_range(host.storage, &by_hand);
+        assert_true(host_wait(&host, by_hand_ended));
+        assert_int_equal(by_hand_status, STATUS_CORRUPT);
+        assert_non_null(strstr(by_hand.error.message, "/data/0000000000000003.sst"));
+        assert_true(stats().compaction_failures > failures);
+    }
+    assert_int_equal(host.failed_count, 0);
+    host_close(&host);
+}
+
 static void test_h50_merge_goes_on_when_reads_work_again(void **state) {
     (void)state;
     make_tables();
@@ -632,6 +668,7 @@ int main(void) {
         TEST(test_h27_failed_manifest_rename_is_final),
         TEST(test_h50_bad_block_hurts_only_its_reads),
         TEST(test_h50_compaction_that_meets_a_bad_block_stops_no_other),
+        TEST(test_h50_compaction_by_hand_ends_at_a_bad_block),
         TEST(test_h50_merge_goes_on_when_reads_work_again),
         TEST(test_storage_merge_retry_is_not_lost_to_an_earlier_one),
         TEST(test_h31_full_disk_during_merge_drops_outputs_and_is_waited_out),
