@@ -4,8 +4,8 @@
  * A message that carries or depends on our term or vote may not leave before both are durable (DESIGN rule 3). Between
  * the change and its sync such messages are held, at most one per node and type: the newest replaces its elders, and
  * a new term drops them all. Room is for all members and a few nodes beyond our configuration; if more ask, the oldest
- * answer is lost, and asked for again. PREVOTE and its reply, and READ_INDEX, promise nothing and pass. A leader's
- * APPENDs and HEARTBEATs never wait here, because nobody leads before its candidacy is durable. (What a follower says
+ * answer is lost, and asked for again. PREVOTE and its reply, and READ_INDEX, promise nothing and pass. What a
+ * leader sends never waits here, because nobody leads before its candidacy is durable. (What a follower says
  * about *entries* waits elsewhere: follower.c.)
  */
 #include "raft/raft_internal.h"

@@ -1,8 +1,9 @@
 /*
  * The life of a core and the one step function: adopt the time, make room, one handler per event, check, report.
  *
- * Memory is made before anything changes: the only things that grow are the log's metadata, so a step first reserves
- * what it may append and fails whole if it can't. Everything else has its final size from raft_new on.
+ * Memory is made before anything changes: the only things that grow are the log's metadata and the list of
+ * configurations that may come back, so a step first reserves what it may append and fails whole if it can't.
+ * Everything else has its final size from raft_new on.
  */
 #include "raft/raft.h"
 
