@@ -30,7 +30,7 @@ struct world {
 };
 
 static void run_command(const char *format, const char *path) {
-    char command[PATH_BYTES];
+    char command[2 * PATH_BYTES];
     (void)snprintf(command, sizeof command, format, path);
     assert_int_equal(system(command), 0);
 }
@@ -102,7 +102,7 @@ static bool exists(const char *path) {
 
 /* The first file below the store's directory that the pattern names. */
 static void find_file(struct world *world, const char *pattern, char path[PATH_BYTES]) {
-    char command[PATH_BYTES];
+    char command[2 * PATH_BYTES];
     (void)snprintf(command, sizeof command, "ls '%s'/%s | head -n 1", world->dir, pattern);
     FILE *stream = popen(command, "r");
     assert_non_null(stream);
