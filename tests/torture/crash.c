@@ -79,6 +79,7 @@ static void sweep_seed(struct pool *pool, const struct sweep_options *options, u
     if (seed % 2 == 0) {
         world->options.write_bytes_max = SMALL_WRITE_BYTES_MAX;
         world->options.log_group_bytes = SMALL_GROUP_BYTES;
+        world->options.log_memtable_bytes = 1; /* a segment: they are used again and again */
     }
     char label[POOL_LABEL_BYTES];
     uint64_t seen = 0;
