@@ -159,6 +159,10 @@ static void fill_tables(struct engine_stats *stats, const struct storage_stats *
     stats->compaction_written_bytes = store->compaction_written_bytes;
     stats->applied_bytes = store->applied_bytes;
     stats->written_bytes = store->written_bytes;
+    stats->adopted_bytes = store->adopted_bytes;
+    stats->value_files = store->value_files;
+    stats->value_file_bytes = store->value_file_bytes;
+    stats->value_bytes = store->value_bytes;
     stats->snapshot_oldest_us = store->pin_oldest_us;
     stats->snapshot_held_revisions = store->pin_held_revisions;
     stats->views = store->views;
@@ -269,6 +273,10 @@ static const struct property properties[] = {PROPERTY(revision),
                                              PROPERTY(stall_us_total),
                                              PROPERTY(stall_us_max),
                                              PROPERTY(written_bytes),
+                                             PROPERTY(adopted_bytes),
+                                             PROPERTY(value_files),
+                                             PROPERTY(value_file_bytes),
+                                             PROPERTY(value_bytes),
                                              PROPERTY(snapshots),
                                              PROPERTY(snapshot_oldest_us),
                                              PROPERTY(snapshot_held_revisions),

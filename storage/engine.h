@@ -83,6 +83,8 @@ struct engine_options {
     enum engine_compression compression; /* lz4. With zstd, levels 0 and 1, whose tables live shortly, have lz4 */
     int zstd_level;                      /* 3 (1 to 12) */
     uint64_t level_base_bytes;           /* 256 MiB: the least that a level below 0 is meant to hold */
+    uint64_t value_threshold_bytes; /* 32 KiB (0: none; 32 to 16 MiB): values from this length on stay out of tables, in
+                                       files of the log that the store takes over, or in files of their own */
     uint64_t history_revisions; /* 0: so many revisions behind the newest can be read for a while without a snapshot */
 
     /* The log. */
@@ -399,7 +401,12 @@ struct engine_stats {
     uint64_t stall_us_total;
     uint64_t stall_us_max;
     uint64_t written_bytes; /* tables and manifests */
-    uint64_t snapshots;     /* held now */
+    /* Large values. */
+    uint64_t adopted_bytes;    /* files of the log that the store took over */
+    uint64_t value_files;      /* now, those among them */
+    uint64_t value_file_bytes; /* their sizes */
+    uint64_t value_bytes;      /* of these: what is still referred to */
+    uint64_t snapshots;        /* held now */
     uint64_t snapshot_oldest_us;
     uint64_t snapshot_held_revisions;      /* that the oldest keeps from going */
     uint64_t views;                        /* iterators and values held now, */

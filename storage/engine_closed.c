@@ -246,7 +246,7 @@ enum status engine__destroy(struct env *env, const char *dir, struct error *err)
     }
     status = env_unlink(env, dir, &kept);
     if (status == STATUS_OK) {
-        return store_sync_parent(env, dir, err);
+        return env_sync_parent(env, dir, err);
     }
     if (kept.sys == ENOTEMPTY || kept.sys == EEXIST || kept.sys == EBUSY) {
         return STATUS_OK; /* something that isn't ours is in it */

@@ -86,7 +86,7 @@ static enum status publish(struct env *env, const char *dir, const char *tmp, st
     if (status == STATUS_OK) {
         status = env_rename(env, tmp, dir, err);
     }
-    return status == STATUS_OK ? store_sync_parent(env, dir, err) : status;
+    return status == STATUS_OK ? env_sync_parent(env, dir, err) : status;
 }
 
 enum status engine_checkpoint(struct engine *engine, const char *dir, struct engine_checkpoint *ret_checkpoint,

@@ -32,6 +32,7 @@
 #include "node/base/slice.h"
 #include "node/base/status.h"
 #include "node/env/env.h"
+#include "storage/log_share.h"
 
 struct wal;
 
@@ -86,7 +87,8 @@ struct wal_options {
     uint32_t spare_segments;  /* that are no longer needed, kept at most to be used again; 0: all go. In blocking mode
                                  those that small groups were written to: others gain nothing by it */
     uint64_t cache_bytes_max; /* of the tail cache, beyond what is not applied */
-    uint32_t mark_delay_us;   /* idle time after which an empty mark group is written (DESIGN rule 13); 0: never */
+    uint32_t share_payload_bytes; /* records with payloads from here on can be lent (wal_share); 0: none */
+    uint32_t mark_delay_us;       /* idle time after which an empty mark group is written (DESIGN rule 13); 0: never */
 
     /* Callbacks, on the loop, never from inside a wal_* call. */
     void *context;
@@ -237,7 +239,7 @@ struct slice wal_lent_records(struct slice piece, uint64_t term, uint64_t next_i
 void wal_append_cancel(struct wal *wal);
 /* True if the newest group that is not being written has records. */
 bool wal_has_records(const struct wal *wal);
-/* True if a group is full that nobody writes yet. */
+/* True if a group is full that nobody writes yet, or a segment is to begin. */
 bool wal_has_full_group(const struct wal *wal);
 /* STATUS_OK: there is something to write: wal_write_run, then wal_write_end. STATUS_NOT_FOUND: nothing, or a write is
  * under way; STATUS_PENDING: no segment is ready, `writable` will tell; STATUS_FAILED. */
@@ -336,6 +338,28 @@ struct wal_stats {
 };
 
 void wal_get_stats(const struct wal *wal, struct wal_stats *ret_stats);
+
+/* ---- Large records in place (wal_share.c) -------------------------------------------------------------------------
+ */
+
+/* What the log lends to a store of the same owner, after wal_start and until wal_close. On the loop, all of it. */
+void wal_share(struct wal *wal, struct log_share *ret_share);
+
+/* A segment's file that somebody kept, under whatever name, checked by itself. */
+struct wal_check {
+    struct env *env;
+    struct env_file *file; /* open for reading */
+    uint64_t size_bytes;   /* as lent; it may be longer */
+    uint64_t checksum;     /* as lent */
+    uint8_t cluster_id[WAL_CLUSTER_ID_BYTES];
+    bool (*pace)(void *context, uint64_t bytes); /* after so many bytes; false: stop. May be NULL */
+    void *context;
+};
+
+/* Every checksum in it, and how its groups are bound. Blocks; any thread. STATUS_CORRUPT: *ret_offset is where (err
+ * isn't set); STATUS_CANCELLED, STATUS_UNSUPPORTED, STATUS_IO, STATUS_NO_MEMORY. ret_records: how many it holds. */
+MUST_USE enum status wal_check_segment(const struct wal_check *check, uint64_t *ret_records, uint64_t *ret_offset,
+                                       struct error *err);
 
 /* ---- What keeps each segment (on the loop) ---------------------------------------------------------------------- */
 

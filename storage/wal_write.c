@@ -91,6 +91,7 @@ static void seal_records(struct wal *wal, struct wal__group *group, struct wal__
     header->commit_index = min_u64(wal->commit_index, last.index);
 
     wal__index_add(&wal->index, group->first_index, segment, segment->end);
+    wal__share_note(wal, segment, group, segment->end);
     segment->max_index = last.index > segment->max_index ? last.index : segment->max_index;
     wal->sealed_index = last.index;
     wal->sealed_term = last.term;
@@ -160,6 +161,7 @@ static void write_start(struct wal *wal, uint16_t flags) {
     wal->active = segment;
     struct wal__group_header header;
     wal__seal_start(wal, segment, previous, flags, &header);
+    wal__turned(wal, previous);
     submit(wal, WAL_TRIGGER_START, wal->block, &header, NULL);
     segment->begun_us = wal->writing_since_us;
     wal__prepare_more(wal);
@@ -184,6 +186,8 @@ void wal__write_next(struct wal *wal) {
             wal->reset_due = false;
             write_start(wal, WAL__GROUP_RESET);
         }
+    } else if (wal__turn_is_due(wal)) {
+        write_start(wal, 0);
     } else if (group != NULL && wal__padded(group->len) <= wal__room(wal, wal->active)) {
         write_records(wal, group);
     } else if (can_switch && (group != NULL || (wal->state_dirty && !has_state_room(wal, false)))) {
@@ -293,7 +297,7 @@ void wal__write_ended(struct wal *wal) {
     if (wal->options.mode == WAL_MODE_LOOP) {
         wal->options.synced(wal->options.context, &synced);
     }
-    if (!list_is_empty(&wal->pending) || wal->state_dirty) {
+    if (!list_is_empty(&wal->pending) || wal->state_dirty || wal__turn_is_due(wal)) {
         wal__wake_writer(wal);
     } else if (!wal->closing) {
         arm_mark(wal);
