@@ -19,6 +19,9 @@ static void log_space(void *context, const struct error *err) {
 static void tables_space(void *context, const struct error *err) {
     struct engine *engine = context;
     engine->tables_full = err != NULL;
+    if (err != NULL && engine->is_open) {
+        wal_give_space(engine->wal);
+    }
     engine__wake(&engine->room_waiters, UINT64_MAX, STATUS_OK);
     if (err != NULL) {
         engine__wake(&engine->flush_waiters, UINT64_MAX, STATUS_NO_SPACE);

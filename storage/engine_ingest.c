@@ -72,6 +72,10 @@ static enum status take_in(struct engine *engine, struct ingest *ingest, struct 
     env_mutex_lock(&engine->lock);
     if (status == STATUS_OK) {
         status = engine__log_drain(engine, err); /* the reset */
+        if (status == STATUS_NO_SPACE) {
+            error_clear(err); /* it is written before anything else is, or the next opening does it */
+            status = STATUS_OK;
+        }
     }
     if (status == STATUS_OK) {
         wal_set_floor(engine->wal, ingest->tables.frontier.index, UINT64_MAX);

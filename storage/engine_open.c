@@ -17,7 +17,7 @@ enum {
     MAILBOX_MESSAGES_MAX = 1024,
     GROUP_BYTES_MIN = 16 * 1024,
     WRITE_BYTES_MIN = 1024,
-    SEGMENT_MORE_BYTES = 512 * 1024, /* what else is in a segment than one largest write or group */
+    SEGMENT_MORE_BYTES = 64 * 1024, /* what else is in a segment than one largest write or group */
     SPARE_SEGMENTS_MAX = 16,
     FIRST_CONFIGURED_LEVEL = 2, /* above it tables live shortly: what costs little will do */
     ADOPT_PART = 8              /* of a memtable: large values that are worth a segment of the log of their own */

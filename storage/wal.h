@@ -289,6 +289,8 @@ void wal_set_applied(struct wal *wal, uint64_t applied_index);
 /* Segments whose last index <= min(flushed_index, pin_index) may go, oldest first, by a worker; at least the last one
  * stays (DESIGN rule 11). The caller read committed before flushed. */
 void wal_set_floor(struct wal *wal, uint64_t flushed_index, uint64_t pin_index);
+/* The disk is full: spare segments go now instead of being used again. */
+void wal_give_space(struct wal *wal);
 /* The store took in another content, durably, that ends at `base`: at or behind the last record, and of a term that the
  * log knows. The log starts after it from now on, its records are void; the next group written says so. Until that one
  * is durable a crash leaves it to the next opening to find out. No record waits or is being written. */

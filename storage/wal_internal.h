@@ -509,6 +509,7 @@ struct wal {
     uint32_t prepared_count;
     struct list spare_segments; /* set aside, and durably so */
     uint32_t spare_segment_count;
+    bool giving_space;  /* what was spare waits for the delete job */
     bool never_recycle; /* a job failed at the directory: what it has for durable may not be so */
     struct list doomed;
     uint64_t next_number;

@@ -71,11 +71,19 @@ static struct wal__segment *take_segment(struct wal *wal, uint64_t *ret_old_numb
     return segment;
 }
 
+void wal_give_space(struct wal *wal) {
+    if (wal->spare_segment_count > 0) {
+        wal->spare_segment_count = 0;
+        wal->giving_space = true;
+        list_splice_back(&wal->doomed, &wal->spare_segments);
+        wal__delete_more(wal);
+    }
+}
+
 /* Nothing is used again from now on; what is set aside goes. */
 static void stop_recycling(struct wal *wal) {
     wal->never_recycle = true;
-    wal->spare_segment_count = 0;
-    list_splice_back(&wal->doomed, &wal->spare_segments);
+    wal_give_space(wal);
 }
 
 static void prepare_failed(struct wal *wal) {
@@ -318,9 +326,10 @@ void wal__delete_more(struct wal *wal) {
         list_remove(node);
         list_push_back(&found, node);
     }
-    if (list_is_empty(&found)) {
+    if (list_is_empty(&found) && !wal->giving_space) {
         return;
     }
+    wal->giving_space = false;
     uint64_t first_index = wal->index.count > 0 ? wal__index_at(&wal->index, 0)->first_index : wal->sealed_index + 1;
     CHECK(first_index >= wal->first_index);
     wal->first_index = first_index;

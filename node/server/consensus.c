@@ -249,7 +249,13 @@ static void set_space_problem(struct consensus *consensus, const struct error *e
 
 void consensus__wal_prepare_state(void *context, const struct error *err) { set_space_problem(context, err); }
 
-void consensus__space_state(void *context, const struct error *err) { set_space_problem(context, err); }
+void consensus__space_state(void *context, const struct error *err) {
+    struct consensus *consensus = context;
+    set_space_problem(consensus, err);
+    if (err != NULL && consensus->wal != NULL) {
+        wal_give_space(consensus->wal);
+    }
+}
 
 void consensus__damaged(void *context, const struct storage_damage *damage) {
     struct consensus *consensus = context;

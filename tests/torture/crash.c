@@ -91,6 +91,7 @@ static void sweep_seed(struct pool *pool, const struct sweep_options *options, u
     }
     if (seed % 4 == 0 || hardly_syncs) {
         world->options.log_group_bytes = SMALL_GROUP_BYTES;
+        world->options.log_memtable_bytes = 1; /* a segment: they are used again and again */
     }
     char label[POOL_LABEL_BYTES];
     uint64_t seen = 0;

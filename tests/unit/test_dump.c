@@ -302,6 +302,20 @@ static void test_dump_wal_shows_a_new_segment(void **state) {
     assert_int_equal(run_dump(arguments, &objects), 0);
     assert_int_equal(number(objects, 0, "number"), 6);
     assert_int_equal(number(objects, 1, "groups"), 0);
+    assert_false(json_is_true(json_object_get(json_array_get(objects, 0), "recycled")));
+    json_decref(objects);
+    /* The same file as another segment. */
+    assert_int_equal(wal__segment_set_aside(env, dir, 6, NULL), STATUS_OK);
+    header.number = 7;
+    header.generation = 2;
+    header.recycled = true;
+    assert_int_equal(wal__segment_reuse(env, dir, 6, &header, &file, NULL), STATUS_OK);
+    env_close(file);
+    wal__segment_path(path, dir, 7, "");
+    (void)snprintf(arguments, sizeof arguments, "--keys wal %s", path);
+    assert_int_equal(run_dump(arguments, &objects), 0);
+    assert_int_equal(number(objects, 0, "number"), 7);
+    assert_true(json_is_true(json_object_get(json_array_get(objects, 0), "recycled")));
     json_decref(objects);
 }
 

@@ -321,6 +321,36 @@ static void test_wal_recycled_segment_costs_two_blocks(void **state) {
     harness_free(harness);
 }
 
+/* h31: on a full disk what is spare is of more use to others, also when another job is under way. */
+static void test_h31_spare_segments_are_given_to_a_full_disk(void **state) {
+    (void)state;
+    for (int busy = 0; busy < 2; busy++) {
+        struct harness *harness = new_harness(1, 3);
+        harness_up(harness);
+        write_until_segment(harness, 5, 1);
+        flush_all(harness, 1);
+        write_until_segment(harness, 7, 1);
+        assert_true(count_names(harness, ".tmp") >= 1);
+        uint64_t used = fake_used_bytes(harness->fake);
+        if (busy == 1) { /* a job that sets others aside */
+            harness->frontier = (struct wal_frontier){.index = wal_last_index(harness->wal), .term = 1};
+            wal_set_floor(harness->wal, harness->frontier.index, UINT64_MAX);
+        }
+        wal_give_space(harness->wal);
+        fake_settle(harness->fake);
+        if (busy == 1) {
+            wal_give_space(harness->wal);
+            fake_settle(harness->fake);
+        }
+        assert_int_equal(count_names(harness, ".tmp"), 0);
+        assert_true(fake_used_bytes(harness->fake) <= used - SEGMENT);
+        write_more(harness, 50, 1);
+        harness_crash(harness);
+        harness_up(harness);
+        harness_free(harness);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_h37_old_groups_behind_the_end_neither_count_nor_look_like_damage),
@@ -333,6 +363,7 @@ int main(void) {
         cmocka_unit_test(test_h37_shared_segment_keeps_its_bytes),
         cmocka_unit_test(test_h37_segments_of_earlier_lives_are_not_used_again),
         cmocka_unit_test(test_wal_recycled_segment_costs_two_blocks),
+        cmocka_unit_test(test_h31_spare_segments_are_given_to_a_full_disk),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
