@@ -22,6 +22,7 @@ void repair__set_frontier(struct repair *repair) {
         repair->outcome.horizon = newest;
         frontier->term = frontier->term == 0 ? 1 : frontier->term;
     }
+    repair->outcome.changes_after = frontier->index; /* what was lost can't be told from them: none is kept */
     repair->report->frontier = *frontier;
 }
 

@@ -1,13 +1,13 @@
 /*
- * The scrub: reads all tables and value files over and over, slowly, and checks every checksum, so that rot is found
- * while there is still somebody to heal it from.
+ * The scrub: reads all tables, value files and change files over and over, slowly, and checks every checksum, so that
+ * rot is found while there is still somebody to heal it from.
  *
  *   file with the lowest number behind the last one's -> piece, piece, ... -> next file -> ... -> end of a pass
  *
- * A piece is one partition of a table with its data blocks, some values of a value file, or what a file ends with:
- * about 128 KiB, or one value, read past the page cache, which would hide what the disk has. (An adopted segment of the
- * log is one piece, checked as the log checks it.) After each it pauses as long as its rate says, holding no worker.
- * Between pieces it holds one file, which it lets go of as soon as no version has it.
+ * A piece is one partition of a table with its data blocks, some values of a value file, some blocks of a change file,
+ * or what a file ends with: about 128 KiB, or one value, read past the page cache, which would hide what the disk has.
+ * (An adopted segment of the log is one piece, checked as the log checks it.) After each it pauses as long as its rate
+ * says, holding no worker. Between pieces it holds one file, which it lets go of as soon as no version has it.
  *
  * What fails its check is read once more before it counts. The place is kept in memory only: after a restart it begins
  * anew.
@@ -16,6 +16,7 @@
  */
 #include "node/base/bytes.h"
 #include "node/base/check.h"
+#include "storage/change_file.h"
 #include "storage/sst_internal.h"
 #include "storage/storage_internal.h"
 
@@ -206,7 +207,8 @@ static enum status scrub_partition(struct window *window, uint32_t part) {
     return status == STATUS_NO_MEMORY ? status : STATUS_OK;
 }
 
-/* Header, footer, and the blocks between which all others stand; of a value file the list of sizes is kept. */
+/* Header, footer, and the blocks between which all others stand; of a value file or change file the list of them is
+ * kept. */
 static enum status scrub_ends(struct window *window) {
     struct scrub_job *job = window->job;
     struct sst_footer footer;
@@ -222,7 +224,8 @@ static enum status scrub_ends(struct window *window) {
     }
     status = examine_block(window, &footer.tombstones, SST_BLOCK_TOMBSTONES, NULL);
     if (status != STATUS_NO_MEMORY) {
-        status = examine_block(window, &footer.top, SST_BLOCK_TOP, job->sst->is_values ? &job->sizes : NULL);
+        bool is_list = job->sst->is_values || job->sst->is_changes;
+        status = examine_block(window, &footer.top, SST_BLOCK_TOP, is_list ? &job->sizes : NULL);
         job->values_end = footer.top.offset;
     }
     enum status properties = STATUS_OK;
@@ -288,6 +291,31 @@ static enum status scrub_values(struct window *window) {
     return status == STATUS_NO_MEMORY ? status : STATUS_OK;
 }
 
+/* Some of a change file's blocks, from the next one on. */
+static enum status scrub_changes(struct window *window) {
+    struct scrub_job *job = window->job;
+    struct slice index = buf_slice(&job->sizes);
+    size_t count = change_index_count(index);
+    uint64_t bytes = 0;
+    enum status status = STATUS_OK;
+    while (job->part < count && bytes < VALUES_PIECE_BYTES && status != STATUS_NO_MEMORY) {
+        struct change_index_entry entry;
+        if (change_index_decode(index, job->part, job->values_end, &entry) != STATUS_OK) {
+            found(job, "the index", job->values_end);
+            job->is_done = true;
+            return STATUS_OK;
+        }
+        window->end = entry.handle.offset + VALUES_PIECE_BYTES;
+        status = examine_block(window, &entry.handle, SST_BLOCK_CHANGES, NULL);
+        if (status != STATUS_NO_MEMORY) { /* damage is noted: on with the next */
+            bytes += (uint64_t)entry.handle.size + SST_TRAILER_BYTES;
+            job->part++;
+        }
+    }
+    job->is_done = job->part == count;
+    return status == STATUS_NO_MEMORY ? status : STATUS_OK;
+}
+
 /* The first piece of a file, then all others. */
 static enum status scrub_first(struct window *window) {
     struct scrub_job *job = window->job;
@@ -301,6 +329,11 @@ static enum status scrub_first(struct window *window) {
         job->is_done = status != STATUS_OK || job->sizes.len < VALUE_SIZE_BYTES;
         return STATUS_OK;
     }
+    if (job->sst->is_changes) {
+        job->has_ends = true;
+        job->is_done = status != STATUS_OK || change_index_count(buf_slice(&job->sizes)) == 0;
+        return STATUS_OK;
+    }
     status = load_top(job);
     job->has_ends = status == STATUS_OK;
     job->is_done = status == STATUS_OK && job->top->part_count == 0;
@@ -311,6 +344,9 @@ static enum status scrub_rest(struct window *window) {
     struct scrub_job *job = window->job;
     if (job->sst->is_values) {
         return scrub_values(window);
+    }
+    if (job->sst->is_changes) {
+        return scrub_changes(window);
     }
     enum status status = scrub_partition(window, job->part);
     job->part += status != STATUS_NO_MEMORY;
@@ -360,6 +396,11 @@ static bool is_live(const struct version *version, uint64_t number) {
     }
     for (size_t i = 0; i < version->value_file_count; i++) {
         if (version->value_files[i]->meta.number == number) {
+            return true;
+        }
+    }
+    for (size_t i = 0; i < version->change_file_count; i++) {
+        if (version->change_files[i]->meta.number == number) {
             return true;
         }
     }
@@ -438,7 +479,7 @@ static void choose(struct sst **next, struct sst *sst, uint64_t number) {
     }
 }
 
-/* The table or value file with the lowest number above `number`. */
+/* The file with the lowest number above `number`. */
 static struct sst *next_file(const struct version *version, uint64_t number) {
     struct sst *next = NULL;
     for (unsigned level = 0; level < MANIFEST_LEVELS; level++) {
@@ -448,6 +489,9 @@ static struct sst *next_file(const struct version *version, uint64_t number) {
     }
     for (size_t i = 0; i < version->value_file_count; i++) {
         choose(&next, version->value_files[i], number);
+    }
+    for (size_t i = 0; i < version->change_file_count; i++) {
+        choose(&next, version->change_files[i], number);
     }
     return next;
 }

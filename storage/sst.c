@@ -9,7 +9,9 @@
 #include <inttypes.h>
 
 void sst_path(const struct sst *sst, char *out) {
-    (sst->is_values ? file_path_values : file_path_sst)(out, sst->context->dir, sst->meta.number);
+    (sst->is_values    ? file_path_values
+     : sst->is_changes ? file_path_changes
+                       : file_path_sst)(out, sst->context->dir, sst->meta.number);
 }
 
 /* ---- Messages -------------------------------------------------------------------------------------------------- */

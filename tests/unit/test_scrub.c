@@ -1,5 +1,5 @@
 /*
- * The scrub: finds rot in any place of any table or value file, at its rate, and harms nobody.
+ * The scrub: finds rot in any place of any table, value file or change file, at its rate, and harms nobody.
  *
  * Would break these: a kind of block that it passes over; a table that it never comes to, or for ever comes back to; a
  * finding per pass where one place is meant; a rate that isn't kept; a table whose space it keeps; an open store that
@@ -30,7 +30,7 @@ static struct storage_stats stats_of(struct fixture *fixture) {
 
 /* Settled, closed, and open again with a scrub. */
 static struct fixture *set_up_scrubbed_with(uint64_t seed, uint64_t value_threshold_bytes, struct damages *damages) {
-    struct fixture *fixture = set_up_with(seed, value_threshold_bytes);
+    struct fixture *fixture = set_up_kind(seed, value_threshold_bytes, true);
     *damages = (struct damages){0};
     damages_of = damages;
     apply_some(fixture, 150);
@@ -52,7 +52,7 @@ static uint64_t table_bytes(struct fixture *fixture) {
     for (unsigned level = 0; level < STORAGE_LEVELS; level++) {
         bytes += stats.bytes[level];
     }
-    return bytes + stats.value_file_bytes;
+    return bytes + stats.value_file_bytes + stats.change_file_bytes;
 }
 
 static void run_passes(struct fixture *fixture, uint64_t count) {
@@ -129,6 +129,11 @@ static void test_scrub_finds_a_flipped_byte_anywhere_once_and_counts_passes(void
 static void test_scrub_finds_a_flipped_byte_anywhere_in_a_value_file(void **state) {
     (void)state;
     flip_all_over(64, ".val");
+}
+
+static void test_scrub_finds_a_flipped_byte_anywhere_in_a_change_file(void **state) {
+    (void)state;
+    flip_all_over(0, ".chg");
 }
 
 static void test_scrub_notes_a_table_that_is_missing_or_unreadable(void **state) {
@@ -217,6 +222,7 @@ int main(void) {
         cmocka_unit_test(test_scrub_finds_a_flipped_byte_anywhere_once_and_counts_passes),
         cmocka_unit_test(test_scrub_reads_all_value_files_at_its_rate),
         cmocka_unit_test(test_scrub_finds_a_flipped_byte_anywhere_in_a_value_file),
+        cmocka_unit_test(test_scrub_finds_a_flipped_byte_anywhere_in_a_change_file),
         cmocka_unit_test(test_scrub_notes_a_table_that_is_missing_or_unreadable),
         cmocka_unit_test(test_scrub_lets_go_of_tables_that_compactions_replaced),
         cmocka_unit_test(test_scrub_without_memory_tries_again_and_finds_nothing),

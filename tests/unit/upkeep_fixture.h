@@ -59,7 +59,7 @@ static inline void settle(struct fixture *fixture) {
     host_run_ms(&fixture->host, 5000);
 }
 
-static inline struct fixture *set_up_with(uint64_t seed, uint64_t value_threshold_bytes) {
+static inline struct fixture *set_up_kind(uint64_t seed, uint64_t value_threshold_bytes, bool change_files) {
     struct fixture *fixture = calloc(1, sizeof *fixture);
     assert_non_null(fixture);
     random_seed(&fixture->random, seed);
@@ -68,8 +68,13 @@ static inline struct fixture *set_up_with(uint64_t seed, uint64_t value_threshol
     fixture->host.options.sst_bytes = 4 * 1024;
     fixture->host.options.context = &fixture->host;
     fixture->host.options.value_threshold_bytes = value_threshold_bytes;
+    fixture->host.options.change_files = change_files;
     host_open(&fixture->host);
     return fixture;
+}
+
+static inline struct fixture *set_up_with(uint64_t seed, uint64_t value_threshold_bytes) {
+    return set_up_kind(seed, value_threshold_bytes, false);
 }
 
 /* All values in tables. */
