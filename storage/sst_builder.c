@@ -362,33 +362,16 @@ static void set_range(struct sst_builder *builder) {
 
 /* What follows the last data block. */
 static enum status put_tail(struct sst_builder *builder, struct error *err) {
-    struct sst_footer footer;
-    struct buf properties;
-    buf_init(&properties, builder->output.env->alloc, 0);
+    struct sst_footer footer = {.properties = {0}};
     enum status status = put_built(builder, &builder->tombstones, SST_BLOCK_TOMBSTONES, &footer.tombstones, err);
     if (status == STATUS_OK) {
         status = put_built(builder, &builder->top, SST_BLOCK_TOP, &footer.top, err);
     }
     if (status != STATUS_OK) {
-        goto out;
+        return status;
     }
     builder->properties.value_refs = value_refs_list(&builder->value_refs, &builder->properties.value_ref_count);
-    if (sst_properties_encode(&properties, &builder->properties) != STATUS_OK) {
-        status = no_memory(builder, err);
-        goto out;
-    }
-    status = sst__output_block(&builder->output, buf_slice(&properties), SST_BLOCK_PROPERTIES, false,
-                               &footer.properties, err);
-    if (status != STATUS_OK) {
-        goto out;
-    }
-    uint8_t bytes[SST_FOOTER_BYTES];
-    sst_footer_encode(bytes, &footer, builder->output.id);
-    builder->output.checksum = sst_file_checksum_add(builder->output.checksum, sst_footer_checksum(bytes));
-    status = sst__output_bytes(&builder->output, bytes, sizeof bytes, err);
-out:
-    buf_deinit(&properties);
-    return status;
+    return sst__output_tail(&builder->output, &builder->properties, &footer, err);
 }
 
 enum status sst_builder_finish(struct sst_builder *builder, struct sst_meta *ret_meta, struct error *err) {

@@ -37,6 +37,9 @@ MUST_USE enum status sst__output_block(struct sst_output *output, struct slice b
 static inline uint64_t sst__output_position(const struct sst_output *output) {
     return output->written + output->piece.len;
 }
+/* Properties and footer, behind the blocks that the footer names already. */
+MUST_USE enum status sst__output_tail(struct sst_output *output, const struct sst_properties *properties,
+                                      struct sst_footer *footer, struct error *err);
 /* Writes what is left, syncs, closes. */
 MUST_USE enum status sst__output_end(struct sst_output *output, struct error *err);
 /* Frees all; removes the file unless it was ended. Zeroed memory is accepted. */

@@ -124,6 +124,28 @@ enum status sst__output_block(struct sst_output *output, struct slice body, enum
     return status;
 }
 
+enum status sst__output_tail(struct sst_output *output, const struct sst_properties *properties,
+                             struct sst_footer *footer, struct error *err) {
+    struct buf body;
+    buf_init(&body, output->env->alloc, 0);
+    enum status status = sst_properties_encode(&body, properties);
+    if (status != STATUS_OK) {
+        status = sst__output_no_memory(output, err);
+        goto out;
+    }
+    status = sst__output_block(output, buf_slice(&body), SST_BLOCK_PROPERTIES, false, &footer->properties, err);
+    if (status != STATUS_OK) {
+        goto out;
+    }
+    uint8_t bytes[SST_FOOTER_BYTES];
+    sst_footer_encode(bytes, footer, output->id);
+    output->checksum = sst_file_checksum_add(output->checksum, sst_footer_checksum(bytes));
+    status = sst__output_bytes(output, bytes, sizeof bytes, err);
+out:
+    buf_deinit(&body);
+    return status;
+}
+
 enum status sst__output_end(struct sst_output *output, struct error *err) {
     enum status status = STATUS_OK;
     if (output->piece.len > 0) {

@@ -8,177 +8,11 @@
  * nothing, it moves one over in its direction, and from then on lands on the near edge. A step that is short of a block
  * leaves the state as it is and says STATUS_PENDING; the repeated call goes on with that step.
  *
- * Reading ahead: who walked on into the third block in a row goes on to the fourth. From there on, and from the first
- * block on if the fetch says so, data is read in windows that double in size into memory of the cursor's own. Blocks
- * that lie in the window are checked one by one when they are entered, and used where they are; only if the fetch fills
- * the cache are they copied there. One that fails its checks is fetched by itself, which reads it again before it is
- * called damaged.
+ * How it reads ahead is said in sst_window.c.
  */
+#include "storage/sst_cursor_internal.h"
+
 #include "node/base/check.h"
-#include "storage/sst_internal.h"
-
-enum {
-    WINDOW_BYTES_MIN = 32 * 1024,
-    WALKED_BLOCKS_MIN = 2,
-    WALKED_BLOCKS_KEPT = 256 /* a longer walk goes past the cache: to copy blocks into it costs as much as to walk */
-};
-
-enum operation { OPERATION_NONE, OPERATION_SEEK, OPERATION_SEEK_BEFORE, OPERATION_EDGE, OPERATION_STEP };
-enum landing { LAND_FIRST, LAND_LAST, LAND_SEEK, LAND_BEFORE };
-enum step { STEP_TABLE, STEP_PART, STEP_BLOCK, STEP_LANDED };
-
-/* Bytes of a table as they stand in the file, blocks cut off at either end. */
-struct window {
-    const struct sst *sst; /* NULL: empty */
-    uint64_t offset;
-    size_t len;
-    uint8_t *data;
-    size_t room;
-    size_t next_len; /* of the next one */
-};
-
-struct sst_cursor {
-    struct cursor base;
-    struct fetch *fetch;
-    struct sst *const *tables;
-    size_t count;
-    bool placed;              /* data is at an entry: next and prev are legal */
-    bool backward;            /* direction of the operation */
-    enum operation under_way; /* said STATUS_PENDING */
-    enum landing landing;
-    enum step step;
-    size_t at;                      /* table; count: none */
-    uint32_t part;                  /* of that table */
-    const struct sst_top *top;      /* of that table, from STEP_PART on */
-    struct sst_handle handle;       /* of the data block */
-    uint32_t walked;                /* blocks entered one behind the other since the last seek */
-    struct cache_block *part_block; /* held; NULL: none, or the table keeps it */
-    const struct sst *part_sst;     /* where part_block is from, if there is one */
-    uint64_t part_offset;
-    struct cache_block *block; /* NULL: data lies in the window or in unpacked */
-    struct window window;
-    struct buf unpacked; /* a block of the window that was compressed */
-    struct entry_key target;
-    struct block_cursor index;
-    struct block_cursor data;
-    uint8_t target_user[LIMIT_KEY_BYTES];
-};
-
-static struct sst *table(const struct sst_cursor *cursor) { return cursor->tables[cursor->at]; }
-
-/* ---- Windows ----------------------------------------------------------------------------------------------------- */
-
-static bool in_window(const struct window *window, const struct sst *sst, const struct sst_handle *handle) {
-    uint64_t end = handle->offset + handle->size + SST_TRAILER_BYTES;
-    return window->sst == sst && handle->offset >= window->offset && end <= window->offset + window->len;
-}
-
-static struct slice window_slice(const struct window *window, const struct sst_handle *handle) {
-    return slice_of(window->data + (handle->offset - window->offset), (size_t)handle->size + SST_TRAILER_BYTES);
-}
-
-static bool wants_window(const struct sst_cursor *cursor) {
-    size_t max = cursor->fetch->options.readahead_bytes_max;
-    return (size_t)cursor->handle.size + SST_TRAILER_BYTES <= max &&
-           (cursor->fetch->options.readahead_at_once || cursor->walked >= WALKED_BLOCKS_MIN);
-}
-
-/* Chooses what the window is to cover: from (backward: up to) the block. False: there is no memory for it. */
-static bool place_window(struct sst_cursor *cursor) {
-    struct window *window = &cursor->window;
-    struct alloc *alloc = cursor->base.alloc;
-    size_t max = cursor->fetch->options.readahead_bytes_max;
-    size_t block_len = (size_t)cursor->handle.size + SST_TRAILER_BYTES;
-    if (window->next_len == 0) {
-        window->next_len = cursor->fetch->options.readahead_at_once || max < WINDOW_BYTES_MIN ? max : WINDOW_BYTES_MIN;
-    }
-    size_t len = window->next_len > block_len ? window->next_len : block_len;
-    uint64_t start = cursor->handle.offset;
-    uint64_t end = start + block_len;
-    if (cursor->backward) {
-        start = end - SST_HEADER_BYTES > len ? end - len : SST_HEADER_BYTES;
-    } else {
-        end = cursor->top->blocks_end - start > len ? start + len : cursor->top->blocks_end;
-    }
-    window->sst = NULL;
-    if (window->room < end - start) {
-        mem_free(alloc, window->data);
-        window->room = 0;
-        window->data = mem_alloc(alloc, end - start);
-        if (window->data == NULL) {
-            return false;
-        }
-        window->room = end - start;
-    }
-    window->offset = start;
-    window->len = end - start;
-    window->next_len = window->next_len > max / 2 ? max : window->next_len * 2;
-    return true;
-}
-
-/* Brings a window that covers the block. STATUS_NOT_FOUND: there is no memory for one. */
-static enum status fill_window(struct sst_cursor *cursor, bool resumed, struct error *err) {
-    struct window *window = &cursor->window;
-    if (!resumed && !place_window(cursor)) {
-        return STATUS_NOT_FOUND;
-    }
-    enum status status = fetch__window(cursor->fetch, table(cursor), window->offset, window->len, window->data, err);
-    if (status == STATUS_OK) {
-        window->sst = table(cursor);
-    }
-    return status;
-}
-
-/* A block of the window as one of the cache's, held. Any failure: fetch it by itself, which says what is wrong. */
-static enum status copy_from_window(struct sst_cursor *cursor, const struct sst_stored *stored, uint64_t offset,
-                                    enum sst_block_kind kind, struct cache_block **ret_block) {
-    struct sst *sst = table(cursor);
-    struct cache *cache = sst->context->cache;
-    struct cache_key key = {.id = sst->meta.id, .offset = offset};
-    struct cache_block *block = cache_block_new(cache, stored->size);
-    if (block == NULL) {
-        return STATUS_NO_MEMORY;
-    }
-    enum status status = sst_block_unpack(cursor->base.alloc, stored, block->data);
-    if (status != STATUS_OK) {
-        cache_release(cache, block);
-        return status;
-    }
-    *ret_block = cache_insert(cache, &key, sst__cache_kind(kind), block, cursor->fetch->options.fill_cache);
-    return STATUS_OK;
-}
-
-/* The data block out of the window. */
-static enum status use_window(struct sst_cursor *cursor, struct slice *ret_body) {
-    struct sst_stored stored;
-    const struct sst_handle *handle = &cursor->handle;
-    enum status status = sst_block_check(window_slice(&cursor->window, handle), SST_BLOCK_DATA, table(cursor)->meta.id,
-                                         handle->offset, &stored);
-    if (status != STATUS_OK) {
-        return status;
-    }
-    if (cursor->fetch->options.fill_cache && cursor->walked < WALKED_BLOCKS_KEPT) {
-        status = copy_from_window(cursor, &stored, handle->offset, SST_BLOCK_DATA, &cursor->block);
-        if (status == STATUS_OK) {
-            *ret_body = slice_of(cursor->block->data, cursor->block->len);
-        }
-        return status;
-    }
-    if (stored.compression == COMPRESSION_NONE) {
-        *ret_body = stored.body;
-        return STATUS_OK;
-    }
-    buf_clear(&cursor->unpacked);
-    status = buf_reserve(&cursor->unpacked, stored.size);
-    if (status == STATUS_OK) {
-        status = sst_block_unpack(cursor->base.alloc, &stored, cursor->unpacked.data);
-    }
-    if (status == STATUS_OK) {
-        cursor->unpacked.len = stored.size;
-        *ret_body = buf_slice(&cursor->unpacked);
-    }
-    return status;
-}
 
 /* ---- Loading ----------------------------------------------------------------------------------------------------- */
 
@@ -190,13 +24,13 @@ static void release_block(struct sst_cursor *cursor) {
 }
 
 static enum status damaged_part(struct sst_cursor *cursor, struct error *err) {
-    return sst__damaged(table(cursor), STATUS_CORRUPT, "the partition", cursor->top->parts[cursor->part].handle.offset,
-                        err);
+    return sst__damaged(sst_cursor__table(cursor), STATUS_CORRUPT, "the partition",
+                        cursor->top->parts[cursor->part].handle.offset, err);
 }
 
 /* A partition that the table doesn't keep. */
 static enum status load_part(struct sst_cursor *cursor, struct error *err) {
-    struct sst *sst = table(cursor);
+    struct sst *sst = sst_cursor__table(cursor);
     const struct sst_handle *handle = &cursor->top->parts[cursor->part].handle;
     struct cache_block *block = NULL;
     struct sst_stored stored;
@@ -204,10 +38,10 @@ static enum status load_part(struct sst_cursor *cursor, struct error *err) {
         return STATUS_OK;
     }
     enum status status = STATUS_NOT_FOUND;
-    if (in_window(&cursor->window, sst, handle) &&
-        sst_block_check(window_slice(&cursor->window, handle), SST_BLOCK_PARTITION, sst->meta.id, handle->offset,
+    if (sst_window__covers(&cursor->window, sst, handle) &&
+        sst_block_check(sst_window__slice(&cursor->window, handle), SST_BLOCK_PARTITION, sst->meta.id, handle->offset,
                         &stored) == STATUS_OK) {
-        status = copy_from_window(cursor, &stored, handle->offset, SST_BLOCK_PARTITION, &block);
+        status = sst_window__copy(cursor, &stored, handle->offset, SST_BLOCK_PARTITION, &block);
     }
     if (status != STATUS_OK) {
         status = fetch__block(cursor->fetch, sst, handle, SST_BLOCK_PARTITION, &block, err);
@@ -237,26 +71,26 @@ static enum status load_index(struct sst_cursor *cursor, struct slice *ret_index
     if (sst_partition_open(slice_of(block->data, block->len), &partition) != STATUS_OK) {
         return damaged_part(cursor, err);
     }
-    sst__keep(table(cursor), cursor->top, cursor->part, block, &partition);
+    sst__keep(sst_cursor__table(cursor), cursor->top, cursor->part, block, &partition);
     *ret_index = partition.index;
     return STATUS_OK;
 }
 
 static enum status load_block(struct sst_cursor *cursor, struct slice *ret_body, struct error *err) {
-    struct sst *sst = table(cursor);
+    struct sst *sst = sst_cursor__table(cursor);
     struct window *window = &cursor->window;
     struct cache_key key = {.id = sst->meta.id, .offset = cursor->handle.offset};
     bool resumed = cursor->under_way != OPERATION_NONE && window->sst == NULL && window->len > 0;
     release_block(cursor);
-    if (!resumed && !in_window(window, sst, &cursor->handle)) {
+    if (!resumed && !sst_window__covers(window, sst, &cursor->handle)) {
         cursor->block = cache_lookup(sst->context->cache, &key, CACHE_DATA);
         if (cursor->block != NULL) {
             *ret_body = slice_of(cursor->block->data, cursor->block->len);
             return STATUS_OK;
         }
     }
-    if (resumed || (!in_window(window, sst, &cursor->handle) && wants_window(cursor))) {
-        enum status status = fill_window(cursor, resumed, err);
+    if (resumed || (!sst_window__covers(window, sst, &cursor->handle) && sst_window__is_wanted(cursor))) {
+        enum status status = sst_window__fill(cursor, resumed, err);
         if (status != STATUS_PENDING && status != STATUS_OK) {
             window->len = 0;
         }
@@ -264,7 +98,7 @@ static enum status load_block(struct sst_cursor *cursor, struct slice *ret_body,
             return status;
         }
     }
-    if (in_window(window, sst, &cursor->handle) && use_window(cursor, ret_body) == STATUS_OK) {
+    if (sst_window__covers(window, sst, &cursor->handle) && sst_window__use(cursor, ret_body) == STATUS_OK) {
         return STATUS_OK;
     }
     enum status status = fetch__missing(cursor->fetch, sst, &cursor->handle, SST_BLOCK_DATA, &cursor->block, err);
@@ -317,7 +151,7 @@ static enum status enter_table(struct sst_cursor *cursor, struct error *err) {
     if (cursor->at == cursor->count) {
         return STATUS_NOT_FOUND;
     }
-    enum status status = fetch__top(cursor->fetch, table(cursor), &cursor->top, err);
+    enum status status = fetch__top(cursor->fetch, sst_cursor__table(cursor), &cursor->top, err);
     if (status != STATUS_OK) {
         return status;
     }
@@ -408,7 +242,7 @@ static enum status enter_block(struct sst_cursor *cursor, struct error *err) {
         return move_block(cursor, err);
     }
     if (status != STATUS_OK) {
-        return sst__damaged(table(cursor), status, "the block", cursor->handle.offset, err);
+        return sst__damaged(sst_cursor__table(cursor), status, "the block", cursor->handle.offset, err);
     }
     cursor->step = STEP_LANDED;
     return STATUS_OK;
@@ -551,7 +385,7 @@ static enum status leave_block(struct sst_cursor *cursor, bool backward, enum st
     if (cursor->under_way == OPERATION_NONE) {
         cursor->placed = false;
         if (status != STATUS_NOT_FOUND) {
-            return sst__damaged(table(cursor), status, "the block", cursor->handle.offset, err);
+            return sst__damaged(sst_cursor__table(cursor), status, "the block", cursor->handle.offset, err);
         }
         if (cursor->backward != backward) {
             cursor->backward = backward;

@@ -1,4 +1,4 @@
-/* Between the parts of the SST reader: sst.c, sst_top.c, fetch.c, sst_cursor.c, sst_verify.c. */
+/* Between the parts of the SST reader: sst.c, sst_top.c, fetch.c, sst_cursor.c, sst_window.c, sst_verify.c. */
 #ifndef HOLDFAST_STORAGE_SST_INTERNAL_H
 #define HOLDFAST_STORAGE_SST_INTERNAL_H
 

@@ -144,30 +144,11 @@ uint64_t value_builder_size(const struct value_builder *builder) { return sst__o
 
 static enum status put_tail(struct value_builder *builder, struct error *err) {
     struct sst_footer footer = {.properties = {0}};
-    struct buf properties;
-    buf_init(&properties, builder->output.env->alloc, 0);
     builder->properties.smallest = buf_slice(&builder->smallest);
     builder->properties.largest = buf_slice(&builder->largest);
-    enum status status = sst_properties_encode(&properties, &builder->properties);
-    if (status != STATUS_OK) {
-        (void)no_memory(builder, err);
-        goto out;
-    }
-    status = sst__output_block(&builder->output, buf_slice(&builder->sizes), SST_BLOCK_TOP, false, &footer.top, err);
-    if (status == STATUS_OK) {
-        status = sst__output_block(&builder->output, buf_slice(&properties), SST_BLOCK_PROPERTIES, false,
-                                   &footer.properties, err);
-    }
-    if (status != STATUS_OK) {
-        goto out;
-    }
-    uint8_t bytes[SST_FOOTER_BYTES];
-    sst_footer_encode(bytes, &footer, builder->output.id);
-    builder->output.checksum = sst_file_checksum_add(builder->output.checksum, sst_footer_checksum(bytes));
-    status = sst__output_bytes(&builder->output, bytes, sizeof bytes, err);
-out:
-    buf_deinit(&properties);
-    return status;
+    enum status status =
+        sst__output_block(&builder->output, buf_slice(&builder->sizes), SST_BLOCK_TOP, false, &footer.top, err);
+    return status == STATUS_OK ? sst__output_tail(&builder->output, &builder->properties, &footer, err) : status;
 }
 
 enum status value_builder_finish(struct value_builder *builder, struct value_meta *ret_meta, struct error *err) {
