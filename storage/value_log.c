@@ -52,8 +52,12 @@ enum status value_log_find(struct slice bytes, const struct entry_key *key, stru
     return STATUS_OK;
 }
 
+struct pacing {
+    const struct sst_verify_options *options;
+};
+
 static bool pace(void *context, uint64_t bytes) {
-    const struct sst_verify_options *options = context;
+    const struct sst_verify_options *options = ((const struct pacing *)context)->options;
     return options->pace(options->context, bytes);
 }
 
@@ -62,13 +66,14 @@ enum status value_log_verify(struct sst *file, const struct sst_verify_options *
     struct wal_check check = {.env = file->context->env,
                               .size_bytes = file->meta.size_bytes,
                               .checksum = file->meta.checksum};
+    struct pacing pacing = {.options = options};
     uint64_t records = 0;
     uint64_t offset = 0;
     CHECK(file->is_log);
     memcpy(check.cluster_id, file->context->cluster_id, WAL_CLUSTER_ID_BYTES);
     if (options != NULL && options->pace != NULL) {
         check.pace = pace;
-        check.context = (void *)(uintptr_t)options; /* as it was handed in */
+        check.context = &pacing;
     }
     *ret_report = (struct sst_verify_report){.checksum = check.checksum};
     enum status status = sst__pin(file, err);

@@ -161,6 +161,7 @@ static enum status take(void *log, uint64_t first_index, uint64_t last_index, st
     LIST_FOREACH (node, &wal->segments) {
         struct wal__segment *segment = LIST_ENTRY(node, struct wal__segment, link);
         if (status == STATUS_OK && can_be_lent(wal, segment, first_index, last_index)) {
+            CHECK(segments.list != NULL && segments.count < count);
             status = lend(wal, segment, first_index, last_index, &segments.list[segments.count]);
             segments.count += status == STATUS_OK;
         }

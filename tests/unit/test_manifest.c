@@ -267,6 +267,32 @@ static void test_h35_manifest_impossible_tables_are_refused(void **state) {
     buf_deinit(&edit);
 }
 
+/* A segment of the log is read in another way than other value files: that must not get lost. */
+static void test_manifest_segments_of_the_log_stay_what_they_are(void **state) {
+    (void)state;
+    struct buf edit;
+    struct manifest_state parsed;
+    struct manifest_state again;
+    const struct value_meta meta = {
+        .is_log = true, .number = 5, .id = 77, .size_bytes = 9000, .checksum = 3, .values = 2, .bytes = 9000};
+    buf_init(&edit, alloc_system(), 0);
+    manifest_state_init(&parsed, alloc_system());
+    manifest_state_init(&again, alloc_system());
+    assert_int_equal(manifest_put_add_values(&edit, &meta), STATUS_OK);
+    assert_int_equal(edit.len, 1 + 6 * 8);
+    assert_int_equal(edit.data[0], 11);
+    assert_int_equal(manifest_put_next_file(&edit, 6), STATUS_OK);
+    assert_int_equal(manifest_state_apply(&parsed, buf_slice(&edit)), STATUS_OK);
+    buf_clear(&edit);
+    assert_int_equal(manifest_state_encode(&parsed, &edit), STATUS_OK);
+    assert_int_equal(manifest_state_apply(&again, buf_slice(&edit)), STATUS_OK);
+    assert_int_equal(again.values_count, 1);
+    assert_true(again.values[0].is_log && again.values[0].number == 5 && again.values[0].bytes == 9000);
+    manifest_state_deinit(&parsed);
+    manifest_state_deinit(&again);
+    buf_deinit(&edit);
+}
+
 static void test_manifest_unknown_field_is_unsupported(void **state) {
     (void)state;
     for (unsigned tag = 0; tag < 256; tag++) {
@@ -543,6 +569,7 @@ int main(void) {
         cmocka_unit_test(test_manifest_snapshot_of_a_state_gives_it_back),
         cmocka_unit_test(test_manifest_impossible_edits_are_refused),
         cmocka_unit_test(test_h35_manifest_impossible_tables_are_refused),
+        cmocka_unit_test(test_manifest_segments_of_the_log_stay_what_they_are),
         cmocka_unit_test(test_manifest_unknown_field_is_unsupported),
         cmocka_unit_test(test_h35_manifest_edit_cut_anywhere_is_refused),
         cmocka_unit_test(test_manifest_state_survives_failed_allocations),
