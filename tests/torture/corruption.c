@@ -205,8 +205,9 @@ bool sweep_corruption(const struct sweep_options *options) {
     for (uint64_t seed = options->first_seed; seed < options->first_seed + options->seeds; seed++) {
         struct script_profile own = profile;
         own.large_percent = seed % 2 * LARGE_PERCENT;
-        struct world *world = world_new(seed, 1, &own, OPERATIONS);
-        if (seed % 2 == 0) { /* a log of several segments */
+        bool is_adopting = seed % 4 == 0;
+        struct world *world = (is_adopting ? world_new_large : world_new)(seed, 1, &own, OPERATIONS);
+        if (seed % 4 == 2) { /* a log of several segments */
             world->options.write_bytes_max = 16 * 1024;
             world->options.log_group_bytes = 16 * 1024;
         }

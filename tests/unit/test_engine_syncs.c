@@ -1,5 +1,6 @@
 /*
- * What was synced survives a loss of power whatever came before it, and the log's files don't set the pace of flushes.
+ * What was synced survives a loss of power whatever came before it, in segments of the log that were used before, too;
+ * and the log's files don't set the pace of flushes, unless they hold next to nothing.
  *
  * Would break these: segments of the log that stay although nobody needs them; a sync that counts as done because of
  * something unrelated (an earlier sync, a failed write, an empty batch); memtables written out early only so that a
@@ -40,8 +41,11 @@ struct run {
     uint64_t flushes;
     uint64_t segments_needed; /* of the log, when all was flushed, */
     uint64_t segments_made;   /* and all that there were */
-    unsigned writers;         /* that haven't ended */
-    unsigned seen;            /* writes that a reader saw */
+    uint64_t written;         /* acknowledged */
+    uint64_t recycled;
+    uint64_t segments_max;
+    unsigned writers; /* that haven't ended */
+    unsigned seen;    /* writes that a reader saw */
 };
 
 static const struct engine_write_options synced = {.sync = true};
@@ -279,12 +283,72 @@ static void test_engine_log_goes_with_what_is_flushed(void **state) {
     sim_free(run.sim);
 }
 
+/* ---- Small synced writes ----------------------------------------------------------------------------------------- */
+
+enum { SMALL_WRITES = 1500, LIVES = 3 };
+
+static struct slice small_key(char *memory, uint64_t number) {
+    return slice_of(memory, (size_t)snprintf(memory, 24, "%08llu", (unsigned long long)number));
+}
+
+/* Goes on where the last life ended, a block of the log each, until the power goes in the middle of it. */
+static void write_small(void *context) {
+    struct run *run = context;
+    struct engine_stats stats;
+    char key[24];
+    open_engine(run);
+    uint64_t written = run->written;
+    for (uint64_t i = 0; i < written; i++) {
+        struct engine_value value;
+        CHECK(engine_get(run->engine, NULL, small_key(key, i), &value, NULL) == STATUS_OK);
+        engine_value_release(&value);
+    }
+    while (run->written < written + SMALL_WRITES) {
+        CHECK(engine_put(run->engine, &synced, small_key(key, run->written), slice_of_string("value"), NULL) ==
+              STATUS_OK);
+        run->written++;
+        engine_get_stats(run->engine, &stats);
+        run->segments_max = stats.log_segments > run->segments_max ? stats.log_segments : run->segments_max;
+    }
+    run->flushes += stats.flushes;
+    run->recycled += stats.log_segments_recycled;
+    run->done = true;
+    for (;;) {
+        CHECK(engine_put(run->engine, &synced, small_key(key, run->written), slice_of_string("value"), NULL) ==
+              STATUS_OK);
+        run->written++;
+    }
+}
+
+/* Each takes a block of the log and some bytes of a memtable: the log is bounded all the same, its segments are used
+ * again, and what they held before never comes back. */
+static void test_h37_engine_log_of_small_synced_writes_is_bounded_and_used_again(void **state) {
+    (void)state;
+    for (uint64_t seed = 1; seed <= 2; seed++) {
+        struct run run;
+        run_new(&run, 370 + seed);
+        run.options.log_memtable_bytes = 1; /* a segment */
+        for (int life = 0; life < LIVES; life++) {
+            play(&run, write_small);
+            uint64_t now_us = sim_now_us(run.sim);
+            (void)sim_run_until(run.sim, now_us + 3000 + seed * 777, NULL, NULL, STEPS_MAX);
+            sim_node_crash(run.node, SIM_CRASH_POWER);
+            sim_node_start(run.node);
+        }
+        assert_true(run.flushes >= LIVES * 5);
+        assert_true(run.recycled >= LIVES * 5);
+        assert_true(run.segments_max <= 8);
+        sim_free(run.sim);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_h29_engine_sync_holds_whatever_came_before_it),
         cmocka_unit_test(test_engine_synced_write_is_not_seen_before_it_is_durable),
         cmocka_unit_test(test_h43_engine_log_does_not_force_flushes),
         cmocka_unit_test(test_engine_log_goes_with_what_is_flushed),
+        cmocka_unit_test(test_h37_engine_log_of_small_synced_writes_is_bounded_and_used_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
