@@ -9,32 +9,11 @@
 #include "node/base/check.h"
 #include "node/env/env_loop_internal.h"
 #include "proto/connection.h"
-#include "proto/wire.pb-c.h"
+#include "tests/unit/support/wire_messages.h"
 
 #include <stdlib.h>
 
 enum { PAUSE = 1, CLOSE = 2, FINISH = 4, SMALL = 8, MESSAGE = 128 };
-
-static const ProtobufCMessageDescriptor *const descriptors[] = {
-    &wire__greeting__descriptor,
-    &wire__refusal__descriptor,
-    &wire__error__descriptor,
-    &wire__put_request__descriptor,
-    &wire__delete_request__descriptor,
-    &wire__batch_request__descriptor,
-    &wire__write_reply__descriptor,
-    &wire__get_request__descriptor,
-    &wire__get_reply__descriptor,
-    &wire__scan_request__descriptor,
-    &wire__scan_reply__descriptor,
-    &wire__status_request__descriptor,
-    &wire__status_reply__descriptor,
-    &wire__peer_hello__descriptor,
-    &wire__raft_message__descriptor,
-    &wire__explain_log_request__descriptor,
-    &wire__explain_log_reply__descriptor,
-};
-enum { DESCRIPTOR_COUNT = sizeof descriptors / sizeof descriptors[0] };
 
 struct fed {
     struct env env;
@@ -120,7 +99,7 @@ static void frame(struct connection_handler *handler, const struct connection_fr
     CHECK(fed->frame_bytes <= fed->fed_bytes);
     fed->frames++;
     arena_reset(&fed->arena);
-    (void)wire_unpack(&fed->arena, descriptors[frame->type % DESCRIPTOR_COUNT], frame->message);
+    (void)wire_unpack(&fed->arena, wire_messages[frame->type % wire_message_count], frame->message);
     if (fed->switches & PAUSE) {
         connection_pause(fed->connection);
     }
@@ -200,7 +179,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len) {
     env__loop_init(&fed.loop, &fed.env, 1);
     arena_init(&fed.arena, alloc_system(), 4096, 1024 * 1024);
     if (fed.switches & MESSAGE) {
-        (void)wire_unpack(&fed.arena, descriptors[data[1] % DESCRIPTOR_COUNT], slice_of(data + 2, len - 2));
+        (void)wire_unpack(&fed.arena, wire_messages[data[1] % wire_message_count], slice_of(data + 2, len - 2));
     } else {
         run_connection(&fed, data + 2, len - 2, data[1]);
     }

@@ -4,6 +4,7 @@
 #include "node/base/check.h"
 #include "node/base/checksum.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 enum { READAHEAD_BYTES = 64 * KIB };
@@ -236,25 +237,28 @@ enum { KEYS_AT_ONCE_MAX = 16 };
 
 /* ---- Several keys at once --------------------------------------------------------------------------------------- */
 
+/* The keys have memory of their own: other players, fibers of this thread, go on while one waits for the disk. */
 static void multi_get(struct player *player, const struct operation *operation) {
     struct source source = source_of(player, operation);
     const struct engine_read_options options = {.snapshot = source.snapshot};
     struct random random;
-    static _Thread_local uint8_t bytes[KEYS_AT_ONCE_MAX][TORTURE_KEY_BYTES_MAX];
+    uint8_t *bytes = malloc((size_t)KEYS_AT_ONCE_MAX * TORTURE_KEY_BYTES_MAX);
     struct slice keys[KEYS_AT_ONCE_MAX];
     unsigned places[KEYS_AT_ONCE_MAX];
     struct engine_value values[KEYS_AT_ONCE_MAX];
     enum status statuses[KEYS_AT_ONCE_MAX];
     struct error err;
+    CHECK(bytes != NULL);
     random_seed(&random, operation->salt);
     size_t count = 1 + (size_t)random_below(&random, KEYS_AT_ONCE_MAX);
     for (size_t i = 0; i < count; i++) {
         places[i] = (unsigned)random_below(&random, TORTURE_KEYS);
-        keys[i] = script_key(player->script.actor, places[i], bytes[i]);
+        keys[i] = script_key(player->script.actor, places[i], bytes + i * TORTURE_KEY_BYTES_MAX);
     }
     error_clear(&err);
     memset(values, 0, sizeof values);
     enum status status = engine_multi_get(player->torture->engine, &options, count, keys, values, statuses, &err);
+    free(bytes);
     if (player_failed(player, status, &err, "a multi-get") && status == STATUS_NO_MEMORY) {
         return;
     }

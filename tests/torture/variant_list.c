@@ -28,6 +28,12 @@ static void always_sync(struct engine_options *options) { options->sync_every_wr
 static void no_flush_on_close(struct engine_options *options) { options->flush_on_close = false; }
 static void group_tiny(struct engine_options *options) { options->log_group_bytes = 16 * KIB; }
 static void group_large(struct engine_options *options) { options->log_group_bytes = 256 * KIB; }
+/* Each write takes a block of the log: flushed for its sake at the end of a segment, which is used again. */
+static void log_memtable_small(struct engine_options *options) {
+    options->memtable_bytes = 8 * MIB;
+    options->log_memtable_bytes = 64 * KIB;
+    options->sync_every_write = true;
+}
 static void segment_large(struct engine_options *options) { options->log_segment_bytes = 16 * MIB; }
 
 static void cache_none(struct engine_options *options) { options->cache_bytes = 0; }
@@ -99,6 +105,7 @@ const struct variant variants[] = {
     {"group tiny", false, group_tiny},
     {"group large", false, group_large},
     {"segment large", false, segment_large},
+    {"little log for a memtable", false, log_memtable_small},
     {"no cache", false, cache_none},
     {"cache tiny", false, cache_tiny},
     {"cache large", false, cache_large},
@@ -121,6 +128,7 @@ const struct variant variants[] = {
     {"real", true, usual},
     {"real, as shipped", true, as_shipped},
     {"real, all tiny", true, all_tiny},
+    {"real, little log for a memtable", true, log_memtable_small},
     {"real, many levels", true, many_levels},
     {"real, values adopted", true, values_adopted},
     {"real, many workers", true, many_workers},

@@ -2,9 +2,10 @@
  * What was synced survives a loss of power whatever came before it, in segments of the log that were used before, too;
  * and the log's files don't set the pace of flushes, unless they hold next to nothing.
  *
- * Would break these: a sync that counts as done because of something unrelated (an earlier sync, a failed write, an
- * empty batch); memtables written out early only so that a segment of the log can go; a write that asked for sync, or
- * one behind it, that is shown while a loss of power would still take it.
+ * Would break these: segments of the log that stay although nobody needs them; a sync that counts as done because of
+ * something unrelated (an earlier sync, a failed write, an empty batch); memtables written out early only so that a
+ * segment of the log can go; a write that asked for sync, or one behind it, that is shown while a loss of power would
+ * still take it.
  */
 #include "storage/engine.h"
 #include "tests/sim/sim.h"
@@ -18,7 +19,15 @@
 
 #include <cmocka.h>
 
-enum { STEPS_MAX = 5 * 1000 * 1000, SEEDS = 6, WRITES = 2000, VALUE_BYTES = 1000, MEMTABLE_BYTES = 512 * 1024 };
+enum {
+    STEPS_MAX = 5 * 1000 * 1000,
+    SEEDS = 6,
+    SETTLE_US = 1000 * 1000,
+    SEGMENTS_LEAST = 9,
+    WRITES = 2000,
+    VALUE_BYTES = 6000,
+    MEMTABLE_BYTES = 4 * 1024 * 1024
+};
 
 struct run {
     struct sim *sim;
@@ -30,7 +39,9 @@ struct run {
     bool done;
     bool found;
     uint64_t flushes;
-    uint64_t written; /* acknowledged */
+    uint64_t segments_needed; /* of the log, when all was flushed, */
+    uint64_t segments_made;   /* and all that there were */
+    uint64_t written;         /* acknowledged */
     uint64_t recycled;
     uint64_t segments_max;
     unsigned writers; /* that haven't ended */
@@ -227,7 +238,7 @@ static void test_engine_synced_write_is_not_seen_before_it_is_durable(void **sta
 
 /* ---- Flushes ---------------------------------------------------------------------------------------------------- */
 
-/* The log turns over many segments for each memtable. */
+/* The log turns over several segments for each memtable. */
 static void write_much(void *context) {
     struct run *run = context;
     static const uint8_t value[VALUE_BYTES];
@@ -242,6 +253,11 @@ static void write_much(void *context) {
     }
     engine_get_stats(run->engine, &stats);
     run->flushes = stats.flushes;
+    CHECK(engine_flush(run->engine, NULL) == STATUS_OK);
+    env_sleep_us(run->options.env, SETTLE_US);
+    engine_get_stats(run->engine, &stats);
+    run->segments_needed = stats.log_segments - stats.log_segments_spare;
+    run->segments_made = stats.log_segments_filled + stats.log_segments_recycled;
     engine_close(run->engine);
     run->done = true;
 }
@@ -252,7 +268,18 @@ static void test_h43_engine_log_does_not_force_flushes(void **state) {
     run_new(&run, 43);
     play(&run, write_much);
     assert_true(run.flushes > 0);
+    assert_true(run.segments_made >= SEGMENTS_LEAST);
     assert_true(run.flushes <= WRITES * (VALUE_BYTES + 200) / MEMTABLE_BYTES + 1);
+    sim_free(run.sim);
+}
+
+static void test_engine_log_goes_with_what_is_flushed(void **state) {
+    (void)state;
+    struct run run;
+    run_new(&run, 44);
+    play(&run, write_much);
+    assert_true(run.segments_made >= SEGMENTS_LEAST);
+    assert_true(run.segments_needed <= 3); /* the one that is written, the one behind it, one that is prepared */
     sim_free(run.sim);
 }
 
@@ -320,6 +347,7 @@ int main(void) {
         cmocka_unit_test(test_h29_engine_sync_holds_whatever_came_before_it),
         cmocka_unit_test(test_engine_synced_write_is_not_seen_before_it_is_durable),
         cmocka_unit_test(test_h43_engine_log_does_not_force_flushes),
+        cmocka_unit_test(test_engine_log_goes_with_what_is_flushed),
         cmocka_unit_test(test_h37_engine_log_of_small_synced_writes_is_bounded_and_used_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

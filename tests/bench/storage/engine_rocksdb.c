@@ -1,6 +1,6 @@
 /*
  * RocksDB through its C interface; lookups by its pinned values, which copy nothing. What our engine has, it gets, too:
- * two compactions beside a flush, two full memtables beside the active one, level 0 uncompressed.
+ * two compactions beside a flush, two full memtables beside the active one.
  */
 #include "tests/bench/storage/kvbench.h"
 
@@ -12,7 +12,7 @@
 #define NAME      "rocksdb"
 #include "tests/bench/storage/engine_common.inc"
 
-enum { LEVELS = 7, BACKGROUND_JOBS = 3, MEMTABLES = 3 };
+enum { BACKGROUND_JOBS = 3, MEMTABLES = 3 };
 
 static void *open_rocksdb(const char *dir, const struct kv_options *options) {
     struct database *database = calloc(1, sizeof *database);
@@ -25,12 +25,8 @@ static void *open_rocksdb(const char *dir, const struct kv_options *options) {
     rocksdb_options_set_write_buffer_size(database->options, options->write_buffer_bytes);
     rocksdb_options_set_max_background_jobs(database->options, BACKGROUND_JOBS);
     rocksdb_options_set_max_write_buffer_number(database->options, MEMTABLES);
-    int kinds[LEVELS] = {rocksdb_no_compression};
-    for (int level = 1; level < LEVELS; level++) {
-        kinds[level] = options->compressed ? rocksdb_lz4_compression : rocksdb_no_compression;
-    }
-    rocksdb_options_set_compression(database->options, rocksdb_no_compression);
-    rocksdb_options_set_compression_per_level(database->options, kinds, LEVELS);
+    rocksdb_options_set_compression(database->options,
+                                    options->compressed ? rocksdb_lz4_compression : rocksdb_no_compression);
     open_database(database, dir);
     return database;
 }
