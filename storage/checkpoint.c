@@ -140,7 +140,7 @@ static void run(struct storage *storage, struct storage_upkeep *upkeep) {
         return;
     }
     /* From here on it is there; only whether it stays is not known if this fails. */
-    upkeep->status = store_sync_parent(env, checkpoint->dir, &upkeep->error);
+    upkeep->status = env_sync_parent(env, checkpoint->dir, &upkeep->error);
 }
 
 /* ---- Owner --------------------------------------------------------------------------------------------------- */

@@ -23,6 +23,9 @@ static enum status encode_flush(struct storage *storage, const struct generation
     if (status == STATUS_OK) {
         status = manifest_put_frontier(out, &generation->frontier);
     }
+    if (status == STATUS_OK && generation->horizon > 0) {
+        status = manifest_put_horizon(out, storage->edit.version->horizon);
+    }
     if (status == STATUS_OK && generation->sst != NULL) {
         status = manifest_put_add_file(out, 0, &generation->sst->meta);
     }
@@ -101,6 +104,7 @@ static struct version *next_version(const struct edit_job *job) {
     if (job->flushed != NULL) {
         change.added[0] = &job->flushed->sst;
         change.added_count[0] = job->flushed->sst != NULL;
+        change.horizon = job->flushed->horizon;
         change.values_added = job->flushed->values.files;
         change.values_added_count = job->flushed->values.count;
         change.changes_added = &job->flushed->changes;

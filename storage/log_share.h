@@ -52,7 +52,7 @@ struct log_share {
     /* Those that have records of first..last, oldest first, with these records. From now on their files are never
      * written to again, recycled or cut. STATUS_NO_MEMORY. */
     enum status (*take)(void *log, uint64_t first_index, uint64_t last_index, struct log_segments *ret_segments);
-    /* Nothing came of it: the log may do with this segment's file what it likes. */
+    /* Nothing came of taking it, this once: the log may do with this segment's file what it likes. */
     void (*give_back)(void *log, uint64_t number);
 };
 

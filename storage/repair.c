@@ -405,7 +405,7 @@ static enum status repair_locked(struct repair *repair, struct error *err) {
     error_clear(err);
     status = env_list_dir(repair->env, repair->storage->dir, look_at, repair, err);
     if (status == STATUS_NO_MEMORY) {
-        return repair__no_memory(repair, err);
+        return repair__no_memory(repair, err); /* look_at says nothing of it */
     }
     if (status == STATUS_OK && repair->numbers.len + repair->manifests.len == 0) {
         return error_set(err, STATUS_NOT_FOUND, "%s: there is nothing of a store", repair->storage->dir);

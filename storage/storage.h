@@ -71,8 +71,8 @@ struct storage_options {
     uint8_t cluster_id[STORAGE_CLUSTER_ID_BYTES];
     uint64_t node_id; /* both are in the manifest; another's is refused */
 
-    /* Memory. All of the store's is bounded by: memtables, the cache, compaction_workers times a few MiB, and what
-     * views hold. */
+    /* Memory. All of the store's is bounded by: immutable_memtables_max + 2 memtables, the cache, compaction_workers
+     * times a few MiB, and what views hold. */
     uint64_t memtable_bytes;          /* 64 MiB (1 KiB to 4 GiB): switch and flush at this size */
     uint32_t immutable_memtables_max; /* 2 (1 to 64): waiting for their flush; beyond it storage_can_apply says no */
     uint64_t cache_bytes;             /* 64 MiB (0 to 1 TiB): blocks, filters, indexes */
@@ -105,7 +105,7 @@ struct storage_options {
     /* The tree. */
     uint64_t level_base_bytes;   /* 256 MiB (1 KiB to 1 TiB): the least that a level's target may be */
     uint32_t level_ratio;        /* 10 (2 to 100): of a level's target to that of the one above it */
-    uint32_t l0_files_compact;   /* 4 (1 to 1000): tables of level 0 that start a compaction */
+    uint32_t l0_files_compact;   /* 6 (1 to 1000): tables of level 0 that start a compaction */
     uint32_t l0_files_quiet;     /* 2 (1 to 1000): the same when hardly anything is written, at a low rate */
     uint32_t l0_files_slow;      /* 12 (> l0_files_compact, to 1000): from here on writers are paced */
     uint32_t l0_files_stop;      /* 24 (> l0_files_slow, to 2000): storage_can_apply says no */
@@ -588,8 +588,8 @@ struct storage_stats {
     /* Work. */
     uint64_t flushes;
     uint64_t flush_bytes;       /* tables of level 0, and value files */
-    uint64_t change_bytes;      /* change files */
     uint64_t adopted_bytes;     /* segments of the log that flushes took over: not written once more */
+    uint64_t change_bytes;      /* change files */
     uint64_t moved_value_bytes; /* of compaction_written_bytes: value files */
     uint64_t compactions[STORAGE_COMPACTION_REASONS];
     uint64_t compaction_count; /* all of them */

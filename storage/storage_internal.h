@@ -10,8 +10,8 @@
  *   schedule.c           what may start; retries; final failure; full disks
  *   flush.c              memtable -> table of level 0, and value files
  *   values_output.c      value files that flushes and compactions write
- *   change_output.c      change files: written by flushes, dropped below the horizon
  *   values_adopt.c       segments of the log that flushes take over instead
+ *   change_output.c      change files: written by flushes, dropped below the horizon
  *   compaction.c         which compactions start, what becomes of them; tables that they leave alone
  *   compaction_run.c     a compaction's work on its worker
  *   compact_range.c      compactions asked for by hand
@@ -88,6 +88,8 @@ struct generation {
     struct values_output values;      /* WRITTEN */
     struct sst *changes;              /* WRITTEN: its change file; NULL: none */
     struct storage_frontier frontier; /* from FULL on */
+    uint64_t horizon;                 /* FULL: the store's at the switch; WRITTEN: what reads below it can't be told any
+                                         more, 0: nothing */
     /* For values_adopt.c: */
     uint64_t first_index;    /* of its entries */
     uint64_t batch_bytes;    /* of all that went into it */
@@ -108,6 +110,7 @@ struct flush_job {
     /* Results: */
     enum status status;
     struct error error;
+    bool is_thinned; /* something that only reads below the horizon could see was left out */
     struct sst *sst;
     struct values_output values;
     struct sst *changes;
@@ -320,8 +323,8 @@ struct storage {
     struct damage_list damage;
     uint64_t flushes;
     uint64_t flush_bytes;
-    uint64_t change_bytes;
     uint64_t adopted_bytes;
+    uint64_t change_bytes;
     uint64_t compactions[STORAGE_COMPACTION_REASONS];
     uint64_t compaction_failures;
     uint64_t compaction_read_bytes;
@@ -393,24 +396,6 @@ void values_output__drop(struct values_output *output);
 /* Owner: lets go of the files, which stay where they are unless they are obsolete. */
 void values_output__release(struct values_output *output);
 
-/* ---- change_output.c ----------------------------------------------------------------------------------------- */
-/* Worker: the memtable's change file, synced (not the directory), one reference; NULL if the option is off. STATUS_IO,
- * STATUS_NO_SPACE, STATUS_NO_MEMORY: there is none. */
-MUST_USE enum status storage__write_changes(struct storage *storage, const struct memtable *memtable,
-                                            struct sst **ret_file, struct error *err);
-/* Worker: nothing will come of it: removes the file. NULL is accepted. */
-void storage__drop_changes(struct storage *storage, struct sst *file);
-/* Owner: what changes_after of the version becomes with an edit now: behind change files that lie below the horizon,
- * and behind all that is flushed without one. flushed NULL: no flush. */
-uint64_t storage__changes_after(struct storage *storage, const struct generation *flushed);
-/* The fields of an edit that makes one of the other. STATUS_NO_MEMORY. */
-MUST_USE enum status storage__encode_changes(const struct version *old, const struct version *new, struct buf *out);
-/* Changes of this revision and later ones can be read of the version, and of memtables behind it. Any thread. */
-static inline uint64_t storage__changes_oldest(const struct version *version) {
-    return version->changes_after + 1 > version->horizon ? version->changes_after + 1 : version->horizon;
-}
-/* Owner: change files that the new version doesn't have are obsolete. */
-void storage__retire_changes(struct storage *storage, const struct version *old, const struct version *new);
 /* ---- values_adopt.c ------------------------------------------------------------------------------------------- */
 /* Owner: a batch went into the memtable. */
 void storage__adopt_note(const struct storage *storage, struct generation *generation, struct slice batch);
@@ -430,6 +415,24 @@ bool storage__adopt_place(struct values_adoption *adoption, const struct entry *
 /* Worker: behind the last entry, status says whether all went well so far. The files that entries refer to are among
  * job->values then, unless it says otherwise; the others are gone. Returns status, or STATUS_NO_MEMORY. */
 MUST_USE enum status storage__adopt_finish(struct flush_job *job, enum status status, struct error *err);
+/* ---- change_output.c ----------------------------------------------------------------------------------------- */
+/* Worker: the memtable's change file, synced (not the directory), one reference; NULL if the option is off. STATUS_IO,
+ * STATUS_NO_SPACE, STATUS_NO_MEMORY: there is none. */
+MUST_USE enum status storage__write_changes(struct storage *storage, const struct memtable *memtable,
+                                            struct sst **ret_file, struct error *err);
+/* Worker: nothing will come of it: removes the file. NULL is accepted. */
+void storage__drop_changes(struct storage *storage, struct sst *file);
+/* Owner: what changes_after of the version becomes with an edit now: behind change files that lie below the horizon,
+ * and behind all that is flushed without one. flushed NULL: no flush. */
+uint64_t storage__changes_after(struct storage *storage, const struct generation *flushed);
+/* The fields of an edit that makes one of the other. STATUS_NO_MEMORY. */
+MUST_USE enum status storage__encode_changes(const struct version *old, const struct version *new, struct buf *out);
+/* Changes of this revision and later ones can be read of the version, and of memtables behind it. Any thread. */
+static inline uint64_t storage__changes_oldest(const struct version *version) {
+    return version->changes_after + 1 > version->horizon ? version->changes_after + 1 : version->horizon;
+}
+/* Owner: change files that the new version doesn't have are obsolete. */
+void storage__retire_changes(struct storage *storage, const struct version *old, const struct version *new);
 
 /* ---- compaction.c, compaction_run.c, compact_range.c --------------------------------------------------------- */
 struct storage_pick {

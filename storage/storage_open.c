@@ -83,20 +83,12 @@ static enum status look_at(void *context, const char *name) {
 }
 
 static enum status make_dir(struct storage *storage, struct error *err) {
-    char parent[LIMIT_PATH_BYTES];
     enum status status = env_mkdir(storage->env, storage->dir, err);
     if (status != STATUS_OK && status != STATUS_EXISTS) {
         return status;
     }
     error_clear(err);
-    (void)snprintf(parent, sizeof parent, "%s", storage->dir);
-    char *slash = strrchr(parent, '/');
-    if (slash == NULL) {
-        (void)snprintf(parent, sizeof parent, ".");
-    } else {
-        slash[slash == parent ? 1 : 0] = '\0';
-    }
-    return env_sync_dir(storage->env, parent, err);
+    return env_sync_parent(storage->env, storage->dir, err);
 }
 
 /* ---- Manifest and tables ------------------------------------------------------------------------------------- */
@@ -463,6 +455,7 @@ enum status storage_open(const struct storage_options *options, struct storage *
     if (status != STATUS_OK) {
         return status;
     }
+    CHECK(storage != NULL);
     manifest_state_init(&state, options->env->alloc);
     status = open_store(storage, &state, err);
     manifest_state_deinit(&state);

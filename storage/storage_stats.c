@@ -120,8 +120,8 @@ static void fill_held(const struct storage *storage, struct storage_stats *stats
 static void fill_work(const struct storage *storage, struct storage_stats *stats) {
     stats->flushes = storage->flushes;
     stats->flush_bytes = storage->flush_bytes;
-    stats->change_bytes = storage->change_bytes;
     stats->adopted_bytes = storage->adopted_bytes;
+    stats->change_bytes = storage->change_bytes;
     for (unsigned reason = 0; reason < STORAGE_COMPACTION_REASONS; reason++) {
         stats->compactions[reason] = storage->compactions[reason];
         stats->compaction_count += storage->compactions[reason];

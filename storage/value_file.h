@@ -2,8 +2,9 @@
  * Value files: large values, apart from the tree.
  *
  * A value of at least `threshold` bytes goes into a value file when its memtable is flushed; the entry in the table
- * then holds only its *place*. Compactions move places, not values. So a large value is written twice in all, once to
- * the log and once here, however often its key is rewritten.
+ * then holds only its *place*. Compactions move places, not values. So a large value is written twice at most, once to
+ * the log and once here, however often its key is rewritten; and but once where a segment of the log is taken over as a
+ * value file (values_adopt.c).
  *
  *   table entry (BATCH_PUT_APART): place 24 = id of the file, offset, stored size, value length
  *   value file  = header 64 | value block... | sizes | properties | footer 80       the frame of a table (FORMAT.md)

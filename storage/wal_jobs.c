@@ -286,7 +286,7 @@ static bool is_worth_keeping(const struct wal *wal, const struct wal__segment *s
 }
 
 static bool may_be_kept(const struct wal *wal, const struct wal__segment *segment) {
-    return segment->own && !segment->shared && !segment->aside && !wal->never_recycle &&
+    return segment->own && !segment->shared && segment->lent == 0 && !segment->aside && !wal->never_recycle &&
            segment->bytes == wal->options.segment_bytes && is_worth_keeping(wal, segment);
 }
 

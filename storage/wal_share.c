@@ -11,7 +11,8 @@
  * the log's alone.
  *
  * What is lent is never written to again: it isn't the active segment, recovery cuts only the newest one behind its
- * groups, and the log deletes its own name as always. shared keeps its file from being used for another segment.
+ * groups, and the log deletes its own name as always. What is lent and not given back keeps its file from being used
+ * for another segment.
  */
 #include "node/base/checksum.h"
 #include "storage/wal_internal.h"
@@ -142,7 +143,7 @@ static enum status lend(struct wal *wal, struct wal__segment *segment, uint64_t 
                                         .records = records,
                                         .record_count = count};
     wal__segment_path(ret_segment->path, wal->dir, segment->number, "");
-    segment->shared = true;
+    segment->lent++;
     return STATUS_OK;
 }
 
@@ -177,7 +178,8 @@ static void give_back(void *log, uint64_t number) {
     LIST_FOREACH (node, &wal->segments) {
         struct wal__segment *segment = LIST_ENTRY(node, struct wal__segment, link);
         if (segment->number == number) {
-            segment->shared = false;
+            CHECK(segment->lent > 0);
+            segment->lent--;
         }
     }
 }

@@ -52,6 +52,7 @@ static void put_state(const struct dump *dump, const struct manifest_state *stat
         const struct value_meta *meta = &state->values[i];
         json_t *one = json_object();
         (void)json_object_set_new(one, "value_file", dump_number(meta->number));
+        (void)json_object_set_new(one, "log_segment", json_boolean(meta->is_log));
         (void)json_object_set_new(one, "bytes", dump_number(meta->size_bytes));
         (void)json_object_set_new(one, "values", dump_number(meta->values));
         (void)json_object_set_new(one, "stored_bytes", dump_number(meta->bytes));

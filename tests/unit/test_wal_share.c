@@ -215,6 +215,47 @@ static bool is_filled(const struct harness *harness) {
     return LIST_ENTRY(link, struct wal__segment, link)->filled_end == 0; /* else only so far */
 }
 
+static bool is_used_again(bool first_is_given_back, bool second_is_given_back) {
+    struct log_share share;
+    struct harness *harness = harness_new(9);
+    harness->options.share_payload_bytes = LARGE_BYTES;
+    harness->options.spare_segments = 2;
+    harness_up(harness);
+    wal_share(harness->wal, &share);
+    append(harness, 1, 10, 1, false);
+    turn(harness, &share);
+    append(harness, 11, 12, 1, false);
+    struct log_segments first = take(&share, 1, 6); /* two flushes meet in one segment */
+    struct log_segments second = take(&share, 7, 10);
+    assert_true(first.count == 1 && second.count == 1 && first.list[0].number == second.list[0].number);
+    if (first_is_given_back) {
+        share.give_back(share.log, first.list[0].number);
+    }
+    if (second_is_given_back) {
+        share.give_back(share.log, second.list[0].number);
+    }
+    log_segments_free(&first);
+    log_segments_free(&second);
+    wal_set_applied(harness->wal, 12);
+    wal_set_floor(harness->wal, 12, UINT64_MAX);
+    fake_settle(harness->fake);
+    struct wal_stats stats;
+    wal_get_stats(harness->wal, &stats);
+    assert_int_equal(stats.segments_deleted, 1);
+    bool is_kept = harness->wal->spare_segment_count > 0;
+    harness_free(harness);
+    return is_kept;
+}
+
+/* Somebody else may have its bytes under another name. */
+static void test_h37_wal_share_segment_that_was_lent_is_never_used_again(void **state) {
+    (void)state;
+    assert_false(is_used_again(false, false));
+    assert_false(is_used_again(true, false));
+    assert_false(is_used_again(false, true));
+    assert_true(is_used_again(true, true));
+}
+
 /* A file that may be given away isn't written twice; one that small groups go to is. */
 static void test_wal_share_segments_for_large_records_are_reserved_not_filled(void **state) {
     (void)state;
@@ -340,6 +381,7 @@ int main(void) {
         cmocka_unit_test(test_wal_share_turn_waits_while_no_segment_can_be_prepared),
         cmocka_unit_test(test_wal_share_segments_of_an_earlier_life_are_not_lent_or_touched),
         cmocka_unit_test(test_wal_share_segment_is_deleted_as_always),
+        cmocka_unit_test(test_h37_wal_share_segment_that_was_lent_is_never_used_again),
         cmocka_unit_test(test_wal_share_segments_for_large_records_are_reserved_not_filled),
         cmocka_unit_test(test_wal_check_segment_accepts_what_was_lent_and_nothing_else),
         cmocka_unit_test(test_wal_check_segment_finds_every_flipped_byte),
