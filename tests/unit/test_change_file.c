@@ -14,7 +14,7 @@
 #include "tests/unit/golden.h"
 #include "tests/unit/sst_fixture.h"
 
-enum { COUNT = 5000, CHANGE_KEY_BYTES = 40 };
+enum { FILES = 3, COUNT = 20000, CHANGE_KEY_BYTES = 40 };
 
 static struct {
     struct change changes[COUNT];
@@ -269,7 +269,7 @@ static void test_change_builder_writes_what_it_says(void **state) {
         struct world *world = world_new(1, 0, 4);
         struct change_meta meta = build(world, 9, 0, COUNT, (enum compression)kind);
         struct slice file = read_file(world, 9);
-        assert_true(change_index_count(slice_of(file.data, meta.index.size)) >= 3);
+        assert_true(change_index_count(slice_of(file.data, meta.index.size)) >= 3 * FILES);
         check_file(file, COUNT, &meta);
         free((void *)(uintptr_t)file.data);
         world_free(world);
@@ -340,8 +340,6 @@ static void test_change_meta_that_no_file_can_have_is_told(void **state) {
 
 /* ---- Walking ----------------------------------------------------------------------------------------------------- */
 
-enum { FILES = 3 };
-
 struct files {
     struct sst *files[FILES];
     size_t begin[FILES + 1];
@@ -375,7 +373,8 @@ static void test_change_walk_finds_every_change_from_any_revision(void **state) 
     struct fetch_options options = {.fill_cache = true};
     make_files(world, &files);
     fetch_init(&fetch, &world->context, &options);
-    for (size_t from = 0; from < COUNT; from += 37) {
+    for (size_t turn = 0; turn < COUNT / 97 + FILES; turn++) {
+        size_t from = turn < FILES ? files.begin[turn + 1] - 1 : (turn - FILES) * 97; /* each file's last one, too */
         for (unsigned offset = 0; offset < 2; offset++) { /* its revision, and the one behind it */
             uint64_t revision = input.changes[from].revision + offset;
             size_t first = 0;
@@ -402,6 +401,25 @@ static void test_change_walk_finds_every_change_from_any_revision(void **state) 
         assert_int_equal(report.bytes, files.files[i]->meta.size_bytes);
     }
     free_files(&files);
+    world_free(world);
+}
+
+/* It begins in the middle of an entry: an operation is missing. */
+static void test_change_file_that_cuts_an_entry_is_found(void **state) {
+    (void)state;
+    struct world *world = world_new(1, 0, 4);
+    struct sst_verify_report report;
+    struct sst *file;
+    struct error err;
+    size_t from = 0;
+    while (input.changes[from].ordinal == 0) {
+        from++;
+    }
+    struct change_meta meta = build(world, 9, from, 100, COMPRESSION_NONE);
+    assert_int_equal(change_file_new(&world->context, &meta, &file), STATUS_OK);
+    assert_int_equal(sst_verify(file, NULL, &report, &err), STATUS_CORRUPT);
+    assert_true(report.findings > 0);
+    sst_free(file);
     world_free(world);
 }
 
@@ -533,8 +551,13 @@ static void fill(struct memtable *memtable, struct random *random, struct sizes 
             {.kind = BATCH_DELETE, .key = slice_of_string("small")}};
         batch_encode(batch, operations, 3);
         struct slice bytes = slice_of(batch, batch_size(operations, 3));
-        if (random_chance(random, 1, 4)) { /* its records are made and taken back */
-            assert_int_equal(memtable_apply(memtable, revision, slice_of(batch, bytes.len - 1)), STATUS_CORRUPT);
+        if (random_chance(random, 1, 2)) { /* another one, whose records are made and taken back */
+            static uint8_t other[sizeof batch];
+            struct batch_operation larger[] = {operations[0], operations[1], operations[2]};
+            larger[0].value.len = VALUE_MAX;
+            batch_encode(other, larger, 3);
+            assert_int_equal(memtable_apply(memtable, revision, slice_of(other, batch_size(larger, 3) - 1)),
+                             STATUS_CORRUPT);
         }
         assert_int_equal(memtable_apply(memtable, revision, bytes), STATUS_OK);
         sizes[i] = (struct sizes){revision, len};
@@ -594,6 +617,7 @@ int main(void) {
         cmocka_unit_test(test_change_builder_failed_or_dropped_leaves_no_file),
         cmocka_unit_test(test_change_meta_that_no_file_can_have_is_told),
         cmocka_unit_test(test_change_walk_finds_every_change_from_any_revision),
+        cmocka_unit_test(test_change_file_that_cuts_an_entry_is_found),
         cmocka_unit_test(test_change_file_other_than_its_meta_is_found),
         cmocka_unit_test(test_manifest_change_files_ascend_and_go_from_the_front),
         cmocka_unit_test(test_manifest_change_files_that_overlap_are_refused),

@@ -8,27 +8,7 @@
  * nobody can.
  */
 #include "storage/manifest.h"
-#include "tests/unit/storage_host.h"
-
-static struct host host;
-
-static int setup(void **state) {
-    (void)state;
-    host_new(&host, 1);
-    return 0;
-}
-
-static int teardown(void **state) {
-    (void)state;
-    host_free(&host);
-    return 0;
-}
-
-static struct storage_stats stats(void) {
-    struct storage_stats now;
-    storage_get_stats(host.storage, &now);
-    return now;
-}
+#include "tests/unit/storage_fixture.h"
 
 /* ---- Reading what was written ----------------------------------------------------------------------------------- */
 
@@ -193,20 +173,6 @@ static void test_h46_held_view_is_counted_and_pins_files(void **state) {
     assert_int_equal(stats().held_bytes, 0);
     assert_int_equal(stats().view_oldest_us, 0);
     host_close(&host);
-}
-
-static unsigned count_tables;
-
-static enum status count_table(void *context, const char *name) {
-    (void)context;
-    count_tables += strstr(name, ".sst") != NULL;
-    return STATUS_OK;
-}
-
-static unsigned tables_on_disk(void) {
-    count_tables = 0;
-    assert_int_equal(env_list_dir(host.env, "/data", count_table, NULL, NULL), STATUS_OK);
-    return count_tables;
 }
 
 static void test_storage_merge_inputs_go_with_their_last_view(void **state) {
@@ -614,7 +580,7 @@ static void test_h32_missing_table_or_current_is_refused_and_nothing_removed(voi
 }
 
 int main(void) {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup_host, teardown_host)
     const struct CMUnitTest tests[] = {
         TEST(test_storage_new_is_empty),
         TEST(test_storage_put_is_read_at_its_revision),

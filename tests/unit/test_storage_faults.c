@@ -6,46 +6,15 @@
  * wrong value from a damaged table; a leak or half an entry after a failed allocation.
  */
 #include "storage/manifest.h"
-#include "tests/unit/storage_model.h"
+#include "tests/unit/storage_fixture.h"
 
 #include <stdlib.h>
-
-static struct host host;
-
-static int setup(void **state) {
-    (void)state;
-    host_new(&host, 1);
-    return 0;
-}
-
-static int teardown(void **state) {
-    (void)state;
-    host_free(&host);
-    return 0;
-}
-
-static struct storage_stats stats(void) {
-    struct storage_stats now;
-    storage_get_stats(host.storage, &now);
-    return now;
-}
 
 static void arm(const char *specification) {
     assert_int_equal(fault_arm(sim_node_faults(host.node), specification, NULL), STATUS_OK);
 }
 
 static void disarm(enum fault_hook hook) { fault_disarm(sim_node_faults(host.node), hook); }
-
-static enum status count_table(void *context, const char *name) {
-    *(unsigned *)context += strstr(name, ".sst") != NULL;
-    return STATUS_OK;
-}
-
-static unsigned tables_on_disk(void) {
-    unsigned count = 0;
-    assert_int_equal(env_list_dir(host.env, "/data", count_table, &count, NULL), STATUS_OK);
-    return count;
-}
 
 static bool has_failed(void *context) { return ((struct host *)context)->failed_count > 0; }
 
@@ -654,7 +623,7 @@ static void test_storage_flush_and_merge_with_failing_allocations_end_well(void 
 }
 
 int main(void) {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup_host, teardown_host)
     const struct CMUnitTest tests[] = {
         TEST(test_h31_full_disk_during_flush_is_waited_out),
         TEST(test_h31_store_opens_on_a_full_disk),

@@ -6,35 +6,21 @@
  * nothing; files that go in one burst, while the log waits for the disk (hazard 47), or that don't go at all.
  */
 #include "storage/storage_internal.h"
-#include "tests/unit/storage_host.h"
+#include "tests/unit/storage_fixture.h"
 
 enum { KEYS = 64, VALUE_BYTES = 100, UNLINK_MS = 10, REST_MS = 4 * UNLINK_MS, UNLINKS_MAX = 256 };
 
-static struct host host;
 static struct env_ops ops;
 static enum status (*plain_unlink)(struct env *env, const char *path, struct error *err);
 static uint64_t unlinked_us[UNLINKS_MAX];
 static unsigned unlink_count;
 
 static int setup(void **state) {
-    (void)state;
-    host_new(&host, 1);
+    (void)setup_host(state);
     host.options.l0_files_compact = 6;
     host.options.level_base_bytes = 1024 * 1024;
     unlink_count = 0;
     return 0;
-}
-
-static int teardown(void **state) {
-    (void)state;
-    host_free(&host);
-    return 0;
-}
-
-static struct storage_stats stats(void) {
-    struct storage_stats now;
-    storage_get_stats(host.storage, &now);
-    return now;
 }
 
 static void put(unsigned number, size_t value_bytes) {
@@ -193,7 +179,7 @@ static void test_storage_close_unlinks_what_is_left_without_a_rest(void **state)
     assert_true(sim_now_us(host.sim) - begin_us < (uint64_t)unlink_count * (UNLINK_MS + REST_MS) * 1000);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown_host)
 
 int main(void) {
     const struct CMUnitTest tests[] = {

@@ -7,31 +7,16 @@
  * kept; a store whose opening looks at every table; a closing that waits for a long compaction.
  */
 #include "storage/storage_internal.h"
-#include "tests/unit/storage_host.h"
+#include "tests/unit/storage_fixture.h"
 
 enum { KEYS = 400, VALUE_BYTES = 150 };
 
-static struct host host;
-
 static int setup(void **state) {
-    (void)state;
-    host_new(&host, 1);
+    (void)setup_host(state);
     for (unsigned level = 0; level < STORAGE_LEVELS; level++) {
         host.options.compression[level] = COMPRESSION_NONE; /* so that sizes are what they look like */
     }
     return 0;
-}
-
-static int teardown(void **state) {
-    (void)state;
-    host_free(&host);
-    return 0;
-}
-
-static struct storage_stats stats(void) {
-    struct storage_stats now;
-    storage_get_stats(host.storage, &now);
-    return now;
 }
 
 static uint64_t tree_bytes(void) {
@@ -619,7 +604,7 @@ static void test_storage_inserted_entries_show_together(void **state) {
 }
 
 int main(void) {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown_host)
     const struct CMUnitTest tests[] = {
         TEST(test_storage_levels_grow_with_the_data),
         TEST(test_storage_several_compactions_run_at_once),
