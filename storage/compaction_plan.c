@@ -270,6 +270,7 @@ static bool sort_moved(struct compaction_plan *plan) {
 static size_t list_inputs(const struct version *version, const struct compaction_choice *choice, const bool *level0,
                           struct sst **tables) {
     size_t count = 0;
+    CHECK(choice->level > 0 || level0 != NULL);
     for (size_t i = 0; choice->level == 0 && i < version->counts[0]; i++) {
         if (level0[i]) {
             tables[count++] = version->tables[0][i];

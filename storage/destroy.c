@@ -32,7 +32,7 @@ enum status storage_destroy(struct env *env, const char *dir, struct error *err)
     }
     status = env_unlink(env, dir, &kept);
     if (status == STATUS_OK) {
-        return store_sync_parent(env, dir, err);
+        return env_sync_parent(env, dir, err);
     }
     if (kept.sys == ENOTEMPTY || kept.sys == EEXIST || kept.sys == EBUSY) {
         return STATUS_OK; /* something else is in it, or mounted there */

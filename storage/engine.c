@@ -166,6 +166,10 @@ static void fill_tables(struct engine_stats *stats, const struct storage_stats *
     stats->view_oldest_us = store->view_oldest_us;
     stats->view_held_bytes = store->held_bytes;
     stats->damaged_blocks = store->damaged_blocks;
+    stats->scrub_passes = store->scrub_passes;
+    stats->scrub_bytes = store->scrub_bytes;
+    stats->scrub_findings = store->scrub_findings;
+    stats->scrub_damages = store->damage_count;
 }
 
 static void fill_log(struct engine_stats *stats, const struct wal_stats *log) {
@@ -276,7 +280,11 @@ static const struct property properties[] = {PROPERTY(revision),
                                              PROPERTY(views),
                                              PROPERTY(view_oldest_us),
                                              PROPERTY(view_held_bytes),
-                                             PROPERTY(damaged_blocks)};
+                                             PROPERTY(damaged_blocks),
+                                             PROPERTY(scrub_passes),
+                                             PROPERTY(scrub_bytes),
+                                             PROPERTY(scrub_findings),
+                                             PROPERTY(scrub_damages)};
 #undef PROPERTY
 
 /* Appends it if it is the one asked for, or if all are. */

@@ -53,12 +53,6 @@ static void path_of(char *path, const struct engine *engine, const char *name) {
     (void)snprintf(path, LIMIT_PATH_BYTES, "%s/%s", engine->dir, name);
 }
 
-static enum status sync_parent(struct engine *engine, struct error *err) {
-    char parent[LIMIT_PATH_BYTES + 4];
-    (void)snprintf(parent, sizeof parent, "%s/..", engine->dir);
-    return env_sync_dir(engine->env, parent, err);
-}
-
 /* There is a store if there is a manifest. */
 static enum status check_existence(struct engine *engine, struct error *err) {
     char path[LIMIT_PATH_BYTES];
@@ -77,7 +71,7 @@ static enum status check_existence(struct engine *engine, struct error *err) {
         return error_set(err, STATUS_NOT_FOUND, "%s holds no store", engine->dir);
     }
     status = env_mkdir(engine->env, engine->dir, err);
-    return status == STATUS_OK || status == STATUS_EXISTS ? sync_parent(engine, err) : status;
+    return status == STATUS_OK || status == STATUS_EXISTS ? env_sync_parent(engine->env, engine->dir, err) : status;
 }
 
 /* ---- Store and log ---------------------------------------------------------------------------------------------- */
@@ -88,13 +82,8 @@ static enum compression compression_of(const struct engine_options *options) {
                                                             : COMPRESSION_ZSTD;
 }
 
-static enum status open_storage(struct engine *engine, struct storage_options *options, struct error *err) {
-    const struct engine_options *from = &engine->options;
-    char path[LIMIT_PATH_BYTES];
-    path_of(path, engine, "tables");
-    options->env = engine->env;
-    options->loop = engine->loop;
-    options->dir = path;
+void engine__fill_storage(struct storage_options *options, const struct engine_options *from) {
+    options->env = from->env;
     memcpy(options->cluster_id, cluster_id, sizeof cluster_id);
     options->node_id = node_id;
     options->memtable_bytes = from->memtable_bytes;
@@ -109,6 +98,7 @@ static enum status open_storage(struct engine *engine, struct storage_options *o
     options->value_adopt_bytes = from->memtable_bytes / ADOPT_PART;
     options->compaction_workers = from->workers;
     options->compaction_bytes_per_second_max = from->compaction_bytes_per_second_max;
+    options->scrub_bytes_per_second = from->scrub_bytes_per_second;
     /* A snapshot can always be had of the newest revision, so nothing older needs to be kept. */
     options->history_revisions = from->history_revisions > 0 ? from->history_revisions : 1;
     for (unsigned level = 0; level < STORAGE_LEVELS; level++) {
@@ -118,6 +108,14 @@ static enum status open_storage(struct engine *engine, struct storage_options *o
             options->compression[level] = COMPRESSION_LZ4;
         }
     }
+}
+
+static enum status open_storage(struct engine *engine, struct storage_options *options, struct error *err) {
+    char path[LIMIT_PATH_BYTES];
+    path_of(path, engine, "tables");
+    engine__fill_storage(options, &engine->options);
+    options->loop = engine->loop;
+    options->dir = path;
     return storage_open(options, &engine->storage, err);
 }
 
@@ -129,6 +127,14 @@ static uint64_t segment_bytes(const struct engine *engine) {
     uint64_t least = largest + SEGMENT_MORE_BYTES;
     uint64_t bytes = options->log_segment_bytes > least ? options->log_segment_bytes : least;
     return (bytes + ENV_BLOCK_BYTES - 1) / ENV_BLOCK_BYTES * ENV_BLOCK_BYTES;
+}
+
+enum status engine__make_log(struct env *env, const char *dir, const struct storage_frontier *frontier, uint64_t term,
+                             struct error *err) {
+    struct wal_options options = {.env = env, .dir = dir, .node_id = node_id};
+    const struct wal_frontier base = {.index = frontier->index, .term = frontier->term};
+    memcpy(options.cluster_id, cluster_id, sizeof cluster_id);
+    return wal_create(&options, &base, term, err);
 }
 
 static enum status open_log(struct engine *engine, struct wal_options *options, struct wal_recovered *ret_recovered,
@@ -348,10 +354,17 @@ static enum status start_log(struct engine *engine, struct error *err) {
     return status;
 }
 
+enum status engine__check_dir(const char *dir, struct error *err) {
+    return dir != NULL && dir[0] != '\0' && strlen(dir) < ENGINE_DIR_BYTES
+               ? STATUS_OK
+               : error_set(err, STATUS_INVALID, "the engine's directory is missing, or its name longer than %d bytes",
+                           ENGINE_DIR_BYTES - 1);
+}
+
 static enum status check_options(const struct engine_options *options, struct error *err) {
-    if (options->dir == NULL || strlen(options->dir) >= ENGINE_DIR_BYTES) {
-        return error_set(err, STATUS_INVALID, "the engine's directory is missing, or its name longer than %d bytes",
-                         ENGINE_DIR_BYTES - 1);
+    enum status status = engine__check_dir(options->dir, err);
+    if (status != STATUS_OK) {
+        return status;
     }
     if (options->log_group_bytes < GROUP_BYTES_MIN || options->log_group_bytes > LIMIT_GROUP_BYTES) {
         return error_set(err, STATUS_INVALID, "engine option log_group_bytes is %u, not %d to %d",

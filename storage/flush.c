@@ -1,7 +1,11 @@
 /*
  * Flushing: the oldest full memtable becomes a table of level 0, entries and range deletes; large values go to value
  * files, which are complete and synced before the edit names them and the table, or stay where the log has them
- * (values_adopt.c).
+ * (values_adopt.c). What was done in which order goes to a change file, likewise.
+ *
+ * What no read at or above the horizon can see isn't written: hot keys have many versions in one memtable. The horizon
+ * is that of the moment of the switch, and no pin can be set below it afterwards. Deletes stay, as what they hide lies
+ * deeper.
  *
  * The worker reads the memtable where it is, so nothing is copied twice; the memtable stays alive because the
  * generation is on the list of full ones until its edit is durable. A flush that failed leaves no file, or one that
@@ -9,6 +13,7 @@
  * (hazard 27).
  */
 #include "node/base/check.h"
+#include "storage/compaction_filter.h"
 #include "storage/storage_internal.h"
 
 /* ---- Worker, for compactions, too ---------------------------------------------------------------------------- */
@@ -47,14 +52,23 @@ enum status storage__open_written(struct storage *storage, const struct sst_meta
 /* ---- Worker -------------------------------------------------------------------------------------------------- */
 
 /* Large values go to value files, their places to the table. */
-static enum status write_entries(struct flush_job *job, struct sst_builder *builder, struct error *err) {
+static enum status write_entries(struct flush_job *job, struct sst_builder *builder, const struct tombstones *covering,
+                                 struct error *err) {
+    const struct compaction_plan to_level0 = {.output_level = 0};
     uint64_t threshold = job->storage->options.value_threshold_bytes;
+    struct compaction_filter filter;
+    bool new_key;
+    compaction_filter_init(&filter, NULL, &to_level0, job->generation->horizon, covering);
     struct memtable_place at;
     enum status status = STATUS_OK;
     for (bool more = memtable_first(job->generation->memtable, &at); more && status == STATUS_OK;
          more = memtable_next(&at)) {
         struct entry entry = memtable_entry(&at);
         uint8_t place[VALUE_PLACE_BYTES];
+        if (!compaction_filter_keeps(&filter, &entry, &new_key)) {
+            job->is_thinned = true;
+            continue;
+        }
         if (entry.kind == BATCH_PUT && value_is_apart(threshold, entry.value.len)) {
             if (!storage__adopt_place(&job->adoption, &entry, place)) {
                 status = values_output__add(&job->values, &entry, place, err);
@@ -69,17 +83,21 @@ static enum status write_entries(struct flush_job *job, struct sst_builder *buil
     return status == STATUS_OK ? values_output__end(&job->values, err) : status;
 }
 
-static enum status write_tombstones(struct alloc *alloc, const struct memtable *memtable, struct sst_builder *builder,
-                                    struct error *err) {
-    struct memtable_tombstones from = memtable_tombstones(memtable);
-    struct tombstones *set = NULL;
+/* What the memtable has of range deletes, less what the horizon has passed; NULL: none. Returns owned. */
+static enum status merge_tombstones(struct flush_job *job, struct tombstones **ret_set, struct error *err) {
+    struct memtable_tombstones from = memtable_tombstones(job->generation->memtable);
+    *ret_set = NULL;
     if (from.count == 0) {
         return STATUS_OK;
     }
-    enum status status = tombstones_merge(alloc, from.sets, from.count, 0, false, &set);
-    if (status != STATUS_OK) {
-        return error_set(err, status, "no memory for range deletes");
-    }
+    job->is_thinned = true;
+    enum status status =
+        tombstones_merge(job->storage->env->alloc, from.sets, from.count, job->generation->horizon, false, ret_set);
+    return status == STATUS_OK ? STATUS_OK : error_set(err, status, "no memory for range deletes");
+}
+
+static enum status write_tombstones(const struct tombstones *set, struct sst_builder *builder, struct error *err) {
+    enum status status = STATUS_OK;
     for (size_t i = 0; i < tombstones_count(set) && status == STATUS_OK; i++) {
         struct tombstone_fragment fragment = tombstones_fragment(set, i);
         for (size_t mark = 0; mark < fragment.mark_count && status == STATUS_OK; mark++) {
@@ -90,28 +108,40 @@ static enum status write_tombstones(struct alloc *alloc, const struct memtable *
             status = sst_builder_add_tombstone(builder, &tombstone, err);
         }
     }
-    tombstones_free(set);
     return status;
 }
 
 static enum status write_table(struct flush_job *job, struct sst_meta *ret_meta, struct sst_builder **ret_builder,
                                struct error *err) {
     struct storage *storage = job->storage;
-    const struct memtable *memtable = job->generation->memtable;
+    struct tombstones *tombstones = NULL;
     char path[LIMIT_PATH_BYTES];
     struct sst_builder_options options;
     file_path_sst(path, storage->dir, job->number);
     storage__builder_options(storage, 0, path, job->number, &options);
     enum status status = sst_builder_new(&options, ret_builder, err);
     if (status == STATUS_OK) {
-        storage__adopt_begin(job);
-        status = write_entries(job, *ret_builder, err);
+        status = merge_tombstones(job, &tombstones, err);
+    }
+    if (status == STATUS_OK) {
+        storage__adopt_begin(job, tombstones);
+        status = write_entries(job, *ret_builder, tombstones, err);
         status = storage__adopt_finish(job, status, err);
     }
     if (status == STATUS_OK) {
-        status = write_tombstones(storage->env->alloc, memtable, *ret_builder, err);
+        status = write_tombstones(tombstones, *ret_builder, err);
     }
+    tombstones_free(tombstones);
     return status == STATUS_OK ? sst_builder_finish(*ret_builder, ret_meta, err) : status;
+}
+
+/* A table that was finished and comes to nothing: it mustn't wait for the next start on a disk that is full. */
+static void unlink_table(struct storage *storage, uint64_t number) {
+    char path[LIMIT_PATH_BYTES];
+    struct error ignored;
+    file_path_sst(path, storage->dir, number);
+    enum status status = env_unlink(storage->env, path, &ignored);
+    (void)status; /* it isn't there, or goes at the next start */
 }
 
 static void run(struct env_work *work) {
@@ -120,8 +150,13 @@ static void run(struct env_work *work) {
     struct sst_meta meta;
     struct sst_builder *builder = NULL;
     error_clear(&job->error);
+    job->is_thinned = false;
+    job->changes = NULL;
     values_output__init(&job->values, storage, 0, NULL);
     enum status status = write_table(job, &meta, &builder, &job->error);
+    if (status == STATUS_OK) {
+        status = storage__write_changes(storage, job->generation->memtable, &job->changes, &job->error);
+    }
     if (status == STATUS_OK) {
         status = env_sync_dir(storage->env, storage->dir, &job->error);
     }
@@ -131,6 +166,9 @@ static void run(struct env_work *work) {
     sst_builder_free(builder);
     if (status != STATUS_OK) {
         values_output__drop(&job->values);
+        storage__drop_changes(storage, job->changes);
+        job->changes = NULL;
+        unlink_table(storage, job->number);
     }
     job->status = status;
 }
@@ -148,9 +186,13 @@ static void written(struct storage *storage, struct generation *generation) {
     storage->adopted_bytes += job->values.adopted_bytes;
     generation->values = job->values;
     job->values = (struct values_output){0};
+    generation->changes = job->changes;
+    storage->change_bytes += job->changes != NULL ? job->changes->meta.size_bytes : 0;
+    job->changes = NULL;
     generation->sst = job->sst;
     generation->sst->refs = 1;
     generation->state = GENERATION_WRITTEN;
+    generation->horizon = job->is_thinned ? generation->horizon : 0;
     job->sst = NULL;
     storage->flush_bytes += size_bytes;
     storage__note_flush(storage, size_bytes, env_clock_us(storage->env) - job->started_us);
@@ -205,6 +247,7 @@ void storage__start_flush(struct storage *storage) {
     struct generation *generation = oldest_unwritten(storage);
     while (generation != NULL && is_empty(generation)) {
         generation->state = GENERATION_WRITTEN; /* only entries without data: the frontier moves, no table */
+        generation->horizon = 0;
         generation = oldest_unwritten(storage);
     }
     if (generation == NULL || env_now_us(storage->loop) < job->retry_at_us) {

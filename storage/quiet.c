@@ -33,7 +33,7 @@ static void look(struct storage *storage, uint64_t now_us) {
         return;
     }
     uint64_t applied = storage->applied_bytes - merge->window_bytes;
-    bool is_recent = merge->window_us > 0 && age_us < 2 * WINDOW_US;
+    bool is_recent = merge->window_us > 0 && age_us < (uint64_t)2 * WINDOW_US;
     merge->is_quiet =
         is_recent && storage->full_count == 0 && applied <= storage->options.memtable_bytes / WINDOWS_OF_A_MEMTABLE;
     merge->window_us = now_us;

@@ -248,6 +248,9 @@ static void let_go(struct storage *storage) {
         if (generation->sst != NULL) {
             storage__unref_table(storage, generation->sst);
         }
+        if (generation->changes != NULL) {
+            storage__unref_table(storage, generation->changes);
+        }
         values_output__release(&generation->values);
         storage__unref_generation(storage, generation);
     }

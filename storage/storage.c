@@ -104,6 +104,7 @@ static enum status switch_memtable(struct storage *storage) {
     }
     struct generation *old = storage->active;
     capture_frontier(storage, &old->frontier);
+    old->horizon = storage_horizon(storage);
     old->state = GENERATION_FULL;
     list_push_back(&storage->full, &old->link);
     storage->full_count++;

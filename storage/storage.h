@@ -28,6 +28,7 @@
 #include "node/base/status.h"
 #include "node/env/env.h"
 #include "storage/cache.h"
+#include "storage/change.h"
 #include "storage/compress.h"
 #include "storage/fetch.h"
 #include "storage/log_share.h"
@@ -70,8 +71,8 @@ struct storage_options {
     uint8_t cluster_id[STORAGE_CLUSTER_ID_BYTES];
     uint64_t node_id; /* both are in the manifest; another's is refused */
 
-    /* Memory. All of the store's is bounded by: memtables, the cache, compaction_workers times a few MiB, and what
-     * views hold. */
+    /* Memory. All of the store's is bounded by: immutable_memtables_max + 2 memtables, the cache, compaction_workers
+     * times a few MiB, and what views hold. */
     uint64_t memtable_bytes;          /* 64 MiB (1 KiB to 4 GiB): switch and flush at this size */
     uint32_t immutable_memtables_max; /* 2 (1 to 64): waiting for their flush; beyond it storage_can_apply says no */
     uint64_t cache_bytes;             /* 64 MiB (0 to 1 TiB): blocks, filters, indexes */
@@ -96,10 +97,15 @@ struct storage_options {
         value_adopt_bytes; /* 1 MiB (0: never; to 4 GiB): a memtable that is mostly large values, with so many
                               bytes      of them, isn't copied: segments of the log are taken over (storage_set_log) */
 
+    /* Changes. */
+    bool change_files; /* false: flushes write change files, and storage_changes_* reads what was flushed, too. It costs
+                          about what the keys take, once */
+    enum compression change_compression; /* lz4: of change files */
+
     /* The tree. */
     uint64_t level_base_bytes;   /* 256 MiB (1 KiB to 1 TiB): the least that a level's target may be */
     uint32_t level_ratio;        /* 10 (2 to 100): of a level's target to that of the one above it */
-    uint32_t l0_files_compact;   /* 4 (1 to 1000): tables of level 0 that start a compaction */
+    uint32_t l0_files_compact;   /* 6 (1 to 1000): tables of level 0 that start a compaction */
     uint32_t l0_files_quiet;     /* 2 (1 to 1000): the same when hardly anything is written, at a low rate */
     uint32_t l0_files_slow;      /* 12 (> l0_files_compact, to 1000): from here on writers are paced */
     uint32_t l0_files_stop;      /* 24 (> l0_files_slow, to 2000): storage_can_apply says no */
@@ -365,6 +371,41 @@ uint64_t storage_iterator_revision(const struct storage_iterator *iterator);
 MUST_USE enum status storage_iterator_value(struct storage_iterator *iterator, struct slice *ret_value,
                                             struct error *err);
 
+/* ---- Changes: what was done to which key, in the order of the log ----------------------------------------------
+ *
+ * Of all entries from some revision on, and whole entries: with the option change_files as far back as the horizon,
+ * without it what isn't flushed yet. Each operation of an entry is one change (change.h), those that have no effect
+ * included. An ingest brings the checkpoint's along; a repair keeps none. There are no values in them: read the key at
+ * the revision. */
+
+struct storage_changes;
+
+struct storage_changes_options {
+    uint64_t from;  /* the first revision of interest, at least 1 */
+    uint64_t until; /* the last; 0: the view's */
+    struct slice
+        lower; /* only changes that have to do with keys in [lower, upper): a range delete that reaches into it */
+    struct slice upper; /* is one. len 0: no end. Both are borrowed */
+};
+
+/* The oldest revision that changes can be read from in this view. Any thread. */
+uint64_t storage_view_changes_oldest(const struct storage_view *view);
+/* In front of the first change. Borrows view and io (NULL: it blocks). `from` may be one above the view's revision:
+ * there are none. STATUS_COMPACTED: `from` is older than storage_view_changes_oldest: some are gone;
+ * STATUS_NO_MEMORY. */
+MUST_USE enum status storage_changes_new(struct storage_view *view, struct storage_io *io,
+                                         const struct storage_changes_options *options,
+                                         struct storage_changes **ret_changes, struct error *err);
+/* NULL is accepted. Its io must not be busy. */
+void storage_changes_free(struct storage_changes *changes);
+/* The next one, by (revision, ordinal); its keys are borrowed until the next call. STATUS_NOT_FOUND: that were all;
+ * STATUS_PENDING (only with io): the same call again when io is ready; STATUS_CORRUPT, STATUS_UNSUPPORTED, STATUS_IO,
+ * STATUS_NO_MEMORY: none was skipped, another call tries again. */
+MUST_USE enum status storage_changes_next(struct storage_changes *changes, struct change *ret_change,
+                                          struct error *err);
+/* Every entry up to here is done with: where to go on later is the revision behind it. */
+uint64_t storage_changes_done(const struct storage_changes *changes);
+
 /* ---- Upkeep (owner loop) -----------------------------------------------------------------------------------------
  *
  * Long jobs over the whole store: on a worker, one at a time, in the order in which they were asked for. The caller
@@ -435,6 +476,7 @@ struct storage_verify_report {
     uint64_t data_blocks;
     uint64_t entries;
     uint64_t tombstones;
+    uint64_t changes; /* in change files */
     uint64_t findings;
     uint64_t unnamed_files; /* ours, but the manifest doesn't name them: the next opening removes them */
     uint64_t other_files;   /* not ours */
@@ -539,11 +581,15 @@ struct storage_stats {
     uint64_t value_log_files;  /* of these: segments of the log that were taken over */
     uint64_t value_log_bytes;  /* their sizes */
     uint64_t value_bytes;      /* of these: values that tables refer to */
-    uint64_t debt_bytes;       /* to be rewritten until every level is within its target */
+    uint64_t change_files;
+    uint64_t change_file_bytes; /* their sizes */
+    uint64_t changes_oldest;    /* of this revision on changes can be read */
+    uint64_t debt_bytes;        /* to be rewritten until every level is within its target */
     /* Work. */
     uint64_t flushes;
     uint64_t flush_bytes;       /* tables of level 0, and value files */
     uint64_t adopted_bytes;     /* segments of the log that flushes took over: not written once more */
+    uint64_t change_bytes;      /* change files */
     uint64_t moved_value_bytes; /* of compaction_written_bytes: value files */
     uint64_t compactions[STORAGE_COMPACTION_REASONS];
     uint64_t compaction_count; /* all of them */
@@ -551,7 +597,7 @@ struct storage_stats {
     uint64_t compaction_failures; /* each is tried again later */
     uint64_t compaction_read_bytes;
     uint64_t compaction_written_bytes;
-    uint64_t written_bytes; /* tables and manifests */
+    uint64_t written_bytes; /* tables, value files, change files and manifests */
     uint64_t applied_bytes; /* batches; written_bytes / applied_bytes is the write amplification without the log */
     /* What is held. */
     uint64_t views;          /* held now */

@@ -24,9 +24,10 @@ void storage_options_init(struct storage_options *options) {
         .value_file_bytes = 256 * WIDE_MIB,
         .value_live_percent_min = 50,
         .value_adopt_bytes = WIDE_MIB,
+        .change_compression = COMPRESSION_LZ4,
         .level_base_bytes = 256 * WIDE_MIB,
         .level_ratio = 10,
-        .l0_files_compact = 4,
+        .l0_files_compact = 6,
         .l0_files_quiet = 2,
         .l0_files_slow = 12,
         .l0_files_stop = 24,
@@ -57,6 +58,9 @@ static enum status check_levels(const struct storage_options *options, struct er
         if ((unsigned)options->compression[level] >= COMPRESSION_COUNT) {
             return error_set(err, STATUS_INVALID, "storage option compression of level %u is unknown", level);
         }
+    }
+    if ((unsigned)options->change_compression >= COMPRESSION_COUNT) {
+        return error_set(err, STATUS_INVALID, "storage option change_compression is unknown");
     }
     return STATUS_OK;
 }

@@ -112,20 +112,4 @@ enum status store_remove_files(struct env *env, const char *dir, struct error *e
 
 /* ---- Paths ------------------------------------------------------------------------------------------------------- */
 
-enum status store_sync_parent(struct env *env, const char *path, struct error *err) {
-    char parent[LIMIT_PATH_BYTES];
-    size_t len = strlen(path);
-    while (len > 1 && path[len - 1] == '/') {
-        len--;
-    }
-    (void)snprintf(parent, sizeof parent, "%.*s", (int)len, path);
-    char *slash = strrchr(parent, '/');
-    if (slash == NULL) {
-        (void)snprintf(parent, sizeof parent, ".");
-    } else {
-        slash[slash == parent ? 1 : 0] = '\0';
-    }
-    return env_sync_dir(env, parent, err);
-}
-
 bool store_dir_fits(const char *dir) { return strlen(dir) + 1 + FILE_NAME_BYTES_MAX <= LIMIT_PATH_BYTES; }

@@ -20,9 +20,6 @@ MUST_USE enum status store_link(struct env *env, const char *from, const char *t
  * are left alone. STATUS_NOT_FOUND: there is no such directory. */
 MUST_USE enum status store_remove_files(struct env *env, const char *dir, struct error *err);
 
-/* Syncs the directory that holds this path. */
-MUST_USE enum status store_sync_parent(struct env *env, const char *path, struct error *err);
-
 /* True if paths of all our files in this directory fit LIMIT_PATH_BYTES. */
 bool store_dir_fits(const char *dir);
 

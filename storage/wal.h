@@ -150,6 +150,15 @@ struct wal_recovered {
 MUST_USE enum status wal_open(const struct wal_options *options, const struct wal_frontier *frontier,
                               struct wal **ret_wal, struct wal_recovered *ret_recovered, struct error *err);
 
+/* Makes a log that holds no records, for a store that has none (it was copied, or repaired): it starts after `base` and
+ * knows `term`, which is at least base->term. Of the options only env, dir and the two ids count. Durable on return;
+ * cut short by a crash, call it again. Blocks. */
+MUST_USE enum status wal_create(const struct wal_options *options, const struct wal_frontier *base, uint64_t term,
+                                struct error *err);
+/* Removes the files of a log that nobody has open, and the directory, if nothing else is in it. STATUS_NOT_FOUND: there
+ * is none. Blocks. */
+MUST_USE enum status wal_destroy(struct env *env, const char *dir, struct error *err);
+
 /* Calls back for each record first..last (truncated ones left out) in order. Blocks. Stops when `each` fails. */
 MUST_USE enum status wal_replay(struct wal *wal, uint64_t first_index, uint64_t last_index,
                                 enum status (*each)(void *context, const struct wal_record *record, struct error *err),
@@ -280,6 +289,10 @@ void wal_set_applied(struct wal *wal, uint64_t applied_index);
 /* Segments whose last index <= min(flushed_index, pin_index) may go, oldest first, by a worker; at least the last one
  * stays (DESIGN rule 11). The caller read committed before flushed. */
 void wal_set_floor(struct wal *wal, uint64_t flushed_index, uint64_t pin_index);
+/* The store took in another content, durably, that ends at `base`: at or behind the last record, and of a term that the
+ * log knows. The log starts after it from now on, its records are void; the next group written says so. Until that one
+ * is durable a crash leaves it to the next opening to find out. No record waits or is being written. */
+void wal_reset(struct wal *wal, const struct wal_frontier *base);
 /* Before the file of this segment (its number, as wal_explain gives it) gets a further name elsewhere: from now on it
  * is never used again for other groups, and it keeps what it has when its name here goes. That is forgotten at the next
  * opening, as nothing that an earlier life wrote groups to is used again. STATUS_NOT_FOUND: the log doesn't have it, or

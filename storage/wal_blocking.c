@@ -70,7 +70,7 @@ enum status wal_write_take(struct wal *wal) {
         return STATUS_NOT_FOUND;
     }
     wal__write_next(wal);
-    wal->starved = !wal->writing && (wal->pending_count > 0 || wal->state_dirty);
+    wal->starved = !wal->writing && (wal->pending_count > 0 || wal->state_dirty || wal->reset_due);
     if (wal->starved) {
         return STATUS_PENDING;
     }

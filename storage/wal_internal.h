@@ -19,6 +19,8 @@
  *   wal_read.c     asynchronous read-back
  *   wal_share.c    large records, lent to the store where they stand
  *   wal_explain.c  statistics; what keeps each segment
+ *   wal_reset.c    the log goes on behind another entry
+ *   wal_create.c   logs without records, for stores that have none; removing a log
  *   wal.c          opening, starting, closing, getters
  *
  * Owner: the consensus loop; worker jobs touch only their own struct.
@@ -463,7 +465,8 @@ struct wal {
     uint64_t applied_index;
     uint64_t term;
     uint64_t vote;
-    bool state_dirty; /* term and vote wait for a group */
+    bool state_dirty; /* term and vote wait for a group, */
+    bool reset_due;   /* or that the log starts after sealed_index */
     uint8_t membership[LIMIT_MEMBERSHIP_BYTES];
     uint32_t membership_len;
     uint8_t recovered_membership[LIMIT_MEMBERSHIP_BYTES];
@@ -590,6 +593,8 @@ void wal__turned(struct wal *wal, struct wal__segment *previous);
 void wal__count_write(struct wal *wal);
 
 /* wal.c */
+/* Makes it if it isn't there. The directory itself must survive a crash, whoever made it. */
+MUST_USE enum status wal__make_dir(struct env *env, const char *dir, struct error *err);
 /* News for `failed` or `prepare_state`: told later in this turn. */
 void wal__tell(struct wal *wal);
 void wal__free(struct wal *wal);

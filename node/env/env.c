@@ -224,6 +224,32 @@ enum status env_sync_dir(struct env *env, const char *path, struct error *err) {
     return env->ops->sync_dir(env, path, err);
 }
 
+/* What is left of the path in front of its last part. */
+static size_t parent_len(const char *path, size_t len) {
+    while (len > 1 && path[len - 1] == '/') {
+        len--;
+    }
+    while (len > 0 && path[len - 1] != '/') {
+        len--;
+    }
+    while (len > 1 && path[len - 1] == '/') {
+        len--;
+    }
+    return len;
+}
+
+enum status env_sync_parent(struct env *env, const char *path, struct error *err) {
+    char parent[LIMIT_PATH_BYTES];
+    size_t len = strlen(path);
+    if (len >= sizeof parent) {
+        return error_set(err, STATUS_INVALID, "%s: the name is too long", path);
+    }
+    len = parent_len(path, len);
+    memcpy(parent, len == 0 ? "." : path, len == 0 ? 1 : len);
+    parent[len == 0 ? 1 : len] = '\0';
+    return env_sync_dir(env, parent, err);
+}
+
 enum status env_list_dir(struct env *env, const char *path, enum status (*each)(void *context, const char *name),
                          void *context, struct error *err) {
     return env->ops->list_dir(env, path, each, context, err);

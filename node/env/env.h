@@ -300,6 +300,9 @@ MUST_USE enum status env_unlink(struct env *env, const char *path, struct error 
 /* STATUS_EXISTS if it is there already. */
 MUST_USE enum status env_mkdir(struct env *env, const char *path, struct error *err);
 MUST_USE enum status env_sync_dir(struct env *env, const char *path, struct error *err);
+/* Syncs the directory that holds this path: "a/b" -> "a", "b" -> ".", "/b" -> "/"; slashes at the end don't count.
+ * STATUS_INVALID: LIMIT_PATH_BYTES or longer. */
+MUST_USE enum status env_sync_parent(struct env *env, const char *path, struct error *err);
 /* Calls back once per name (not "." and ".."), in memcmp order; stops early when the callback returns not OK. */
 MUST_USE enum status env_list_dir(struct env *env, const char *path,
                                   enum status (*each)(void *context, const char *name), void *context,

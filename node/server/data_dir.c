@@ -69,22 +69,6 @@ static enum status write_identity(struct env *env, const struct config *config, 
     return status == STATUS_OK ? env_sync_dir(env, config->data_dir, err) : status;
 }
 
-/* The name of the data directory itself must survive a power loss, or all in it is gone. */
-static enum status sync_parent(struct env *env, const char *dir, struct error *err) {
-    char parent[PATH_BYTES];
-    (void)snprintf(parent, sizeof parent, "%s", dir);
-    size_t len = strlen(parent);
-    while (len > 1 && parent[len - 1] == '/') {
-        parent[--len] = '\0';
-    }
-    char *slash = strrchr(parent, '/');
-    if (slash == NULL) {
-        return env_sync_dir(env, ".", err);
-    }
-    slash[slash == parent ? 1 : 0] = '\0';
-    return env_sync_dir(env, parent, err);
-}
-
 /* A directory with a log but without IDENTITY isn't new: it lost something. */
 static enum status refuse_name(void *context, const char *name) {
     struct error *err = context;
@@ -105,7 +89,7 @@ static enum status open_identity(struct env *env, const struct config *config, s
         dir->incarnation = 1;
         status = env_list_dir(env, config->data_dir, refuse_name, err, err);
         if (status == STATUS_OK) {
-            status = sync_parent(env, config->data_dir, err);
+            status = env_sync_parent(env, config->data_dir, err); /* or a power loss takes all that is in it */
         }
         return status == STATUS_OK ? write_identity(env, config, path, err) : status;
     }

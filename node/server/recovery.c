@@ -35,13 +35,16 @@ static enum status open_storage(struct recovery *recovery, struct error *err) {
     options.value_threshold_bytes = config->value_threshold_bytes;
     options.value_adopt_bytes = config->memtable_bytes / ADOPT_PART;
     options.compaction_bytes_per_second_max = config->compaction_rate;
+    options.scrub_bytes_per_second = config->scrub_rate;
     options.history_revisions = config->history_revisions;
+    options.change_files = config->change_files;
     options.context = recovery->consensus;
     options.fill_frontier = consensus__fill_frontier;
     options.flushed = consensus__flushed;
     options.can_apply = consensus__can_apply;
     options.failed = consensus__storage_failed;
     options.space_state = consensus__space_state;
+    options.damaged = consensus__damaged;
     return storage_open(&options, &recovery->storage, err);
 }
 

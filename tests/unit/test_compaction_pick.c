@@ -33,6 +33,7 @@ static int setup(void **state) {
     memset(added_count, 0, sizeof added_count);
     pool_used = 0;
     storage_options_init(&options);
+    options.l0_files_compact = 4;
     pick = (struct compaction_pick){.alloc = alloc_system(), .options = &options};
     planned = false;
     version = NULL;
@@ -103,6 +104,18 @@ static void test_compaction_pick_of_a_small_tree_is_nothing(void **state) {
     add(0, "a", "z", 64);
     add(0, "a", "z", 64);
     add(6, "a", "z", 64);
+    assert_int_equal(choose(), STATUS_NOT_FOUND);
+}
+
+static void test_compaction_pick_few_tables_of_level_0_go_only_when_it_is_quiet(void **state) {
+    (void)state;
+    add(0, "a", "m", 10);
+    add(0, "c", "z", 10);
+    add(6, "a", "k", 64);
+    assert_int_equal(choose(), STATUS_NOT_FOUND);
+    pick.is_quiet = true;
+    expect(COMPACTION_QUIET, 0, 6, 2, 1);
+    options.l0_files_quiet = 3;
     assert_int_equal(choose(), STATUS_NOT_FOUND);
 }
 
@@ -480,6 +493,7 @@ static void test_compaction_pick_without_memory_says_so(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(test_compaction_pick_of_a_small_tree_is_nothing),
+        TEST(test_compaction_pick_few_tables_of_level_0_go_only_when_it_is_quiet),
         TEST(test_compaction_pick_full_level_0_goes_to_the_base_level),
         TEST(test_compaction_pick_far_ends_of_level_0_are_two_plans),
         TEST(test_compaction_pick_never_passes_an_older_table_that_is_taken),

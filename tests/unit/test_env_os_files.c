@@ -321,6 +321,33 @@ static void test_lock_that_is_held_is_busy_after_a_second(void **state) {
     env_close(first);
 }
 
+/* ---- Parents ----------------------------------------------------------------------------------------------------- */
+
+static char synced[LIMIT_PATH_BYTES];
+
+static enum status note_synced(struct env *unused, const char *path, struct error *unused_err) {
+    (void)unused;
+    (void)unused_err;
+    (void)snprintf(synced, sizeof synced, "%s", path);
+    return STATUS_OK;
+}
+
+static void test_h28_sync_parent_syncs_the_directory_that_holds_the_path(void **state) {
+    (void)state;
+    static const char *const cases[][2] = {{"a/b/c", "a/b"}, {"a/b//", "a"}, {"a//b", "a"}, {"b", "."},    {"b/", "."},
+                                           {"/b", "/"},      {"/", "/"},     {"//b/", "/"}, {"/a/b", "/a"}};
+    struct env_ops ops = {.sync_dir = note_synced};
+    struct env noting = {.ops = &ops};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        assert_int_equal(env_sync_parent(&noting, cases[i][0], &err), STATUS_OK);
+        assert_string_equal(synced, cases[i][1]);
+    }
+    char path[LIMIT_PATH_BYTES + 1];
+    memset(path, 'a', LIMIT_PATH_BYTES);
+    path[LIMIT_PATH_BYTES] = '\0';
+    assert_int_equal(env_sync_parent(&noting, path, &err), STATUS_INVALID);
+}
+
 /* ---- Fault points ------------------------------------------------------------------------------------------------ */
 
 static void test_fault_point_acts_as_armed(void **state) {
@@ -352,6 +379,7 @@ int main(void) {
         WITH_DIR(test_huge_memory_is_aligned_counted_and_may_fail),
         WITH_DIR(test_list_dir_is_sorted_and_stops_when_told),
         WITH_DIR(test_rename_link_unlink_sync_dir),
+        cmocka_unit_test(test_h28_sync_parent_syncs_the_directory_that_holds_the_path),
         WITH_DIR(test_h64_lock_of_a_dying_holder_is_waited_for),
         WITH_DIR(test_lock_that_is_held_is_busy_after_a_second),
         WITH_DIR(test_fault_point_acts_as_armed),

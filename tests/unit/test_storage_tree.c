@@ -259,6 +259,95 @@ static void test_storage_history_below_the_horizon_goes_by_itself(void **state) 
     host_close(&host);
 }
 
+/* A hot key: many versions in one memtable. */
+static void write_versions(unsigned count) {
+    for (unsigned round = 0; round < count; round++) {
+        (void)host_put(&host, "hot", value_of(0, round));
+    }
+    (void)host_put(&host, "other", "1");
+}
+
+static void test_storage_flush_leaves_out_what_the_horizon_has_passed(void **state) {
+    (void)state;
+    host_compact_nothing(&host);
+    host_open(&host);
+    write_versions(10);
+    storage_set_horizon(host.storage, 11);
+    struct storage_view *before = storage_view_acquire(host.storage);
+    host_flush(&host);
+    assert_int_equal(host.storage->version->tables[0][0]->meta.entries, 2);
+    host_assert(&host, "hot", value_of(0, 9));
+    struct storage_value value;
+    assert_int_equal(storage_get(before, NULL, slice_of_string("hot"), 3, &value, NULL), STATUS_OK);
+    assert_true(slice_equal(value.bytes, slice_of_string(value_of(0, 2)))); /* who came before still sees it */
+    storage_value_release(&value);
+    storage_view_release(before);
+    for (unsigned life = 0; life < 2; life++) {
+        assert_int_equal(host_get_at(&host, slice_of_string("hot"), 3, NULL, NULL), STATUS_COMPACTED);
+        host_assert(&host, "hot", value_of(0, 9));
+        host_reopen(&host);
+    }
+    host_close(&host);
+}
+
+static void test_storage_flush_keeps_what_a_pin_holds(void **state) {
+    (void)state;
+    host_compact_nothing(&host);
+    host_open(&host);
+    write_versions(10);
+    struct storage_pin pin = {.name = "test", .revision = 4};
+    assert_int_equal(storage_pin_add(host.storage, &pin), STATUS_OK);
+    storage_set_horizon(host.storage, 11);
+    host_flush(&host);
+    assert_int_equal(host.storage->version->tables[0][0]->meta.entries, 8); /* 4 to 11 */
+    host_assert_at(&host, "hot", 4, value_of(0, 3));
+    host_assert_at(&host, "hot", 7, value_of(0, 6));
+    storage_pin_remove(host.storage, &pin);
+    write_versions(3);
+    host_flush(&host); /* nothing is left out above the horizon of the switch */
+    host_assert(&host, "hot", value_of(0, 2));
+    host_close(&host);
+}
+
+static void test_h33_flush_keeps_deletes_and_drops_what_they_cover(void **state) {
+    (void)state;
+    host_compact_nothing(&host);
+    host_open(&host);
+    write_versions(1);
+    (void)host_put(&host, "ranged", "1");
+    host_flush(&host);
+    (void)host_put(&host, "hot", "2");
+    (void)host_delete(&host, "hot");
+    (void)host_put(&host, "ranged", "2");
+    (void)host_delete_range(&host, "r", "s");
+    storage_set_horizon(host.storage, storage_applied_index(host.storage));
+    host_flush(&host);
+    const struct sst_meta *meta = &host.storage->version->tables[0][0]->meta;
+    assert_int_equal(meta->entries, 1);
+    assert_int_equal(meta->deletes, 1);
+    assert_int_equal(meta->tombstones, 1);
+    host_assert_scan(&host, storage_applied_index(host.storage), "", "", "other=1");
+    host_assert(&host, "hot", NULL);
+    host_assert(&host, "ranged", NULL);
+    host_reopen(&host);
+    host_assert_scan(&host, storage_applied_index(host.storage), "", "", "other=1");
+    host_close(&host);
+}
+
+/* What keeps its history isn't told that it has none. */
+static void test_storage_flush_that_leaves_out_nothing_raises_no_horizon(void **state) {
+    (void)state;
+    host_compact_nothing(&host);
+    host_open(&host);
+    (void)host_put(&host, "a", "1");
+    (void)host_put(&host, "b", "2");
+    storage_set_horizon(host.storage, 2);
+    host_flush(&host);
+    host_assert_at(&host, "a", 1, "1");
+    host_assert_at(&host, "b", 1, NULL);
+    host_close(&host);
+}
+
 static void test_h46_pin_holds_the_horizon_and_is_named(void **state) {
     (void)state;
     host_open(&host);
@@ -538,6 +627,10 @@ int main(void) {
         TEST(test_h33_range_delete_gives_space_back_and_nothing_returns),
         TEST(test_storage_wide_range_delete_is_cut_into_pieces),
         TEST(test_storage_history_below_the_horizon_goes_by_itself),
+        TEST(test_storage_flush_leaves_out_what_the_horizon_has_passed),
+        TEST(test_storage_flush_keeps_what_a_pin_holds),
+        TEST(test_h33_flush_keeps_deletes_and_drops_what_they_cover),
+        TEST(test_storage_flush_that_leaves_out_nothing_raises_no_horizon),
         TEST(test_h46_pin_holds_the_horizon_and_is_named),
         TEST(test_storage_compact_range_sinks_everything_and_drops_the_dead),
         TEST(test_storage_compact_range_rewrites_only_its_range),

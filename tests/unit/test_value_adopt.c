@@ -8,8 +8,10 @@
  * of an error; an adopted file that is never emptied.
  */
 #include "storage/engine.h"
+#include "storage/repair.h"
 #include "storage/storage.h"
 #include "tests/sim/sim.h"
+#include "tests/unit/storage_host.h"
 
 #include "node/base/check.h"
 #include "node/base/random.h"
@@ -23,7 +25,7 @@
 #include <cmocka.h>
 
 enum {
-    KEYS = 24,
+    KEYS = 600,
     OPERATIONS_MAX = 4000,
     VALUE_MIN = 2800,
     VALUE_MAX = 3800,
@@ -272,6 +274,8 @@ struct damage {
     char path[LIMIT_PATH_BYTES]; /* of an adopted file */
     uint64_t size_bytes;
     unsigned bad;
+    unsigned lost;
+    struct storage_repair_report repaired;
 };
 
 static enum status find_adopted(void *context, const char *name) {
@@ -354,6 +358,140 @@ static void test_value_adopt_damage_is_an_error_and_never_a_wrong_value(void **s
     free(damage);
 }
 
+/* ---- Repair ----------------------------------------------------------------------------------------------------- */
+
+static void on_lost(void *context, const struct storage_loss *loss) {
+    struct damage *damage = context;
+    CHECK(loss->key.len > 0 && loss->file != 0);
+    damage->lost++;
+}
+
+/* What is lost is what couldn't be read; it was told, and the rest is there. */
+static void repair(void *context) {
+    struct damage *damage = context;
+    struct run *run = &damage->run;
+    struct storage_options storage;
+    struct storage_repair_options options = {.storage = &storage, .context = damage, .lost = on_lost};
+    storage_options_init(&storage);
+    storage.env = sim_node_env(run->node);
+    storage.dir = "/store/tables";
+    memcpy(storage.cluster_id, "holdfast engine", sizeof storage.cluster_id);
+    storage.node_id = 1;
+    damage->lost = 0;
+    run->status = storage_repair(&options, &damage->repaired, &run->error);
+    run->done = true;
+}
+
+static void spoil_current(void *context) {
+    struct damage *damage = context;
+    struct env_file *file;
+    struct env *env = sim_node_env(damage->run.node);
+    CHECK(env_open(env, "/store/tables/CURRENT", ENV_OPEN_WRITE, &file, NULL) == STATUS_OK);
+    CHECK(env_pwrite(file, "nothing", 7, 0, NULL) == STATUS_OK);
+    env_close(file);
+    damage->run.done = true;
+}
+
+static void reopen_and_check(void *context) {
+    struct run *run = &((struct damage *)context)->run;
+    open_engine(run);
+    CHECK(run->status == STATUS_OK);
+    check_all(run, run->written);
+    engine_close(run->engine);
+    run->done = true;
+}
+
+static void test_value_adopt_repair_drops_only_values_that_are_lost(void **state) {
+    (void)state;
+    struct damage *damage = malloc(sizeof *damage);
+    assert_non_null(damage);
+    memset(damage, 0, sizeof *damage);
+    run_new(&damage->run, 9);
+    play(&damage->run, fill);
+    play(&damage->run, spoil);
+    play(&damage->run, repair);
+    assert_int_equal(damage->run.status, STATUS_OK);
+    assert_true(damage->lost > 0 && damage->lost == damage->repaired.values_lost);
+    assert_int_equal(damage->repaired.value_files_damaged, 1);
+    play(&damage->run, verify);
+    assert_int_equal(damage->run.status, STATUS_OK);
+    damage->bad = 0;
+    play(&damage->run, read_all);
+    assert_int_equal(damage->bad, 0);
+    sim_free(damage->run.sim);
+    free(damage);
+}
+
+/* Nothing says then which segment has which id: the records themselves do. */
+static void test_value_adopt_repair_without_a_manifest_finds_values_in_segments(void **state) {
+    (void)state;
+    struct damage *damage = malloc(sizeof *damage);
+    assert_non_null(damage);
+    memset(damage, 0, sizeof *damage);
+    run_new(&damage->run, 9);
+    play(&damage->run, fill);
+    play(&damage->run, spoil_current);
+    play(&damage->run, repair);
+    assert_int_equal(damage->run.status, STATUS_OK);
+    assert_false(damage->repaired.manifest_used);
+    assert_int_equal(damage->lost, 0);
+    play(&damage->run, verify);
+    assert_int_equal(damage->run.status, STATUS_OK);
+    play(&damage->run, reopen_and_check);
+    sim_free(damage->run.sim);
+    free(damage);
+}
+
+/* ---- The scrub: on the store without its log --------------------------------------------------------------------- */
+
+static unsigned scrub_found;
+
+static void on_damaged(void *context, const struct storage_damage *damage) {
+    (void)context;
+    assert_true(damage->file != 0);
+    scrub_found++;
+}
+
+static void test_value_adopt_scrub_checks_segments(void **state) {
+    (void)state;
+    for (unsigned damaged = 0; damaged < 2; damaged++) {
+        struct damage *damage = malloc(sizeof *damage);
+        struct host host = {.closed = false};
+        struct storage_stats stats;
+        assert_non_null(damage);
+        memset(damage, 0, sizeof *damage);
+        scrub_found = 0;
+        run_new(&damage->run, 9);
+        play(&damage->run, fill);
+        if (damaged == 1) {
+            play(&damage->run, spoil);
+        }
+        host.sim = damage->run.sim;
+        host.node = damage->run.node;
+        storage_options_init(&host.options);
+        host.options.dir = "/store/tables";
+        memcpy(host.options.cluster_id, "holdfast engine", sizeof host.options.cluster_id);
+        host.options.node_id = 1;
+        host.options.scrub_bytes_per_second = 16 * 1024 * 1024;
+        host.options.context = &host;
+        host.options.fill_frontier = host_fill_frontier;
+        host.options.failed = host_on_failed;
+        host.options.damaged = on_damaged;
+        host.env = sim_node_env(host.node);
+        assert_int_equal(env_loop_new(host.env, "owner", 1000, &host.loop, NULL), STATUS_OK);
+        env_loop_run(host.loop);
+        host_open(&host);
+        host_run_ms(&host, 10 * 1000);
+        storage_get_stats(host.storage, &stats);
+        assert_true(stats.scrub_passes >= 2 && stats.scrub_bytes >= 2 * stats.value_file_bytes);
+        assert_int_equal(scrub_found, damaged);
+        assert_int_equal(stats.damage_count, damaged);
+        host_close(&host);
+        sim_free(damage->run.sim);
+        free(damage);
+    }
+}
+
 /* ---- Space ------------------------------------------------------------------------------------------------------ */
 
 /* Everything is overwritten, over and over: what is kept stays within a bound. */
@@ -397,6 +535,9 @@ int main(void) {
         cmocka_unit_test(test_value_adopt_crashes_at_any_step_lose_nothing_and_mix_nothing_up),
         cmocka_unit_test(test_value_adopt_writes_large_values_once),
         cmocka_unit_test(test_value_adopt_damage_is_an_error_and_never_a_wrong_value),
+        cmocka_unit_test(test_value_adopt_repair_drops_only_values_that_are_lost),
+        cmocka_unit_test(test_value_adopt_repair_without_a_manifest_finds_values_in_segments),
+        cmocka_unit_test(test_value_adopt_scrub_checks_segments),
         cmocka_unit_test(test_value_adopt_files_are_emptied_and_go),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
