@@ -124,7 +124,7 @@ static enum status write_table(struct flush_job *job, struct sst_meta *ret_meta,
         status = merge_tombstones(job, &tombstones, err);
     }
     if (status == STATUS_OK) {
-        storage__adopt_begin(job);
+        storage__adopt_begin(job, tombstones);
         status = write_entries(job, *ret_builder, tombstones, err);
         status = storage__adopt_finish(job, status, err);
     }

@@ -408,8 +408,8 @@ bool storage__adopt_is_ready(struct storage *storage, const struct generation *g
 void storage__adopt_take(struct storage *storage, const struct generation *generation,
                          struct values_adoption *adoption);
 void storage__adopt_end(struct storage *storage, struct values_adoption *adoption);
-/* Worker: before the first entry. */
-void storage__adopt_begin(struct flush_job *job);
+/* Worker: before the first entry. covering: the range deletes, as the table gets them. */
+void storage__adopt_begin(struct flush_job *job, const struct tombstones *covering);
 /* Worker: true: what the version's entry says instead of its value is in ret_place; else it is to be copied. */
 bool storage__adopt_place(struct values_adoption *adoption, const struct entry *entry,
                           uint8_t ret_place[VALUE_PLACE_BYTES]);

@@ -17,6 +17,7 @@
  * asks for a share that two can't both have, so no segment is adopted twice.
  */
 #include "node/base/check.h"
+#include "storage/compaction_filter.h"
 #include "storage/storage_internal.h"
 
 enum {
@@ -126,14 +127,21 @@ static const struct log_record *find(const struct values_adoption *adoption, con
 
 /* ---- Worker: taking over ---------------------------------------------------------------------------------------- */
 
-static void count_live(const struct flush_job *job, struct values_adoption *adoption) {
+/* What the flush will keep, and no more. */
+static void count_live(const struct flush_job *job, const struct tombstones *covering,
+                       struct values_adoption *adoption) {
+    const struct compaction_plan to_level0 = {.output_level = 0};
     uint64_t threshold = job->storage->options.value_threshold_bytes;
+    struct compaction_filter filter;
     struct memtable_place at;
+    bool new_key;
+    compaction_filter_init(&filter, NULL, &to_level0, job->generation->horizon, covering);
     for (bool more = memtable_first(job->generation->memtable, &at); more; more = memtable_next(&at)) {
         const struct entry entry = memtable_entry(&at);
         size_t i;
         const struct log_record *record = NULL;
-        if (entry.kind == BATCH_PUT && value_is_apart(threshold, entry.value.len)) {
+        bool kept = compaction_filter_keeps(&filter, &entry, &new_key);
+        if (kept && entry.kind == BATCH_PUT && value_is_apart(threshold, entry.value.len)) {
             record = find(adoption, &entry, &i);
         }
         if (record != NULL) {
@@ -193,12 +201,12 @@ static void adopt(struct storage *storage, const struct log_segment *segment, st
     adopted->file = file;
 }
 
-void storage__adopt_begin(struct flush_job *job) {
+void storage__adopt_begin(struct flush_job *job, const struct tombstones *covering) {
     struct values_adoption *adoption = &job->adoption;
     if (adoption->adopted == NULL) {
         return;
     }
-    count_live(job, adoption);
+    count_live(job, covering, adoption);
     for (size_t i = 0; i < adoption->segments.count; i++) {
         if (is_worth_it(job->storage, &adoption->segments.list[i], &adoption->adopted[i])) {
             adopt(job->storage, &adoption->segments.list[i], &adoption->adopted[i]);

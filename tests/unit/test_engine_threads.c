@@ -200,9 +200,76 @@ static void test_engine_used_by_many_threads_answers_right(void **state) {
     assert_int_equal(system(command), 0);
 }
 
+/* ---- Large values -------------------------------------------------------------------------------------------- */
+
+enum { LARGE_BYTES = 6000, LARGE_WRITES = 600, LARGE_KEYS = 300 };
+
+static void fill_large(uint8_t value[LARGE_BYTES], unsigned writer, unsigned number) {
+    memset(value, (int)('a' + writer), LARGE_BYTES);
+    (void)snprintf((char *)value, LARGE_BYTES, "%u", number);
+}
+
+/* The log is asked for segments, and gives them away, while others write to it and read what was given. */
+static void *write_large(void *argument) {
+    struct writer *writer = argument;
+    struct world *world = writer->world;
+    uint8_t value[LARGE_BYTES];
+    struct error err;
+    for (unsigned i = 0; i < LARGE_WRITES; i++) {
+        char key[32];
+        struct engine_value found;
+        struct engine_write_options options = {.sync = i % 16 == 0};
+        fill_large(value, writer->number, i);
+        struct slice name = key_of(key, writer->number, i % LARGE_KEYS);
+        expect(world, engine_put(world->engine, &options, name, slice_of(value, sizeof value), &err) == STATUS_OK);
+        unsigned old = i < 10 ? i : i - 10;
+        fill_large(value, writer->number, old);
+        name = key_of(key, writer->number, old % LARGE_KEYS);
+        enum status status = engine_get(world->engine, NULL, name, &found, &err);
+        expect(world, status == STATUS_OK && slice_equal(found.bytes, slice_of(value, sizeof value)));
+        if (status == STATUS_OK) {
+            engine_value_release(&found);
+        }
+    }
+    return NULL;
+}
+
+static void test_engine_large_values_by_many_threads_answer_right(void **state) {
+    (void)state;
+    char dir[64] = "build/test-engine-XXXXXX";
+    struct world world = {.engine = NULL};
+    struct writer writers[WRITERS];
+    struct engine_options options;
+    struct engine_stats stats;
+    struct error err;
+    assert_non_null(mkdtemp(dir));
+    engine_options_init(&options);
+    options.dir = dir;
+    options.memtable_bytes = 2 * 1024 * 1024;
+    options.value_threshold_bytes = 1000;
+    options.log_group_bytes = 64 * 1024;
+    assert_int_equal(engine_open(&options, &world.engine, &err), STATUS_OK);
+    for (unsigned i = 0; i < WRITERS; i++) {
+        writers[i] = (struct writer){.world = &world, .number = i};
+        assert_int_equal(pthread_create(&writers[i].thread, NULL, write_large, &writers[i]), 0);
+    }
+    for (unsigned i = 0; i < WRITERS; i++) {
+        assert_int_equal(pthread_join(writers[i].thread, NULL), 0);
+    }
+    assert_int_equal(world.mistakes, 0);
+    assert_int_equal(engine_flush(world.engine, &err), STATUS_OK);
+    engine_get_stats(world.engine, &stats);
+    assert_true(stats.adopted_bytes > 0);
+    engine_close(world.engine);
+    char command[128];
+    (void)snprintf(command, sizeof command, "rm -rf '%s'", dir);
+    assert_int_equal(system(command), 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_engine_used_by_many_threads_answers_right),
+        cmocka_unit_test(test_engine_large_values_by_many_threads_answer_right),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

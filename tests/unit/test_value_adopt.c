@@ -25,7 +25,7 @@
 #include <cmocka.h>
 
 enum {
-    KEYS = 24,
+    KEYS = 600,
     OPERATIONS_MAX = 4000,
     VALUE_MIN = 2800,
     VALUE_MAX = 3800,
