@@ -130,7 +130,11 @@ void change_walk_deinit(struct change_walk *walk) {
     }
 }
 
-static struct slice block_slice(const struct cache_block *block) { return slice_of(block->data, block->len); }
+/* One that is there. */
+static struct slice block_slice(const struct cache_block *block) {
+    CHECK(block != NULL);
+    return slice_of(block->data, block->len);
+}
 
 static enum status load_index(struct change_walk *walk, struct error *err) {
     struct sst *file = file_of(walk);
