@@ -42,6 +42,8 @@ enum frame_type {
     FRAME_EXPLAIN_LOG = 26,
     FRAME_EXPLAIN_LOG_REPLY = 27,
     FRAME_DELETE_RANGE = 28, /* answered by WRITE_REPLY */
+    FRAME_UPKEEP = 29,
+    FRAME_UPKEEP_REPLY = 30,
 
     FRAME_PEER_HELLO = 64,
     FRAME_RAFT = 65

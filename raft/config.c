@@ -11,6 +11,27 @@
  */
 #include "raft/raft_internal.h"
 
+bool raft__same_address(const char *a, const char *b) {
+    return a[0] != '\0' && slice_equal(slice_of_string(a), slice_of_string(b));
+}
+
+static bool member_is_sane(const struct raft_config *config, uint32_t position) {
+    const struct raft_member *member = &config->members[position];
+    if (member->id == RAFT_NO_NODE || member->role > RAFT_LEAVING || member->address[LIMIT_ADDRESS_BYTES - 1] != '\0') {
+        return false;
+    }
+    if (member->role == RAFT_LEAVING && !member->in_outgoing) {
+        return false;
+    }
+    for (uint32_t i = 0; i < position; i++) {
+        const struct raft_member *other = &config->members[i];
+        if (other->id == member->id || raft__same_address(member->address, other->address)) {
+            return false;
+        }
+    }
+    return true;
+}
+
 enum status raft__config_check(const struct raft_config *config) {
     if (config->member_count > LIMIT_MEMBERS) {
         return STATUS_INVALID;
@@ -18,15 +39,11 @@ enum status raft__config_check(const struct raft_config *config) {
     uint32_t incoming_count = 0;
     uint32_t outgoing_count = 0;
     for (uint32_t i = 0; i < config->member_count; i++) {
-        const struct raft_member *member = &config->members[i];
-        if (member->id == RAFT_NO_NODE || raft__config_find(config, member->id) != i) {
-            return STATUS_INVALID; /* no id, or the same twice */
-        }
-        if (member->role != RAFT_VOTER && member->role != RAFT_LEARNER) {
+        if (!member_is_sane(config, i)) {
             return STATUS_INVALID;
         }
-        incoming_count += member->role == RAFT_VOTER;
-        outgoing_count += member->in_outgoing;
+        incoming_count += config->members[i].role == RAFT_VOTER;
+        outgoing_count += config->members[i].in_outgoing;
     }
     bool outgoing_fits = config->joint ? outgoing_count > 0 : outgoing_count == 0;
     return incoming_count > 0 && outgoing_fits ? STATUS_OK : STATUS_INVALID;

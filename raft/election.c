@@ -29,7 +29,10 @@ static enum outcome tally(const struct raft *raft) {
 
 static void set_vote_of(struct raft *raft, uint64_t id, bool refused) {
     uint32_t position = raft__config_find(&raft->config, id);
-    CHECK(position < raft->config.member_count);
+    if (position == RAFT__NOWHERE) {
+        CHECK(id == raft->id); /* we were removed, but that isn't committed */
+        return;
+    }
     raft->peers[position].vote = refused ? RAFT__VOTE_REFUSED : RAFT__VOTE_GRANTED;
 }
 
@@ -46,6 +49,7 @@ static void ask_voters(struct raft *raft, enum raft_message_type type, uint64_t 
 }
 
 static void begin_campaign(struct raft *raft, enum raft_role role) {
+    raft__reads_fail(raft);
     raft->role = role;
     raft->leader = RAFT_NO_NODE;
     for (uint32_t i = 0; i < raft->config.member_count; i++) {
@@ -71,7 +75,7 @@ static void become_precandidate(struct raft *raft) {
 }
 
 void raft__election_due(struct raft *raft) {
-    CHECK(raft->role != RAFT_LEADER);
+    CHECK(raft->role != RAFT_LEADER && raft->campaigns && raft->fence == RAFT_FENCE_NONE);
     if (raft->role == RAFT_CANDIDATE && !raft->state_synced) {
         raft__draw_election_deadline(raft); /* our disk is slow: nobody was asked yet */
         return;
@@ -152,4 +156,19 @@ void raft__handle_vote_reply(struct raft *raft, const struct raft_message *messa
     } else if (outcome == OUTCOME_LOST) {
         raft__step_down(raft);
     }
+}
+
+/* Thesis, section 3.10: no pre-vote, for the others hear the leader still. Who can't lead lets it pass, and the
+ * leader's transfer fails in its time. */
+enum status raft__handle_timeout_now(struct raft *raft, const struct raft_message *message) {
+    CHECK(message->term == raft->term);
+    if (raft->role == RAFT_LEADER || (raft->leader != RAFT_NO_NODE && raft->leader != message->from)) {
+        return STATUS_INVALID; /* only this term's leader asks */
+    }
+    bool is_known = raft->leader != RAFT_NO_NODE || raft__config_find(&raft->config, message->from) != RAFT__NOWHERE;
+    bool may_campaign = is_known && raft->campaigns && raft->fence == RAFT_FENCE_NONE && raft->role != RAFT_CANDIDATE;
+    if (may_campaign) {
+        become_candidate(raft);
+    }
+    return STATUS_OK;
 }

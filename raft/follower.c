@@ -113,11 +113,15 @@ static enum status take_entries(struct raft *raft, const struct raft_message *me
     }
     if (first->index <= log->last_index) {
         raft__log_truncate(log, first->index - 1);
+        raft__membership_truncate(raft, first->index - 1);
         raft->synced_index = raft__min(raft->synced_index, log->last_index);
         raft->truncated_term = raft->term;
     }
     for (uint32_t i = skip; i < message->entry_count; i++) {
         raft__log_append(log, message->entries[i].term, message->entries[i].size_bytes);
+        if (message->entries[i].kind == RAFT_ENTRY_CONFIG) {
+            raft__membership_push(raft, message->entries[i].index, message->entries[i].config);
+        }
     }
     raft->update.append.source = RAFT_APPEND_MESSAGE;
     raft->update.append.skip = skip;

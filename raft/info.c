@@ -34,6 +34,38 @@ uint64_t raft_term_at(const struct raft *raft, uint64_t index) { return raft__lo
 
 uint64_t raft_floor_index(const struct raft *raft) { return raft->floor_index; }
 
+const char *raft_peer_state_name(enum raft_peer_state state) {
+    switch (state) {
+    case RAFT_PEER_PROBE: return "probe";
+    case RAFT_PEER_REPLICATE: return "replicate";
+    case RAFT_PEER_SNAPSHOT: return "snapshot";
+    }
+    return "unknown";
+}
+
+const char *raft_fence_name(enum raft_fence fence) {
+    switch (fence) {
+    case RAFT_FENCE_NONE: return "none";
+    case RAFT_FENCE_LOG_STALLED: return "log stalled";
+    case RAFT_FENCE_APPLY_STALLED: return "apply stalled";
+    case RAFT_FENCE_CANT_WRITE: return "can't write";
+    case RAFT_FENCE_COUNT: break;
+    }
+    return "unknown";
+}
+
+void raft_get_info(const struct raft *raft, struct raft_info *ret_info) {
+    *ret_info =
+        (struct raft_info){.config_index = raft->config_index,
+                           .config_is_committed = raft->config_index <= raft->commit_index,
+                           .is_voter = raft->votes,
+                           .fence = raft->fence,
+                           .transfer_target = raft->transfer.target,
+                           .reads_waiting_round = raft->reads.issued > raft->reads.done ? raft->reads.issued : 0,
+                           .uncommitted_bytes = raft__log_bytes(&raft->log, raft->commit_index, raft->log.last_index),
+                           .prefer_after_us = raft__prefer_after_us(raft)};
+}
+
 const struct raft_config *raft_membership(const struct raft *raft) { return &raft->config; }
 
 enum status raft_peer(const struct raft *raft, uint64_t id, struct raft_peer_info *ret_info) {
@@ -47,6 +79,7 @@ enum status raft_peer(const struct raft *raft, uint64_t id, struct raft_peer_inf
                                         .next_index = peer->next_index,
                                         .last_heard_us = peer->heard_us,
                                         .inflight_appends = peer->inflight_count,
-                                        .probing = peer->progress == RAFT__PROBE};
+                                        .inflight_bytes = peer->inflight_bytes,
+                                        .state = peer->progress};
     return STATUS_OK;
 }

@@ -7,8 +7,19 @@
  */
 #include "raft/raft_internal.h"
 
-static bool is_self(const struct raft *raft, uint32_t position) {
-    return raft->config.members[position].id == raft->id;
+static bool is_self(const struct raft *raft, uint32_t position) { return position == raft->self; }
+
+static void send_to_all(struct raft *raft) {
+    for (uint32_t i = 0; i < raft->config.member_count; i++) {
+        if (!is_self(raft, i)) {
+            raft__peer_send(raft, &raft->peers[i]);
+        }
+    }
+}
+
+struct raft__peer *raft__peer_of(struct raft *raft, uint64_t id) {
+    uint32_t position = raft__config_find(&raft->config, id);
+    return position == RAFT__NOWHERE || position == raft->self ? NULL : &raft->peers[position];
 }
 
 /* ---- Taking office ---------------------------------------------------------------------------------------------- */
@@ -23,17 +34,14 @@ void raft__become_leader(struct raft *raft) {
     for (uint32_t i = 0; i < raft->config.member_count; i++) {
         raft__peer_reset(raft, &raft->peers[i]);
     }
+    raft__transfer_note_office(raft);
     raft->term_first_index = raft->log.last_index + 1;
     raft__log_append(&raft->log, raft->term, RAFT_NOOP_BYTES);
     raft->update.append.source = RAFT_APPEND_NOOP;
     raft->update.append.count = 1;
     raft->update.append.first_index = raft->term_first_index;
     raft->update.append.term = raft->term;
-    for (uint32_t i = 0; i < raft->config.member_count; i++) {
-        if (!is_self(raft, i)) {
-            raft__peer_send(raft, &raft->peers[i]);
-        }
-    }
+    send_to_all(raft);
 }
 
 /* ---- Proposals -------------------------------------------------------------------------------------------------- */
@@ -43,10 +51,13 @@ enum status raft__propose(struct raft *raft, struct raft_entry *entries, uint32_
     if (raft->role != RAFT_LEADER) {
         return STATUS_NOT_LEADER;
     }
+    if (raft->transfer.target != RAFT_NO_NODE) {
+        return STATUS_BUSY;
+    }
     struct raft__log *log = &raft->log;
     uint64_t bytes = 0;
     for (uint32_t i = 0; i < entry_count; i++) {
-        CHECK(entries[i].size_bytes <= RAFT__ENTRY_BYTES_MAX);
+        CHECK(entries[i].size_bytes <= RAFT__ENTRY_BYTES_MAX && entries[i].kind != RAFT_ENTRY_CONFIG);
         bytes += entries[i].size_bytes;
     }
     uint64_t uncommitted_bytes = raft__log_bytes(log, raft->commit_index, log->last_index);
@@ -67,12 +78,21 @@ enum status raft__propose(struct raft *raft, struct raft_entry *entries, uint32_
     raft->update.append.count = entry_count;
     raft->update.append.first_index = first_index;
     raft->update.append.term = raft->term;
-    for (uint32_t i = 0; i < raft->config.member_count; i++) {
-        if (!is_self(raft, i)) {
-            raft__peer_send(raft, &raft->peers[i]);
-        }
-    }
+    send_to_all(raft);
     return STATUS_OK;
+}
+
+void raft__append_config(struct raft *raft, const struct raft_config *config) {
+    CHECK(raft->role == RAFT_LEADER && raft->update.append.source == RAFT_APPEND_NONE);
+    uint64_t index = raft->log.last_index + 1;
+    raft__membership_push(raft, index, config); /* first, so that a new peer is probed with this very entry */
+    raft__log_append(&raft->log, raft->term, RAFT_NOOP_BYTES + (uint32_t)raft_config_encoded_size(config));
+    raft->update.append.source = RAFT_APPEND_CONFIG;
+    raft->update.append.count = 1;
+    raft->update.append.first_index = index;
+    raft->update.append.term = raft->term;
+    raft->update.append.config = &raft->config;
+    send_to_all(raft);
 }
 
 /* ---- Time ------------------------------------------------------------------------------------------------------- */
@@ -103,6 +123,7 @@ void raft__leader_tick(struct raft *raft) {
         raft__step_down(raft);
         return;
     }
+    raft__transfer_expire(raft);
     if (raft->now_us < raft->heartbeat_deadline_us) {
         return;
     }
@@ -113,6 +134,8 @@ void raft__leader_tick(struct raft *raft) {
             raft__peer_ask(raft, &raft->peers[i]);
         }
     }
+    raft__snapshot_tick(raft);
+    raft__transfer_heartbeat(raft);
 }
 
 /* ---- Commit and floor ------------------------------------------------------------------------------------------- */
@@ -120,7 +143,7 @@ void raft__leader_tick(struct raft *raft) {
 void raft__leader_commit(struct raft *raft) {
     CHECK(raft->role == RAFT_LEADER);
     uint64_t durable[LIMIT_MEMBERS] = {0};
-    uint64_t floor_index = UINT64_MAX;
+    uint64_t floor_index = raft->synced_index; /* ours counts even if we are no member any more */
     for (uint32_t i = 0; i < raft->config.member_count; i++) {
         durable[i] = is_self(raft, i) ? raft->synced_index : raft->peers[i].match_index;
         floor_index = raft__min(floor_index, durable[i]);
@@ -131,20 +154,32 @@ void raft__leader_commit(struct raft *raft) {
         raft__set_commit(raft, index);
         raft__reads_advance(raft); /* the term's first commit lets them start */
     }
+    raft__membership_advance(raft);
 }
 
 /* ---- Replies ---------------------------------------------------------------------------------------------------- */
 
 static struct raft__peer *hear_from(struct raft *raft, uint64_t id) {
-    uint32_t position = raft__config_find(&raft->config, id);
-    CHECK(position < raft->config.member_count && id != raft->id);
-    struct raft__peer *peer = &raft->peers[position];
+    struct raft__peer *peer = raft__peer_of(raft, id);
+    CHECK(peer != NULL);
     peer->heard_us = raft->now_us;
     if (peer->unreachable) {
         peer->unreachable = false;
         peer->waiting = false;
     }
     return peer;
+}
+
+/* The end of a reply. What went before may have committed a configuration: the peer may have moved, or be no peer any
+ * more, and we may not lead. */
+static void go_on(struct raft *raft, uint64_t id) {
+    struct raft__peer *peer = raft->role == RAFT_LEADER ? raft__peer_of(raft, id) : NULL;
+    if (peer != NULL) {
+        raft__peer_send(raft, peer);
+    }
+    if (peer != NULL && id == raft->transfer.target) {
+        raft__transfer_advance(raft);
+    }
 }
 
 enum status raft__handle_append_reply(struct raft *raft, const struct raft_message *message) {
@@ -163,7 +198,7 @@ enum status raft__handle_append_reply(struct raft *raft, const struct raft_messa
         raft__peer_replicate(raft, peer);
         raft__leader_commit(raft);
     }
-    raft__peer_send(raft, peer);
+    go_on(raft, message->from);
     return STATUS_OK;
 }
 
@@ -183,7 +218,9 @@ enum status raft__handle_heartbeat_reply(struct raft *raft, const struct raft_me
     } else if (message->index < peer->match_index) {
         raft__peer_ask(raft, peer); /* it restarted and doesn't know what it may commit */
     }
-    raft__reads_advance(raft);
-    raft__peer_send(raft, peer);
+    if (raft->role == RAFT_LEADER) {
+        raft__reads_advance(raft);
+    }
+    go_on(raft, message->from);
     return STATUS_OK;
 }

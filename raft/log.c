@@ -182,6 +182,20 @@ void raft__log_trim(struct raft__log *log, uint64_t index) {
     log->end_chunk = log->end_chunk < first_chunk ? first_chunk : log->end_chunk;
 }
 
+void raft__log_reset(struct raft__log *log, uint64_t index, uint64_t term) {
+    for (; log->first_chunk < log->end_chunk; log->first_chunk++) {
+        mem_free(log->alloc, log->spare);
+        log->spare = *slot_of(log, log->first_chunk);
+    }
+    log->first_chunk = (index + 1) / RAFT__LOG_CHUNK_ENTRIES;
+    log->end_chunk = log->first_chunk;
+    log->run_count = 0;
+    log->start_index = index;
+    log->start_term = term;
+    log->start_bytes = log->last_bytes;
+    log->last_index = index;
+}
+
 /* ---- Questions ------------------------------------------------------------------------------------------------ */
 
 /* The newest run that starts at or before index; run_count if none does. */

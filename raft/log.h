@@ -74,6 +74,9 @@ void raft__log_truncate(struct raft__log *log, uint64_t last_index);
 /* Forgets the entries up to index, in start_index .. last_index. */
 void raft__log_trim(struct raft__log *log, uint64_t index);
 
+/* Forgets all entries: the log starts behind (index, term). */
+void raft__log_reset(struct raft__log *log, uint64_t index, uint64_t term);
+
 /* 0 outside start_index .. last_index, and at an unknown start. */
 uint64_t raft__log_term_at(const struct raft__log *log, uint64_t index);
 uint64_t raft__log_last_term(const struct raft__log *log);

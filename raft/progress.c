@@ -7,6 +7,8 @@
  * Losses. A quiet peer (nothing acknowledged for a heartbeat interval although something is out) is asked: an APPEND
  * without entries behind the newest that was sent. If all arrived and the peer's disk is slow, nothing comes of it, and
  * nothing is sent twice; if something was lost, the refusal says from where.
+ *
+ * A peer that needs entries which were trimmed here needs a snapshot: snapshot.c.
  */
 #include "raft/raft_internal.h"
 
@@ -21,19 +23,36 @@ static void forget_inflight(struct raft__peer *peer) {
 }
 
 void raft__peer_reset(struct raft *raft, struct raft__peer *peer) {
-    peer->progress = RAFT__PROBE;
-    peer->waiting = false;
+    raft__peer_probe(raft, peer, raft->log.last_index + 1);
     peer->unreachable = false;
     peer->match_index = 0;
-    peer->next_index = raft->log.last_index + 1;
     peer->heard_us = 0;
     peer->quiet_us = 0;
     peer->round = 0;
+    peer->read_own_round = 0;
+}
+
+void raft__peer_probe(struct raft *raft, struct raft__peer *peer, uint64_t next_index) {
+    CHECK(next_index > 0 && next_index <= raft->log.last_index + 1);
+    peer->progress = RAFT_PEER_PROBE;
+    peer->waiting = false;
+    peer->next_index = next_index;
     forget_inflight(peer);
 }
 
+bool raft__peer_is_heard(const struct raft *raft, const struct raft__peer *peer) {
+    return peer->heard_us != 0 && !peer->unreachable &&
+           raft->now_us - peer->heard_us < raft->options.election_timeout_us;
+}
+
+bool raft__peer_keeps_up(const struct raft *raft, const struct raft__peer *peer) {
+    return peer->progress == RAFT_PEER_REPLICATE && raft__peer_is_heard(raft, peer) &&
+           peer->match_index >= raft->log.start_index &&
+           raft__log_bytes(&raft->log, peer->match_index, raft->log.last_index) <= raft->options.inflight_bytes_max;
+}
+
 bool raft__peer_is_awaited(const struct raft__peer *peer) {
-    return peer->progress == RAFT__PROBE ? peer->waiting : peer->inflight_count > 0;
+    return peer->progress == RAFT_PEER_PROBE ? peer->waiting : peer->inflight_count > 0;
 }
 
 /* ---- Sending ---------------------------------------------------------------------------------------------------- */
@@ -45,6 +64,20 @@ static bool can_continue(const struct raft *raft, const struct raft__peer *peer)
     return previous >= raft->log.start_index && (previous == 0 || raft__log_term_at(&raft->log, previous) != 0);
 }
 
+/* The same as an answer; a peer that can't continue needs a snapshot, and the update says so. */
+static bool may_continue(struct raft *raft, struct raft__peer *peer) {
+    if (peer->progress == RAFT_PEER_SNAPSHOT) {
+        return false;
+    }
+    if (can_continue(raft, peer)) {
+        return true;
+    }
+    raft__peer_probe(raft, peer, peer->match_index + 1);
+    peer->progress = RAFT_PEER_SNAPSHOT;
+    raft__snapshot_ask(raft, peer);
+    return false;
+}
+
 static void send_append(struct raft *raft, const struct raft__peer *peer, uint32_t entry_count) {
     struct raft_message *message = raft__send(raft, RAFT_APPEND, peer->id);
     message->index = peer->next_index - 1;
@@ -54,12 +87,12 @@ static void send_append(struct raft *raft, const struct raft__peer *peer, uint32
 }
 
 /* The newest index that the next APPEND may carry now; 0 if none may go. */
-static uint64_t next_append_end(const struct raft *raft, const struct raft__peer *peer) {
-    if (peer->next_index > raft->log.last_index || !can_continue(raft, peer)) {
+static uint64_t next_append_end(struct raft *raft, struct raft__peer *peer) {
+    if (peer->next_index > raft->log.last_index || !may_continue(raft, peer)) {
         return 0;
     }
     bool closed =
-        peer->progress == RAFT__PROBE ? peer->waiting : peer->inflight_count == raft->options.inflight_appends_max;
+        peer->progress == RAFT_PEER_PROBE ? peer->waiting : peer->inflight_count == raft->options.inflight_appends_max;
     if (closed) {
         return 0;
     }
@@ -86,7 +119,7 @@ void raft__peer_send(struct raft *raft, struct raft__peer *peer) {
         peer->inflight[at] = (struct raft__inflight){.last_index = end, .bytes = bytes};
         peer->inflight_count++;
         peer->inflight_bytes += bytes;
-        if (peer->progress == RAFT__PROBE) {
+        if (peer->progress == RAFT_PEER_PROBE) {
             peer->waiting = true;
             return;
         }
@@ -96,12 +129,12 @@ void raft__peer_send(struct raft *raft, struct raft__peer *peer) {
 
 void raft__peer_ask(struct raft *raft, struct raft__peer *peer) {
     bool quiet = raft->now_us - peer->quiet_us >= raft->options.heartbeat_interval_us;
-    if (!quiet || !can_continue(raft, peer)) {
+    if (!quiet || !may_continue(raft, peer)) {
         return;
     }
     send_append(raft, peer, 0);
     peer->quiet_us = raft->now_us;
-    if (peer->progress == RAFT__PROBE) {
+    if (peer->progress == RAFT_PEER_PROBE) {
         peer->waiting = true;
         forget_inflight(peer); /* if the answer is "matches", the entries of the first probe go again */
     }
@@ -122,13 +155,16 @@ void raft__peer_acked(struct raft *raft, struct raft__peer *peer, uint64_t index
         peer->inflight_head = (peer->inflight_head + 1) % raft->options.inflight_appends_max;
         peer->inflight_count--;
     }
+    if (peer->progress == RAFT_PEER_SNAPSHOT && can_continue(raft, peer)) {
+        peer->progress = RAFT_PEER_PROBE; /* it got there some other way, or the transfer's end wasn't reported yet */
+    }
 }
 
 void raft__peer_replicate(struct raft *raft, struct raft__peer *peer) {
-    if (peer->progress == RAFT__REPLICATE || peer->match_index + 1 < peer->next_index) {
+    if (peer->progress != RAFT_PEER_PROBE || peer->match_index + 1 < peer->next_index) {
         return; /* an answer to something older than the probe */
     }
-    peer->progress = RAFT__REPLICATE;
+    peer->progress = RAFT_PEER_REPLICATE;
     peer->waiting = false;
     if (peer->inflight_count > 0) {
         uint32_t newest = (peer->inflight_head + peer->inflight_count - 1) % raft->options.inflight_appends_max;
@@ -143,24 +179,21 @@ static uint64_t meeting_point(const struct raft *raft, const struct raft_message
 }
 
 void raft__peer_refused(struct raft *raft, struct raft__peer *peer, const struct raft_message *message) {
-    bool stale = message->index <= peer->match_index ||
-                 (peer->progress == RAFT__PROBE && message->index != peer->next_index - 1);
+    bool stale = message->index <= peer->match_index || peer->progress == RAFT_PEER_SNAPSHOT ||
+                 (peer->progress == RAFT_PEER_PROBE && message->index != peer->next_index - 1);
     if (stale) {
         return;
     }
-    peer->progress = RAFT__PROBE;
-    peer->waiting = false;
-    peer->next_index = raft__max(meeting_point(raft, message), peer->match_index) + 1;
-    forget_inflight(peer);
+    raft__peer_probe(raft, peer, raft__max(meeting_point(raft, message), peer->match_index) + 1);
 }
 
 void raft__peer_unreachable(struct raft *raft, struct raft__peer *peer) {
-    if (peer->progress == RAFT__REPLICATE) {
-        peer->next_index = peer->match_index + 1;
-    }
-    peer->progress = RAFT__PROBE;
-    peer->waiting = true; /* until it is heard again, or is asked */
     peer->unreachable = true;
+    if (peer->progress == RAFT_PEER_SNAPSHOT) {
+        return; /* a transfer goes on when the connection is back, or its end is reported */
+    }
+    bool replicates = peer->progress == RAFT_PEER_REPLICATE;
+    raft__peer_probe(raft, peer, replicates ? peer->match_index + 1 : peer->next_index);
+    peer->waiting = true; /* until it is heard again, or is asked */
     peer->quiet_us = raft->now_us;
-    forget_inflight(peer);
 }

@@ -36,7 +36,8 @@ static enum status check_options(const struct raft_options *options) {
 
 static enum status check_saved(const struct raft_saved *saved) {
     bool sane = saved->term <= RAFT__NUMBER_MAX && saved->commit <= RAFT__NUMBER_MAX &&
-                saved->log_start_index <= saved->commit && saved->log_start_term <= saved->term &&
+                saved->log_start_index <= saved->commit && saved->config_index <= saved->commit &&
+                saved->log_start_term <= RAFT__NUMBER_MAX &&
                 (saved->log_start_index > 0 || saved->log_start_term == 0) &&
                 (saved->term > 0 || saved->vote == RAFT_NO_NODE);
     return sane ? STATUS_OK : STATUS_CORRUPT;
@@ -44,7 +45,7 @@ static enum status check_saved(const struct raft_saved *saved) {
 
 enum status raft_new(const struct raft_options *options, const struct raft_saved *saved, struct raft **ret_raft) {
     enum status status = check_options(options);
-    if (status == STATUS_OK) {
+    if (status == STATUS_OK && saved->config.member_count > 0) {
         status = raft__config_check(&saved->config);
     }
     if (status == STATUS_OK) {
@@ -68,14 +69,16 @@ enum status raft_new(const struct raft_options *options, const struct raft_saved
     }
     raft->id = options->id;
     random_seed(&raft->random, options->random_seed);
-    raft->config = saved->config;
+    raft->run = random_below(&raft->random, RAFT__NUMBER_MAX) + 1;
     for (uint32_t i = 0; i < LIMIT_MEMBERS; i++) {
         raft->peers[i].inflight = raft->inflight_memory + (size_t)i * options->inflight_appends_max;
-        raft->peers[i].id = i < raft->config.member_count ? raft->config.members[i].id : RAFT_NO_NODE;
     }
+    raft__membership_reset(raft, saved->config_index, &saved->config);
     raft->role = RAFT_FOLLOWER;
-    raft->term = saved->term;
-    raft->vote = saved->vote;
+    /* A crash right after a snapshot was installed: its term is in the manifest, but not in the log yet. */
+    bool knows_later_term = saved->log_start_term > saved->term;
+    raft->term = knows_later_term ? saved->log_start_term : saved->term;
+    raft->vote = knows_later_term ? RAFT_NO_NODE : saved->vote;
     raft->state_synced = true;
     raft->commit_index = saved->commit;
     raft->matched_index = saved->commit;
@@ -91,11 +94,23 @@ enum status raft_load_entry(struct raft *raft, const struct raft_entry *entry) {
         entry->size_bytes > RAFT__ENTRY_BYTES_MAX) {
         return STATUS_CORRUPT;
     }
+    bool brings_config = entry->kind == RAFT_ENTRY_CONFIG && entry->index > raft->config_index;
+    if (brings_config && (entry->config == NULL || raft__config_check(entry->config) != STATUS_OK)) {
+        return STATUS_CORRUPT;
+    }
     enum status status = raft__log_reserve(log, entry->index, 1);
     if (status == STATUS_OK) {
-        raft__log_append(log, entry->term, entry->size_bytes);
+        status = raft__membership_reserve(raft, 1);
     }
-    return status;
+    if (status != STATUS_OK) {
+        return status;
+    }
+    raft__log_append(log, entry->term, entry->size_bytes);
+    if (brings_config) {
+        raft__membership_push(raft, entry->index, entry->config);
+        raft__membership_committed(raft);
+    }
+    return STATUS_OK;
 }
 
 void raft_free(struct raft *raft) {
@@ -104,6 +119,7 @@ void raft_free(struct raft *raft) {
     }
     struct alloc *alloc = raft->options.alloc;
     raft__log_deinit(&raft->log);
+    mem_free(alloc, raft->past);
     mem_free(alloc, raft->inflight_memory);
     mem_free(alloc, raft->outbox);
     mem_free(alloc, raft);
@@ -123,16 +139,27 @@ static void begin_step(struct raft *raft, uint64_t now_us) {
     update->append.count = 0;
     update->append.first_index = 0;
     update->append.term = 0;
+    update->append.config = NULL;
     update->read_round = 0;
     update->reads_failed = false;
+    update->membership_changed = false;
+    update->refusal = RAFT_REFUSAL_NONE;
+    update->transfer_failed = false;
+    update->snapshot_peer_count = 0;
+}
+
+static uint64_t election_deadline(const struct raft *raft) {
+    return raft->campaigns && raft->fence == RAFT_FENCE_NONE ? raft->election_deadline_us : RAFT__NEVER;
 }
 
 static uint64_t next_deadline(const struct raft *raft) {
-    if (raft->role == RAFT_LEADER) {
-        return raft__min(raft->heartbeat_deadline_us, raft__quorum_deadline(raft));
+    if (raft->role != RAFT_LEADER) {
+        bool asks = raft->reads.started > raft->reads.done;
+        return raft__min(election_deadline(raft), asks ? raft->reads.ask_again_us : RAFT__NEVER);
     }
-    bool may_campaign = raft__config_is_voter(&raft->config, raft__config_find(&raft->config, raft->id));
-    return may_campaign ? raft->election_deadline_us : RAFT__NEVER;
+    uint64_t deadline_us = raft__min(raft->heartbeat_deadline_us, raft__quorum_deadline(raft));
+    bool transfers = raft->transfer.target != RAFT_NO_NODE;
+    return transfers ? raft__min(deadline_us, raft->transfer.deadline_us) : deadline_us;
 }
 
 static void finish_step(struct raft *raft, struct raft_update *ret_update) {
@@ -140,6 +167,7 @@ static void finish_step(struct raft *raft, struct raft_update *ret_update) {
     update->term = raft->term;
     update->vote = raft->vote;
     update->messages = raft->outbox;
+    update->snapshot_peers = raft->snapshot_peers;
     update->message_count = raft->outbox_count;
     update->commit_index = raft->commit_index;
     update->ready_round = raft->reads.ready;
@@ -160,6 +188,9 @@ static void check_invariants(const struct raft *raft, uint64_t term, uint64_t vo
     CHECK(raft__log_last_term(log) <= raft->term);
     CHECK(raft->role != RAFT_LEADER || (raft->vote == raft->id && raft->leader == raft->id && raft->state_synced));
     CHECK(raft->role != RAFT_CANDIDATE || raft->vote == raft->id);
+    CHECK(raft->role == RAFT_FOLLOWER || raft->fence == RAFT_FENCE_NONE);
+    CHECK(raft->role == RAFT_LEADER || raft->transfer.target == RAFT_NO_NODE);
+    CHECK(raft->config_index <= log->last_index && (raft->past_count > 0) == (raft->config_index > raft->commit_index));
     CHECK(raft->reads.ready <= raft->reads.done && raft->reads.done <= raft->reads.started &&
           raft->reads.started <= raft->reads.issued);
 }
@@ -184,14 +215,16 @@ enum status raft_start(struct raft *raft, uint64_t now_us, struct raft_update *r
  */
 
 /* Room for all that this message may append. */
-static enum status reserve_for(struct raft *raft, const struct raft_message *message, uint32_t run_count) {
+static enum status reserve_for(struct raft *raft, const struct raft_message *message, uint32_t run_count,
+                               uint32_t config_count) {
     bool may_append = message->type == RAFT_APPEND && message->entry_count > 0 && message->term >= raft->term &&
                       message->index <= raft->log.last_index;
     if (!may_append) {
         return STATUS_OK;
     }
     uint64_t last_index = raft__max(raft->log.last_index, message->index + message->entry_count);
-    return raft__log_reserve(&raft->log, last_index, (size_t)run_count + 1);
+    enum status status = raft__log_reserve(&raft->log, last_index, (size_t)run_count + 1);
+    return status == STATUS_OK ? raft__membership_reserve(raft, config_count) : status;
 }
 
 /* A message of an older term is from somebody who missed an election: our term in the answer gets him unstuck. */
@@ -211,12 +244,17 @@ static void answer_old_term(struct raft *raft, const struct raft_message *messag
 
 static enum status handle_message(struct raft *raft, const struct raft_message *message) {
     uint32_t run_count = 0;
-    enum status status = raft__message_check(raft, message, &run_count);
+    uint32_t config_count = 0;
+    enum status status = raft__message_check(raft, message, &run_count, &config_count);
     if (status == STATUS_OK) {
-        status = reserve_for(raft, message, run_count);
+        status = reserve_for(raft, message, run_count, config_count);
     }
     if (status != STATUS_OK) {
         return status;
+    }
+    bool is_stranger = raft__config_find(&raft->config, message->from) == RAFT__NOWHERE;
+    if (is_stranger && raft__message_is_for_members(message)) {
+        return STATUS_OK; /* late words of a node that was removed */
     }
     if (message->type == RAFT_PREVOTE) {
         raft__handle_prevote(raft, message);
@@ -240,6 +278,9 @@ static enum status handle_message(struct raft *raft, const struct raft_message *
     case RAFT_APPEND_REPLY: return raft__handle_append_reply(raft, message);
     case RAFT_HEARTBEAT: return raft__handle_heartbeat(raft, message);
     case RAFT_HEARTBEAT_REPLY: return raft__handle_heartbeat_reply(raft, message);
+    case RAFT_TIMEOUT_NOW: return raft__handle_timeout_now(raft, message);
+    case RAFT_READ_INDEX: raft__handle_read_index(raft, message); return STATUS_OK;
+    case RAFT_READ_INDEX_REPLY: raft__handle_read_index_reply(raft, message); return STATUS_OK;
     default: return STATUS_INVALID;
     }
 }
@@ -247,15 +288,20 @@ static enum status handle_message(struct raft *raft, const struct raft_message *
 static void handle_tick(struct raft *raft) {
     if (raft->role == RAFT_LEADER) {
         raft__leader_tick(raft);
-    } else if (raft->now_us >= next_deadline(raft)) {
+        return;
+    }
+    if (raft->now_us >= election_deadline(raft)) {
         raft__election_due(raft);
+    }
+    if (raft->role != RAFT_LEADER) {
+        raft__forward_tick(raft);
     }
 }
 
 static void handle_unreachable(struct raft *raft, uint64_t id) {
-    uint32_t position = raft__config_find(&raft->config, id);
-    if (raft->role == RAFT_LEADER && position != RAFT__NOWHERE && id != raft->id) {
-        raft__peer_unreachable(raft, &raft->peers[position]);
+    struct raft__peer *peer = raft->role == RAFT_LEADER ? raft__peer_of(raft, id) : NULL;
+    if (peer != NULL) {
+        raft__peer_unreachable(raft, peer);
     }
 }
 
@@ -275,12 +321,22 @@ static enum status handle_event(struct raft *raft, const struct raft_event *even
     case RAFT_EVENT_SYNCED: raft__handle_synced(raft, event); return STATUS_OK;
     case RAFT_EVENT_READ:
         if (raft->role != RAFT_LEADER) {
-            return STATUS_NOT_LEADER;
+            return event->u.read.forward ? raft__read_forward(raft) : STATUS_NOT_LEADER;
         }
         raft__read(raft);
         return STATUS_OK;
     case RAFT_EVENT_UNREACHABLE: handle_unreachable(raft, event->u.peer); return STATUS_OK;
     case RAFT_EVENT_TRIMMED: handle_trimmed(raft, event->u.trimmed_index); return STATUS_OK;
+    case RAFT_EVENT_CHANGE: return raft__change(raft, event->u.change.changes, event->u.change.change_count);
+    case RAFT_EVENT_TRANSFER: return raft__transfer(raft, event->u.target);
+    case RAFT_EVENT_SNAPSHOT_SENT:
+        raft__snapshot_sent(raft, event->u.snapshot_sent.peer, event->u.snapshot_sent.index, event->u.snapshot_sent.ok);
+        return STATUS_OK;
+    case RAFT_EVENT_INSTALLED: return raft__snapshot_installed(raft, event);
+    case RAFT_EVENT_FENCE:
+        CHECK(event->u.fence < RAFT_FENCE_COUNT);
+        raft__fence(raft, event->u.fence);
+        return STATUS_OK;
     }
     CHECK(false && "an event of unknown type");
     return STATUS_INVALID;
@@ -292,8 +348,11 @@ enum status raft_step(struct raft *raft, const struct raft_event *event, struct 
     uint64_t vote = raft->vote;
     uint64_t commit_index = raft->commit_index;
     begin_step(raft, event->now_us);
-    /* Any step may make us leader, whose NOOP must find room. */
+    /* Any step may make us leader, whose NOOP must find room, or let a leader leave a joint configuration. */
     enum status status = raft__log_reserve(&raft->log, raft->log.last_index + 1, 1);
+    if (status == STATUS_OK) {
+        status = raft__membership_reserve(raft, 1);
+    }
     if (status == STATUS_OK) {
         status = handle_event(raft, event);
     }

@@ -6,11 +6,12 @@
  *     ... carry out the update: append to the log, save term and vote, send messages, apply up to commit ...
  *
  * Sources: Ongaro and Ousterhout, "In Search of an Understandable Consensus Algorithm" (2014), Figure 2; Ongaro's
- * thesis, chapters 4 (membership), 6.4 (ReadIndex), 9.6 (pre-vote), 6.2 (check-quorum), 10.2.1 (leader writes in
- * parallel).
+ * thesis, chapters 3.10 (leader transfer), 4 (membership), 6.4 (ReadIndex), 9.6 (pre-vote), 6.2 (check-quorum), 10.2.1
+ * (leader writes in parallel).
  *
  * The core knows entries by (index, term, kind, size), never by payload: the caller keeps the bytes in the write-ahead
- * log and binds messages to them. Memory per entry is a few bytes (sizes by entry, terms by run).
+ * log and binds messages to them. Memory per entry is a few bytes (sizes by entry, terms by run). Configurations are
+ * the exception: the caller decodes their payload (raft_config_decode) and hands it in with the entry.
  *
  * What depends on the disk. Nothing leaves that depends on a term, vote or entry that isn't durable yet: the core holds
  * vote requests, vote replies, append replies and heartbeat replies back itself and emits them from the
@@ -28,6 +29,7 @@
 
 #include "node/base/alloc.h"
 #include "node/base/limits.h"
+#include "node/base/slice.h"
 #include "node/base/status.h"
 
 #include <stdbool.h>
@@ -39,37 +41,100 @@ enum { RAFT_NO_NODE = 0 }; /* node ids start at 1 */
 
 /* ---- Membership ----------------------------------------------------------------------------------------------- */
 
-enum raft_member_role { RAFT_VOTER, RAFT_LEARNER };
+enum raft_member_role {
+    RAFT_VOTER,
+    RAFT_LEARNER, /* gets the log, counts nowhere */
+    RAFT_LEAVING  /* only in a joint configuration: a voter of the outgoing set that is gone afterwards */
+};
 
 struct raft_member {
     uint64_t id;
     enum raft_member_role role; /* in the incoming (or only) set */
     bool in_outgoing;           /* voter of the outgoing set of a joint configuration */
+    uint8_t priority;           /* who leads by preference: more is better; see transfer.c */
+    /* Where peers reach it, for the caller; "" if the caller knows otherwise. No two members share one. */
+    char address[LIMIT_ADDRESS_BYTES];
 };
 
-/* The set of nodes, plain or joint. Plain data; copied freely. */
+/* The set of nodes, plain or joint. Plain data; copied freely. Without members: a new node that waits for a leader to
+ * add it; it answers, but never campaigns. */
 struct raft_config {
     bool joint;
     uint32_t member_count;
     struct raft_member members[LIMIT_MEMBERS];
 };
 
+enum {
+    RAFT_MEMBER_BYTES_MIN = 12,
+    RAFT_CONFIG_BYTES_MAX = 4 + LIMIT_MEMBERS * (RAFT_MEMBER_BYTES_MIN + LIMIT_ADDRESS_BYTES - 1)
+};
+static_assert((int)RAFT_CONFIG_BYTES_MAX <= (int)LIMIT_MEMBERSHIP_BYTES, "it must fit a segment's first group");
+
+/* The payload of a CONFIG entry; README.md has its bytes. Returns the length. The configuration is one that
+ * raft_config_decode accepts. */
+size_t raft_config_encode(const struct raft_config *config, uint8_t ret_bytes[RAFT_CONFIG_BYTES_MAX]);
+size_t raft_config_encoded_size(const struct raft_config *config);
+/* STATUS_UNSUPPORTED: another version. STATUS_CORRUPT: cut, too long, or no sensible configuration. */
+MUST_USE enum status raft_config_decode(struct slice bytes, struct raft_config *ret_config, struct error *err);
+
+/* One part of a change of membership. All parts of a RAFT_EVENT_CHANGE take effect together. What it names is sane: an
+ * id that isn't 0, an address of fewer than LIMIT_ADDRESS_BYTES bytes. */
+enum raft_change_type {
+    RAFT_CHANGE_ADD_LEARNER = 1, /* id, address, priority: a node of a new id; nodes always start as learners */
+    RAFT_CHANGE_PROMOTE,         /* id: a learner that has caught up becomes a voter */
+    RAFT_CHANGE_DEMOTE,          /* id: a voter becomes a learner */
+    RAFT_CHANGE_REMOVE,          /* id */
+    RAFT_CHANGE_PRIORITY         /* id, priority */
+};
+
+struct raft_change {
+    enum raft_change_type type;
+    uint64_t id;
+    uint8_t priority;
+    const char *address; /* borrowed; NULL is "" */
+};
+
+/* Why a change or a transfer was refused. */
+enum raft_refusal {
+    RAFT_REFUSAL_NONE,
+    RAFT_REFUSAL_CHANGE_IN_PROGRESS,   /* the newest configuration is joint or not committed yet */
+    RAFT_REFUSAL_TRANSFER_IN_PROGRESS, /* leadership is on its way to another node */
+    RAFT_REFUSAL_NOTHING_COMMITTED,    /* no entry of this term is committed yet (hazard 8) */
+    RAFT_REFUSAL_WOULD_LOSE_QUORUM,    /* those that are reachable now are no quorum of the new set */
+    RAFT_REFUSAL_NO_VOTERS,            /* nobody would be left to vote */
+    RAFT_REFUSAL_DUPLICATE_ID,
+    RAFT_REFUSAL_DUPLICATE_ADDRESS,
+    RAFT_REFUSAL_UNKNOWN_NODE,
+    RAFT_REFUSAL_LEARNER_LAGS,
+    RAFT_REFUSAL_NOT_A_LEARNER,
+    RAFT_REFUSAL_NOT_A_VOTER,
+    RAFT_REFUSAL_TOO_MANY_MEMBERS,
+    RAFT_REFUSAL_UNREACHABLE, /* the node wasn't heard for an election timeout */
+    RAFT_REFUSAL_IS_LEADER,   /* it leads already */
+    RAFT_REFUSAL_NO_CHANGE,   /* everything is as asked for */
+    RAFT_REFUSAL_COUNT
+};
+
+/* One sentence for an operator. */
+const char *raft_refusal_text(enum raft_refusal refusal);
+
 /* ---- Entries -------------------------------------------------------------------------------------------------- */
 
 /* Record kinds that the core looks at or makes. Others pass through untouched. The numbers are the log's format. */
 enum raft_entry_kind {
     RAFT_ENTRY_NOOP = 1,   /* a new leader's first entry; empty payload */
-    RAFT_ENTRY_CONFIG = 2, /* a membership change; reserved until changes come */
+    RAFT_ENTRY_CONFIG = 2, /* a configuration, effective from append on */
     RAFT_ENTRY_DATA = 3    /* a write batch */
 };
 
-enum { RAFT_NOOP_BYTES = 32 }; /* size of a NOOP in a message: a record header, no payload */
+enum { RAFT_NOOP_BYTES = 32 }; /* size of a NOOP in a message: a record header, no payload; a CONFIG adds its payload */
 
 struct raft_entry {
     uint64_t index;
     uint64_t term;
     uint32_t size_bytes; /* what it takes in a message: record header and payload */
     uint8_t kind;
+    const struct raft_config *config; /* CONFIG: the decoded payload, borrowed; else NULL */
 };
 
 /* ---- Messages ------------------------------------------------------------------------------------------------- */
@@ -83,6 +148,9 @@ enum raft_message_type {
     RAFT_APPEND_REPLY,
     RAFT_HEARTBEAT,
     RAFT_HEARTBEAT_REPLY,
+    RAFT_TIMEOUT_NOW,
+    RAFT_READ_INDEX,
+    RAFT_READ_INDEX_REPLY,
     RAFT_MESSAGE_TYPE_COUNT
 };
 
@@ -96,6 +164,9 @@ enum raft_message_type {
  *   HEARTBEAT            commit <= match of that peer; round: the ReadIndex round that a reply confirms; floor: the
  *                        newest index that every member holds, as the leader knows it.
  *   HEARTBEAT_REPLY      round copied; index = the follower's synced index that matches, if known, else 0.
+ *   TIMEOUT_NOW          the leader asks for a campaign at once.
+ *   READ_INDEX           round: the asker's own number; hint_index: a number of this run of the asker.
+ *   READ_INDEX_REPLY     round, hint_index copied; index: what a read must have applied.
  */
 struct raft_message {
     enum raft_message_type type;
@@ -118,14 +189,30 @@ struct raft_message {
 
 /* ---- Events --------------------------------------------------------------------------------------------------- */
 
+/* Why a node may not lead. It still follows and votes. */
+enum raft_fence {
+    RAFT_FENCE_NONE,
+    RAFT_FENCE_LOG_STALLED,   /* a write or sync of the log takes too long */
+    RAFT_FENCE_APPLY_STALLED, /* committed entries aren't applied */
+    RAFT_FENCE_CANT_WRITE,    /* no space, or a disk that refuses writes */
+    RAFT_FENCE_COUNT
+};
+
+const char *raft_fence_name(enum raft_fence fence);
+
 enum raft_event_type {
-    RAFT_EVENT_TICK,        /* time passed: call at the update's deadline */
-    RAFT_EVENT_MESSAGE,     /* from another node; the caller checked that `from` is who it says */
-    RAFT_EVENT_PROPOSE,     /* leader: append these entries */
-    RAFT_EVENT_SYNCED,      /* a group is durable */
-    RAFT_EVENT_READ,        /* leader: a linearizable read waits */
-    RAFT_EVENT_UNREACHABLE, /* the connection to a peer broke, or a message to it was dropped on our side */
-    RAFT_EVENT_TRIMMED      /* the log was deleted up to an index, which was committed and flushed */
+    RAFT_EVENT_TICK,          /* time passed: call at the update's deadline */
+    RAFT_EVENT_MESSAGE,       /* from another node; the caller checked that `from` is who it says */
+    RAFT_EVENT_PROPOSE,       /* leader: append these entries */
+    RAFT_EVENT_SYNCED,        /* a group is durable */
+    RAFT_EVENT_READ,          /* a linearizable read waits */
+    RAFT_EVENT_UNREACHABLE,   /* the connection to a peer broke, or a message to it was dropped on our side */
+    RAFT_EVENT_TRIMMED,       /* the log was deleted up to an index, which was committed and flushed */
+    RAFT_EVENT_CHANGE,        /* leader: change the membership */
+    RAFT_EVENT_TRANSFER,      /* leader: hand leadership over */
+    RAFT_EVENT_SNAPSHOT_SENT, /* leader: a transfer that an update asked for ended */
+    RAFT_EVENT_INSTALLED,     /* the manifest was switched to a received snapshot */
+    RAFT_EVENT_FENCE          /* this node can't do its work, or can again */
 };
 
 struct raft_event {
@@ -148,6 +235,28 @@ struct raft_event {
         } synced;
         uint64_t peer;          /* UNREACHABLE */
         uint64_t trimmed_index; /* TRIMMED: the newest entry that is gone */
+        struct {
+            /* Not a leader: ask the leader (READ_INDEX) instead of answering STATUS_NOT_LEADER. */
+            bool forward;
+        } read;
+        struct {
+            const struct raft_change *changes;
+            uint32_t change_count; /* at least 1 */
+        } change;
+        uint64_t target; /* TRANSFER: to whom; RAFT_NO_NODE: to the best */
+        struct {
+            uint64_t peer;
+            uint64_t index; /* if ok: what the peer now has */
+            bool ok;
+        } snapshot_sent;
+        struct {
+            /* The snapshot's frontier: its last entry, and the configuration effective there. */
+            uint64_t index;
+            uint64_t term;
+            uint64_t config_index; /* of the entry that brought it; 0: from the cluster's first start */
+            const struct raft_config *config;
+        } installed;
+        enum raft_fence fence; /* FENCE; NONE lifts it */
     } u;
 };
 
@@ -157,6 +266,7 @@ enum raft_append_source {
     RAFT_APPEND_NONE,
     RAFT_APPEND_NOOP,     /* one NOOP record that a new leader starts its term with */
     RAFT_APPEND_PROPOSAL, /* the entries of the PROPOSE event */
+    RAFT_APPEND_CONFIG,   /* one CONFIG record whose payload is the encoded append.config */
     RAFT_APPEND_MESSAGE   /* the entries of the APPEND message, without the first `skip` */
 };
 
@@ -173,7 +283,8 @@ struct raft_update {
         uint32_t skip;
         uint32_t count;
         uint64_t first_index;
-        uint64_t term; /* of a NOOP or proposal */
+        uint64_t term; /* of a NOOP, proposal or configuration */
+        const struct raft_config *config;
     } append;
 
     /* Send, in this order. */
@@ -189,6 +300,16 @@ struct raft_update {
     uint64_t ready_round;
     uint64_t ready_index;
     bool reads_failed;
+
+    /* raft_membership() is another one than before. Connect to new members before the messages go. */
+    bool membership_changed;
+    /* CHANGE, TRANSFER: why STATUS_CONDITION was answered. */
+    enum raft_refusal refusal;
+    /* A transfer that was begun came to nothing: proposals are taken again. (Success shows as the loss of the lead.) */
+    bool transfer_failed;
+    /* Peers that need a snapshot: what they lack is trimmed here. Each is named once; SNAPSHOT_SENT must follow. */
+    const uint64_t *snapshot_peers;
+    uint32_t snapshot_peer_count;
 
     /* When to call TICK if nothing else comes. */
     uint64_t deadline_us;
@@ -214,8 +335,11 @@ struct raft_saved {
     uint64_t vote;
     uint64_t commit;          /* highest known committed; >= log_start_index */
     uint64_t log_start_index; /* newest entry that isn't in the log any more (the frontier, or 0) */
-    uint64_t log_start_term;
-    struct raft_config config; /* effective at the end of the log */
+    uint64_t log_start_term;  /* above `term` after a crash in an install: then this is the term, without a vote */
+    /* Effective at log_start_index, or later if the log still has the entry that brought it: CONFIG entries of the log
+     * that are newer follow it. */
+    struct raft_config config;
+    uint64_t config_index; /* of the entry that brought it, <= commit; 0: from the cluster's first start */
 };
 
 /* The defaults of everything but alloc, id and random_seed. */
@@ -234,9 +358,10 @@ void raft_free(struct raft *raft);
  * refused may still have brought a higher term). Returns:
  *
  *   STATUS_OK
- *   STATUS_NOT_LEADER   PROPOSE, READ: nothing was taken; see raft_leader
- *   STATUS_BUSY         PROPOSE: the uncommitted tail is full; nothing was taken
- *   STATUS_INVALID      MESSAGE: malformed (from outside the configuration, contradictory fields); ignored
+ *   STATUS_NOT_LEADER   PROPOSE, READ, CHANGE, TRANSFER: nothing was taken; see raft_leader
+ *   STATUS_BUSY         PROPOSE: the uncommitted tail is full, or a transfer is on; nothing was taken
+ *   STATUS_CONDITION    CHANGE, TRANSFER: refused, update.refusal says why; nothing was changed
+ *   STATUS_INVALID      MESSAGE, INSTALLED: malformed (contradictory fields, senseless configuration); ignored
  *   STATUS_NO_MEMORY    the node can't go on; nothing was changed that a message or update depends on
  */
 MUST_USE enum status raft_step(struct raft *raft, const struct raft_event *event, struct raft_update *ret_update);
@@ -262,9 +387,36 @@ uint64_t raft_first_index(const struct raft *raft);
 uint64_t raft_term_at(const struct raft *raft, uint64_t index);
 /* Newest index that every member is known to hold durably: the hard pin on log deletion. A leader computes it from the
  * match indexes (its own synced index included), a follower repeats the highest floor that a heartbeat told it. Never
- * decreases while the node runs; 0 after a start until it is known. */
+ * decreases while the node runs; 0 after a start until it is known. A member that is added later is behind it. */
 uint64_t raft_floor_index(const struct raft *raft);
+/* The effective configuration: the newest in the log, committed or not (DESIGN rule 17). */
 const struct raft_config *raft_membership(const struct raft *raft);
+
+/* True if a snapshot whose last entry is (index, term) would bring this node forward: ask before the manifest is
+ * switched to it, on the consensus thread, and report INSTALLED in the same turn. */
+bool raft_wants_snapshot(const struct raft *raft, uint64_t index, uint64_t term);
+
+/* What an operator may want to know beyond the functions above. */
+struct raft_info {
+    uint64_t config_index;    /* of the entry that brought raft_membership() */
+    bool config_is_committed; /* at least as far as this node knows */
+    bool is_voter;
+    enum raft_fence fence;
+    uint64_t transfer_target;     /* RAFT_NO_NODE: none */
+    uint64_t reads_waiting_round; /* newest round that isn't answered; 0: none */
+    uint64_t uncommitted_bytes;
+    uint64_t prefer_after_us; /* how long a preferred node must keep up before it is handed the lead */
+};
+
+void raft_get_info(const struct raft *raft, struct raft_info *ret_info);
+
+enum raft_peer_state {
+    RAFT_PEER_PROBE,     /* where the logs meet isn't known */
+    RAFT_PEER_REPLICATE, /* entries stream */
+    RAFT_PEER_SNAPSHOT   /* it needs a snapshot, or gets one */
+};
+
+const char *raft_peer_state_name(enum raft_peer_state state);
 
 struct raft_peer_info {
     uint64_t id;
@@ -272,7 +424,8 @@ struct raft_peer_info {
     uint64_t next_index;
     uint64_t last_heard_us; /* 0: never in this term */
     uint32_t inflight_appends;
-    bool probing;
+    uint64_t inflight_bytes;
+    enum raft_peer_state state;
 };
 
 /* Leader only: STATUS_NOT_FOUND for others and unknown peers. */

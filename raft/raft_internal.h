@@ -15,8 +15,9 @@
 enum {
     RAFT__NOWHERE = LIMIT_MEMBERS, /* position of a node that isn't a member */
     RAFT__SEND_BURST_MAX = 16,     /* APPENDs to one peer in one step; replies bring the next */
-    RAFT__OUTBOX_MAX = LIMIT_MEMBERS * (RAFT__SEND_BURST_MAX + 8),
-    RAFT__INFLIGHT_APPENDS_MAX = 4096
+    RAFT__OUTBOX_MAX = LIMIT_MEMBERS * (RAFT__SEND_BURST_MAX + 12) + RAFT__SEND_BURST_MAX,
+    RAFT__INFLIGHT_APPENDS_MAX = 4096,
+    RAFT__STRANGERS_MAX = 4 /* nodes beyond our configuration that wait for an answer of ours */
 };
 
 /* Terms and indexes of outside messages stay below this, so that sums of ours don't wrap. */
@@ -29,13 +30,14 @@ enum raft__vote { RAFT__VOTE_NONE, RAFT__VOTE_GRANTED, RAFT__VOTE_REFUSED };
  * How far the leader is with one peer.
  *
  *     PROBE       where the logs meet isn't known, or the connection broke: one APPEND at a time, next stays
- *       | an answer that matches at next - 1            ^ a refusal, UNREACHABLE
- *       v                                               |
- *     REPLICATE   APPENDs follow each other, next runs ahead of match by what is in flight
- *
- * A peer whose next entry was trimmed here is stuck: it gets heartbeats only. That is derived, not stored.
+ *     |  | an answer that matches at next - 1         ^ a refusal, UNREACHABLE                   ^
+ *     |  v                                            |                                          |
+ *     |  REPLICATE  APPENDs follow each other, next runs ahead of match by what is in flight     |
+ *     | next was trimmed here                                                                    |
+ *     v                                                                                          |
+ *     SNAPSHOT    nothing but heartbeats; the caller was told, or will be at snapshot_ask_us ----+
+ *                                                    SNAPSHOT_SENT, or it matches where our log still is
  */
-enum raft__progress { RAFT__PROBE, RAFT__REPLICATE };
 
 /* An APPEND that wasn't answered yet. */
 struct raft__inflight {
@@ -43,14 +45,9 @@ struct raft__inflight {
     uint64_t bytes;
 };
 
-/* What is held back until term and vote are durable: at most one message of each of these types per member. */
-enum raft__held {
-    RAFT__HELD_VOTE,
-    RAFT__HELD_VOTE_REPLY,
-    RAFT__HELD_APPEND_REPLY,
-    RAFT__HELD_HEARTBEAT_REPLY,
-    RAFT__HELD_COUNT
-};
+/* What is held back until term and vote are durable: of VOTE, VOTE_REPLY, APPEND_REPLY and HEARTBEAT_REPLY at most one
+ * each per node. */
+enum { RAFT__HELD_MAX = 4 * (LIMIT_MEMBERS + RAFT__STRANGERS_MAX) };
 
 /* One member, at the same position as in config.members; our own included (only `vote` of it is used). */
 struct raft__peer {
@@ -58,25 +55,45 @@ struct raft__peer {
     enum raft__vote vote; /* in the campaign that is on */
 
     /* Leader, this term. */
-    enum raft__progress progress;
+    enum raft_peer_state progress;
     bool waiting;         /* PROBE: an answer is due */
     bool unreachable;     /* nothing came from it since UNREACHABLE */
     uint64_t match_index; /* durable there and equal to ours */
     uint64_t next_index;
-    uint64_t heard_us;               /* 0: never */
-    uint64_t quiet_us;               /* since when nothing was acknowledged although something is out */
-    uint64_t round;                  /* newest ReadIndex round that it confirmed */
+    uint64_t heard_us;        /* 0: never */
+    uint64_t quiet_us;        /* since when nothing was acknowledged although something is out */
+    uint64_t round;           /* newest ReadIndex round that it confirmed */
+    uint64_t snapshot_ask_us; /* SNAPSHOT: when the caller is asked, RAFT__NEVER while one is on its way */
+    uint64_t read_own_round;  /* our round that answers its READ_INDEX, 0: it didn't ask */
+    uint64_t read_round;      /* its number of that, and of its run */
+    uint64_t read_run;
     struct raft__inflight *inflight; /* a ring of options.inflight_appends_max */
     uint32_t inflight_head;
     uint32_t inflight_count;
     uint64_t inflight_bytes;
 };
 
+/* A configuration that a newer one superseded; it comes back if the log is cut before that one. */
+struct raft__past_config {
+    uint64_t index;
+    struct raft_config config;
+};
+
 struct raft {
     struct raft_options options;
     uint64_t id;
     struct random random;
+    uint64_t run; /* a random number, to tell our reads from those of an earlier run */
+
+    /* membership.c. peers[i] belongs to config.members[i]; those behind only keep their ring. */
     struct raft_config config;
+    uint64_t config_index;
+    uint32_t self;                  /* our position, or RAFT__NOWHERE */
+    bool votes;                     /* we are a voter of either set */
+    bool campaigns;                 /* or were one, and the configuration that ended it isn't committed */
+    struct raft__past_config *past; /* oldest first; the newest of them that is committed, and all behind it */
+    size_t past_count;
+    size_t past_capacity;
     struct raft__peer peers[LIMIT_MEMBERS];
     struct raft__inflight *inflight_memory;
     struct raft__log log;
@@ -108,6 +125,20 @@ struct raft {
     uint64_t heartbeat_deadline_us;
     uint64_t term_first_index; /* our NOOP */
 
+    enum raft_fence fence;
+    struct {
+        uint64_t target; /* RAFT_NO_NODE: no transfer is on */
+        uint64_t deadline_us;
+        bool preferred; /* begun by us, for a member of higher priority */
+    } transfer;
+    struct {
+        uint64_t id; /* who keeps up and has a higher priority than us */
+        uint64_t since_us;
+        uint64_t handed_us;    /* when we last handed the lead over for a priority; 0: never */
+        uint32_t disappointed; /* how often it came back soon: the wait doubles each time */
+    } preferred;
+    uint64_t snapshot_peers[LIMIT_MEMBERS];
+
     /* ReadIndex: issued >= started >= done >= ready. A round waits to start while issued > started, is out while
      * started > done. Numbers are never used twice while the node runs. */
     struct {
@@ -117,9 +148,11 @@ struct raft {
         uint64_t ready; /* answered */
         uint64_t started_index;
         uint64_t ready_index;
+        uint64_t ask_again_us; /* not a leader: when the round that is out is asked for again */
     } reads;
 
-    struct raft_message held[LIMIT_MEMBERS][RAFT__HELD_COUNT]; /* type 0: empty */
+    struct raft_message held[RAFT__HELD_MAX]; /* oldest first */
+    uint32_t held_count;
     struct raft_message *outbox;
     uint32_t outbox_count;
     struct raft_update update;
@@ -128,19 +161,77 @@ struct raft {
 /* ---- config.c: the one place that knows what a quorum is -------------------------------------------------------- */
 
 MUST_USE enum status raft__config_check(const struct raft_config *config);
+/* Unknown ones ("") are never the same. */
+bool raft__same_address(const char *a, const char *b);
 /* RAFT__NOWHERE if the node isn't a member. */
 uint32_t raft__config_find(const struct raft_config *config, uint64_t id);
-/* True if the member votes, in either set. */
+/* True if the member votes, in either set. False for RAFT__NOWHERE. */
 bool raft__config_is_voter(const struct raft_config *config, uint32_t position);
 /* The largest value that a quorum reaches, given one value per member, by position. Both majorities if joint. */
 uint64_t raft__config_quorum(const struct raft_config *config, const uint64_t *values);
 
+/* ---- membership.c: which configuration is effective, and changes of it --------------------------------------------
+ */
+
+/* Room for count more configurations. STATUS_NO_MEMORY. */
+MUST_USE enum status raft__membership_reserve(struct raft *raft, size_t count);
+/* The one that all others follow: at the start, after an installed snapshot. */
+void raft__membership_reset(struct raft *raft, uint64_t index, const struct raft_config *config);
+/* An entry of the log brought it; room was reserved. */
+void raft__membership_push(struct raft *raft, uint64_t index, const struct raft_config *config);
+/* The log was cut behind last_index. */
+void raft__membership_truncate(struct raft *raft, uint64_t last_index);
+void raft__membership_committed(struct raft *raft);
+/* Leader: leaves a joint configuration, or the lead, when it is time. May end the leadership. */
+void raft__membership_advance(struct raft *raft);
+
+/* ---- change.c ------------------------------------------------------------------------------------------------------
+ */
+
+/* The configuration to append for these changes: joint if voters change. */
+enum raft_refusal raft__change_plan(const struct raft *raft, const struct raft_change *changes, uint32_t change_count,
+                                    struct raft_config *ret_config);
+/* What follows a joint configuration. */
+void raft__change_leave(const struct raft_config *joint, struct raft_config *ret_config);
+MUST_USE enum status raft__change(struct raft *raft, const struct raft_change *changes, uint32_t change_count);
+
+/* ---- transfer.c: handing the lead over ----------------------------------------------------------------------------
+ */
+
+MUST_USE enum status raft__transfer(struct raft *raft, uint64_t target);
+/* Who should lead instead of us, RAFT_NO_NODE if nobody can. */
+uint64_t raft__transfer_best(const struct raft *raft);
+/* Gives up the lead now, in favour of who is best. */
+void raft__transfer_abdicate(struct raft *raft);
+/* A peer advanced: if it is the target and has everything, it is told. */
+void raft__transfer_advance(struct raft *raft);
+/* Gives up a transfer whose time is over. */
+void raft__transfer_expire(struct raft *raft);
+/* Each heartbeat: the target is told again, preferred nodes are looked for. */
+void raft__transfer_heartbeat(struct raft *raft);
+void raft__transfer_reset(struct raft *raft);
+/* We became leader. */
+void raft__transfer_note_office(struct raft *raft);
+uint64_t raft__prefer_after_us(const struct raft *raft);
+
+/* ---- snapshot.c ----------------------------------------------------------------------------------------------------
+ */
+
+void raft__snapshot_sent(struct raft *raft, uint64_t peer, uint64_t index, bool ok);
+MUST_USE enum status raft__snapshot_installed(struct raft *raft, const struct raft_event *event);
+void raft__snapshot_tick(struct raft *raft);
+/* The update names the peer, which is in SNAPSHOT. */
+void raft__snapshot_ask(struct raft *raft, struct raft__peer *peer);
+
 /* ---- message.c ----------------------------------------------------------------------------------------------------
  */
 
-/* STATUS_INVALID if it can't be from a correct peer. *ret_run_count: how often the term changes along its entries. */
+/* STATUS_INVALID if it can't be from a correct peer. What it may make grow: how often the term changes along its
+ * entries, and how many of them are configurations. */
 MUST_USE enum status raft__message_check(const struct raft *raft, const struct raft_message *message,
-                                         uint32_t *ret_run_count);
+                                         uint32_t *ret_run_count, uint32_t *ret_config_count);
+/* True for what only an answer to ours, or a message between members, can be: from others it is ignored. */
+bool raft__message_is_for_members(const struct raft_message *message);
 
 /* ---- outbox.c: what leaves, and what waits for the disk --------------------------------------------------------- */
 
@@ -159,6 +250,7 @@ void raft__adopt_term(struct raft *raft, uint64_t term);
 /* Leader, candidate or precandidate: back to follower in the same term, with a fresh timeout. */
 void raft__step_down(struct raft *raft);
 void raft__draw_election_deadline(struct raft *raft);
+void raft__fence(struct raft *raft, enum raft_fence fence);
 void raft__handle_synced(struct raft *raft, const struct raft_event *event);
 void raft__set_commit(struct raft *raft, uint64_t commit_index);
 
@@ -171,6 +263,7 @@ void raft__handle_prevote(struct raft *raft, const struct raft_message *message)
 void raft__handle_prevote_reply(struct raft *raft, const struct raft_message *message);
 void raft__handle_vote(struct raft *raft, const struct raft_message *message);
 void raft__handle_vote_reply(struct raft *raft, const struct raft_message *message);
+MUST_USE enum status raft__handle_timeout_now(struct raft *raft, const struct raft_message *message);
 
 /* ---- follower.c -------------------------------------------------------------------------------------------------- */
 
@@ -192,7 +285,18 @@ void raft__leader_commit(struct raft *raft);
 MUST_USE enum status raft__handle_append_reply(struct raft *raft, const struct raft_message *message);
 MUST_USE enum status raft__handle_heartbeat_reply(struct raft *raft, const struct raft_message *message);
 
+/* Appends a configuration and sends it; our own peers are the new ones then. */
+void raft__append_config(struct raft *raft, const struct raft_config *config);
+/* The peer of a member other than us; NULL if there is none. */
+struct raft__peer *raft__peer_of(struct raft *raft, uint64_t id);
+/* True if it was heard within the last election timeout. */
+bool raft__peer_is_heard(const struct raft *raft, const struct raft__peer *peer);
+/* True if entries stream to it and no more than one window is missing. */
+bool raft__peer_keeps_up(const struct raft *raft, const struct raft__peer *peer);
+
 void raft__peer_reset(struct raft *raft, struct raft__peer *peer);
+/* Back to PROBE, with nothing in flight. */
+void raft__peer_probe(struct raft *raft, struct raft__peer *peer, uint64_t next_index);
 /* As many APPENDs as flow control lets go. */
 void raft__peer_send(struct raft *raft, struct raft__peer *peer);
 /* An APPEND without entries if the peer was quiet for a heartbeat interval: its answer shows what was lost. */
@@ -211,8 +315,13 @@ void raft__peer_unreachable(struct raft *raft, struct raft__peer *peer);
 void raft__read(struct raft *raft);
 /* Starts the waiting round if nothing is in its way, ends the one that is confirmed. */
 void raft__reads_advance(struct raft *raft);
-/* Leadership is gone. */
+/* Leadership is gone, or we want it. */
 void raft__reads_fail(struct raft *raft);
+/* Not a leader: the reads go to the leader, in rounds of our own. */
+MUST_USE enum status raft__read_forward(struct raft *raft);
+void raft__forward_tick(struct raft *raft);
+void raft__handle_read_index(struct raft *raft, const struct raft_message *message);
+void raft__handle_read_index_reply(struct raft *raft, const struct raft_message *message);
 
 static inline uint64_t raft__min(uint64_t a, uint64_t b) { return a < b ? a : b; }
 

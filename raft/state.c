@@ -6,7 +6,10 @@
  *        ^                           |  ^                       |                                       |
  *        |   refused by a quorum     |  +---- election due -----+                                       |
  *        +---------------------------+--------------------------+---------------------------------------+
- *            a higher term, a leader of this term, (LEADER) no quorum heard for an election timeout
+ *            a higher term, a leader of this term, a fence, an installed snapshot (not LEADER),
+ *            (LEADER) no quorum heard for an election timeout, a committed configuration without our vote
+ *
+ * TIMEOUT_NOW leads from FOLLOWER or PRECANDIDATE straight to CANDIDATE.
  *
  * Only raft__set_state changes term or vote. Only this file, election.c, follower.c and raft__become_leader change the
  * role.
@@ -39,10 +42,25 @@ void raft__draw_election_deadline(struct raft *raft) {
 void raft__step_down(struct raft *raft) {
     if (raft->role == RAFT_LEADER) {
         raft__reads_fail(raft);
+        raft__transfer_reset(raft);
         raft__draw_election_deadline(raft);
     }
     raft->role = RAFT_FOLLOWER;
     raft->leader = RAFT_NO_NODE;
+}
+
+void raft__fence(struct raft *raft, enum raft_fence fence) {
+    bool was_fenced = raft->fence != RAFT_FENCE_NONE;
+    raft->fence = fence;
+    if (fence == RAFT_FENCE_NONE) {
+        if (was_fenced) {
+            raft__draw_election_deadline(raft);
+        }
+    } else if (raft->role == RAFT_LEADER) {
+        raft__transfer_abdicate(raft);
+    } else if (raft->role != RAFT_FOLLOWER) {
+        raft__step_down(raft);
+    }
 }
 
 void raft__adopt_term(struct raft *raft, uint64_t term) {
@@ -55,6 +73,7 @@ void raft__set_commit(struct raft *raft, uint64_t commit_index) {
     CHECK(commit_index >= raft->commit_index && commit_index <= raft->log.last_index);
     raft->commit_index = commit_index;
     raft->matched_index = raft__max(raft->matched_index, commit_index);
+    raft__membership_committed(raft);
 }
 
 /*

@@ -83,6 +83,9 @@ static enum status link_files(struct storage *storage, struct storage_checkpoint
     for (size_t i = 0; i < version->value_file_count && status == STATUS_OK; i++) {
         status = link_file(storage, checkpoint, tmp, file_path_values, &version->value_files[i]->meta, err);
     }
+    for (size_t i = 0; i < version->change_file_count && status == STATUS_OK; i++) {
+        status = link_file(storage, checkpoint, tmp, file_path_changes, &version->change_files[i]->meta, err);
+    }
     return status;
 }
 
@@ -154,6 +157,7 @@ static void pin(struct storage *storage, struct storage_checkpoint *checkpoint) 
     for (size_t i = 0; i < checkpoint->version->value_file_count; i++) {
         bytes += checkpoint->version->value_files[i]->meta.size_bytes;
     }
+    bytes += version_change_bytes(checkpoint->version);
     atomic_store_explicit(&checkpoint->upkeep.total_bytes, bytes, memory_order_relaxed);
 }
 

@@ -156,12 +156,20 @@ static void fill_tables(struct engine_stats *stats, const struct storage_stats *
     stats->compaction_written_bytes = store->compaction_written_bytes;
     stats->applied_bytes = store->applied_bytes;
     stats->written_bytes = store->written_bytes;
+    stats->adopted_bytes = store->adopted_bytes;
+    stats->value_files = store->value_files;
+    stats->value_file_bytes = store->value_file_bytes;
+    stats->value_bytes = store->value_bytes;
     stats->snapshot_oldest_us = store->pin_oldest_us;
     stats->snapshot_held_revisions = store->pin_held_revisions;
     stats->views = store->views;
     stats->view_oldest_us = store->view_oldest_us;
     stats->view_held_bytes = store->held_bytes;
     stats->damaged_blocks = store->damaged_blocks;
+    stats->scrub_passes = store->scrub_passes;
+    stats->scrub_bytes = store->scrub_bytes;
+    stats->scrub_findings = store->scrub_findings;
+    stats->scrub_damages = store->damage_count;
 }
 
 static void fill_log(struct engine_stats *stats, const struct wal_stats *log) {
@@ -262,13 +270,21 @@ static const struct property properties[] = {PROPERTY(revision),
                                              PROPERTY(stall_us_total),
                                              PROPERTY(stall_us_max),
                                              PROPERTY(written_bytes),
+                                             PROPERTY(adopted_bytes),
+                                             PROPERTY(value_files),
+                                             PROPERTY(value_file_bytes),
+                                             PROPERTY(value_bytes),
                                              PROPERTY(snapshots),
                                              PROPERTY(snapshot_oldest_us),
                                              PROPERTY(snapshot_held_revisions),
                                              PROPERTY(views),
                                              PROPERTY(view_oldest_us),
                                              PROPERTY(view_held_bytes),
-                                             PROPERTY(damaged_blocks)};
+                                             PROPERTY(damaged_blocks),
+                                             PROPERTY(scrub_passes),
+                                             PROPERTY(scrub_bytes),
+                                             PROPERTY(scrub_findings),
+                                             PROPERTY(scrub_damages)};
 #undef PROPERTY
 
 /* Appends it if it is the one asked for, or if all are. */

@@ -35,6 +35,8 @@
  * at a time. Calls block: on the disk, on a lock, and writes while flushing is behind. They may not be made on the
  * thread of an env_loop. The engine has threads of its own: one that only waits, and workers that write.
  *
+ * A store is its directory. Copying it file by file while it is open gives nothing that opens: engine_checkpoint does.
+ *
  * Legal order: engine_open, everything else, then all iterators freed, values and snapshots released, engine_close.
  * Borrowed slices that are handed in need to live until the call returns.
  */
@@ -81,6 +83,8 @@ struct engine_options {
     enum engine_compression compression; /* lz4. With zstd, levels 0 and 1, whose tables live shortly, have lz4 */
     int zstd_level;                      /* 3 (1 to 12) */
     uint64_t level_base_bytes;           /* 256 MiB: the least that a level below 0 is meant to hold */
+    uint64_t value_threshold_bytes; /* 32 KiB (0: none; 32 to 16 MiB): values from this length on stay out of tables, in
+                                       files of the log that the store takes over, or in files of their own */
     uint64_t history_revisions; /* 0: so many revisions behind the newest can be read for a while without a snapshot */
 
     /* The log. */
@@ -95,6 +99,8 @@ struct engine_options {
     /* The machine. */
     unsigned workers;                         /* 2: compactions at a time */
     uint64_t compaction_bytes_per_second_max; /* 0: as fast as it goes */
+    uint64_t scrub_bytes_per_second;          /* 0: never (0 to 1 GiB); else all tables are read at this rate, over and
+                                                 over, and their checksums checked: see the statistics */
 
     struct alloc *alloc; /* NULL: malloc. Thread-safe */
     struct env *env;     /* NULL: the engine makes one of its own; else borrowed, and alloc is env's */
@@ -231,6 +237,116 @@ MUST_USE enum status engine_compact_range(struct engine *engine, struct slice lo
 /* About the bytes of files that keys in [lower, upper) (upper.len 0: no end) take. Memtables don't count. */
 uint64_t engine_approximate_bytes(struct engine *engine, struct slice lower, struct slice upper);
 
+/* ---- The whole store, open -------------------------------------------------------------------------------------- */
+
+struct engine_checkpoint {
+    uint64_t revision; /* of the newest write in it */
+    uint64_t files;
+    uint64_t bytes;
+    uint64_t copied_bytes; /* of files that couldn't be linked */
+};
+
+/* A store of its own at `dir`, for a backup or to be sent: it has everything that was written before the call, and
+ * engine_open opens it. Its tables are further names of ours (copies only where the file system has no links between
+ * the two places), so it costs no space until compactions replace them here. Reads and writes go on; one at a time for
+ * each `dir`. Blocks for a flush and a few syncs. ret_checkpoint may be NULL.
+ *
+ * Durable on return. A crash leaves nothing at `dir`, or all of it; what it may leave at `dir`.tmp goes with the next
+ * attempt. STATUS_EXISTS: there is something at `dir`; STATUS_NOT_FOUND: its parent isn't there; STATUS_INVALID: the
+ * path is too long; STATUS_NO_SPACE, STATUS_IO, STATUS_FAILED, STATUS_NO_MEMORY. */
+MUST_USE enum status engine_checkpoint(struct engine *engine, const char *dir, struct engine_checkpoint *ret_checkpoint,
+                                       struct error *err);
+
+/* Replaces the whole content by that of a checkpoint, as engine_checkpoint made it of this store or another: verified
+ * first, then linked, then made the store's by one switch; a crash leaves the old content or the new one. Revisions
+ * never go back: those of the checkpoint's writes stay what they were there, and it must be at least as new as what was
+ * written here. Writes wait meanwhile, reads go on; iterators and values that were taken before show what they showed.
+ * The checkpoint stays as it is. One at a time: STATUS_BUSY.
+ *
+ * STATUS_NOT_FOUND: there is none; STATUS_INVALID: it is older than this store; STATUS_BUSY also: a store has it open,
+ * or a snapshot here is older than the oldest that it can show; STATUS_UNSUPPORTED: it can't be ingested;
+ * STATUS_CORRUPT, STATUS_IO, STATUS_NO_SPACE, STATUS_NO_MEMORY: nothing has changed. STATUS_FAILED: the outcome is
+ * unknown, the next opening will tell. */
+MUST_USE enum status engine_ingest(struct engine *engine, const char *dir, struct error *err);
+
+/* What verifying found in one file. */
+struct engine_finding {
+    const char *file;    /* its name; "" for the store as a whole */
+    uint64_t count;      /* places; the rest is about the first */
+    uint64_t offset;     /* 0 where it is of no use */
+    const char *message; /* with the path */
+};
+
+struct engine_verify_options {
+    void *context;
+    /* For each file with findings, on a thread of the engine's; no calls of the engine in it. May be NULL. */
+    void (*found)(void *context, const struct engine_finding *finding);
+};
+
+struct engine_verify_report {
+    uint64_t revision; /* up to which tables have everything */
+    uint64_t tables;
+    uint64_t bytes; /* read */
+    uint64_t entries;
+    uint64_t range_deletes;
+    uint64_t findings;
+    uint64_t unnamed_files; /* ours, but not of the store: the next opening removes them. Closed stores only, */
+    uint64_t other_files;   /* as these, which are not ours */
+};
+
+/* Reads all tables as they are now and checks every checksum and invariant. Blocks as long as that takes; reads and
+ * writes go on. options and ret_report may be NULL. STATUS_CORRUPT: something was found, err is the first of it; the
+ * report is filled in then, too. */
+MUST_USE enum status engine_verify(struct engine *engine, const struct engine_verify_options *options,
+                                   struct engine_verify_report *ret_report, struct error *err);
+
+/* ---- The whole store, closed -------------------------------------------------------------------------------------
+ * Of `options` dir, env and alloc count as for engine_open; repairing looks at all of them. All block, on threads that
+ * run no loop. STATUS_BUSY: somebody has it open. */
+
+/* As engine_verify, and what names the tables, too. Changes nothing. The log isn't looked at: that is done whenever the
+ * store is opened. STATUS_NOT_FOUND: there is no store. */
+MUST_USE enum status engine_verify_closed(const struct engine_options *options,
+                                          const struct engine_verify_options *verify_options,
+                                          struct engine_verify_report *ret_report, struct error *err);
+
+struct engine_loss {
+    uint64_t file;       /* number of the table */
+    uint64_t offset;     /* of the block; 0: all of the table */
+    struct slice after;  /* what is missing lies behind this key, */
+    struct slice until;  /* and not behind this one; both empty: anywhere. Borrowed */
+    const char *message; /* why, for a whole table; else NULL */
+};
+
+struct engine_repair_report {
+    bool tables_were_sound; /* they were left alone */
+    bool log_was_sound;     /* so was the log; else nothing of it is in the store */
+    bool manifest_used;     /* what names the tables could be read */
+    uint64_t revision;      /* of the newest write in the tables, */
+    uint64_t entries;       /* and how much was written into new ones, */
+    uint64_t tables_written;
+    uint64_t tables_lost;
+    uint64_t pieces_lost; /* blocks and partitions of other tables */
+};
+
+/* Makes a store that doesn't open, or is damaged, one that opens. What can be read of the tables is kept; a lost piece
+ * may show older versions of its keys, or deleted ones. A log that can't be read is replaced by an empty one: writes
+ * that weren't in tables yet are gone. Nothing is deleted: what was replaced goes to tables/lost and log.lost-N in the
+ * store's directory. `lost` is called for each piece, with the context; it may be NULL.
+ *
+ * On STATUS_OK the store was opened and closed again. STATUS_NOT_FOUND: there is nothing of a store; STATUS_NO_SPACE:
+ * it may need as much room as the store has, beside it; STATUS_UNSUPPORTED, STATUS_INVALID, STATUS_IO,
+ * STATUS_NO_MEMORY. Cut short by a crash, or after a failure: call it again. */
+MUST_USE enum status engine_repair(const struct engine_options *options,
+                                   void (*lost)(void *context, const struct engine_loss *loss), void *context,
+                                   struct engine_repair_report *ret_report, struct error *err);
+
+/* Removes the store's files, and its directory, if nothing else is in it. A crash leaves a part of the files, and no
+ * store that opens; call it again. STATUS_NOT_FOUND: there is no such directory. */
+MUST_USE enum status engine_destroy(const struct engine_options *options, struct error *err);
+
+/* ---- Statistics -------------------------------------------------------------------------------------------------- */
+
 enum { ENGINE_LEVELS = 7 };
 
 enum { ENGINE_SYNC_BUCKETS = 26 };
@@ -285,13 +401,22 @@ struct engine_stats {
     uint64_t stall_us_total;
     uint64_t stall_us_max;
     uint64_t written_bytes; /* tables and manifests */
-    uint64_t snapshots;     /* held now */
+    /* Large values. */
+    uint64_t adopted_bytes;    /* files of the log that the store took over */
+    uint64_t value_files;      /* now, those among them */
+    uint64_t value_file_bytes; /* their sizes */
+    uint64_t value_bytes;      /* of these: what is still referred to */
+    uint64_t snapshots;        /* held now */
     uint64_t snapshot_oldest_us;
     uint64_t snapshot_held_revisions;      /* that the oldest keeps from going */
     uint64_t views;                        /* iterators and values held now, */
     uint64_t view_oldest_us;               /* for how long the oldest has kept something from going, */
     uint64_t view_held_bytes;              /* and the files that only they keep */
     uint64_t damaged_blocks;               /* met by reads and compactions */
+    uint64_t scrub_passes;                 /* over all tables, */
+    uint64_t scrub_bytes;                  /* what was read in them, */
+    uint64_t scrub_findings;               /* damaged places met, once in each pass, */
+    uint64_t scrub_damages;                /* and those that are in tables of now */
     char problem[ERROR_MESSAGE_BYTES_MAX]; /* why writes are refused, or the last trouble in the background; or empty */
 };
 

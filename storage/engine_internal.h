@@ -1,7 +1,7 @@
 /*
  * What the files of the engine share. engine.h is the contract; this is how it binds log and store.
  *
- *   engine_open.c      options, opening, replay, closing, destroying
+ *   engine_open.c      options, opening, replay, closing
  *   engine_tail.c      the mapped files that unsynced writes live in
  *   engine_write.c     the path of a write: append, apply, answer
  *   engine_log.c       who writes groups of the log, and who waits for them
@@ -9,7 +9,10 @@
  *   engine_snapshot.c  snapshots
  *   engine_read.c      lookups and iterators
  *   engine.c           flushing, compacting, statistics, what the store calls back
- *   os/engine_os.c     engine_open: an environment of its own
+ *   engine_whole.c     the whole store while it is open: checkpoint, verify
+ *   engine_ingest.c    and: another content
+ *   engine_closed.c    and while it is closed: verify, repair, destroy
+ *   os/engine_os.c     engine_open and the calls for closed stores: an environment of their own
  *
  *   writer ──lock──> record into the forming group (a tail file) ──> memtable, view ──unlock──> done        without
  * sync │ full, or a flush waits for it                 └──> group written, synced ──> done     sync └──> a worker
@@ -82,6 +85,7 @@ struct engine {
     uint64_t term;
     uint64_t sync_index; /* newest write that must not be seen before it is durable */
     bool is_open;        /* replay is over: segments of the log may go */
+    bool ingesting;      /* writers wait, for room_waiters to be woken */
     bool failed;
     bool log_full;    /* the disk is: the next segment of the log couldn't be made, */
     bool tables_full; /* or a table couldn't be written */
@@ -110,6 +114,35 @@ struct engine {
  */
 MUST_USE enum status engine__open(const struct engine_options *options, void (*free_env)(struct env *env),
                                   struct engine **ret_engine, struct error *err);
+
+/* A directory that names of ours fit behind. */
+MUST_USE enum status engine__check_dir(const char *dir, struct error *err);
+/* What the engine's options say about the store; callbacks, loop and dir are left alone. */
+void engine__fill_storage(struct storage_options *options, const struct engine_options *from);
+/* A log without records behind this frontier, in a directory of its own. */
+MUST_USE enum status engine__make_log(struct env *env, const char *dir, const struct storage_frontier *frontier,
+                                      uint64_t term, struct error *err);
+
+/* engine_closed.c: as engine.h has them, with an env given. */
+MUST_USE enum status engine__verify_closed(const struct engine_options *options,
+                                           const struct engine_verify_options *verify_options,
+                                           struct engine_verify_report *ret_report, struct error *err);
+MUST_USE enum status engine__repair(const struct engine_options *options,
+                                    void (*lost)(void *context, const struct engine_loss *loss), void *context,
+                                    struct engine_repair_report *ret_report, struct error *err);
+MUST_USE enum status engine__destroy(struct env *env, const char *dir, struct error *err);
+/* engine_whole.c */
+/* A job of the store that the caller sleeps for, without the lock. */
+struct engine__job {
+    struct env_waiter waiter;
+    struct engine *engine;
+};
+/* Before it is submitted. */
+void engine__job_init(struct engine__job *job, struct engine *engine, struct storage_upkeep *upkeep);
+/* Of what was submitted. */
+MUST_USE enum status engine__job_wait(struct engine__job *job, const struct storage_upkeep *upkeep, struct error *err);
+/* From the store's. */
+void engine__fill_report(struct engine_verify_report *report, const struct storage_verify_report *from);
 
 /* engine_tail.c. Blocking; no lock is needed: nobody else is there. */
 /* Opens, or makes, and maps the files. */

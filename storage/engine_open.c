@@ -19,7 +19,8 @@ enum {
     WRITE_BYTES_MIN = 1024,
     SEGMENT_MORE_BYTES = 512 * 1024, /* what else is in a segment than one largest write or group */
     SPARE_SEGMENTS_MAX = 16,
-    FIRST_CONFIGURED_LEVEL = 2 /* above it tables live shortly: what costs little will do */
+    FIRST_CONFIGURED_LEVEL = 2, /* above it tables live shortly: what costs little will do */
+    ADOPT_PART = 8              /* of a memtable: large values that are worth a segment of the log of their own */
 };
 
 static const uint8_t cluster_id[WAL_CLUSTER_ID_BYTES] = "holdfast engine";
@@ -38,6 +39,7 @@ void engine_options_init(struct engine_options *options) {
                                        .compression = ENGINE_COMPRESSION_LZ4,
                                        .zstd_level = 3,
                                        .level_base_bytes = (uint64_t)256 << 20,
+                                       .value_threshold_bytes = (uint64_t)32 << 10,
                                        .log_segment_bytes = (uint64_t)32 << 20,
                                        .log_memtable_bytes = (uint64_t)128 << 20,
                                        .log_group_bytes = LIMIT_GROUP_BYTES,
@@ -80,13 +82,8 @@ static enum compression compression_of(const struct engine_options *options) {
                                                             : COMPRESSION_ZSTD;
 }
 
-static enum status open_storage(struct engine *engine, struct storage_options *options, struct error *err) {
-    const struct engine_options *from = &engine->options;
-    char path[LIMIT_PATH_BYTES];
-    path_of(path, engine, "tables");
-    options->env = engine->env;
-    options->loop = engine->loop;
-    options->dir = path;
+void engine__fill_storage(struct storage_options *options, const struct engine_options *from) {
+    options->env = from->env;
     memcpy(options->cluster_id, cluster_id, sizeof cluster_id);
     options->node_id = node_id;
     options->memtable_bytes = from->memtable_bytes;
@@ -97,8 +94,11 @@ static enum status open_storage(struct engine *engine, struct storage_options *o
     options->sst_bytes = from->sst_bytes;
     options->zstd_level = from->zstd_level;
     options->level_base_bytes = from->level_base_bytes;
+    options->value_threshold_bytes = from->value_threshold_bytes;
+    options->value_adopt_bytes = from->memtable_bytes / ADOPT_PART;
     options->compaction_workers = from->workers;
     options->compaction_bytes_per_second_max = from->compaction_bytes_per_second_max;
+    options->scrub_bytes_per_second = from->scrub_bytes_per_second;
     /* A snapshot can always be had of the newest revision, so nothing older needs to be kept. */
     options->history_revisions = from->history_revisions > 0 ? from->history_revisions : 1;
     for (unsigned level = 0; level < STORAGE_LEVELS; level++) {
@@ -108,6 +108,14 @@ static enum status open_storage(struct engine *engine, struct storage_options *o
             options->compression[level] = COMPRESSION_LZ4;
         }
     }
+}
+
+static enum status open_storage(struct engine *engine, struct storage_options *options, struct error *err) {
+    char path[LIMIT_PATH_BYTES];
+    path_of(path, engine, "tables");
+    engine__fill_storage(options, &engine->options);
+    options->loop = engine->loop;
+    options->dir = path;
     return storage_open(options, &engine->storage, err);
 }
 
@@ -119,6 +127,14 @@ static uint64_t segment_bytes(const struct engine *engine) {
     uint64_t least = largest + SEGMENT_MORE_BYTES;
     uint64_t bytes = options->log_segment_bytes > least ? options->log_segment_bytes : least;
     return (bytes + ENV_BLOCK_BYTES - 1) / ENV_BLOCK_BYTES * ENV_BLOCK_BYTES;
+}
+
+enum status engine__make_log(struct env *env, const char *dir, const struct storage_frontier *frontier, uint64_t term,
+                             struct error *err) {
+    struct wal_options options = {.env = env, .dir = dir, .node_id = node_id};
+    const struct wal_frontier base = {.index = frontier->index, .term = frontier->term};
+    memcpy(options.cluster_id, cluster_id, sizeof cluster_id);
+    return wal_create(&options, &base, term, err);
 }
 
 static enum status open_log(struct engine *engine, struct wal_options *options, struct wal_recovered *ret_recovered,
@@ -229,7 +245,10 @@ static enum status begin_term(struct engine *engine, uint64_t last_term, struct 
         status = engine__log_drain(engine, err);
     }
     if (status == STATUS_OK) {
+        struct log_share share;
         wal_lend(engine->wal, engine->tails);
+        wal_share(engine->wal, &share);
+        storage_set_log(engine->storage, &share);
         engine->is_open = true;
         wal_set_floor(engine->wal, storage_frontier(engine->storage)->index, UINT64_MAX);
     }
@@ -335,10 +354,17 @@ static enum status start_log(struct engine *engine, struct error *err) {
     return status;
 }
 
+enum status engine__check_dir(const char *dir, struct error *err) {
+    return dir != NULL && dir[0] != '\0' && strlen(dir) < ENGINE_DIR_BYTES
+               ? STATUS_OK
+               : error_set(err, STATUS_INVALID, "the engine's directory is missing, or its name longer than %d bytes",
+                           ENGINE_DIR_BYTES - 1);
+}
+
 static enum status check_options(const struct engine_options *options, struct error *err) {
-    if (options->dir == NULL || strlen(options->dir) >= ENGINE_DIR_BYTES) {
-        return error_set(err, STATUS_INVALID, "the engine's directory is missing, or its name longer than %d bytes",
-                         ENGINE_DIR_BYTES - 1);
+    enum status status = engine__check_dir(options->dir, err);
+    if (status != STATUS_OK) {
+        return status;
     }
     if (options->log_group_bytes < GROUP_BYTES_MIN || options->log_group_bytes > LIMIT_GROUP_BYTES) {
         return error_set(err, STATUS_INVALID, "engine option log_group_bytes is %u, not %d to %d",
@@ -369,6 +395,7 @@ static enum status open_parts(struct engine *engine, struct error *err) {
         status = open_storage(engine, &storage, err);
     }
     if (status == STATUS_OK) {
+        log.share_payload_bytes = (uint32_t)storage.value_threshold_bytes; /* at most LIMIT_VALUE_BYTES */
         status = open_log(engine, &log, &recovered, err);
     }
     if (status == STATUS_OK) {

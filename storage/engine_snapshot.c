@@ -10,6 +10,8 @@ struct engine_snapshot *engine_snapshot_new(struct engine *engine) {
     }
     (void)snprintf(snapshot->pin.name, sizeof snapshot->pin.name, "snapshot");
     env_mutex_lock(&engine->lock);
+    while (engine->ingesting && engine__wait(engine, &engine->room_waiters, 0) == STATUS_OK) {
+    } /* else it could be of a content that is about to go */
     snapshot->pin.revision = storage_applied_index(engine->storage);
     CHECK(storage_pin_add(engine->storage, &snapshot->pin) == STATUS_OK); /* the newest can be read */
     engine->snapshot_count++;

@@ -52,7 +52,7 @@ static enum status begin(struct engine *engine, const struct write *write, uint8
             }
         }
         enum status status = STATUS_BUSY;
-        if (storage_can_apply(engine->storage)) {
+        if (storage_can_apply(engine->storage) && !engine->ingesting) {
             uint64_t index = wal_last_index(engine->wal) + 1;
             status = wal_append_begin(engine->wal, index, engine->term, ENGINE_RECORD_DATA, bytes, ret_payload);
         }
@@ -76,11 +76,12 @@ static enum status begin(struct engine *engine, const struct write *write, uint8
 /* shown: visible on return; else it is the caller's to have it published. */
 static enum status append(struct engine *engine, const struct write *write, bool shown, uint64_t *ret_index,
                           struct error *err) {
-    uint8_t *payload;
+    uint8_t *payload = NULL;
     enum status status = begin(engine, write, &payload, err);
     if (status != STATUS_OK) {
         return status;
     }
+    CHECK(payload != NULL);
     if (write->operation != NULL) {
         batch_encode(payload, write->operation, 1);
     } else {

@@ -165,6 +165,7 @@ static void work_run(struct env_work *work) {
 }
 
 static void keep_block(struct fetch_want *want) {
+    CHECK(want->block != NULL);
     struct cache_key key = {.id = want->sst->meta.id, .offset = want->handle.offset};
     want->block = cache_insert(want->sst->context->cache, &key, sst__cache_kind(want->block_kind), want->block,
                                want->fetch->options.fill_cache && sst__is_retained(want->block_kind, want->block));
@@ -277,6 +278,7 @@ static enum status read_now(struct fetch *fetch, struct sst *sst, const struct s
     status = sst__read_block(sst, handle, kind, &block, err);
     open_file_unpin(&sst->file);
     if (status == STATUS_OK) {
+        CHECK(block != NULL);
         *ret_block = cache_insert(sst->context->cache, &key, sst__cache_kind(kind), block,
                                   fetch->options.fill_cache && sst__is_retained(kind, block));
     }

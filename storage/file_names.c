@@ -14,9 +14,10 @@ void file_path(char *out, const char *dir, const char *name) {
 }
 
 static void make_name(char out[FILE_NAME_BYTES_MAX], enum file_kind kind, uint64_t number) {
-    const char *suffix = kind == FILE_SST ? ".sst" : kind == FILE_VALUES ? ".val" : "";
+    static const char *const suffixes[] = {
+        [FILE_MANIFEST] = "", [FILE_SST] = ".sst", [FILE_VALUES] = ".val", [FILE_CHANGES] = ".chg"};
     int len = snprintf(out, FILE_NAME_BYTES_MAX, "%s%016" PRIx64 "%s", kind == FILE_MANIFEST ? "MANIFEST-" : "", number,
-                       suffix);
+                       suffixes[kind]);
     CHECK(len > 0 && len < FILE_NAME_BYTES_MAX);
 }
 
@@ -38,6 +39,12 @@ void file_path_values(char *out, const char *dir, uint64_t number) {
     file_path(out, dir, name);
 }
 
+void file_path_changes(char *out, const char *dir, uint64_t number) {
+    char name[FILE_NAME_BYTES_MAX];
+    make_name(name, FILE_CHANGES, number);
+    file_path(out, dir, name);
+}
+
 enum file_kind file_name_parse(const char *name, uint64_t *ret_number) {
     if (strcmp(name, CURRENT_NAME) == 0) {
         return FILE_CURRENT;
@@ -45,7 +52,7 @@ enum file_kind file_name_parse(const char *name, uint64_t *ret_number) {
     if (strcmp(name, CURRENT_NEW_NAME) == 0) {
         return FILE_CURRENT_NEW;
     }
-    static const enum file_kind numbered[] = {FILE_MANIFEST, FILE_SST, FILE_VALUES};
+    static const enum file_kind numbered[] = {FILE_MANIFEST, FILE_SST, FILE_VALUES, FILE_CHANGES};
     for (size_t i = 0; i < sizeof numbered / sizeof numbered[0]; i++) {
         /* Read the number leniently, then see whether it makes this very name. */
         uint64_t number;

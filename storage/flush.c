@@ -1,6 +1,7 @@
 /*
  * Flushing: the oldest full memtable becomes a table of level 0, entries and range deletes; large values go to value
- * files, which are complete and synced before the edit names them and the table.
+ * files, which are complete and synced before the edit names them and the table, or stay where the log has them
+ * (values_adopt.c). What was done in which order goes to a change file, likewise.
  *
  * What no read at or above the horizon can see isn't written: hot keys have many versions in one memtable. The horizon
  * is that of the moment of the switch, and no pin can be set below it afterwards. Deletes stay, as what they hide lies
@@ -69,7 +70,9 @@ static enum status write_entries(struct flush_job *job, struct sst_builder *buil
             continue;
         }
         if (entry.kind == BATCH_PUT && value_is_apart(threshold, entry.value.len)) {
-            status = values_output__add(&job->values, &entry, place, err);
+            if (!storage__adopt_place(&job->adoption, &entry, place)) {
+                status = values_output__add(&job->values, &entry, place, err);
+            }
             entry.kind = BATCH_PUT_APART;
             entry.value = slice_of(place, sizeof place);
         }
@@ -121,13 +124,24 @@ static enum status write_table(struct flush_job *job, struct sst_meta *ret_meta,
         status = merge_tombstones(job, &tombstones, err);
     }
     if (status == STATUS_OK) {
+        storage__adopt_begin(job);
         status = write_entries(job, *ret_builder, tombstones, err);
+        status = storage__adopt_finish(job, status, err);
     }
     if (status == STATUS_OK) {
         status = write_tombstones(tombstones, *ret_builder, err);
     }
     tombstones_free(tombstones);
     return status == STATUS_OK ? sst_builder_finish(*ret_builder, ret_meta, err) : status;
+}
+
+/* A table that was finished and comes to nothing: it mustn't wait for the next start on a disk that is full. */
+static void unlink_table(struct storage *storage, uint64_t number) {
+    char path[LIMIT_PATH_BYTES];
+    struct error ignored;
+    file_path_sst(path, storage->dir, number);
+    enum status status = env_unlink(storage->env, path, &ignored);
+    (void)status; /* it isn't there, or goes at the next start */
 }
 
 static void run(struct env_work *work) {
@@ -137,8 +151,12 @@ static void run(struct env_work *work) {
     struct sst_builder *builder = NULL;
     error_clear(&job->error);
     job->is_thinned = false;
+    job->changes = NULL;
     values_output__init(&job->values, storage, 0, NULL);
     enum status status = write_table(job, &meta, &builder, &job->error);
+    if (status == STATUS_OK) {
+        status = storage__write_changes(storage, job->generation->memtable, &job->changes, &job->error);
+    }
     if (status == STATUS_OK) {
         status = env_sync_dir(storage->env, storage->dir, &job->error);
     }
@@ -148,6 +166,9 @@ static void run(struct env_work *work) {
     sst_builder_free(builder);
     if (status != STATUS_OK) {
         values_output__drop(&job->values);
+        storage__drop_changes(storage, job->changes);
+        job->changes = NULL;
+        unlink_table(storage, job->number);
     }
     job->status = status;
 }
@@ -162,8 +183,12 @@ static void retry(struct storage *storage) {
 static void written(struct storage *storage, struct generation *generation) {
     struct flush_job *job = &storage->flush;
     uint64_t size_bytes = job->sst->meta.size_bytes + job->values.bytes;
+    storage->adopted_bytes += job->values.adopted_bytes;
     generation->values = job->values;
     job->values = (struct values_output){0};
+    generation->changes = job->changes;
+    storage->change_bytes += job->changes != NULL ? job->changes->meta.size_bytes : 0;
+    job->changes = NULL;
     generation->sst = job->sst;
     generation->sst->refs = 1;
     generation->state = GENERATION_WRITTEN;
@@ -180,6 +205,7 @@ static void done(struct env_work *work) {
     struct generation *generation = job->generation;
     job->running = false;
     job->generation = NULL;
+    storage__adopt_end(storage, &job->adoption);
     switch (job->status) {
     case STATUS_OK: written(storage, generation); break;
     case STATUS_NO_SPACE:
@@ -227,6 +253,11 @@ void storage__start_flush(struct storage *storage) {
     if (generation == NULL || env_now_us(storage->loop) < job->retry_at_us) {
         return;
     }
+    if (!storage__adopt_is_ready(storage, generation, &job->retry_at_us)) {
+        storage__wake_at(storage, job->retry_at_us);
+        return;
+    }
+    storage__adopt_take(storage, generation, &job->adoption);
     job->storage = storage;
     job->running = true;
     job->generation = generation;

@@ -1,7 +1,7 @@
 /*
  * Ingest: a checkpoint's files become the content of a store that is open.
  *
- *   worker: the checkpoint is verified, its tables and value files linked under new numbers, the directory synced
+ *   worker: the checkpoint is verified, its files linked under new numbers, the directory synced
  *   owner:  no job starts any more; those under way end, compactions give up
  *   worker: one switch of the manifest: the commit point
  *   owner:  the new version is published; memtables, tables, finished compactions of the old content go
@@ -9,6 +9,8 @@
  * Before the switch a crash leaves the old store and links that no manifest names; the next opening removes them.
  * After it, the new store and the old tables, likewise. Nothing is applied from the asking to the end: what the log
  * has up to the checkpoint's frontier is in it.
+ *
+ * Change files come along: afterwards changes can be read as far back as they could be in the checkpoint.
  *
  * A switch whose outcome is not known ends the store as any failed write of the manifest does; then no table of either
  * side is removed.
@@ -35,46 +37,56 @@ static bool progress(void *context, uint64_t done_bytes, uint64_t total_bytes) {
     return !storage__upkeep_is_cancelled(&ingest->upkeep);
 }
 
-static void unlink_linked(struct storage *storage, const struct manifest_state *state, size_t tables, size_t values) {
-    char path[LIMIT_PATH_BYTES];
-    struct error ignored;
-    for (size_t i = 0; i < tables + values; i++) {
-        if (i < tables) {
-            file_path_sst(path, storage->dir, state->files[i].meta.number);
-        } else {
-            file_path_values(path, storage->dir, state->values[i - tables].number);
-        }
+/* The files of a state, one after the other: tables, value files, change files. */
+struct linking {
+    uint64_t *number; /* in the state */
+    void (*make_path)(char *out, const char *dir, uint64_t number);
+};
+
+static struct linking file_at(struct manifest_state *state, size_t at) {
+    size_t values_end = state->file_count + state->values_count;
+    if (at < state->file_count) {
+        return (struct linking){&state->files[at].meta.number, file_path_sst};
+    }
+    return at < values_end ? (struct linking){&state->values[at - state->file_count].number, file_path_values}
+                           : (struct linking){&state->changes[at - values_end].number, file_path_changes};
+}
+
+static void unlink_linked(struct storage *storage, struct manifest_state *state, size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        struct linking linking = file_at(state, i);
+        char path[LIMIT_PATH_BYTES];
+        struct error ignored;
+        linking.make_path(path, storage->dir, *linking.number);
         enum status status = env_unlink(storage->env, path, &ignored);
         (void)status; /* then at the next opening */
     }
 }
 
 /* One file under a new number, which becomes the state's. */
-static enum status link_file(struct storage *storage, struct storage_ingest *ingest, uint64_t *number,
-                             void (*make_path)(char *out, const char *dir, uint64_t number), struct error *err) {
+static enum status link_file(struct storage *storage, struct storage_ingest *ingest, const struct linking *linking,
+                             struct error *err) {
     char from[LIMIT_PATH_BYTES];
     char to[LIMIT_PATH_BYTES];
     uint64_t copied_bytes;
-    make_path(from, ingest->dir, *number);
-    *number = atomic_fetch_add_explicit(&storage->next_file, 1, memory_order_relaxed);
-    make_path(to, storage->dir, *number);
+    linking->make_path(from, ingest->dir, *linking->number);
+    *linking->number = atomic_fetch_add_explicit(&storage->next_file, 1, memory_order_relaxed);
+    linking->make_path(to, storage->dir, *linking->number);
     return storage__upkeep_is_cancelled(&ingest->upkeep)
                ? error_set(err, STATUS_CANCELLED, "%s: the ingest was cancelled", ingest->dir)
                : store_link(storage->env, from, to, &ingest->upkeep.is_cancelled, &copied_bytes, err);
 }
 
 /* The state's tables under new numbers, which grow as the old ones did, then its value files: entries name those by
- * their ids, which stay. */
+ * their ids, which stay; then its change files. */
 static enum status link_files(struct storage *storage, struct storage_ingest *ingest, struct manifest_state *state,
                               struct error *err) {
     enum status status = STATUS_OK;
-    size_t tables = 0;
-    size_t values = 0;
-    for (; tables < state->file_count && status == STATUS_OK; tables++) {
-        status = link_file(storage, ingest, &state->files[tables].meta.number, file_path_sst, err);
-    }
-    for (; values < state->values_count && status == STATUS_OK; values++) {
-        status = link_file(storage, ingest, &state->values[values].number, file_path_values, err);
+    size_t total = state->file_count + state->values_count + state->changes_count;
+    size_t linked = 0;
+    for (; linked < total && status == STATUS_OK; linked++) {
+        struct linking linking = file_at(state, linked);
+        status = link_file(storage, ingest, &linking, err);
     }
     if (status == STATUS_OK) {
         status = env_sync_dir(storage->env, storage->dir, err);
@@ -83,7 +95,7 @@ static enum status link_files(struct storage *storage, struct storage_ingest *in
         status = storage__make_version(&storage->sst_context, state, &ingest->version, err);
     }
     if (status != STATUS_OK) {
-        unlink_linked(storage, state, tables, values);
+        unlink_linked(storage, state, linked);
     }
     return status;
 }
@@ -213,6 +225,9 @@ static void condemn_version(struct storage *storage, const struct version *versi
     for (size_t i = 0; i < version->value_file_count; i++) {
         condemn(storage, version->value_files[i]);
     }
+    for (size_t i = 0; i < version->change_file_count; i++) {
+        condemn(storage, version->change_files[i]);
+    }
 }
 
 /* All that the old content's jobs and memtables have left. */
@@ -230,6 +245,10 @@ static void forget_old(struct storage *storage) {
         if (generation->sst != NULL) {
             condemn(storage, generation->sst);
             storage__unref_table(storage, generation->sst);
+        }
+        if (generation->changes != NULL) {
+            condemn(storage, generation->changes);
+            storage__unref_table(storage, generation->changes);
         }
         condemn_values(storage, &generation->values);
         values_output__release(&generation->values);

@@ -1,6 +1,6 @@
 /*
  * Manifest edits, one at a time: a flushed memtable (in order, and not before the log is durable up to its frontier),
- * else the compaction that finished first.
+ * else the compaction that finished first, else what goes of change files by itself.
  *
  *   owner:  edit, next version, read set and view are made; nothing can fail after the manifest was written
  *   worker: append with two syncs, or a new manifest when the old one is long enough
@@ -89,6 +89,13 @@ enum status storage__encode_state(const struct version *version, const struct st
         struct value_meta meta = value_file_meta(version->value_files[i]);
         status = manifest_put_add_values(out, &meta);
     }
+    if (status == STATUS_OK) {
+        status = manifest_put_changes_after(out, version->changes_after);
+    }
+    for (size_t i = 0; i < version->change_file_count && status == STATUS_OK; i++) {
+        struct change_meta meta = change_file_meta(version->change_files[i]);
+        status = manifest_put_add_changes(out, &meta);
+    }
     return status;
 }
 
@@ -100,7 +107,9 @@ static struct version *next_version(const struct edit_job *job) {
         change.horizon = job->flushed->horizon;
         change.values_added = job->flushed->values.files;
         change.values_added_count = job->flushed->values.count;
-    } else {
+        change.changes_added = &job->flushed->changes;
+        change.changes_added_count = job->flushed->changes != NULL;
+    } else if (job->compaction != NULL) {
         const struct compaction_plan *plan = &job->compaction->plan;
         unsigned to = plan->output_level;
         change.removed[plan->level] = plan->inputs[0];
@@ -115,6 +124,7 @@ static struct version *next_version(const struct edit_job *job) {
         change.values_added = job->compaction->values.files;
         change.values_added_count = job->compaction->values.count;
     }
+    change.changes_after = job->changes_after;
     return version_new(job->storage->env->alloc, job->storage->version, &change);
 }
 
@@ -140,7 +150,9 @@ static enum status rotate(struct edit_job *job, struct error *err) {
 }
 
 /* A flush lets go of the log, a compaction of its inputs; a move of nothing. */
-static bool gives_space(const struct edit_job *job) { return job->flushed != NULL || !job->compaction->plan.trivial; }
+static bool gives_space(const struct edit_job *job) {
+    return job->compaction == NULL || !job->compaction->plan.trivial;
+}
 
 static void run(struct env_work *work) {
     struct edit_job *job = CONTAINER_OF(work, struct edit_job, work);
@@ -184,6 +196,9 @@ static void end_flush(struct storage *storage, struct generation *flushed) {
     if (flushed->sst != NULL) {
         storage__unref_table(storage, flushed->sst);
     }
+    if (flushed->changes != NULL) {
+        storage__unref_table(storage, flushed->changes);
+    }
     values_output__release(&flushed->values);
     storage__unref_generation(storage, flushed);
 }
@@ -222,6 +237,7 @@ static void publish(struct storage *storage) {
     }
     storage->version = job->version;
     retire_values(storage, old, storage->version);
+    storage__retire_changes(storage, old, storage->version);
     storage->debt_bytes = compaction_debt(storage->version, &storage->options);
     storage->pick_wanted = true;
     storage__set_current(storage, job->read_set, job->version);
@@ -231,7 +247,7 @@ static void publish(struct storage *storage) {
     job->view = NULL;
     if (job->flushed != NULL) {
         end_flush(storage, job->flushed);
-    } else {
+    } else if (job->compaction != NULL) {
         retire_inputs(storage, &job->compaction->plan);
         storage->compactions[job->compaction->plan.reason]++;
         list_remove(&job->compaction->link);
@@ -244,7 +260,7 @@ static void publish(struct storage *storage) {
 static void postpone(struct edit_job *job) {
     struct storage *storage = job->storage;
     drop_preparation(job);
-    if (job->flushed == NULL) {
+    if (job->compaction != NULL) {
         list_remove(&job->compaction->link);
         list_push_back(&storage->written, &job->compaction->link);
     }
@@ -322,10 +338,17 @@ static enum status prepare(struct edit_job *job) {
     if (job->version == NULL || job->read_set == NULL || job->view == NULL) {
         return STATUS_NO_MEMORY;
     }
-    enum status status = job->flushed != NULL ? encode_flush(storage, job->flushed, &job->payload)
-                                              : encode_compaction(storage, job->compaction, &job->payload);
+    enum status status = STATUS_OK;
+    if (job->flushed != NULL) {
+        status = encode_flush(storage, job->flushed, &job->payload);
+    } else if (job->compaction != NULL) {
+        status = encode_compaction(storage, job->compaction, &job->payload);
+    }
     if (status == STATUS_OK) {
         status = encode_values(storage->version, job->version, &job->payload);
+    }
+    if (status == STATUS_OK) {
+        status = storage__encode_changes(storage->version, job->version, &job->payload);
     }
     return status == STATUS_OK ? manifest_reserve(&storage->manifest, job->payload.len) : status;
 }
@@ -337,12 +360,16 @@ void storage__start_edit(struct storage *storage) {
     }
     struct generation *flushed = ready_generation(storage);
     bool compacted = !list_is_empty(&storage->written);
-    if ((flushed == NULL && !compacted) || env_now_us(storage->loop) < job->retry_at_us) {
+    uint64_t changes_after = storage__changes_after(storage, flushed);
+    bool drops = changes_after > storage->version->changes_after;
+    if ((flushed == NULL && !compacted && !drops) || env_now_us(storage->loop) < job->retry_at_us) {
         return;
     }
     job->storage = storage;
     job->flushed = flushed;
-    job->compaction = flushed != NULL ? NULL : LIST_ENTRY(storage->written.next, struct compaction_job, link);
+    job->compaction =
+        flushed == NULL && compacted ? LIST_ENTRY(storage->written.next, struct compaction_job, link) : NULL;
+    job->changes_after = changes_after;
     enum status status = prepare(job);
     if (status != STATUS_OK) {
         CHECK(status == STATUS_NO_MEMORY);

@@ -100,7 +100,7 @@ enum status manifest_put_add_values(struct buf *out, const struct value_meta *me
     const uint64_t numbers[VALUES_NUMBERS] = {meta->number,   meta->id,     meta->size_bytes,
                                               meta->checksum, meta->values, meta->bytes};
     uint8_t bytes[1 + VALUES_NUMBERS * 8];
-    bytes[0] = MANIFEST_ADD_VALUES;
+    bytes[0] = meta->is_log ? MANIFEST_ADD_LOG_VALUES : MANIFEST_ADD_VALUES;
     for (size_t i = 0; i < VALUES_NUMBERS; i++) {
         put_u64(bytes + 1 + i * 8, numbers[i]);
     }
@@ -129,12 +129,16 @@ void manifest_state_deinit(struct manifest_state *state) {
     }
     mem_free(state->alloc, state->files);
     mem_free(state->alloc, state->values);
+    mem_free(state->alloc, state->changes);
     state->files = NULL;
     state->file_count = 0;
     state->file_capacity = 0;
     state->values = NULL;
     state->values_count = 0;
     state->values_capacity = 0;
+    state->changes = NULL;
+    state->changes_count = 0;
+    state->changes_capacity = 0;
 }
 
 /* Where the number is, or would go. */
@@ -329,8 +333,11 @@ enum status manifest_state_apply(struct manifest_state *state, struct slice edit
         case MANIFEST_ADD_FILE: status = apply_add(state, &edit); break;
         case MANIFEST_REMOVE_FILE: status = apply_remove(state, &edit); break;
         case MANIFEST_HORIZON: status = apply_growing(&state->horizon, &edit); break;
-        case MANIFEST_ADD_VALUES: status = manifest__add_values(state, &edit); break;
+        case MANIFEST_ADD_VALUES: status = manifest__add_values(state, false, &edit); break;
+        case MANIFEST_ADD_LOG_VALUES: status = manifest__add_values(state, true, &edit); break;
         case MANIFEST_REMOVE_VALUES: status = manifest__remove_values(state, &edit); break;
+        case MANIFEST_ADD_CHANGES: status = manifest__add_changes(state, &edit); break;
+        case MANIFEST_CHANGES_AFTER: status = manifest__changes_after(state, &edit); break;
         default: status = STATUS_UNSUPPORTED; break;
         }
     }
@@ -339,6 +346,9 @@ enum status manifest_state_apply(struct manifest_state *state, struct slice edit
         status = STATUS_CORRUPT;
     }
     if (status == STATUS_OK && state->values_number_max >= state->next_file) {
+        status = STATUS_CORRUPT;
+    }
+    if (status == STATUS_OK && state->changes_number_max >= state->next_file) {
         status = STATUS_CORRUPT;
     }
     return status;
@@ -358,5 +368,5 @@ enum status manifest_state_encode(const struct manifest_state *state, struct buf
     for (size_t i = 0; i < state->values_count && status == STATUS_OK; i++) {
         status = manifest_put_add_values(out, &state->values[i]);
     }
-    return status;
+    return status == STATUS_OK ? manifest__put_changes(state, out) : status;
 }

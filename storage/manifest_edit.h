@@ -8,6 +8,7 @@
 #define HOLDFAST_STORAGE_MANIFEST_EDIT_H
 
 #include "node/base/buf.h"
+#include "storage/change_file.h"
 #include "storage/sst.h"
 #include "storage/storage.h"
 #include "storage/value_file.h"
@@ -21,8 +22,11 @@ enum manifest_tag {
     MANIFEST_REMOVE_FILE = 4,
     MANIFEST_HORIZON = 5,
     MANIFEST_ADD_VALUES = 6,
-    /* 7: change file, 8: checkpoint pin; reserved */
-    MANIFEST_REMOVE_VALUES = 9
+    MANIFEST_ADD_CHANGES = 7,
+    /* 8: checkpoint pin; reserved */
+    MANIFEST_REMOVE_VALUES = 9,
+    MANIFEST_CHANGES_AFTER = 10,
+    MANIFEST_ADD_LOG_VALUES = 11 /* fields as in MANIFEST_ADD_VALUES */
 };
 
 /* ---- Writing: each appends one field; STATUS_NO_MEMORY ------------------------------------------------------- */
@@ -34,6 +38,10 @@ MUST_USE enum status manifest_put_remove_file(struct buf *out, unsigned level, u
 /* A value file is there from the edit with its first reference to the one that removes the last. */
 MUST_USE enum status manifest_put_add_values(struct buf *out, const struct value_meta *meta);
 MUST_USE enum status manifest_put_remove_values(struct buf *out, uint64_t id);
+/* Behind all change files that are there, and behind changes_after. */
+MUST_USE enum status manifest_put_add_changes(struct buf *out, const struct change_meta *meta);
+/* Changes of entries up to this revision aren't there any more, or never were; change files that have no others go. */
+MUST_USE enum status manifest_put_changes_after(struct buf *out, uint64_t revision);
 /* Reads below this revision can't be served any more: a compaction dropped what they would need. */
 MUST_USE enum status manifest_put_horizon(struct buf *out, uint64_t revision);
 
@@ -57,6 +65,12 @@ struct manifest_state {
     uint64_t values_number_max; /* of any there ever was */
     size_t values_count;
     size_t values_capacity;
+    /* The changes of all entries behind changes_after, up to the frontier's, are in these files. */
+    uint64_t changes_after;
+    struct change_meta *changes; /* by revision: disjoint, ascending */
+    uint64_t changes_number_max; /* of any there ever was */
+    size_t changes_count;
+    size_t changes_capacity;
 };
 
 void manifest_state_init(struct manifest_state *state, struct alloc *alloc);
@@ -73,9 +87,17 @@ MUST_USE enum status manifest_state_check_values(const struct manifest_state *st
 MUST_USE enum status manifest_state_encode(const struct manifest_state *state, struct buf *out);
 
 /* ---- manifest_values.c, for manifest_edit.c: fields behind their tag ------------------------------------------ */
-MUST_USE enum status manifest__add_values(struct manifest_state *state, struct slice *at);
+MUST_USE enum status manifest__add_values(struct manifest_state *state, bool is_log, struct slice *at);
 MUST_USE enum status manifest__remove_values(struct manifest_state *state, struct slice *at);
 /* The value file of this number; NULL. */
 const struct value_meta *manifest_state_find_values(const struct manifest_state *state, uint64_t number);
+
+/* ---- manifest_changes.c, likewise ------------------------------------------------------------------------------ */
+MUST_USE enum status manifest__add_changes(struct manifest_state *state, struct slice *at);
+MUST_USE enum status manifest__changes_after(struct manifest_state *state, struct slice *at);
+/* Appends the fields that say all of it. */
+MUST_USE enum status manifest__put_changes(const struct manifest_state *state, struct buf *out);
+/* The change file of this number; NULL. */
+const struct change_meta *manifest_state_find_changes(const struct manifest_state *state, uint64_t number);
 
 #endif

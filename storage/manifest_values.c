@@ -40,8 +40,8 @@ static enum status reserve(struct manifest_state *state) {
     return STATUS_OK;
 }
 
-enum status manifest__add_values(struct manifest_state *state, struct slice *at) {
-    struct value_meta meta;
+enum status manifest__add_values(struct manifest_state *state, bool is_log, struct slice *at) {
+    struct value_meta meta = {.is_log = is_log};
     if (!cursor_u64(at, &meta.number) || !cursor_u64(at, &meta.id) || !cursor_u64(at, &meta.size_bytes) ||
         !cursor_u64(at, &meta.checksum) || !cursor_u64(at, &meta.values) || !cursor_u64(at, &meta.bytes)) {
         return STATUS_CORRUPT;

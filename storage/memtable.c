@@ -49,6 +49,7 @@ struct memtable *memtable_new(struct alloc *alloc, size_t bytes_expected) {
     memset((void *)memtable, 0, sizeof *memtable);
     memtable->alloc = alloc;
     atomic_init(&memtable->range_deletes, NULL);
+    atomic_init(&memtable->last, NULL);
     size_t chunk_bytes = bytes_expected / CHUNKS;
     if (bytes_expected >= HUGE_MEMTABLE) {
         chunk_bytes = ALLOC_HUGE_BYTES;
@@ -80,6 +81,7 @@ bool memtable_reset(struct memtable *memtable) {
     heap_clear(&memtable->records);
     heap_clear(&memtable->nodes);
     memset((void *)memtable->filter, 0, (size_t)memtable->filter_lines * FILTER_LINE_BYTES);
+    atomic_store_explicit(&memtable->last, NULL, memory_order_relaxed);
     memtable->revision = 0;
     memtable->entries = 0;
     memtable->branches = 0;
@@ -95,9 +97,8 @@ bool memtable_reset(struct memtable *memtable) {
 
 static struct memtable_record *make_record(struct memtable *memtable, const struct batch_operation *operation,
                                            uint32_t ordinal) {
-    size_t size = offsetof(struct memtable_record, bytes) + operation->key.len + operation->value.len;
-    size = size < sizeof(struct memtable_record) ? sizeof(struct memtable_record) : size;
-    struct memtable_record *record = heap_take(&memtable->records, size);
+    struct memtable_record *record =
+        heap_take(&memtable->records, record_size(operation->key.len, operation->value.len));
     if (record == NULL) {
         return NULL;
     }
@@ -116,6 +117,8 @@ static struct memtable_record *make_record(struct memtable *memtable, const stru
 /* What a batch becomes before any of it is visible. */
 struct pending {
     struct memtable_record *first;
+    struct memtable_record *first_range;
+    struct memtable_record *last; /* of both */
     uint32_t records;
     uint32_t range_deletes;
     struct memtable_range_deletes *ranges; /* NULL: none */
@@ -129,18 +132,22 @@ static enum status make_records(struct memtable *memtable, struct slice batch, s
         return status;
     }
     struct memtable_record **link = &pending->first;
+    struct memtable_record **range_link = &pending->first_range;
     for (uint32_t ordinal = 0; (status = batch_next(&reader, &operation)) == STATUS_OK; ordinal++) {
-        if (operation.kind == BATCH_DELETE_RANGE) {
-            pending->range_deletes++;
-            continue;
-        }
         struct memtable_record *record = make_record(memtable, &operation, ordinal);
         if (record == NULL) {
             return STATUS_NO_MEMORY;
         }
-        *link = record;
-        link = &record->pending;
-        pending->records++;
+        pending->last = record;
+        if (__builtin_expect(operation.kind == BATCH_DELETE_RANGE, 0)) {
+            *range_link = record;
+            range_link = &record->pending;
+            pending->range_deletes++;
+        } else {
+            *link = record;
+            link = &record->pending;
+            pending->records++;
+        }
     }
     return status == STATUS_NOT_FOUND ? STATUS_OK : status;
 }
@@ -196,8 +203,16 @@ enum status memtable_apply(struct memtable *memtable, uint64_t revision, struct 
         filter_add(memtable, hash);
         record = next;
     }
+    for (struct memtable_record *record = pending.first_range; record != NULL;) {
+        struct memtable_record *next = record->pending;
+        record->revision = revision;
+        record = next;
+    }
     if (pending.ranges != NULL) {
         memtable__ranges_publish(memtable, pending.ranges);
+    }
+    if (pending.last != NULL) {
+        atomic_store_explicit(&memtable->last, pending.last, memory_order_release);
     }
     memtable->entries += pending.records;
     memtable->revision = revision;

@@ -15,7 +15,9 @@
 #define HOLDFAST_STORAGE_MEMTABLE_H
 
 #include "node/base/alloc.h"
+#include "storage/change.h"
 #include "storage/entry.h"
+#include "storage/memtable_heap.h"
 #include "storage/tombstones.h"
 
 #include <stdbool.h>
@@ -82,5 +84,21 @@ bool memtable_last(const struct memtable *memtable, struct memtable_place *ret_p
 bool memtable_next(struct memtable_place *place);
 bool memtable_prev(struct memtable_place *place);
 struct entry memtable_entry(const struct memtable_place *place);
+
+/* ---- Changes: any thread ----------------------------------------------------------------------------------------
+ * All operations of all batches that were applied before memtable_changes_seek, in the order of the log. */
+
+struct memtable_record;
+
+struct memtable_changes {
+    const struct memtable *memtable;
+    const struct memtable_record *last; /* where it ends; NULL: it has ended */
+    struct heap_walk walk;              /* at the next record */
+};
+
+/* In front of the first change of this revision, or of a later one. */
+void memtable_changes_seek(const struct memtable *memtable, uint64_t revision, struct memtable_changes *ret_changes);
+/* False: there are no more. The keys live as long as the memtable. */
+bool memtable_changes_next(struct memtable_changes *changes, struct change *ret_change);
 
 #endif

@@ -1,7 +1,8 @@
 /*
  * Memory of a memtable: taken in pieces from chunks, given back as a whole, or down to a mark.
  *
- * Room can be reserved: what is taken within a reservation can't fail. The writer's alone.
+ * Room can be reserved: what is taken within a reservation can't fail. The writer's alone; but what was taken can be
+ * walked over, in the order in which it was, by any thread that knows by other means which piece to stop at.
  *
  * Legal order: heap_init, the others, heap_deinit. Memory that was used once is cheaper than new memory, which the
  * kernel has to clear (2 MiB at a time): who needs another heap of that kind clears an old one.
@@ -11,17 +12,31 @@
 
 #include "node/base/alloc.h"
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-struct heap_chunk;
+/* A piece of more than a quarter of a chunk is alone in one; small ones go on meanwhile where they were, in an older
+ * chunk. So the pieces taken from the moment when this one became the newest until the next did are those in it, then
+ * those in [rest, rest_end). */
+struct heap_chunk {
+    struct heap_chunk *next;  /* older */
+    struct heap_chunk *newer; /* the one that became the newest after it; of no use before there is one */
+    size_t size;              /* of what follows */
+    bool is_alone;
+    const uint8_t *rest;               /* is_alone; may be NULL */
+    _Atomic(const uint8_t *) end;      /* of the pieces in it; NULL: not known yet */
+    _Atomic(const uint8_t *) rest_end; /* is_alone; NULL: not known yet */
+    _Alignas(64) uint8_t data[];
+};
 
 struct heap {
     struct alloc *alloc;
     size_t chunk_bytes;
     size_t align;
     struct heap_chunk *newest; /* all that were taken from; linked from newer to older */
+    struct heap_chunk *oldest; /* where a walk begins */
     struct heap_chunk *spare;  /* free: reserved, or left from before heap_clear */
     uint8_t *at;               /* the free part of the chunk where small pieces go */
     uint8_t *end;
@@ -66,5 +81,21 @@ static inline struct heap_mark heap_mark(const struct heap *heap) {
 }
 /* Forgets what was taken since the mark. */
 void heap_rewind(struct heap *heap, const struct heap_mark *mark);
+
+/* ---- Walking ---------------------------------------------------------------------------------------------------
+ * Any thread, while the writer goes on. The walker knows the size of each piece, and a piece that was taken before he
+ * came to know of it, the last that he goes to. No heap_clear meanwhile. */
+struct heap_walk {
+    const struct heap_chunk *chunk;
+    const uint8_t *at; /* the piece */
+    bool in_rest;
+};
+
+/* To the oldest piece; there is one (CHECK). */
+void heap_walk_first(const struct heap *heap, struct heap_walk *ret_walk);
+/* From a piece of this size, as it was asked for, that isn't the last, to the next. */
+void heap_walk_next(struct heap_walk *walk, const struct heap *heap, size_t size);
+/* Far ahead: to the first piece of the next chunk. False: the last piece may stand in front of it. */
+bool heap_walk_chunk(struct heap_walk *walk, const void *last);
 
 #endif

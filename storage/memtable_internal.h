@@ -5,6 +5,7 @@
  *   memtable_tree     inserting (writer)
  *   memtable_read     finding and walking (any thread)
  *   memtable_ranges   range deletes
+ *   memtable_changes  all of it in the order of the log
  *   memtable          the public rest: batches in, lookups
  *
  * The tree. Records (a version each) never move. Leaves hold pointers to them, branches separators (the first record
@@ -57,7 +58,8 @@ enum {
     MEMTABLE_FILTER_PROBES = 6
 };
 
-/* One version: key, then value, in `bytes`. */
+/* One version: key, then value, in `bytes`. Or a range delete: start, then end; those are in no tree, but among the
+ * records, whose order of arrival is that of the log (memtable_changes.c). */
 struct memtable_record {
     union {
         uint64_t revision;
@@ -69,6 +71,12 @@ struct memtable_record {
     uint8_t kind;
     uint8_t bytes[];
 };
+
+/* Of its memory. */
+static inline size_t record_size(size_t key_len, size_t value_len) {
+    size_t size = offsetof(struct memtable_record, bytes) + key_len + value_len;
+    return size < sizeof(struct memtable_record) ? sizeof(struct memtable_record) : size;
+}
 
 /* The range of a node: from low to in front of high; NULL: no bound. */
 struct memtable_range {
@@ -86,7 +94,7 @@ struct memtable_leaf {
 };
 
 static_assert(TREE_HEIGHT_MAX < NODE_ALIGN, "a height fits the low bits of a node's address");
-static_assert(sizeof(struct memtable_leaf) == 4 * NODE_ALIGN, "a leaf is four cache lines");
+static_assert(sizeof(struct memtable_leaf) == (size_t)4 * NODE_ALIGN, "a leaf is four cache lines");
 
 struct memtable_branch {
     _Alignas(NODE_ALIGN) _Atomic uint64_t order;
@@ -114,6 +122,7 @@ struct memtable {
     _Atomic(struct memtable_range_deletes *) range_deletes; /* NULL: none */
     _Atomic uint64_t *filter;                               /* lines of 64 bytes, as in filter.h */
     uint32_t filter_lines;
+    _Atomic(const struct memtable_record *) last; /* of the records of all batches so far; NULL: none */
     /* The writer's. */
     _Alignas(NODE_ALIGN) struct alloc *alloc;
     uint64_t revision; /* of the last batch */
@@ -191,9 +200,8 @@ static inline unsigned node_rank(uint64_t order, const uint64_t *windows, const 
 enum { ROOT_HEIGHT_MASK = NODE_ALIGN - 1 };
 
 static inline void *root_node(uintptr_t root) {
-    return (
-        void *)(root &
-                ~(uintptr_t)ROOT_HEIGHT_MASK); /* NOLINT(performance-no-int-to-ptr): height and address in one word */
+    uintptr_t address = root & ~(uintptr_t)ROOT_HEIGHT_MASK;
+    return (void *)address; /* NOLINT(performance-no-int-to-ptr): height and address in one word */
 }
 
 static inline unsigned root_height(uintptr_t root) { return (unsigned)(root & ROOT_HEIGHT_MASK); }

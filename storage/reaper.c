@@ -224,6 +224,7 @@ void storage_close(struct storage *storage, void (*closed)(void *context), void 
     CHECK(!storage->closing && closed != NULL);
     CHECK(list_is_empty(&storage->pins));
     storage->closing = true;
+    storage->log.log = NULL; /* it may be gone before us */
     atomic_store_explicit(&storage->stop, true, memory_order_relaxed);
     storage->closed = closed;
     storage->closed_context = context;
@@ -246,6 +247,9 @@ static void let_go(struct storage *storage) {
         struct generation *generation = LIST_ENTRY(link, struct generation, link);
         if (generation->sst != NULL) {
             storage__unref_table(storage, generation->sst);
+        }
+        if (generation->changes != NULL) {
+            storage__unref_table(storage, generation->changes);
         }
         values_output__release(&generation->values);
         storage__unref_generation(storage, generation);

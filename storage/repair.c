@@ -3,43 +3,18 @@
  *
  *   verify: sound? then that was it
  *   manifest -> its tables;  or no manifest -> all tables, from their own properties
+ *   value files: whole ones stay, what can be read of the others is written anew (repair_values.h)
  *   range deletes of all + a merge of salvaging cursors -> tables of the last level, cut between keys
  *   old files linked into lost/ -> manifest and CURRENT of a new state (the commit point) -> old names removed
+ *
+ * Change files are not kept: changes can be read from the next entry on. The next opening removes them.
  */
-#include "storage/repair.h"
+#include "storage/repair_internal.h"
 
 #include "node/base/check.h"
-#include "storage/salvage.h"
-#include "storage/storage_internal.h"
-#include "storage/store_files.h"
 #include "storage/verify.h"
 
 #include <stdio.h>
-
-struct repair {
-    const struct storage_repair_options *options;
-    const struct storage_options *storage;
-    struct env *env;
-    struct alloc *alloc;
-    struct storage_repair_report *report;
-    struct sst_context context;
-    struct manifest_state found;   /* as the manifest had it; empty if it can't be read */
-    struct manifest_state outcome; /* what the store becomes */
-    uint64_t next_file;
-    struct buf inputs;             /* struct sst * each, loaded */
-    struct buf numbers;            /* uint64_t: of all files there are that are tables */
-    bool has_values;               /* there are value files */
-    struct buf manifests;          /* uint64_t: of all manifests */
-    struct tombstones *tombstones; /* of all inputs */
-    size_t tombstones_at;
-    struct salvage_listener listener;
-    struct cursor *merged;
-    struct sst_builder *builder; /* NULL: no output under way */
-    size_t lower_len;
-    uint8_t lower[LIMIT_KEY_BYTES]; /* where the output under way begins; len 0: from the start */
-    struct entry_key last;          /* written last; user.len 0: none */
-    uint8_t last_user[LIMIT_KEY_BYTES];
-};
 
 /* ---- What is there ----------------------------------------------------------------------------------------------- */
 
@@ -48,27 +23,39 @@ static enum status look_at(void *context, const char *name) {
     uint64_t number = 0;
     enum file_kind kind = file_name_parse(name, &number);
     repair->next_file = number >= repair->next_file ? number + 1 : repair->next_file;
-    repair->has_values = repair->has_values || kind == FILE_VALUES;
-    if (kind == FILE_SST) {
-        return buf_append(&repair->numbers, &number, sizeof number);
+    switch (kind) {
+    case FILE_SST: return buf_append(&repair->numbers, &number, sizeof number);
+    case FILE_VALUES: return buf_append(&repair->value_numbers, &number, sizeof number);
+    case FILE_MANIFEST: return buf_append(&repair->manifests, &number, sizeof number);
+    default: return STATUS_OK;
     }
-    return kind == FILE_MANIFEST ? buf_append(&repair->manifests, &number, sizeof number) : STATUS_OK;
+}
+
+static void tell(const struct repair *repair, const struct storage_loss *loss) {
+    if (repair->options->lost != NULL) {
+        repair->options->lost(repair->options->context, loss);
+    }
 }
 
 static void tell_table(struct repair *repair, uint64_t number, const struct error *why) {
     struct storage_loss loss = {.file = number, .message = why->message};
     repair->report->tables_lost++;
-    if (repair->options->lost != NULL) {
-        repair->options->lost(repair->options->context, &loss);
-    }
+    tell(repair, &loss);
 }
 
 static void tell_piece(void *context, const struct sst *sst, uint64_t offset, struct slice after, struct slice until) {
     struct repair *repair = context;
     struct storage_loss loss = {.file = sst->meta.number, .offset = offset, .after = after, .until = until};
     repair->report->pieces_lost++;
-    if (repair->options->lost != NULL) {
-        repair->options->lost(repair->options->context, &loss);
+    tell(repair, &loss);
+}
+
+/* The version whose value was missing had no other place, either. */
+static void tell_missing(struct repair *repair) {
+    if (repair->misses_value) {
+        repair->misses_value = false;
+        repair->report->values_lost++;
+        tell(repair, &repair->missing_loss);
     }
 }
 
@@ -79,7 +66,7 @@ static enum status take_table(struct repair *repair, struct sst *sst, enum statu
     if (status == STATUS_OK) {
         status = sst_load(sst, &why);
         if (status == STATUS_OK) {
-            status = buf_append(&repair->inputs, &sst, sizeof sst);
+            status = buf_append(&repair->inputs, &sst, sizeof(struct sst *));
             if (status == STATUS_OK) {
                 repair->report->tables++;
                 return STATUS_OK;
@@ -127,20 +114,32 @@ static enum status take_all(struct repair *repair, struct error *err) {
     return status;
 }
 
-static struct sst *const *inputs_of(const struct repair *repair, size_t *ret_count) {
-    *ret_count = repair->inputs.len / sizeof(struct sst *);
-    return (struct sst *const *)(const void *)repair->inputs.data;
+/* Old value files: those that the manifest names, or all. Damage in them isn't a loss yet: it is one where an entry
+ * that is left refers to what is damaged. */
+static enum status take_values(struct repair *repair, struct error *err) {
+    const uint64_t *numbers = (const uint64_t *)(const void *)repair->value_numbers.data;
+    bool is_named = repair->report->manifest_used;
+    size_t count = is_named ? repair->found.values_count : repair->value_numbers.len / sizeof *numbers;
+    enum status status = STATUS_OK;
+    for (size_t i = 0; i < count && status == STATUS_OK; i++) {
+        struct error why;
+        bool is_sound;
+        status = is_named ? repair_values__take(&repair->values, &repair->found.values[i], &is_sound, &why)
+                          : repair_values__take_unnamed(&repair->values, numbers[i], &is_sound, &why);
+        if (status == STATUS_OK) {
+            repair->report->value_files_damaged += !is_sound;
+        } else if (err != NULL) {
+            *err = why;
+        }
+    }
+    return status;
 }
 
 /* ---- Merging ----------------------------------------------------------------------------------------------------- */
 
-static enum status no_memory(const struct repair *repair, struct error *err) {
-    return error_set(err, STATUS_NO_MEMORY, "%s: no memory to repair it", repair->storage->dir);
-}
-
 static enum status open_inputs(struct repair *repair, struct error *err) {
     size_t count;
-    struct sst *const *inputs = inputs_of(repair, &count);
+    struct sst *const *inputs = repair__inputs(repair, &count);
     struct cursor **cursors = mem_alloc_zero(repair->alloc, (count + 1) * sizeof(struct cursor *));
     const struct tombstones **sets = mem_alloc_zero(repair->alloc, (count + 1) * sizeof(struct tombstones *));
     enum status status = cursors == NULL || sets == NULL ? STATUS_NO_MEMORY : STATUS_OK;
@@ -161,7 +160,7 @@ static enum status open_inputs(struct repair *repair, struct error *err) {
     }
     mem_free(repair->alloc, cursors);
     mem_free(repair->alloc, sets);
-    return status == STATUS_NO_MEMORY ? no_memory(repair, err) : status;
+    return status == STATUS_NO_MEMORY ? repair__no_memory(repair, err) : status;
 }
 
 static enum status begin_output(struct repair *repair, struct error *err) {
@@ -207,38 +206,32 @@ static enum status add_tombstones(struct repair *repair, struct slice upper, str
     return status;
 }
 
-static enum status remove_old(struct repair *repair, const char *path, struct error *err) {
-    (void)err;
-    struct error ignored;
-    enum status status = env_unlink(repair->env, path, &ignored);
-    (void)status; /* then at the next opening */
-    return STATUS_OK;
+static enum status add_to_outcome(struct repair *repair, const struct sst_meta *meta) {
+    struct buf edit;
+    buf_init(&edit, repair->alloc, 0);
+    enum status status = manifest_put_next_file(&edit, repair->next_file);
+    if (status == STATUS_OK) {
+        status = manifest_put_add_file(&edit, STORAGE_LEVELS - 1, meta);
+    }
+    if (status == STATUS_OK) {
+        status = manifest_state_apply(&repair->outcome, buf_slice(&edit));
+    }
+    buf_deinit(&edit);
+    repair->report->tables_written += status == STATUS_OK;
+    return status;
 }
 
 static enum status end_output(struct repair *repair, struct slice upper, struct error *err) {
     struct sst_meta meta;
-    struct buf edit;
     enum status status = add_tombstones(repair, upper, err);
     if (status == STATUS_OK) {
         status = sst_builder_finish(repair->builder, &meta, err);
     }
-    if (status == STATUS_OK) {
-        buf_init(&edit, repair->alloc, 0);
-        status = manifest_put_next_file(&edit, repair->next_file);
-        if (status == STATUS_OK) {
-            status = manifest_put_add_file(&edit, STORAGE_LEVELS - 1, &meta);
-        }
-        if (status == STATUS_OK) {
-            status = manifest_state_apply(&repair->outcome, buf_slice(&edit));
-        }
-        buf_deinit(&edit);
-        if (status != STATUS_OK) { /* complete, but on no list */
-            char path[LIMIT_PATH_BYTES];
-            file_path_sst(path, repair->storage->dir, meta.number);
-            (void)remove_old(repair, path, NULL);
-        }
-        status = status == STATUS_NO_MEMORY ? no_memory(repair, err) : status;
-        repair->report->tables_written++;
+    if (status == STATUS_OK && add_to_outcome(repair, &meta) != STATUS_OK) {
+        char path[LIMIT_PATH_BYTES];
+        file_path_sst(path, repair->storage->dir, meta.number);
+        repair__unlink(repair, path);
+        status = repair__no_memory(repair, err);
     }
     sst_builder_free(repair->builder);
     repair->builder = NULL;
@@ -249,15 +242,34 @@ static enum status end_output(struct repair *repair, struct slice upper, struct 
     return status;
 }
 
-static enum status take_entry(struct repair *repair, const struct entry *entry, struct error *err) {
-    enum status status = STATUS_OK;
-    bool first = repair->last.user.len == 0;
-    /* A table that was replaced has what its replacement has. */
-    if (!first && entry_key_compare(&repair->last, &entry->key) == 0) {
-        return STATUS_OK;
+/* An entry whose value is apart: that must be there. *ret_missing: it isn't. */
+static enum status take_value(struct repair *repair, struct entry *entry, uint8_t place[VALUE_PLACE_BYTES],
+                              bool *ret_missing, struct error *err) {
+    struct storage_loss loss = {.revision = entry->key.revision};
+    enum status status = repair_values__move(&repair->values, entry, place, &loss.file, &loss.offset, err);
+    *ret_missing = status == STATUS_NOT_FOUND;
+    if (!*ret_missing) {
+        return status;
     }
-    if (repair->builder != NULL && !slice_equal(repair->last.user, entry->key.user) &&
-        sst_builder_size(repair->builder) >= repair->storage->sst_bytes) {
+    memcpy(repair->missing_user, entry->key.user.data, entry->key.user.len);
+    repair->missing = entry->key;
+    repair->missing.user = slice_of(repair->missing_user, entry->key.user.len);
+    repair->misses_value = true;
+    loss.key = repair->missing.user;
+    repair->missing_loss = loss;
+    return STATUS_OK;
+}
+
+/* The output has all that it should hold, and the key is none of its own. */
+static bool is_full(const struct repair *repair, struct slice user) {
+    return repair->builder != NULL && !slice_equal(repair->last.user, user) &&
+           (sst_builder_size(repair->builder) >= repair->storage->sst_bytes ||
+            sst_builder_value_files(repair->builder) >= VALUE_REFS_CUT);
+}
+
+static enum status write_entry(struct repair *repair, const struct entry *entry, struct error *err) {
+    enum status status = STATUS_OK;
+    if (is_full(repair, entry->key.user)) {
         status = end_output(repair, entry->key.user, err);
     }
     if (status == STATUS_OK && repair->builder == NULL) {
@@ -275,6 +287,29 @@ static enum status take_entry(struct repair *repair, const struct entry *entry, 
     return status;
 }
 
+static enum status take_entry(struct repair *repair, const struct entry *entry, struct error *err) {
+    uint8_t place[VALUE_PLACE_BYTES];
+    struct entry taken = *entry;
+    bool is_missing = false;
+    bool first = repair->last.user.len == 0;
+    /* A table that was replaced has what its replacement has. */
+    if (!first && entry_key_compare(&repair->last, &entry->key) == 0) {
+        return STATUS_OK;
+    }
+    if (repair->misses_value && entry_key_compare(&repair->missing, &entry->key) != 0) {
+        tell_missing(repair);
+    }
+    enum status status = STATUS_OK;
+    if (entry->kind == BATCH_PUT_APART) {
+        status = take_value(repair, &taken, place, &is_missing, err);
+    }
+    if (status != STATUS_OK || is_missing) {
+        return status;
+    }
+    repair->misses_value = false;
+    return write_entry(repair, &taken, err);
+}
+
 static enum status write_outputs(struct repair *repair, struct error *err) {
     enum status status = open_inputs(repair, err);
     if (status == STATUS_OK && repair->inputs.len > 0) {
@@ -286,111 +321,16 @@ static enum status write_outputs(struct repair *repair, struct error *err) {
             }
         }
         status = status == STATUS_NOT_FOUND ? STATUS_OK : status;
+        tell_missing(repair);
     }
     bool is_left = repair->tombstones_at < tombstones_count(repair->tombstones);
     if (status == STATUS_OK && repair->builder == NULL && is_left) {
         status = begin_output(repair, err);
     }
-    return status == STATUS_OK && repair->builder != NULL ? end_output(repair, SLICE_EMPTY, err) : status;
-}
-
-/* ---- The new state ----------------------------------------------------------------------------------------------- */
-
-static void set_frontier(struct repair *repair) {
-    struct storage_frontier *frontier = &repair->outcome.frontier;
-    uint64_t newest = 0;
-    size_t count;
-    struct sst *const *inputs = inputs_of(repair, &count);
-    for (size_t i = 0; i < count; i++) {
-        newest = inputs[i]->meta.revision_last > newest ? inputs[i]->meta.revision_last : newest;
+    if (status == STATUS_OK && repair->builder != NULL) {
+        status = end_output(repair, SLICE_EMPTY, err);
     }
-    if (repair->report->manifest_used) {
-        *frontier = repair->found.frontier;
-        repair->outcome.horizon = repair->found.horizon;
-    }
-    if (newest > frontier->index) { /* then the manifest says nothing of what compactions left out */
-        frontier->index = newest;
-        frontier->horizon = newest;
-        repair->outcome.horizon = newest;
-        frontier->term = frontier->term == 0 ? 1 : frontier->term;
-    }
-    repair->report->frontier = *frontier;
-}
-
-/* Calls back for every old file's name. */
-static enum status for_each_old(struct repair *repair,
-                                enum status (*each)(struct repair *repair, const char *path, struct error *err),
-                                struct error *err) {
-    const uint64_t *numbers = (const uint64_t *)(const void *)repair->numbers.data;
-    const uint64_t *manifests = (const uint64_t *)(const void *)repair->manifests.data;
-    char path[LIMIT_PATH_BYTES];
-    enum status status = STATUS_OK;
-    for (size_t i = 0; i < repair->numbers.len / sizeof *numbers && status == STATUS_OK; i++) {
-        file_path_sst(path, repair->storage->dir, numbers[i]);
-        status = each(repair, path, err);
-    }
-    for (size_t i = 0; i < repair->manifests.len / sizeof *manifests && status == STATUS_OK; i++) {
-        file_path_manifest(path, repair->storage->dir, manifests[i]);
-        status = each(repair, path, err);
-    }
-    return status;
-}
-
-static enum status keep_lost(struct repair *repair, const char *path, struct error *err) {
-    char to[LIMIT_PATH_BYTES];
-    uint64_t copied_bytes;
-    int len = snprintf(to, sizeof to, "%s/%s%s", repair->storage->dir, REPAIR_LOST_NAME, strrchr(path, '/'));
-    if (len < 0 || len >= (int)sizeof to) {
-        return error_set(err, STATUS_INVALID, "%s: the directory's name is too long", repair->storage->dir);
-    }
-    enum status status = store_link(repair->env, path, to, NULL, &copied_bytes, err);
-    if (status == STATUS_EXISTS) { /* from an attempt that was cut short: numbers aren't used again */
-        error_clear(err);
-        return STATUS_OK;
-    }
-    return status;
-}
-
-static enum status keep_all_lost(struct repair *repair, struct error *err) {
-    char lost[LIMIT_PATH_BYTES];
-    file_path(lost, repair->storage->dir, REPAIR_LOST_NAME);
-    enum status status = env_mkdir(repair->env, lost, err);
-    if (status == STATUS_EXISTS) {
-        error_clear(err);
-        status = STATUS_OK;
-    }
-    if (status == STATUS_OK) {
-        status = for_each_old(repair, keep_lost, err);
-    }
-    return status == STATUS_OK ? env_sync_dir(repair->env, lost, err) : status;
-}
-
-static enum status commit(struct repair *repair, struct error *err) {
-    struct manifest manifest = {.env = repair->env, .dir = repair->storage->dir};
-    struct buf snapshot;
-    uint64_t number = repair->next_file++;
-    memcpy(manifest.identity.cluster_id, repair->context.cluster_id, STORAGE_CLUSTER_ID_BYTES);
-    manifest.identity.node_id = repair->storage->node_id;
-    repair->outcome.next_file = repair->next_file;
-    buf_init(&snapshot, repair->alloc, 0);
-    enum status status = manifest_state_encode(&repair->outcome, &snapshot);
-    if (status == STATUS_OK) {
-        status = manifest_switch(&manifest, number, buf_slice(&snapshot), err);
-    } else {
-        status = no_memory(repair, err);
-    }
-    manifest_close(&manifest);
-    buf_deinit(&snapshot);
-    return status;
-}
-
-/* Nothing names them. */
-static void drop_outputs(struct repair *repair) {
-    for (size_t i = 0; i < repair->outcome.file_count; i++) {
-        char path[LIMIT_PATH_BYTES];
-        file_path_sst(path, repair->storage->dir, repair->outcome.files[i].meta.number);
-        (void)remove_old(repair, path, NULL);
-    }
+    return status == STATUS_OK ? repair_values__end(&repair->values, err) : status;
 }
 
 /* ---- The whole --------------------------------------------------------------------------------------------------- */
@@ -408,7 +348,7 @@ static enum status read_manifest(struct repair *repair, struct error *err) {
     struct error ignored;
     enum status status = manifest_inspect(&manifest, &repair->found, &ignored);
     if (status == STATUS_NO_MEMORY) {
-        return no_memory(repair, err);
+        return repair__no_memory(repair, err);
     }
     if (status != STATUS_OK) {
         manifest_state_deinit(&repair->found);
@@ -427,21 +367,30 @@ static enum status read_manifest(struct repair *repair, struct error *err) {
 static enum status rebuild(struct repair *repair, struct error *err) {
     enum status status = repair->report->manifest_used ? take_named(repair, err) : take_all(repair, err);
     if (status == STATUS_OK) {
-        status = write_outputs(repair, err);
+        status = take_values(repair, err);
     }
     if (status == STATUS_OK) {
-        set_frontier(repair);
-        status = keep_all_lost(repair, err);
+        status = write_outputs(repair, err);
     }
-    if (status != STATUS_OK) {
-        drop_outputs(repair);
-        return status;
+    if (status == STATUS_OK && repair_values__keep(&repair->values) != STATUS_OK) {
+        status = repair__no_memory(repair, err);
     }
-    status = commit(repair, err);
-    if (status == STATUS_NO_MEMORY || status == STATUS_NO_SPACE) {
-        drop_outputs(repair); /* after any other failure a manifest may name them */
+    if (status == STATUS_OK) {
+        repair__set_frontier(repair);
+        status = repair__keep_all_lost(repair, err);
     }
-    return status == STATUS_OK ? for_each_old(repair, remove_old, err) : status;
+    bool is_harmless = true;
+    if (status == STATUS_OK) {
+        status = repair__commit(repair, err);
+        is_harmless = status == STATUS_NO_SPACE || status == STATUS_NO_MEMORY; /* the old state is in force */
+    }
+    if (status == STATUS_OK) {
+        return repair__remove_old(repair, err);
+    }
+    if (is_harmless) {
+        repair__drop_outputs(repair);
+    }
+    return status;
 }
 
 static enum status repair_locked(struct repair *repair, struct error *err) {
@@ -455,12 +404,11 @@ static enum status repair_locked(struct repair *repair, struct error *err) {
     }
     error_clear(err);
     status = env_list_dir(repair->env, repair->storage->dir, look_at, repair, err);
+    if (status == STATUS_NO_MEMORY) {
+        return repair__no_memory(repair, err); /* look_at says nothing of it */
+    }
     if (status == STATUS_OK && repair->numbers.len + repair->manifests.len == 0) {
         return error_set(err, STATUS_NOT_FOUND, "%s: there is nothing of a store", repair->storage->dir);
-    }
-    if (status == STATUS_OK && repair->has_values) {
-        status =
-            error_set(err, STATUS_UNSUPPORTED, "%s: has value files, which can't be repaired", repair->storage->dir);
     }
     if (status == STATUS_OK) {
         status = read_manifest(repair, err);
@@ -473,12 +421,14 @@ static void deinit(struct repair *repair) {
     sst_builder_free(repair->builder);
     cursor_free(repair->merged);
     tombstones_free(repair->tombstones);
-    struct sst *const *inputs = inputs_of(repair, &count);
+    struct sst *const *inputs = repair__inputs(repair, &count);
     for (size_t i = 0; i < count; i++) {
         sst_free(inputs[i]);
     }
+    repair_values__deinit(&repair->values);
     buf_deinit(&repair->inputs);
     buf_deinit(&repair->numbers);
+    buf_deinit(&repair->value_numbers);
     buf_deinit(&repair->manifests);
     manifest_state_deinit(&repair->found);
     manifest_state_deinit(&repair->outcome);
@@ -491,9 +441,11 @@ static enum status init(struct repair *repair, struct error *err) {
     struct env *env = repair->env;
     buf_init(&repair->inputs, repair->alloc, 0);
     buf_init(&repair->numbers, repair->alloc, 0);
+    buf_init(&repair->value_numbers, repair->alloc, 0);
     buf_init(&repair->manifests, repair->alloc, 0);
     manifest_state_init(&repair->found, repair->alloc);
     manifest_state_init(&repair->outcome, repair->alloc);
+    repair_values__init(&repair->values, repair->storage, &repair->context, &repair->outcome, &repair->next_file);
     repair->next_file = 1;
     repair->listener = (struct salvage_listener){.context = repair, .lost = tell_piece};
     repair->context.env = env;

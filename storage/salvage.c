@@ -10,6 +10,7 @@
 
 #include "node/base/check.h"
 #include "storage/file_names.h"
+#include "storage/sst_frame.h"
 #include "storage/sst_internal.h"
 
 struct salvage {
@@ -195,120 +196,62 @@ struct cursor *salvage_cursor_new(struct alloc *alloc, struct sst *sst, const st
     return &salvage->base;
 }
 
-/* ---- A table without a manifest -------------------------------------------------------------------------------- */
+/* ---- Files without a manifest ----------------------------------------------------------------------------------- */
 
-static enum status read_all(struct env_file *file, void *data, size_t len, uint64_t offset, struct error *err) {
-    size_t got = 0;
-    enum status status = env_pread(file, data, len, offset, &got, err);
-    return status == STATUS_OK && got != len ? error_set(err, STATUS_CORRUPT, "%s: ends early", env_file_path(file))
-                                             : status;
-}
-
-static void fill_meta(const struct sst_properties *properties, struct sst_meta *meta) {
-    meta->entries = properties->entries;
-    meta->deletes = properties->deletes;
-    meta->tombstones = properties->tombstones;
-    meta->superseded = properties->superseded;
-    meta->superseded_until = properties->superseded_until;
-    meta->key_bytes = properties->key_bytes;
-    meta->value_bytes = properties->value_bytes;
-    meta->revision_first = properties->revision_first;
-    meta->revision_last = properties->revision_last;
-    meta->smallest = properties->smallest;
-    meta->largest = properties->largest;
-    meta->largest_excluded = properties->largest_excluded != 0;
-}
-
-/* The plain properties block, appended to body. */
-static enum status read_properties(struct env_file *file, struct alloc *alloc, uint64_t id, uint64_t size_bytes,
-                                   struct buf *body, struct error *err) {
-    uint8_t footer_bytes[SST_FOOTER_BYTES];
-    struct sst_footer footer;
-    struct sst_stored stored;
-    struct buf raw;
-    buf_init(&raw, alloc, 0);
-    enum status status = read_all(file, footer_bytes, sizeof footer_bytes, size_bytes - SST_FOOTER_BYTES, err);
-    if (status == STATUS_OK) {
-        status = sst_footer_decode(footer_bytes, id, size_bytes, &footer);
+/* A frame that was read, as far as it could be. STATUS_INVALID: another cluster's, or another kind of file. */
+static enum status read_frame(const struct sst_context *context, const char *path, uint8_t kind,
+                              struct sst_frame *frame, struct error *err) {
+    struct env_file *file;
+    enum status status = env_open(context->env, path, ENV_OPEN_READ, &file, err);
+    if (status != STATUS_OK) {
+        return status;
     }
-    if (status == STATUS_OK) {
-        size_t len = (size_t)footer.properties.size + SST_TRAILER_BYTES;
-        status = buf_reserve(&raw, len);
-        if (status == STATUS_OK) {
-            status = read_all(file, raw.data, len, footer.properties.offset, err);
-        }
-        if (status == STATUS_OK) {
-            status =
-                sst_block_check(slice_of(raw.data, len), SST_BLOCK_PROPERTIES, id, footer.properties.offset, &stored);
-        }
-    }
-    if (status == STATUS_OK) {
-        status = buf_reserve(body, stored.size);
-    }
-    if (status == STATUS_OK) {
-        status = sst_block_unpack(alloc, &stored, body->data);
-        body->len = stored.size;
-    }
-    buf_deinit(&raw);
-    return status;
-}
-
-static enum status read_meta(const struct sst_context *context, struct env_file *file, struct sst_meta *meta,
-                             struct buf *body, struct error *err) {
-    uint8_t header_bytes[SST_HEADER_BYTES];
-    struct sst_header header;
-    struct sst_properties properties;
-    enum status status = env_size(file, &meta->size_bytes, err);
-    if (status == STATUS_OK && meta->size_bytes < SST_HEADER_BYTES + SST_FOOTER_BYTES) {
-        status = STATUS_CORRUPT;
-    }
-    if (status == STATUS_OK) {
-        status = read_all(file, header_bytes, sizeof header_bytes, 0, err);
-    }
-    if (status == STATUS_OK) {
-        status = sst_header_decode(header_bytes, &header);
-    }
-    if (status == STATUS_OK && memcmp(header.cluster_id, context->cluster_id, SST_CLUSTER_ID_BYTES) != 0) {
-        status = STATUS_INVALID;
-    }
-    if (status == STATUS_OK) {
-        meta->id = header.id;
-        status = read_properties(file, context->env->alloc, header.id, meta->size_bytes, body, err);
-    }
-    if (status == STATUS_OK) {
-        status = sst_properties_decode(buf_slice(body), &properties);
-    }
-    if (status == STATUS_OK) {
-        fill_meta(&properties, meta);
+    status = sst_frame_read(frame, file, err);
+    env_close(file);
+    if (frame->has_header && (frame->header.kind != kind ||
+                              memcmp(frame->header.cluster_id, context->cluster_id, SST_CLUSTER_ID_BYTES) != 0)) {
+        frame->has_header = false;
+        return error_set(err, STATUS_INVALID, "%s: belongs to another cluster, or is no such file", path);
     }
     return status;
 }
 
 enum status salvage_table(const struct sst_context *context, uint64_t number, struct sst **ret_sst, struct error *err) {
-    struct sst_meta meta = {.number = number};
-    struct env_file *file;
-    struct buf body;
+    struct sst_meta meta;
+    struct sst_frame frame;
     char path[LIMIT_PATH_BYTES];
     file_path_sst(path, context->dir, number);
-    enum status status = env_open(context->env, path, ENV_OPEN_READ, &file, err);
-    if (status != STATUS_OK) {
-        return status;
-    }
-    buf_init(&body, context->env->alloc, 0);
-    status = read_meta(context, file, &meta, &body, err);
-    if (status == STATUS_OK && (meta.smallest.len == 0 || meta.largest.len == 0)) {
-        status = STATUS_CORRUPT;
-    }
+    sst_frame_init(&frame, context->env->alloc);
+    enum status status = read_frame(context, path, SST_FILE_TABLE, &frame, err);
     if (status == STATUS_OK) {
+        sst_frame_meta(&frame, &meta);
+        meta.number = number;
         status = sst_new(context, &meta, ret_sst);
+        if (status != STATUS_OK) {
+            (void)error_set(err, status, "%s: no memory for it", path);
+        }
     }
-    env_close(file);
-    buf_deinit(&body);
-    if (status != STATUS_OK) {
-        const char *why = status == STATUS_NO_MEMORY ? "no memory to read it"
-                          : status == STATUS_INVALID ? "belongs to another cluster"
-                                                     : "its header, footer or properties can't be read";
-        return error_set(err, status, "%s: %s", path, why);
+    sst_frame_deinit(&frame);
+    return status;
+}
+
+enum status salvage_values(const struct sst_context *context, uint64_t number, struct value_meta *ret_meta,
+                           bool *ret_whole, struct error *err) {
+    struct sst_frame frame;
+    char path[LIMIT_PATH_BYTES];
+    file_path_values(path, context->dir, number);
+    sst_frame_init(&frame, context->env->alloc);
+    enum status status = read_frame(context, path, SST_FILE_VALUES, &frame, err);
+    bool is_whole = status == STATUS_OK && frame.footer.top.size > 0 && frame.properties.entries > 0;
+    if (frame.has_header && status != STATUS_NO_MEMORY) {
+        *ret_whole = is_whole;
+        *ret_meta = (struct value_meta){.number = number, .id = frame.header.id, .size_bytes = frame.size_bytes};
+        if (is_whole) {
+            ret_meta->values = frame.properties.entries;
+            ret_meta->bytes = frame.footer.top.offset - SST_HEADER_BYTES;
+        }
+        status = STATUS_OK;
     }
-    return STATUS_OK;
+    sst_frame_deinit(&frame);
+    return status;
 }

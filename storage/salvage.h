@@ -6,11 +6,17 @@
 
 #include "storage/cursor.h"
 #include "storage/sst.h"
+#include "storage/value_file.h"
 
 /* Makes a table of the file alone, where there is no manifest to say what it is: from its header, footer and
  * properties. STATUS_CORRUPT, STATUS_UNSUPPORTED, STATUS_INVALID (another cluster's), STATUS_IO, STATUS_NO_MEMORY. */
 MUST_USE enum status salvage_table(const struct sst_context *context, uint64_t number, struct sst **ret_sst,
                                    struct error *err);
+
+/* What a value file says of itself. STATUS_OK: it is one of this cluster, and its id is known; ret_whole: what is
+ * counted in it, too (but for its checksum), if it says the truth. Else as salvage_table. */
+MUST_USE enum status salvage_values(const struct sst_context *context, uint64_t number, struct value_meta *ret_meta,
+                                    bool *ret_whole, struct error *err);
 
 /* Told of each piece that is skipped. Keys are borrowed. */
 struct salvage_listener {

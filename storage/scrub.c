@@ -1,23 +1,26 @@
 /*
- * The scrub: reads all tables over and over, slowly, and checks every checksum, so that rot is found while there is
- * still somebody to heal it from.
+ * The scrub: reads all tables, value files and change files over and over, slowly, and checks every checksum, so that
+ * rot is found while there is still somebody to heal it from.
  *
- *   lowest table behind the last one -> piece, piece, ... -> next table -> ... -> end of a pass -> from the start
+ *   file with the lowest number behind the last one's -> piece, piece, ... -> next file -> ... -> end of a pass
  *
- * A piece is one partition with its data blocks, or the end of the table: about 128 KiB, read past the page cache,
- * which would hide what the disk has. After each it pauses as long as its rate says, holding no worker. Between pieces
- * it holds one table, which it lets go of as soon as no version has it.
+ * A piece is one partition of a table with its data blocks, some values of a value file, some blocks of a change file,
+ * or what a file ends with: about 128 KiB, or one value, read past the page cache, which would hide what the disk has.
+ * (An adopted segment of the log is one piece, checked as the log checks it.) After each it pauses as long as its rate
+ * says, holding no worker. Between pieces it holds one file, which it lets go of as soon as no version has it.
  *
  * What fails its check is read once more before it counts. The place is kept in memory only: after a restart it begins
  * anew.
  *
  * Owner, but for `run` and what it calls.
  */
+#include "node/base/bytes.h"
 #include "node/base/check.h"
+#include "storage/change_file.h"
 #include "storage/sst_internal.h"
 #include "storage/storage_internal.h"
 
-enum { WINDOW_BYTES = 256 * 1024, EMPTY_PAUSE_US = 10 * 1000 * 1000 };
+enum { WINDOW_BYTES = 256 * 1024, VALUES_PIECE_BYTES = 128 * 1024, EMPTY_PAUSE_US = 10 * 1000 * 1000 };
 
 /* ---- Worker: reading past the cache ------------------------------------------------------------------------------ */
 
@@ -78,11 +81,15 @@ static enum status window_show(struct window *window, uint64_t offset, size_t le
 
 /* ---- Worker: checking -------------------------------------------------------------------------------------------- */
 
-static void found(struct scrub_job *job, const char *what, uint64_t offset) {
-    (void)sst__damaged(job->sst, STATUS_CORRUPT, what, offset, NULL);
+static void keep_found(struct scrub_job *job, uint64_t offset) {
     if (job->found_count < SCRUB_FOUND_MAX) {
         job->found[job->found_count++] = offset;
     }
+}
+
+static void found(struct scrub_job *job, const char *what, uint64_t offset) {
+    (void)sst__damaged(job->sst, STATUS_CORRUPT, what, offset, NULL);
+    keep_found(job, offset);
 }
 
 /* What is right at this place, with a context for it. */
@@ -200,24 +207,32 @@ static enum status scrub_partition(struct window *window, uint32_t part) {
     return status == STATUS_NO_MEMORY ? status : STATUS_OK;
 }
 
+/* Header, footer, and the blocks between which all others stand; of a value file or change file the list of them is
+ * kept. */
 static enum status scrub_ends(struct window *window) {
-    static const enum sst_block_kind kinds[] = {SST_BLOCK_TOMBSTONES, SST_BLOCK_TOP, SST_BLOCK_PROPERTIES};
+    struct scrub_job *job = window->job;
     struct sst_footer footer;
     struct expectation header = {.len = SST_HEADER_BYTES, .name = "the header", .check = check_header};
     struct expectation end = {.len = SST_FOOTER_BYTES, .name = "the footer", .check = check_footer, .context = &footer};
     enum status status = examine(window, 0, &header);
     if (status != STATUS_NO_MEMORY) {
-        window->end = window->job->sst->meta.size_bytes;
-        status = examine(window, window->job->sst->meta.size_bytes - SST_FOOTER_BYTES, &end);
+        window->end = job->sst->meta.size_bytes;
+        status = examine(window, job->sst->meta.size_bytes - SST_FOOTER_BYTES, &end);
     }
     if (status != STATUS_OK) {
-        return status == STATUS_NO_MEMORY ? status : STATUS_OK;
+        return status;
     }
-    const struct sst_handle *handles[] = {&footer.tombstones, &footer.top, &footer.properties};
-    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0] && status != STATUS_NO_MEMORY; i++) {
-        status = examine_block(window, handles[i], kinds[i], NULL);
+    status = examine_block(window, &footer.tombstones, SST_BLOCK_TOMBSTONES, NULL);
+    if (status != STATUS_NO_MEMORY) {
+        bool is_list = job->sst->is_values || job->sst->is_changes;
+        status = examine_block(window, &footer.top, SST_BLOCK_TOP, is_list ? &job->sizes : NULL);
+        job->values_end = footer.top.offset;
     }
-    return status == STATUS_NO_MEMORY ? status : STATUS_OK;
+    enum status properties = STATUS_OK;
+    if (status != STATUS_NO_MEMORY) {
+        properties = examine_block(window, &footer.properties, SST_BLOCK_PROPERTIES, NULL);
+    }
+    return properties == STATUS_NO_MEMORY ? properties : status;
 }
 
 /* What leads to the rest of the table. */
@@ -231,24 +246,127 @@ static enum status load_top(struct scrub_job *job) {
     return status;
 }
 
+/* Goes on as long as the store does. */
+static bool pace(void *context, uint64_t bytes) {
+    struct scrub_job *job = context;
+    (void)bytes;
+    return !atomic_load_explicit(&job->storage->stop, memory_order_relaxed);
+}
+
+/* A segment of the log: its groups lead from one to the next, from its start on. */
+static enum status scrub_segment(struct scrub_job *job, struct error *err) {
+    const struct sst_verify_options options = {.pace = pace, .context = job};
+    struct sst_verify_report report;
+    enum status status = sst_verify(job->sst, &options, &report, err);
+    job->bytes += report.bytes;
+    job->is_done = true;
+    if (report.findings > 0) {
+        keep_found(job, report.first_offset); /* and the owner was told what it is */
+    }
+    return status == STATUS_CANCELLED ? STATUS_OK : status;
+}
+
+/* Some of a value file's values, from the next one on. */
+static enum status scrub_values(struct window *window) {
+    struct scrub_job *job = window->job;
+    size_t count = job->sizes.len / VALUE_SIZE_BYTES;
+    uint64_t from = job->value_at;
+    enum status status = STATUS_OK;
+    window->end = job->value_at + VALUES_PIECE_BYTES;
+    while (job->part < count && job->value_at - from < VALUES_PIECE_BYTES && status != STATUS_NO_MEMORY) {
+        struct sst_handle handle = {.offset = job->value_at,
+                                    .size = get_u32(job->sizes.data + (size_t)job->part * VALUE_SIZE_BYTES)};
+        if (handle.size == 0 || job->value_at + handle.size + SST_TRAILER_BYTES > job->values_end) {
+            found(job, "the list of sizes", job->values_end);
+            job->is_done = true;
+            return STATUS_OK;
+        }
+        status = examine_block(window, &handle, SST_BLOCK_VALUE, NULL);
+        if (status != STATUS_NO_MEMORY) { /* damage is noted: on with the next */
+            job->value_at += (uint64_t)handle.size + SST_TRAILER_BYTES;
+            job->part++;
+        }
+    }
+    job->is_done = job->part == count;
+    return status == STATUS_NO_MEMORY ? status : STATUS_OK;
+}
+
+/* Some of a change file's blocks, from the next one on. */
+static enum status scrub_changes(struct window *window) {
+    struct scrub_job *job = window->job;
+    struct slice index = buf_slice(&job->sizes);
+    size_t count = change_index_count(index);
+    uint64_t bytes = 0;
+    enum status status = STATUS_OK;
+    while (job->part < count && bytes < VALUES_PIECE_BYTES && status != STATUS_NO_MEMORY) {
+        struct change_index_entry entry;
+        if (change_index_decode(index, job->part, job->values_end, &entry) != STATUS_OK) {
+            found(job, "the index", job->values_end);
+            job->is_done = true;
+            return STATUS_OK;
+        }
+        window->end = entry.handle.offset + VALUES_PIECE_BYTES;
+        status = examine_block(window, &entry.handle, SST_BLOCK_CHANGES, NULL);
+        if (status != STATUS_NO_MEMORY) { /* damage is noted: on with the next */
+            bytes += (uint64_t)entry.handle.size + SST_TRAILER_BYTES;
+            job->part++;
+        }
+    }
+    job->is_done = job->part == count;
+    return status == STATUS_NO_MEMORY ? status : STATUS_OK;
+}
+
+/* The first piece of a file, then all others. */
+static enum status scrub_first(struct window *window) {
+    struct scrub_job *job = window->job;
+    enum status status = scrub_ends(window);
+    if (status == STATUS_NO_MEMORY) {
+        return status;
+    }
+    if (job->sst->is_values) { /* without its sizes there is no way to the values */
+        job->value_at = SST_HEADER_BYTES;
+        job->has_ends = true;
+        job->is_done = status != STATUS_OK || job->sizes.len < VALUE_SIZE_BYTES;
+        return STATUS_OK;
+    }
+    if (job->sst->is_changes) {
+        job->has_ends = true;
+        job->is_done = status != STATUS_OK || change_index_count(buf_slice(&job->sizes)) == 0;
+        return STATUS_OK;
+    }
+    status = load_top(job);
+    job->has_ends = status == STATUS_OK;
+    job->is_done = status == STATUS_OK && job->top->part_count == 0;
+    return status;
+}
+
+static enum status scrub_rest(struct window *window) {
+    struct scrub_job *job = window->job;
+    if (job->sst->is_values) {
+        return scrub_values(window);
+    }
+    if (job->sst->is_changes) {
+        return scrub_changes(window);
+    }
+    enum status status = scrub_partition(window, job->part);
+    job->part += status != STATUS_NO_MEMORY;
+    job->is_done = job->part == job->top->part_count;
+    return status;
+}
+
 static enum status scrub_piece(struct scrub_job *job, struct error *err) {
     struct env *env = job->storage->env;
     struct window window = {.job = job};
     char path[LIMIT_PATH_BYTES];
-    file_path_sst(path, job->storage->dir, job->sst->meta.number);
+    if (job->sst->is_log) {
+        return scrub_segment(job, err);
+    }
+    sst_path(job->sst, path);
     enum status status = env_open(env, path, ENV_OPEN_READ | ENV_OPEN_DIRECT, &window.file, err);
     if (status != STATUS_OK) {
         return status;
     }
-    if (job->top == NULL) {
-        status = scrub_ends(&window);
-        if (status == STATUS_OK) {
-            status = load_top(job);
-        }
-    } else {
-        status = scrub_partition(&window, job->part++);
-        job->part -= status == STATUS_NO_MEMORY;
-    }
+    status = job->has_ends ? scrub_rest(&window) : scrub_first(&window);
     env_close(window.file);
     mem_free(env->alloc, window.bytes);
     return status;
@@ -274,6 +392,16 @@ static bool is_live(const struct version *version, uint64_t number) {
             if (version->tables[level][i]->meta.number == number) {
                 return true;
             }
+        }
+    }
+    for (size_t i = 0; i < version->value_file_count; i++) {
+        if (version->value_files[i]->meta.number == number) {
+            return true;
+        }
+    }
+    for (size_t i = 0; i < version->change_file_count; i++) {
+        if (version->change_files[i]->meta.number == number) {
+            return true;
         }
     }
     return false;
@@ -332,8 +460,11 @@ void storage__scrub_let_go(struct storage *storage) {
     struct scrub_job *job = &storage->scrub;
     CHECK(!job->running);
     sst__discard_top(storage->env->alloc, job->top);
+    buf_deinit(&job->sizes);
     job->top = NULL;
     job->part = 0;
+    job->has_ends = false;
+    job->is_done = false;
     if (job->sst != NULL) {
         storage__unref_table(storage, job->sst);
         job->sst = NULL;
@@ -341,16 +472,26 @@ void storage__scrub_let_go(struct storage *storage) {
     }
 }
 
-/* The table with the lowest number above `number`. */
-static struct sst *next_table(const struct version *version, uint64_t number) {
+/* Keeps the one with the lower number of those above `number`. */
+static void choose(struct sst **next, struct sst *sst, uint64_t number) {
+    if (sst->meta.number > number && (*next == NULL || sst->meta.number < (*next)->meta.number)) {
+        *next = sst;
+    }
+}
+
+/* The file with the lowest number above `number`. */
+static struct sst *next_file(const struct version *version, uint64_t number) {
     struct sst *next = NULL;
     for (unsigned level = 0; level < MANIFEST_LEVELS; level++) {
         for (size_t i = 0; i < version->counts[level]; i++) {
-            struct sst *sst = version->tables[level][i];
-            if (sst->meta.number > number && (next == NULL || sst->meta.number < next->meta.number)) {
-                next = sst;
-            }
+            choose(&next, version->tables[level][i], number);
         }
+    }
+    for (size_t i = 0; i < version->value_file_count; i++) {
+        choose(&next, version->value_files[i], number);
+    }
+    for (size_t i = 0; i < version->change_file_count; i++) {
+        choose(&next, version->change_files[i], number);
     }
     return next;
 }
@@ -368,7 +509,7 @@ static void done(struct env_work *work) {
     } else {
         uint64_t rate = storage->options.scrub_bytes_per_second;
         job->next_us = from_us + (uint64_t)((double)job->bytes / (double)rate * 1e6);
-        if (job->status != STATUS_OK || job->part == job->top->part_count) {
+        if (job->status != STATUS_OK || job->is_done) {
             storage__scrub_let_go(storage);
         }
     }
@@ -390,11 +531,11 @@ void storage__start_scrub(struct storage *storage) {
         return;
     }
     if (job->sst == NULL) {
-        struct sst *sst = next_table(storage->version, job->number);
+        struct sst *sst = next_file(storage->version, job->number);
         if (sst == NULL && job->number > 0) {
             job->passes++;
             job->number = 0;
-            sst = next_table(storage->version, 0);
+            sst = next_file(storage->version, 0);
         }
         if (sst == NULL) {
             job->next_us = now_us + EMPTY_PAUSE_US;
@@ -403,6 +544,7 @@ void storage__start_scrub(struct storage *storage) {
         }
         sst->refs++;
         job->sst = sst;
+        buf_init(&job->sizes, storage->env->alloc, 0);
         job->number = sst->meta.number;
     }
     job->storage = storage;

@@ -9,7 +9,9 @@
 #include <inttypes.h>
 
 void sst_path(const struct sst *sst, char *out) {
-    (sst->is_values ? file_path_values : file_path_sst)(out, sst->context->dir, sst->meta.number);
+    (sst->is_values    ? file_path_values
+     : sst->is_changes ? file_path_changes
+                       : file_path_sst)(out, sst->context->dir, sst->meta.number);
 }
 
 /* ---- Messages -------------------------------------------------------------------------------------------------- */
@@ -155,6 +157,11 @@ enum status sst__unpack(struct sst *sst, const struct sst_handle *handle, enum s
                         struct cache_block *raw, struct cache_block **ret_block, struct error *err) {
     struct cache *cache = sst->context->cache;
     struct sst_stored stored;
+    if (sst->is_log) {
+        enum status found = value_log_check(slice_of(raw->data, raw->len));
+        *ret_block = found == STATUS_OK ? raw : *ret_block;
+        return found;
+    }
     enum status status = sst_block_check(slice_of(raw->data, raw->len), kind, sst->meta.id, handle->offset, &stored);
     if (status != STATUS_OK) {
         return status;
@@ -297,8 +304,8 @@ static enum status get_entry(struct sst *sst, struct fetch *fetch, const struct 
                              struct entry *ret_entry, struct error *err) {
     struct cache *cache = sst->context->cache;
     struct block_cursor cursor;
-    struct cache_block *block;
-    struct sst_handle handle;
+    struct cache_block *block = NULL;
+    struct sst_handle handle = {.size = 0};
     uint32_t part = sst__find_part(top, target);
     if (part == top->part_count) {
         return STATUS_NOT_FOUND;

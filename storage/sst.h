@@ -44,7 +44,9 @@ struct sst_context {
 
 struct sst {
     const struct sst_context *context;
+    bool is_log;          /* is_values, and a segment of the log (value_log.c) */
     bool is_values;       /* a value file: counted and opened like a table, read by value_fetch only (value_file.h) */
+    bool is_changes;      /* a change file, likewise (change_file.h) */
     struct sst_meta meta; /* keys and value_refs owned, in `memory` */
     void *memory;
     struct open_file file;

@@ -269,6 +269,7 @@ static enum status load_block(struct sst_cursor *cursor, struct slice *ret_body,
     }
     enum status status = fetch__missing(cursor->fetch, sst, &cursor->handle, SST_BLOCK_DATA, &cursor->block, err);
     if (status == STATUS_OK) {
+        CHECK(cursor->block != NULL);
         *ret_body = slice_of(cursor->block->data, cursor->block->len);
     }
     return status;
@@ -358,7 +359,7 @@ static enum status position_index(struct sst_cursor *cursor, struct slice body) 
 }
 
 static enum status enter_part(struct sst_cursor *cursor, struct error *err) {
-    struct slice index;
+    struct slice index = SLICE_EMPTY;
     enum status status = load_index(cursor, &index, err);
     if (status != STATUS_OK) {
         return status;
@@ -392,7 +393,7 @@ static enum status position_data(struct sst_cursor *cursor, struct slice body) {
 }
 
 static enum status enter_block(struct sst_cursor *cursor, struct error *err) {
-    struct slice body;
+    struct slice body = SLICE_EMPTY;
     uint64_t start = sst__part_start(cursor->top, cursor->part);
     uint64_t end = cursor->top->parts[cursor->part].handle.offset;
     if (sst_handle_decode(cursor->index.entry.value, start, end, &cursor->handle) != STATUS_OK) {

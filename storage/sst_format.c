@@ -29,7 +29,7 @@ enum status sst_header_decode(const uint8_t in[SST_HEADER_BYTES], struct sst_hea
     if (memcmp(in, header_magic, sizeof header_magic) != 0) {
         return STATUS_CORRUPT;
     }
-    if (get_u32(in + 8) != SST_VERSION || get_u32(in + 12) > SST_FILE_VALUES) {
+    if (get_u32(in + 8) != SST_VERSION || get_u32(in + 12) > SST_FILE_CHANGES) {
         return STATUS_UNSUPPORTED;
     }
     if (get_u64(in + 56) != checksum64(in, 56, 0) || get_u64(in + 48) != 0) {

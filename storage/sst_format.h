@@ -25,10 +25,11 @@ enum sst_block_kind {
     SST_BLOCK_PROPERTIES = 3,
     SST_BLOCK_TOMBSTONES = 4,
     SST_BLOCK_TOP = 5,
-    SST_BLOCK_VALUE = 6 /* in value files (value_file.h), and nothing but properties besides */
+    SST_BLOCK_VALUE = 6,  /* in value files (value_file.h), and nothing but properties besides */
+    SST_BLOCK_CHANGES = 7 /* in change files (change_file.h) */
 };
 
-enum sst_file_kind { SST_FILE_TABLE = 0, SST_FILE_VALUES = 1 };
+enum sst_file_kind { SST_FILE_TABLE = 0, SST_FILE_VALUES = 1, SST_FILE_CHANGES = 2 };
 
 /* Where a block's body stands; its trailer follows. Size 0: there is no such block. */
 struct sst_handle {

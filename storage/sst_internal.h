@@ -100,7 +100,8 @@ enum status sst__damaged(struct sst *sst, enum status status, const char *what, 
 enum status sst__no_memory(const struct sst *sst, size_t bytes, struct error *err);
 
 static inline enum cache_kind sst__cache_kind(enum sst_block_kind kind) {
-    return kind == SST_BLOCK_DATA ? CACHE_DATA : kind == SST_BLOCK_VALUE ? CACHE_OTHER : CACHE_INDEX;
+    bool is_other = kind == SST_BLOCK_VALUE || kind == SST_BLOCK_CHANGES;
+    return kind == SST_BLOCK_DATA ? CACHE_DATA : is_other ? CACHE_OTHER : CACHE_INDEX;
 }
 
 /* Large values would push out hundreds of blocks each, for little: reading one is a fraction of what is done with it.

@@ -340,8 +340,8 @@ void sst__discard_top(struct alloc *alloc, struct sst_top *top) {
 
 enum status sst__read_top(struct sst *sst, struct sst_top **ret_top, struct error *err) {
     struct alloc *alloc = sst->context->env->alloc;
-    struct sst_footer footer;
-    struct sst_properties properties;
+    struct sst_footer footer = {.properties = {0}};
+    struct sst_properties properties = {.entries = 0};
     struct cache_block *block = NULL;
     struct sst_top *top = NULL;
     enum status status = check_header(sst, err);
@@ -367,6 +367,7 @@ enum status sst__read_top(struct sst *sst, struct sst_top **ret_top, struct erro
     if (status != STATUS_OK) {
         return sst__damaged(sst, status, "the top index", footer.top.offset, err);
     }
+    CHECK(top != NULL);
     status = read_tombstones(sst, &footer.tombstones, &top->tombstones, err);
     if (status != STATUS_OK) {
         sst__discard_top(alloc, top);
@@ -394,6 +395,7 @@ enum status sst__load_top(struct sst *sst, struct error *err) {
     if (status != STATUS_OK) {
         return status;
     }
+    CHECK(top != NULL);
     if (atomic_compare_exchange_strong_explicit(&sst->top, &expected, top, memory_order_acq_rel,
                                                 memory_order_acquire)) {
         cache_charge(sst->context->cache, (int64_t)top->charge_bytes);

@@ -11,6 +11,7 @@
  */
 #include "node/base/buf.h"
 #include "node/base/check.h"
+#include "storage/change_file.h"
 #include "storage/sst_internal.h"
 #include "storage/value_file.h"
 
@@ -314,7 +315,7 @@ static enum status verify_part(struct verifier *verifier, uint32_t part) {
 
 static enum status verify_tail_block(struct verifier *verifier, const struct sst_handle *handle,
                                      enum sst_block_kind kind) {
-    struct sst_stored stored;
+    struct sst_stored stored = {.checksum = 0};
     if (handle->size == 0) {
         return STATUS_OK;
     }
@@ -431,6 +432,9 @@ enum status sst_verify(struct sst *sst, const struct sst_verify_options *options
                        struct error *err) {
     if (sst->is_values) {
         return value_verify(sst, options, ret_report, err);
+    }
+    if (sst->is_changes) {
+        return change_verify(sst, options, ret_report, err);
     }
     struct alloc *alloc = sst->context->env->alloc;
     struct verifier *verifier = mem_alloc_zero(alloc, sizeof *verifier);

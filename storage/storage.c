@@ -109,6 +109,8 @@ static enum status switch_memtable(struct storage *storage) {
     list_push_back(&storage->full, &old->link);
     storage->full_count++;
     storage->switched_index = old->frontier.index;
+    next->first_index = old->frontier.index + 1;
+    storage__adopt_turn(storage, old);
     storage->active = next;
     storage__set_current(storage, read_set, storage->version);
     return STATUS_OK;
@@ -164,6 +166,7 @@ enum status storage_insert(struct storage *storage, uint64_t index, uint64_t ter
     storage->inserted_index = index;
     storage->inserted_term = term;
     storage->applied_bytes += batch.len;
+    storage__adopt_note(storage, storage->active, batch);
     if (storage->started && storage__is_full(storage) && !storage__can_switch(storage)) {
         storage__note_stall(storage);
     }

@@ -28,8 +28,10 @@
 #include "node/base/status.h"
 #include "node/env/env.h"
 #include "storage/cache.h"
+#include "storage/change.h"
 #include "storage/compress.h"
 #include "storage/fetch.h"
+#include "storage/log_share.h"
 #include "storage/open_files.h"
 #include "storage/sst.h"
 
@@ -91,6 +93,14 @@ struct storage_options {
     uint64_t value_file_bytes;      /* 256 MiB (4 KiB to 64 GiB): a value file ends when it has so many */
     uint32_t value_live_percent_min; /* 50 (0 to 90): of a value file that is still referred to; below it what is left
                                         is moved to another file. 0: never */
+    uint64_t
+        value_adopt_bytes; /* 1 MiB (0: never; to 4 GiB): a memtable that is mostly large values, with so many
+                              bytes      of them, isn't copied: segments of the log are taken over (storage_set_log) */
+
+    /* Changes. */
+    bool change_files; /* false: flushes write change files, and storage_changes_* reads what was flushed, too. It costs
+                          about what the keys take, once */
+    enum compression change_compression; /* lz4: of change files */
 
     /* The tree. */
     uint64_t level_base_bytes;   /* 256 MiB (1 KiB to 1 TiB): the least that a level's target may be */
@@ -143,6 +153,10 @@ MUST_USE enum status storage_open(const struct storage_options *options, struct 
                                   struct error *err);
 /* On the loop: flushes and compactions may begin. */
 void storage_start(struct storage *storage);
+/* On the loop, after storage_start: what the owner's log lends of its segments (log_share.h), for large values; copied.
+ * Log and store are on one file system, and their files may be linked, or else values are copied. It is called until
+ * storage_close, from inside of calls, too. NULL: nothing any more. */
+void storage_set_log(struct storage *storage, const struct log_share *share);
 /* On the loop, also before storage_start. No callbacks from now on; jobs under way finish first, then closed runs and
  * the storage is gone. All views must have been released. What is only in the memtable is left to the log. */
 void storage_close(struct storage *storage, void (*closed)(void *context), void *context);
@@ -357,6 +371,41 @@ uint64_t storage_iterator_revision(const struct storage_iterator *iterator);
 MUST_USE enum status storage_iterator_value(struct storage_iterator *iterator, struct slice *ret_value,
                                             struct error *err);
 
+/* ---- Changes: what was done to which key, in the order of the log ----------------------------------------------
+ *
+ * Of all entries from some revision on, and whole entries: with the option change_files as far back as the horizon,
+ * without it what isn't flushed yet. Each operation of an entry is one change (change.h), those that have no effect
+ * included. An ingest brings the checkpoint's along; a repair keeps none. There are no values in them: read the key at
+ * the revision. */
+
+struct storage_changes;
+
+struct storage_changes_options {
+    uint64_t from;  /* the first revision of interest, at least 1 */
+    uint64_t until; /* the last; 0: the view's */
+    struct slice
+        lower; /* only changes that have to do with keys in [lower, upper): a range delete that reaches into it */
+    struct slice upper; /* is one. len 0: no end. Both are borrowed */
+};
+
+/* The oldest revision that changes can be read from in this view. Any thread. */
+uint64_t storage_view_changes_oldest(const struct storage_view *view);
+/* In front of the first change. Borrows view and io (NULL: it blocks). `from` may be one above the view's revision:
+ * there are none. STATUS_COMPACTED: `from` is older than storage_view_changes_oldest: some are gone;
+ * STATUS_NO_MEMORY. */
+MUST_USE enum status storage_changes_new(struct storage_view *view, struct storage_io *io,
+                                         const struct storage_changes_options *options,
+                                         struct storage_changes **ret_changes, struct error *err);
+/* NULL is accepted. Its io must not be busy. */
+void storage_changes_free(struct storage_changes *changes);
+/* The next one, by (revision, ordinal); its keys are borrowed until the next call. STATUS_NOT_FOUND: that were all;
+ * STATUS_PENDING (only with io): the same call again when io is ready; STATUS_CORRUPT, STATUS_UNSUPPORTED, STATUS_IO,
+ * STATUS_NO_MEMORY: none was skipped, another call tries again. */
+MUST_USE enum status storage_changes_next(struct storage_changes *changes, struct change *ret_change,
+                                          struct error *err);
+/* Every entry up to here is done with: where to go on later is the revision behind it. */
+uint64_t storage_changes_done(const struct storage_changes *changes);
+
 /* ---- Upkeep (owner loop) -----------------------------------------------------------------------------------------
  *
  * Long jobs over the whole store: on a worker, one at a time, in the order in which they were asked for. The caller
@@ -427,6 +476,7 @@ struct storage_verify_report {
     uint64_t data_blocks;
     uint64_t entries;
     uint64_t tombstones;
+    uint64_t changes; /* in change files */
     uint64_t findings;
     uint64_t unnamed_files; /* ours, but the manifest doesn't name them: the next opening removes them */
     uint64_t other_files;   /* not ours */
@@ -528,11 +578,18 @@ struct storage_stats {
     uint64_t bytes[STORAGE_LEVELS];
     uint64_t value_files;
     uint64_t value_file_bytes; /* their sizes */
+    uint64_t value_log_files;  /* of these: segments of the log that were taken over */
+    uint64_t value_log_bytes;  /* their sizes */
     uint64_t value_bytes;      /* of these: values that tables refer to */
-    uint64_t debt_bytes;       /* to be rewritten until every level is within its target */
+    uint64_t change_files;
+    uint64_t change_file_bytes; /* their sizes */
+    uint64_t changes_oldest;    /* of this revision on changes can be read */
+    uint64_t debt_bytes;        /* to be rewritten until every level is within its target */
     /* Work. */
     uint64_t flushes;
     uint64_t flush_bytes;       /* tables of level 0, and value files */
+    uint64_t adopted_bytes;     /* segments of the log that flushes took over: not written once more */
+    uint64_t change_bytes;      /* change files */
     uint64_t moved_value_bytes; /* of compaction_written_bytes: value files */
     uint64_t compactions[STORAGE_COMPACTION_REASONS];
     uint64_t compaction_count; /* all of them */
@@ -540,7 +597,7 @@ struct storage_stats {
     uint64_t compaction_failures; /* each is tried again later */
     uint64_t compaction_read_bytes;
     uint64_t compaction_written_bytes;
-    uint64_t written_bytes; /* tables and manifests */
+    uint64_t written_bytes; /* tables, value files, change files and manifests */
     uint64_t applied_bytes; /* batches; written_bytes / applied_bytes is the write amplification without the log */
     /* What is held. */
     uint64_t views;          /* held now */

@@ -10,6 +10,8 @@
  *   schedule.c           what may start; retries; final failure; full disks
  *   flush.c              memtable -> table of level 0, and value files
  *   values_output.c      value files that flushes and compactions write
+ *   values_adopt.c       segments of the log that flushes take over instead
+ *   change_output.c      change files: written by flushes, dropped below the horizon
  *   compaction.c         which compactions start, what becomes of them; tables that they leave alone
  *   compaction_run.c     a compaction's work on its worker
  *   compact_range.c      compactions asked for by hand
@@ -60,10 +62,17 @@ struct values_output {
     unsigned level;                              /* of the tables that refer to them: says how they are compressed */
     void (*pace)(void *context, uint64_t bytes); /* as in sst_builder.h; context: the store */
     struct value_builder *builder;               /* NULL: none under way */
-    struct sst **files;                          /* written, one reference each, by number */
+    struct sst **files;                          /* written or taken over, one reference each */
     size_t count;
     size_t capacity;
-    uint64_t bytes; /* of the files */
+    uint64_t bytes;         /* of the files written */
+    uint64_t adopted_bytes; /* of those taken over */
+};
+
+/* Segments of the log that one flush may take over as value files. */
+struct values_adoption {
+    struct log_segments segments;
+    struct adopted *adopted; /* what becomes of each; NULL: nothing */
 };
 
 enum generation_state { GENERATION_ACTIVE, GENERATION_FULL, GENERATION_WRITTEN };
@@ -77,9 +86,16 @@ struct generation {
     unsigned attempts;                /* flushes that failed with an I/O error */
     struct sst *sst;                  /* WRITTEN; NULL if it held no versions */
     struct values_output values;      /* WRITTEN */
+    struct sst *changes;              /* WRITTEN: its change file; NULL: none */
     struct storage_frontier frontier; /* from FULL on */
     uint64_t horizon;                 /* FULL: the store's at the switch; WRITTEN: what reads below it can't be told any
                                          more, 0: nothing */
+    /* For values_adopt.c: */
+    uint64_t first_index;    /* of its entries */
+    uint64_t batch_bytes;    /* of all that went into it */
+    uint64_t large_bytes;    /* of these: batches of large values */
+    bool adopts;             /* the log was asked for another segment; the flush waits for that, */
+    uint64_t adopt_until_us; /* but no longer */
 };
 
 struct flush_job {
@@ -90,12 +106,14 @@ struct flush_job {
     uint64_t started_us;
     struct generation *generation;
     uint64_t number;
+    struct values_adoption adoption;
     /* Results: */
     enum status status;
     struct error error;
     bool is_thinned; /* something that only reads below the horizon could see was left out */
     struct sst *sst;
     struct values_output values;
+    struct sst *changes;
 };
 
 enum compaction_state { COMPACTION_IDLE, COMPACTION_RUNNING, COMPACTION_WRITTEN };
@@ -127,8 +145,9 @@ struct edit_job {
     struct storage *storage;
     bool running;
     uint64_t retry_at_us;
-    struct generation *flushed; /* or: */
-    struct compaction_job *compaction;
+    struct generation *flushed;        /* or: */
+    struct compaction_job *compaction; /* or neither: change files go */
+    uint64_t changes_after;            /* what becomes of the version's */
     struct buf payload;
     bool rotate;
     uint64_t rotate_number;
@@ -141,17 +160,22 @@ struct edit_job {
     struct error error;
 };
 
-/* The scrub: one piece of a table at a time. */
+/* The scrub: one piece of a file at a time. */
 struct sst_top;
 struct scrub_job {
     struct env_work work;
     struct storage *storage;
     bool running;
     uint64_t next_us;    /* no piece before this */
-    uint64_t number;     /* of the table under way, or the last one; 0: none in this pass */
-    struct sst *sst;     /* referenced; NULL: between two tables */
-    struct sst_top *top; /* NULL: its ends come first */
-    uint32_t part;       /* the next one */
+    uint64_t number;     /* of the file under way, or the last one; 0: none in this pass */
+    struct sst *sst;     /* a table or value file, referenced; NULL: between two */
+    bool has_ends;       /* its first piece, which leads to all others, is done */
+    bool is_done;        /* it has no more pieces */
+    struct sst_top *top; /* a table's */
+    uint32_t part;       /* the next partition, or value */
+    struct buf sizes;    /* of a value file's values */
+    uint64_t value_at;   /* where the next one stands */
+    uint64_t values_end;
     /* Results of a piece: */
     enum status status;
     uint64_t bytes;
@@ -227,6 +251,7 @@ struct storage {
     struct storage_options options;
     struct env *env;
     struct env_loop *loop;
+    struct log_share log; /* .log NULL: none */
     char dir[LIMIT_PATH_BYTES];
     struct env_file *lock;
     struct cache *cache;
@@ -298,6 +323,8 @@ struct storage {
     struct damage_list damage;
     uint64_t flushes;
     uint64_t flush_bytes;
+    uint64_t adopted_bytes;
+    uint64_t change_bytes;
     uint64_t compactions[STORAGE_COMPACTION_REASONS];
     uint64_t compaction_failures;
     uint64_t compaction_read_bytes;
@@ -362,10 +389,50 @@ MUST_USE enum status values_output__add(struct values_output *output, const stru
                                         uint8_t ret_place[VALUE_PLACE_BYTES], struct error *err);
 /* Writes the rest and syncs the last file (not the directory). Statuses as above. */
 MUST_USE enum status values_output__end(struct values_output *output, struct error *err);
+/* One more file, with one reference; taken. STATUS_NO_MEMORY: it isn't. */
+MUST_USE enum status values_output__take(struct values_output *output, struct sst *file);
 /* Nothing will come of them: removes the files. */
 void values_output__drop(struct values_output *output);
 /* Owner: lets go of the files, which stay where they are unless they are obsolete. */
 void values_output__release(struct values_output *output);
+
+/* ---- values_adopt.c ------------------------------------------------------------------------------------------- */
+/* Owner: a batch went into the memtable. */
+void storage__adopt_note(const struct storage *storage, struct generation *generation, struct slice batch);
+/* Owner: the memtable was switched. */
+void storage__adopt_turn(struct storage *storage, struct generation *generation);
+/* Owner: false: it is worth waiting with the flush until then. */
+bool storage__adopt_is_ready(struct storage *storage, const struct generation *generation, uint64_t *ret_again_us);
+/* Owner: before and after the flush's work, whatever came of it. */
+void storage__adopt_take(struct storage *storage, const struct generation *generation,
+                         struct values_adoption *adoption);
+void storage__adopt_end(struct storage *storage, struct values_adoption *adoption);
+/* Worker: before the first entry. */
+void storage__adopt_begin(struct flush_job *job);
+/* Worker: true: what the version's entry says instead of its value is in ret_place; else it is to be copied. */
+bool storage__adopt_place(struct values_adoption *adoption, const struct entry *entry,
+                          uint8_t ret_place[VALUE_PLACE_BYTES]);
+/* Worker: behind the last entry, status says whether all went well so far. The files that entries refer to are among
+ * job->values then, unless it says otherwise; the others are gone. Returns status, or STATUS_NO_MEMORY. */
+MUST_USE enum status storage__adopt_finish(struct flush_job *job, enum status status, struct error *err);
+/* ---- change_output.c ----------------------------------------------------------------------------------------- */
+/* Worker: the memtable's change file, synced (not the directory), one reference; NULL if the option is off. STATUS_IO,
+ * STATUS_NO_SPACE, STATUS_NO_MEMORY: there is none. */
+MUST_USE enum status storage__write_changes(struct storage *storage, const struct memtable *memtable,
+                                            struct sst **ret_file, struct error *err);
+/* Worker: nothing will come of it: removes the file. NULL is accepted. */
+void storage__drop_changes(struct storage *storage, struct sst *file);
+/* Owner: what changes_after of the version becomes with an edit now: behind change files that lie below the horizon,
+ * and behind all that is flushed without one. flushed NULL: no flush. */
+uint64_t storage__changes_after(struct storage *storage, const struct generation *flushed);
+/* The fields of an edit that makes one of the other. STATUS_NO_MEMORY. */
+MUST_USE enum status storage__encode_changes(const struct version *old, const struct version *new, struct buf *out);
+/* Changes of this revision and later ones can be read of the version, and of memtables behind it. Any thread. */
+static inline uint64_t storage__changes_oldest(const struct version *version) {
+    return version->changes_after + 1 > version->horizon ? version->changes_after + 1 : version->horizon;
+}
+/* Owner: change files that the new version doesn't have are obsolete. */
+void storage__retire_changes(struct storage *storage, const struct version *old, const struct version *new);
 
 /* ---- compaction.c, compaction_run.c, compact_range.c --------------------------------------------------------- */
 struct storage_pick {

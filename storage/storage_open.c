@@ -22,7 +22,7 @@ struct leftovers {
     uint64_t number_max;   /* of any file that is ours */
     uint64_t manifest_max; /* of any manifest */
     uint64_t table_count;
-    uint64_t named_count; /* tables and value files that the manifest names */
+    uint64_t named_count; /* tables, value files and change files that the manifest names */
     bool remove;          /* second pass */
 };
 
@@ -55,6 +55,11 @@ static enum status look_at(void *context, const char *name) {
         break;
     case FILE_VALUES:
         useless = manifest_state_find_values(leftovers->state, number) == NULL;
+        leftovers->table_count++;
+        leftovers->named_count += !useless;
+        break;
+    case FILE_CHANGES:
+        useless = manifest_state_find_changes(leftovers->state, number) == NULL;
         leftovers->table_count++;
         leftovers->named_count += !useless;
         break;
@@ -91,12 +96,15 @@ static enum status make_dir(struct storage *storage, struct error *err) {
 /* Some table that the manifest names isn't there: which? */
 static enum status name_missing(struct storage *storage, const struct manifest_state *state, struct error *err) {
     char path[LIMIT_PATH_BYTES];
-    for (size_t i = 0; i < state->file_count + state->values_count; i++) {
+    size_t values_end = state->file_count + state->values_count;
+    for (size_t i = 0; i < values_end + state->changes_count; i++) {
         struct env_file *file;
         if (i < state->file_count) {
             file_path_sst(path, storage->dir, state->files[i].meta.number);
-        } else {
+        } else if (i < values_end) {
             file_path_values(path, storage->dir, state->values[i - state->file_count].number);
+        } else {
+            file_path_changes(path, storage->dir, state->changes[i - values_end].number);
         }
         enum status status = env_open(storage->env, path, ENV_OPEN_READ, &file, err);
         if (status == STATUS_NOT_FOUND) {
@@ -136,8 +144,8 @@ static enum status load(struct storage *storage, struct manifest_state *state, s
     if (!is_new && leftovers->number_max >= state->next_file) {
         state->next_file = leftovers->number_max + 1;
     }
-    return leftovers->named_count == state->file_count + state->values_count ? STATUS_OK
-                                                                             : name_missing(storage, state, err);
+    bool complete = leftovers->named_count == state->file_count + state->values_count + state->changes_count;
+    return complete ? STATUS_OK : name_missing(storage, state, err);
 }
 
 static const struct sst *table_at(const void *place) { return *(struct sst *const *)place; }
@@ -160,6 +168,8 @@ struct table_lists {
     size_t counts[MANIFEST_LEVELS];
     struct sst **values; /* value files, behind the tables */
     size_t values_count;
+    struct sst **changes; /* change files, behind those */
+    size_t changes_count;
 };
 
 static enum status make_tables(const struct sst_context *context, const struct manifest_state *state,
@@ -204,6 +214,19 @@ static enum status make_value_files(const struct sst_context *context, const str
     return STATUS_OK;
 }
 
+static enum status make_change_files(const struct sst_context *context, const struct manifest_state *state,
+                                     struct table_lists *lists) {
+    lists->changes = lists->tables + state->file_count + state->values_count;
+    for (size_t i = 0; i < state->changes_count; i++) {
+        enum status status = change_file_new(context, &state->changes[i], &lists->changes[i]);
+        if (status != STATUS_OK) {
+            return status;
+        }
+        lists->changes_count++;
+    }
+    return STATUS_OK;
+}
+
 static void free_lists(struct table_lists *lists) {
     for (unsigned level = 0; level < MANIFEST_LEVELS; level++) {
         for (size_t i = 0; i < lists->counts[level]; i++) {
@@ -213,12 +236,15 @@ static void free_lists(struct table_lists *lists) {
     for (size_t i = 0; i < lists->values_count; i++) {
         sst_free(lists->values[i]);
     }
+    for (size_t i = 0; i < lists->changes_count; i++) {
+        sst_free(lists->changes[i]);
+    }
 }
 
 enum status storage__make_version(const struct sst_context *context, const struct manifest_state *state,
                                   struct version **ret_version, struct error *err) {
     struct alloc *alloc = context->env->alloc;
-    size_t total = state->file_count + state->values_count;
+    size_t total = state->file_count + state->values_count + state->changes_count;
     struct table_lists lists = {.tables = mem_alloc_zero(alloc, (total + 1) * sizeof(struct sst *))};
     struct version_change change = {.horizon = state->horizon};
     struct version *version = NULL;
@@ -226,8 +252,14 @@ enum status storage__make_version(const struct sst_context *context, const struc
     if (status == STATUS_OK) {
         status = make_value_files(context, state, &lists);
     }
+    if (status == STATUS_OK) {
+        status = make_change_files(context, state, &lists);
+    }
     change.values_added = lists.values;
     change.values_added_count = lists.values_count;
+    change.changes_added = lists.changes;
+    change.changes_added_count = lists.changes_count;
+    change.changes_after = state->changes_after;
     for (unsigned level = 0; level < MANIFEST_LEVELS; level++) {
         change.added[level] = lists.levels[level];
         change.added_count[level] = lists.counts[level];

@@ -23,6 +23,8 @@ void storage_options_init(struct storage_options *options) {
         .value_threshold_bytes = 32 * WIDE_KIB,
         .value_file_bytes = 256 * WIDE_MIB,
         .value_live_percent_min = 50,
+        .value_adopt_bytes = WIDE_MIB,
+        .change_compression = COMPRESSION_LZ4,
         .level_base_bytes = 256 * WIDE_MIB,
         .level_ratio = 10,
         .l0_files_compact = 6,
@@ -57,6 +59,9 @@ static enum status check_levels(const struct storage_options *options, struct er
             return error_set(err, STATUS_INVALID, "storage option compression of level %u is unknown", level);
         }
     }
+    if ((unsigned)options->change_compression >= COMPRESSION_COUNT) {
+        return error_set(err, STATUS_INVALID, "storage option change_compression is unknown");
+    }
     return STATUS_OK;
 }
 
@@ -74,6 +79,7 @@ enum status storage__check_options(const struct storage_options *options, struct
          options->value_threshold_bytes == 0 ? 0 : VALUE_THRESHOLD_BYTES_MIN, LIMIT_VALUE_BYTES},
         {"value_file_bytes", options->value_file_bytes, 4 * WIDE_KIB, 64 * GIB},
         {"value_live_percent_min", options->value_live_percent_min, 0, 90},
+        {"value_adopt_bytes", options->value_adopt_bytes, 0, 4 * GIB},
         {"level_base_bytes", options->level_base_bytes, WIDE_KIB, TIB},
         {"level_ratio", options->level_ratio, 2, 100},
         {"l0_files_compact", options->l0_files_compact, 1, 1000},

@@ -81,8 +81,15 @@ static void fill_tree(const struct storage *storage, struct storage_stats *stats
     for (size_t i = 0; i < storage->version->value_file_count; i++) {
         stats->value_file_bytes += storage->version->value_files[i]->meta.size_bytes;
         stats->value_bytes += storage->version->value_uses[i].bytes;
+        if (storage->version->value_files[i]->is_log) {
+            stats->value_log_files++;
+            stats->value_log_bytes += storage->version->value_files[i]->meta.size_bytes;
+        }
     }
     stats->value_files = storage->version->value_file_count;
+    stats->change_files = storage->version->change_file_count;
+    stats->change_file_bytes = version_change_bytes(storage->version);
+    stats->changes_oldest = storage__changes_oldest(storage->version);
     stats->debt_bytes = storage->debt_bytes;
     stats->flushed_index = storage->frontier.index;
     stats->horizon = storage_horizon(storage);
@@ -113,6 +120,8 @@ static void fill_held(const struct storage *storage, struct storage_stats *stats
 static void fill_work(const struct storage *storage, struct storage_stats *stats) {
     stats->flushes = storage->flushes;
     stats->flush_bytes = storage->flush_bytes;
+    stats->adopted_bytes = storage->adopted_bytes;
+    stats->change_bytes = storage->change_bytes;
     for (unsigned reason = 0; reason < STORAGE_COMPACTION_REASONS; reason++) {
         stats->compactions[reason] = storage->compactions[reason];
         stats->compaction_count += storage->compactions[reason];
@@ -122,7 +131,8 @@ static void fill_work(const struct storage *storage, struct storage_stats *stats
     stats->compaction_read_bytes = storage->compaction_read_bytes;
     stats->compaction_written_bytes = storage->compaction_written_bytes;
     stats->moved_value_bytes = storage->moved_value_bytes;
-    stats->written_bytes = storage->flush_bytes + storage->compaction_written_bytes + storage->manifest_bytes_written;
+    stats->written_bytes = storage->flush_bytes + storage->change_bytes + storage->compaction_written_bytes +
+                           storage->manifest_bytes_written;
     stats->applied_bytes = storage->applied_bytes;
 }
 

@@ -2,8 +2,9 @@
  * Value files: large values, apart from the tree.
  *
  * A value of at least `threshold` bytes goes into a value file when its memtable is flushed; the entry in the table
- * then holds only its *place*. Compactions move places, not values. So a large value is written twice in all, once to
- * the log and once here, however often its key is rewritten.
+ * then holds only its *place*. Compactions move places, not values. So a large value is written twice at most, once to
+ * the log and once here, however often its key is rewritten; and but once where a segment of the log is taken over as a
+ * value file (values_adopt.c).
  *
  *   table entry (BATCH_PUT_APART): place 24 = id of the file, offset, stored size, value length
  *   value file  = header 64 | value block... | sizes | properties | footer 80       the frame of a table (FORMAT.md)
@@ -65,6 +66,8 @@ struct value_ref {
 
 /* What the manifest says of a value file. */
 struct value_meta {
+    bool is_log; /* a log segment (value_log.c): checksum is its last group's, values are those it was taken for, and
+                    bytes is all that it has: what isn't referred to of them is garbage */
     uint64_t number;
     uint64_t id;
     uint64_t size_bytes;
@@ -150,6 +153,20 @@ struct value_meta value_file_meta(const struct sst *file);
 MUST_USE enum status value_fetch(struct sst *file, struct fetch *fetch, const struct value_place *place,
                                  const struct entry_key *key, struct sst_hold *hold, struct slice *ret_value,
                                  struct error *err);
+
+/* ---- Log segments (value_log.c) -------------------------------------------------------------------------------- */
+
+/* The handle of a place that leads to a record of the log, `record_bytes` long with its header. */
+struct sst_handle value_log_handle(uint64_t offset, uint32_t record_bytes);
+/* Who wants the value reads the whole record: true if that is not much more. */
+bool value_log_is_worth(size_t value_len, uint32_t record_bytes);
+/* True if the bytes are just one sound record. STATUS_CORRUPT. */
+MUST_USE enum status value_log_check(struct slice bytes);
+/* The value that this version has in a record that was checked: borrowed. STATUS_CORRUPT: it has none there. */
+MUST_USE enum status value_log_find(struct slice bytes, const struct entry_key *key, struct slice *ret_value);
+/* As value_verify, which calls it. */
+MUST_USE enum status value_log_verify(struct sst *file, const struct sst_verify_options *options,
+                                      struct sst_verify_report *ret_report, struct error *err);
 
 /* Blocks: as sst_verify, which calls it for value files. */
 MUST_USE enum status value_verify(struct sst *file, const struct sst_verify_options *options,

@@ -10,6 +10,7 @@ enum status value_file_new(const struct sst_context *context, const struct value
     }
     file->context = context;
     file->is_values = true;
+    file->is_log = meta->is_log;
     file->meta = (struct sst_meta){.number = meta->number,
                                    .id = meta->id,
                                    .size_bytes = meta->size_bytes,
@@ -24,7 +25,8 @@ enum status value_file_new(const struct sst_context *context, const struct value
 
 struct value_meta value_file_meta(const struct sst *file) {
     CHECK(file->is_values);
-    return (struct value_meta){.number = file->meta.number,
+    return (struct value_meta){.is_log = file->is_log,
+                               .number = file->meta.number,
                                .id = file->meta.id,
                                .size_bytes = file->meta.size_bytes,
                                .checksum = file->meta.checksum,
@@ -32,19 +34,35 @@ struct value_meta value_file_meta(const struct sst *file) {
                                .bytes = file->meta.value_bytes};
 }
 
-/* True if the block can stand there: between header and footer. */
+/* True if the block, or the record, can stand there: between what begins and what ends the file. */
 static bool lies_within(const struct sst *file, const struct sst_handle *handle) {
     uint64_t len = (uint64_t)handle->size + SST_TRAILER_BYTES;
-    return file->meta.size_bytes >= SST_HEADER_BYTES + SST_FOOTER_BYTES &&
-           handle->offset <= file->meta.size_bytes - SST_FOOTER_BYTES &&
-           len <= file->meta.size_bytes - SST_FOOTER_BYTES - handle->offset;
+    uint64_t end_bytes = file->is_log ? 0 : SST_FOOTER_BYTES;
+    return file->meta.size_bytes >= SST_HEADER_BYTES + end_bytes &&
+           handle->offset <= file->meta.size_bytes - end_bytes &&
+           len <= file->meta.size_bytes - end_bytes - handle->offset;
+}
+
+/* STATUS_CORRUPT: another version's, or none. */
+static enum status find_value(const struct sst *file, struct slice block, const struct entry_key *key,
+                              struct slice *ret_value) {
+    struct value_block parts;
+    if (file->is_log) {
+        return value_log_find(block, key, ret_value);
+    }
+    enum status status = value_block_open(block, &parts);
+    if (status != STATUS_OK || entry_key_compare(&parts.key, key) != 0) {
+        return STATUS_CORRUPT;
+    }
+    *ret_value = parts.value;
+    return STATUS_OK;
 }
 
 enum status value_fetch(struct sst *file, struct fetch *fetch, const struct value_place *place,
                         const struct entry_key *key, struct sst_hold *hold, struct slice *ret_value,
                         struct error *err) {
     struct cache_block *block;
-    struct value_block parts;
+    struct slice value;
     CHECK(file->is_values && file->meta.id == place->file);
     if (!lies_within(file, &place->handle)) {
         return sst__damaged(file, STATUS_CORRUPT, "a value's place", place->handle.offset, err);
@@ -53,13 +71,13 @@ enum status value_fetch(struct sst *file, struct fetch *fetch, const struct valu
     if (status != STATUS_OK) {
         return status;
     }
-    status = value_block_open(slice_of(block->data, block->len), &parts);
-    if (status != STATUS_OK || entry_key_compare(&parts.key, key) != 0 || parts.value.len != place->value_len) {
+    status = find_value(file, slice_of(block->data, block->len), key, &value);
+    if (status != STATUS_OK || value.len != place->value_len) {
         cache_release(file->context->cache, block);
         return sst__damaged(file, STATUS_CORRUPT, "the value", place->handle.offset, err);
     }
     sst_hold_release(hold);
     *hold = (struct sst_hold){.cache = file->context->cache, .block = block};
-    *ret_value = parts.value;
+    *ret_value = value;
     return STATUS_OK;
 }

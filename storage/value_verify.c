@@ -205,6 +205,9 @@ enum status value_verify(struct sst *file, const struct sst_verify_options *opti
     struct value_verifier verifier = {.file = file, .options = options, .err = err, .complete = true};
     struct alloc *alloc = file->context->env->alloc;
     CHECK(file->is_values);
+    if (file->is_log) {
+        return value_log_verify(file, options, ret_report, err);
+    }
     buf_init(&verifier.raw, alloc, 0);
     buf_init(&verifier.body, alloc, 0);
     buf_init(&verifier.sizes, alloc, 0);

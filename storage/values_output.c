@@ -69,6 +69,15 @@ enum status values_output__end(struct values_output *output, struct error *err) 
     return STATUS_OK;
 }
 
+enum status values_output__take(struct values_output *output, struct sst *file) {
+    enum status status = reserve(output);
+    if (status == STATUS_OK) {
+        output->files[output->count++] = file;
+        output->adopted_bytes += file->meta.size_bytes;
+    }
+    return status;
+}
+
 enum status values_output__add(struct values_output *output, const struct entry *entry,
                                uint8_t ret_place[VALUE_PLACE_BYTES], struct error *err) {
     struct value_place place;

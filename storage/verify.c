@@ -75,6 +75,10 @@ static enum status verify_file(struct verify_run *run, struct sst *sst,
         }
         return status;
     }
+    if (sst->is_changes) {
+        run->report->changes += report.entries;
+        report.entries = 0;
+    }
     add(run->report, &report);
     if (status != STATUS_OK) {
         verify__found(run, name, report.findings > 0 ? report.findings : 1, report.first_offset, &found);
@@ -103,6 +107,7 @@ enum status verify__version(struct verify_run *run, const struct version *versio
     for (size_t i = 0; i < version->value_file_count; i++) {
         run->total_bytes += version->value_files[i]->meta.size_bytes;
     }
+    run->total_bytes += version_change_bytes(version);
     if (!version_is_sound(version)) {
         (void)error_set(&found, STATUS_CORRUPT, "the manifest's tables overlap where they must not");
         verify__found(run, "", 1, 0, &found);
@@ -113,6 +118,12 @@ enum status verify__version(struct verify_run *run, const struct version *versio
                         run->report->frontier.index);
         verify__found(run, "", 1, 0, &found);
     }
+    if (version->changes_after > run->report->frontier.index) {
+        (void)error_set(&found, STATUS_CORRUPT,
+                        "the manifest has no changes up to %" PRIu64 ", but its frontier is only at %" PRIu64,
+                        version->changes_after, run->report->frontier.index);
+        verify__found(run, "", 1, 0, &found);
+    }
     for (unsigned level = 0; level < MANIFEST_LEVELS; level++) {
         for (size_t i = 0; i < version->counts[level] && status == STATUS_OK; i++) {
             status = verify_file(run, version->tables[level][i], file_path_sst);
@@ -120,6 +131,9 @@ enum status verify__version(struct verify_run *run, const struct version *versio
     }
     for (size_t i = 0; i < version->value_file_count && status == STATUS_OK; i++) {
         status = verify_file(run, version->value_files[i], file_path_values);
+    }
+    for (size_t i = 0; i < version->change_file_count && status == STATUS_OK; i++) {
+        status = verify_file(run, version->change_files[i], file_path_changes);
     }
     return status;
 }
@@ -139,6 +153,7 @@ static enum status look_at(void *context, const char *name) {
     switch (file_name_parse(name, &number)) {
     case FILE_SST: is_named = manifest_state_find(listing->state, number) != NULL; break;
     case FILE_VALUES: is_named = manifest_state_find_values(listing->state, number) != NULL; break;
+    case FILE_CHANGES: is_named = manifest_state_find_changes(listing->state, number) != NULL; break;
     case FILE_MANIFEST: is_named = number == listing->manifest_number; break;
     case FILE_CURRENT_NEW: is_named = false; break;
     case FILE_CURRENT: break;

@@ -50,6 +50,7 @@ static enum upkeep_next step(struct storage *storage, struct storage_upkeep *upk
     for (size_t i = 0; i < storage->version->value_file_count; i++) {
         bytes += storage->version->value_files[i]->meta.size_bytes;
     }
+    bytes += version_change_bytes(storage->version);
     atomic_store_explicit(&upkeep->total_bytes, bytes, memory_order_relaxed);
     upkeep->stage = STAGE_READ;
     return UPKEEP_RUN;

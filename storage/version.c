@@ -132,8 +132,9 @@ struct version *version_new(struct alloc *alloc, const struct version *base, con
         total += counts[level];
     }
     size_t values_max = change->values_added_count + (base == NULL ? 0 : base->value_file_count);
+    size_t changes_max = change->changes_added_count + (base == NULL ? 0 : base->change_file_count);
     struct version *version = mem_alloc_zero(alloc, sizeof *version + values_max * sizeof(struct value_use) +
-                                                        (total + values_max) * sizeof(struct sst *));
+                                                        (total + values_max + changes_max) * sizeof(struct sst *));
     if (version == NULL) {
         return NULL;
     }
@@ -150,6 +151,8 @@ struct version *version_new(struct alloc *alloc, const struct version *base, con
     }
     version->value_files = place;
     fill_values(version, base, change);
+    version->change_files = place + values_max;
+    version__fill_changes(version, base, change);
     return version;
 }
 
@@ -177,6 +180,9 @@ void version_unref(struct version *version, struct sst **dead) {
     for (size_t i = 0; i < version->value_file_count; i++) {
         drop(version->value_files[i], dead);
     }
+    for (size_t i = 0; i < version->change_file_count; i++) {
+        drop(version->change_files[i], dead);
+    }
     mem_free(version->alloc, version);
 }
 
@@ -193,7 +199,7 @@ bool version_is_sound(const struct version *version) {
             }
         }
     }
-    return true;
+    return version__changes_are_sound(version);
 }
 
 /* ---- Finding ------------------------------------------------------------------------------------------------- */

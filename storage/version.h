@@ -15,6 +15,8 @@
  * Large values are apart, in value files (value_file.h). A version knows all that its tables refer to; one that none
  * refers to any more isn't in it.
  *
+ * Change files (change_file.h) stand beside the tree: a version has those of all entries behind changes_after.
+ *
  * Counted by the owner of the store alone: read sets (view.h) hold versions, versions hold tables. Readers reach both
  * through a view and count nothing.
  */
@@ -40,6 +42,9 @@ struct version {
     struct sst **value_files; /* all that the tables refer to, by id */
     struct value_use *value_uses;
     size_t value_file_count;
+    uint64_t changes_after;    /* changes of later revisions, up to what was flushed, are in the change files: */
+    struct sst **change_files; /* oldest first */
+    size_t change_file_count;
 };
 
 /* What an edit changes. Lists of deeper levels are in the order of keys, those of level 0 newest first. */
@@ -51,6 +56,9 @@ struct version_change {
     uint64_t horizon;                /* 0: as before */
     struct sst *const *values_added; /* value files; added tables refer to each of them (CHECK) */
     size_t values_added_count;
+    struct sst *const *changes_added; /* change files, oldest first, behind those of base */
+    size_t changes_added_count;
+    uint64_t changes_after; /* 0: as before; change files that have no later revisions are left out */
 };
 
 /* base NULL: an empty one. Tables are referenced, and the value files that they refer to (CHECK: all of them are in
@@ -75,6 +83,15 @@ struct sst *version_value_file(const struct version *version, uint64_t id, struc
 static inline unsigned version_live_percent(const struct sst *file, const struct value_use *use) {
     return file->meta.value_bytes == 0 ? 100 : (unsigned)((double)use->bytes * 100 / (double)file->meta.value_bytes);
 }
+
+/* version_changes.c, for version_new: fills in change_files, which has room for base's and the added ones. */
+void version__fill_changes(struct version *version, const struct version *base, const struct version_change *change);
+/* True if the change files are in order. */
+bool version__changes_are_sound(const struct version *version);
+/* What changes_after becomes if change files wholly below the horizon go: it stays as it is if there are none. */
+uint64_t version_changes_droppable(const struct version *version, uint64_t horizon);
+/* Bytes of all change files. */
+uint64_t version_change_bytes(const struct version *version);
 
 /* The functions below are for levels 1 and deeper. */
 

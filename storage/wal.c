@@ -123,12 +123,12 @@ static void close_files(struct wal *wal, struct list *segments) {
 }
 
 /* The directory itself must survive a crash, whoever made it. */
-static enum status make_dir(struct wal *wal, struct error *err) {
-    enum status status = env_mkdir(wal->env, wal->dir, err);
+enum status wal__make_dir(struct env *env, const char *dir, struct error *err) {
+    enum status status = env_mkdir(env, dir, err);
     if (status != STATUS_OK && status != STATUS_EXISTS) {
         return status;
     }
-    return env_sync_parent(wal->env, wal->dir, err);
+    return env_sync_parent(env, dir, err);
 }
 
 enum status wal_open(const struct wal_options *options, const struct wal_frontier *frontier, struct wal **ret_wal,
@@ -142,7 +142,7 @@ enum status wal_open(const struct wal_options *options, const struct wal_frontie
         return error_set(err, STATUS_NO_MEMORY, "no memory to open the log");
     }
     struct wal_recovered recovered = {.term = 0};
-    status = make_dir(wal, err);
+    status = wal__make_dir(wal->env, wal->dir, err);
     if (status == STATUS_OK) {
         status = wal__recover(wal, frontier, &recovered, err);
     }

@@ -32,6 +32,7 @@
 #include "node/base/slice.h"
 #include "node/base/status.h"
 #include "node/env/env.h"
+#include "storage/log_share.h"
 
 struct wal;
 
@@ -86,7 +87,8 @@ struct wal_options {
     uint32_t spare_segments;  /* that are no longer needed, kept at most to be used again; 0: all go. In blocking mode
                                  those that small groups were written to: others gain nothing by it */
     uint64_t cache_bytes_max; /* of the tail cache, beyond what is not applied */
-    uint32_t mark_delay_us;   /* idle time after which an empty mark group is written (DESIGN rule 13); 0: never */
+    uint32_t share_payload_bytes; /* records with payloads from here on can be lent (wal_share); 0: none */
+    uint32_t mark_delay_us;       /* idle time after which an empty mark group is written (DESIGN rule 13); 0: never */
 
     /* Callbacks, on the loop, never from inside a wal_* call. */
     void *context;
@@ -147,6 +149,15 @@ struct wal_recovered {
  */
 MUST_USE enum status wal_open(const struct wal_options *options, const struct wal_frontier *frontier,
                               struct wal **ret_wal, struct wal_recovered *ret_recovered, struct error *err);
+
+/* Makes a log that holds no records, for a store that has none (it was copied, or repaired): it starts after `base` and
+ * knows `term`, which is at least base->term. Of the options only env, dir and the two ids count. Durable on return;
+ * cut short by a crash, call it again. Blocks. */
+MUST_USE enum status wal_create(const struct wal_options *options, const struct wal_frontier *base, uint64_t term,
+                                struct error *err);
+/* Removes the files of a log that nobody has open, and the directory, if nothing else is in it. STATUS_NOT_FOUND: there
+ * is none. Blocks. */
+MUST_USE enum status wal_destroy(struct env *env, const char *dir, struct error *err);
 
 /* Calls back for each record first..last (truncated ones left out) in order. Blocks. Stops when `each` fails. */
 MUST_USE enum status wal_replay(struct wal *wal, uint64_t first_index, uint64_t last_index,
@@ -228,7 +239,7 @@ struct slice wal_lent_records(struct slice piece, uint64_t term, uint64_t next_i
 void wal_append_cancel(struct wal *wal);
 /* True if the newest group that is not being written has records. */
 bool wal_has_records(const struct wal *wal);
-/* True if a group is full that nobody writes yet. */
+/* True if a group is full that nobody writes yet, or a segment is to begin. */
 bool wal_has_full_group(const struct wal *wal);
 /* STATUS_OK: there is something to write: wal_write_run, then wal_write_end. STATUS_NOT_FOUND: nothing, or a write is
  * under way; STATUS_PENDING: no segment is ready, `writable` will tell; STATUS_FAILED. */
@@ -278,6 +289,10 @@ void wal_set_applied(struct wal *wal, uint64_t applied_index);
 /* Segments whose last index <= min(flushed_index, pin_index) may go, oldest first, by a worker; at least the last one
  * stays (DESIGN rule 11). The caller read committed before flushed. */
 void wal_set_floor(struct wal *wal, uint64_t flushed_index, uint64_t pin_index);
+/* The store took in another content, durably, that ends at `base`: at or behind the last record, and of a term that the
+ * log knows. The log starts after it from now on, its records are void; the next group written says so. Until that one
+ * is durable a crash leaves it to the next opening to find out. No record waits or is being written. */
+void wal_reset(struct wal *wal, const struct wal_frontier *base);
 /* Before the file of this segment (its number, as wal_explain gives it) gets a further name elsewhere: from now on it
  * is never used again for other groups, and it keeps what it has when its name here goes. That is forgotten at the next
  * opening, as nothing that an earlier life wrote groups to is used again. STATUS_NOT_FOUND: the log doesn't have it, or
@@ -321,6 +336,28 @@ struct wal_stats {
 };
 
 void wal_get_stats(const struct wal *wal, struct wal_stats *ret_stats);
+
+/* ---- Large records in place (wal_share.c) -------------------------------------------------------------------------
+ */
+
+/* What the log lends to a store of the same owner, after wal_start and until wal_close. On the loop, all of it. */
+void wal_share(struct wal *wal, struct log_share *ret_share);
+
+/* A segment's file that somebody kept, under whatever name, checked by itself. */
+struct wal_check {
+    struct env *env;
+    struct env_file *file; /* open for reading */
+    uint64_t size_bytes;   /* as lent; it may be longer */
+    uint64_t checksum;     /* as lent */
+    uint8_t cluster_id[WAL_CLUSTER_ID_BYTES];
+    bool (*pace)(void *context, uint64_t bytes); /* after so many bytes; false: stop. May be NULL */
+    void *context;
+};
+
+/* Every checksum in it, and how its groups are bound. Blocks; any thread. STATUS_CORRUPT: *ret_offset is where (err
+ * isn't set); STATUS_CANCELLED, STATUS_UNSUPPORTED, STATUS_IO, STATUS_NO_MEMORY. ret_records: how many it holds. */
+MUST_USE enum status wal_check_segment(const struct wal_check *check, uint64_t *ret_records, uint64_t *ret_offset,
+                                       struct error *err);
 
 /* ---- What keeps each segment (on the loop) ---------------------------------------------------------------------- */
 

@@ -160,6 +160,7 @@ static void cut(struct wal *wal, uint64_t index) {
         wal->sealed_index = index - 1;
         wal->sealed_term = previous_term;
         wal__index_cut(&wal->index, index);
+        wal__share_cut(wal, index);
         wal__reads_cut(wal, index);
     }
     if (wal->synced_index >= index) {
@@ -241,6 +242,7 @@ static void count_record(struct wal *wal, uint64_t index, uint64_t term, size_t 
     group->offsets[group->count] = (uint32_t)group->len;
     group->count++;
     group->live_count = group->count;
+    group->large_count += wal__is_large(wal, record_bytes - WAL_RECORD_HEADER_BYTES);
     group->len += record_bytes;
     wal->last_index = index;
     wal->last_term = term;

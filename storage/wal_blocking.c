@@ -57,7 +57,9 @@ struct slice wal_lent_records(struct slice piece, uint64_t term, uint64_t next_i
 
 bool wal_has_records(const struct wal *wal) { return wal->pending_count > 0; }
 
-bool wal_has_full_group(const struct wal *wal) { return wal->pending_count > 1 && !wal->writing; }
+bool wal_has_full_group(const struct wal *wal) {
+    return !wal->writing && (wal->pending_count > 1 || wal__turn_is_due(wal));
+}
 
 enum status wal_write_take(struct wal *wal) {
     CHECK(wal->options.mode == WAL_MODE_BLOCKING && wal->started && wal->appending == NULL);
@@ -68,7 +70,7 @@ enum status wal_write_take(struct wal *wal) {
         return STATUS_NOT_FOUND;
     }
     wal__write_next(wal);
-    wal->starved = !wal->writing && (wal->pending_count > 0 || wal->state_dirty);
+    wal->starved = !wal->writing && (wal->pending_count > 0 || wal->state_dirty || wal->reset_due);
     if (wal->starved) {
         return STATUS_PENDING;
     }

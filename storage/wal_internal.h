@@ -17,7 +17,10 @@
  *   wal_settle.c   recovery, last part: made durable, the new segment, the tail in memory
  *   wal_carry.c    ... and the log's last group written once more
  *   wal_read.c     asynchronous read-back
+ *   wal_share.c    large records, lent to the store where they stand
  *   wal_explain.c  statistics; what keeps each segment
+ *   wal_reset.c    the log goes on behind another entry
+ *   wal_create.c   logs without records, for stores that have none; removing a log
  *   wal.c          opening, starting, closing, getters
  *
  * Owner: the consensus loop; worker jobs touch only their own struct.
@@ -123,10 +126,17 @@ struct wal__segment {
     uint32_t readers;     /* reads under way: not to be deleted */
     bool own;             /* all its groups are of this life of the log, and nobody else's */
     bool shared;          /* its file has, or may have, a name elsewhere */
+    uint32_t lent;        /* the same: so often it was lent and not given back (wal_share.c) */
     bool recycled;        /* made out of an old one: blocks of earlier lives stand behind its groups */
     bool aside;           /* its name has the suffix ".tmp": no part of the log any more */
     bool keep;            /* with the delete job: to be set aside, not removed, */
     bool gone;            /* and: that is done */
+    /* For wal_share.c: */
+    struct log_record *large; /* its large records, by index; only of groups that this life wrote */
+    uint32_t large_count;
+    uint32_t large_capacity;
+    uint64_t large_bytes;   /* of them all */
+    uint64_t last_checksum; /* of its last group's header, once a segment follows; else 0 */
 };
 
 struct wal__segment_header {
@@ -190,9 +200,10 @@ struct wal__group {
     struct wal__buffer *buffer;
     uint32_t *offsets; /* of each record in the buffer */
     uint32_t offset_capacity;
-    uint32_t count;      /* records in the buffer */
-    uint32_t live_count; /* the first so many count; the others were cut off after sealing */
-    size_t len;          /* header and records */
+    uint32_t count;       /* records in the buffer */
+    uint32_t large_count; /* records that can be lent, at most: some may have been cut off */
+    uint32_t live_count;  /* the first so many count; the others were cut off after sealing */
+    size_t len;           /* header and records */
     uint64_t first_index;
     bool sealed;
     bool cached;  /* in the ring */
@@ -454,7 +465,8 @@ struct wal {
     uint64_t applied_index;
     uint64_t term;
     uint64_t vote;
-    bool state_dirty; /* term and vote wait for a group */
+    bool state_dirty; /* term and vote wait for a group, */
+    bool reset_due;   /* or that the log starts after sealed_index */
     uint8_t membership[LIMIT_MEMBERSHIP_BYTES];
     uint32_t membership_len;
     uint8_t recovered_membership[LIMIT_MEMBERSHIP_BYTES];
@@ -504,6 +516,10 @@ struct wal {
     struct wal__prepare_job prepare;
     struct env_timer prepare_timer;
     struct wal__delete_job delete_job;
+    /* Lending (wal_share.c). */
+    bool turn_wanted; /* records behind this are to go to another segment: */
+    uint64_t turn_index;
+    bool lends; /* mostly large records lately: the next segment is worth preparing early, and not worth filling */
 
     /* Reading (wal_read.c). */
     struct wal__fetch fetches[WAL_READS_MAX];
@@ -557,11 +573,28 @@ void wal__reads_cut(struct wal *wal, uint64_t index);
 /* Forgets all reads that have not been answered. */
 void wal__reads_abandon(struct wal *wal);
 
+/* wal_share.c */
+static inline bool wal__is_large(const struct wal *wal, size_t payload_len) {
+    return wal->options.share_payload_bytes > 0 && payload_len >= wal->options.share_payload_bytes;
+}
+/* The group was sealed into the segment at this offset. */
+void wal__share_note(struct wal *wal, struct wal__segment *segment, const struct wal__group *group, uint64_t offset);
+/* The segment leaves the log. */
+void wal__share_forget(struct wal *wal, struct wal__segment *segment);
+/* The log was cut at index. */
+void wal__share_cut(struct wal *wal, uint64_t index);
+/* True if a segment is to begin now although the active one has room. */
+bool wal__turn_is_due(const struct wal *wal);
+/* The next segment is begun; nothing more comes to this one. */
+void wal__turned(struct wal *wal, struct wal__segment *previous);
+
 /* wal_explain.c */
 /* A group was written. */
 void wal__count_write(struct wal *wal);
 
 /* wal.c */
+/* Makes it if it isn't there. The directory itself must survive a crash, whoever made it. */
+MUST_USE enum status wal__make_dir(struct env *env, const char *dir, struct error *err);
 /* News for `failed` or `prepare_state`: told later in this turn. */
 void wal__tell(struct wal *wal);
 void wal__free(struct wal *wal);

@@ -41,7 +41,7 @@ struct wal__segment_header wal__next_segment(struct wal *wal, struct wal__segmen
                                          .bytes = bytes,
                                          .filled_bytes = bytes};
     memcpy(header.cluster_id, wal->options.cluster_id, WAL_CLUSTER_ID_BYTES);
-    if (wal->options.mode == WAL_MODE_BLOCKING) {
+    if (wal->options.mode == WAL_MODE_BLOCKING || wal->lends) {
         header.filled_bytes = WAL_FIRST_RECORDS_OFFSET;
         if (segment->filled_end < WAL_FIRST_RECORDS_OFFSET) {
             segment->filled_end = WAL_FIRST_RECORDS_OFFSET;
@@ -118,7 +118,8 @@ static void prepare_done(struct env_work *work) {
         wal__tell(wal);
         wal__prepare_more(wal);
         wal__wake_writer(wal);
-        if ((wal->starved || wal->wants_segment) && !wal->closing && !wal->failed) {
+        bool waits = wal->starved || wal->wants_segment || wal__turn_is_due(wal);
+        if (wal->options.mode == WAL_MODE_BLOCKING && waits && !wal->closing && !wal->failed) {
             wal->starved = false;
             wal->wants_segment = false;
             wal->options.writable(wal->options.context);
@@ -129,8 +130,8 @@ static void prepare_done(struct env_work *work) {
 
 /* Blocking mode: reserving space is quick, so it isn't held long before it is used. */
 static bool is_early(const struct wal *wal) {
-    return wal->options.mode == WAL_MODE_BLOCKING && !wal->starved && !wal->wants_segment && wal->active != NULL &&
-           wal->active->end < wal->active->bytes - wal->active->bytes / 4;
+    return wal->options.mode == WAL_MODE_BLOCKING && !wal->starved && !wal->wants_segment && !wal->lends &&
+           wal->active != NULL && wal->active->end < wal->active->bytes - wal->active->bytes / 4;
 }
 
 void wal__prepare_more(struct wal *wal) {
@@ -242,7 +243,9 @@ static void close_done(struct env_work *work) {
     job->busy = false;
     LIST_FOREACH (node, &job->segments) {
         list_remove(node);
-        mem_free(wal->alloc, LIST_ENTRY(node, struct wal__segment, link));
+        struct wal__segment *segment = LIST_ENTRY(node, struct wal__segment, link);
+        wal__share_forget(wal, segment);
+        mem_free(wal->alloc, segment);
     }
     void (*closed)(void *context) = wal->closed;
     void *context = wal->closed_context;
@@ -283,7 +286,7 @@ static bool is_worth_keeping(const struct wal *wal, const struct wal__segment *s
 }
 
 static bool may_be_kept(const struct wal *wal, const struct wal__segment *segment) {
-    return segment->own && !segment->shared && !segment->aside && !wal->never_recycle &&
+    return segment->own && !segment->shared && segment->lent == 0 && !segment->aside && !wal->never_recycle &&
            segment->bytes == wal->options.segment_bytes && is_worth_keeping(wal, segment);
 }
 
@@ -310,6 +313,7 @@ void wal__delete_more(struct wal *wal) {
             break;
         }
         CHECK(segment != wal->active);
+        wal__share_forget(wal, segment);
         wal__index_drop_segment(&wal->index, segment);
         list_remove(node);
         list_push_back(&found, node);

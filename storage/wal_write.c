@@ -6,9 +6,9 @@
  *
  * The FLUSH task runs after everything else of the turn, so all that the turn appended joins one group. What is
  * written, in this order of choice: the oldest pending group if the active segment has room; the start group of the
- * next prepared segment if it hasn't; a group without records when only term and vote changed, or as a mark. A
- * segment's last reserve_bytes are kept for groups without records, so that term and vote can be saved although the
- * disk is full.
+ * next prepared segment if it hasn't, or if the log was reset; a group without records when only term and vote changed,
+ * or as a mark. A segment's last reserve_bytes are kept for groups without records, so that term and vote can be saved
+ * although the disk is full.
  *
  * A mark follows when nothing was written for mark_delay_us and the last group was one that somebody relies on; a mark
  * itself is relied on by nobody, so no mark follows a mark.
@@ -91,6 +91,7 @@ static void seal_records(struct wal *wal, struct wal__group *group, struct wal__
     header->commit_index = min_u64(wal->commit_index, last.index);
 
     wal__index_add(&wal->index, group->first_index, segment, segment->end);
+    wal__share_note(wal, segment, group, segment->end);
     segment->max_index = last.index > segment->max_index ? last.index : segment->max_index;
     wal->sealed_index = last.index;
     wal->sealed_term = last.term;
@@ -150,7 +151,7 @@ static void write_state(struct wal *wal, uint16_t flags) {
 }
 
 /* Goes to the next prepared segment; its start group carries term and vote as any other does. */
-static void write_start(struct wal *wal) {
+static void write_start(struct wal *wal, uint16_t flags) {
     struct list *node = list_pop_front(&wal->prepared);
     CHECK(node != NULL && wal->prepared_count > 0);
     wal->prepared_count--;
@@ -159,7 +160,8 @@ static void write_start(struct wal *wal) {
     list_push_back(&wal->segments, &segment->link);
     wal->active = segment;
     struct wal__group_header header;
-    wal__seal_start(wal, segment, previous, 0, &header);
+    wal__seal_start(wal, segment, previous, flags, &header);
+    wal__turned(wal, previous);
     submit(wal, WAL_TRIGGER_START, wal->block, &header, NULL);
     segment->begun_us = wal->writing_since_us;
     wal__prepare_more(wal);
@@ -179,10 +181,17 @@ void wal__write_next(struct wal *wal) {
         group = LIST_ENTRY(wal->pending.next, struct wal__group, link);
     }
     bool can_switch = wal->prepared_count > 0;
-    if (group != NULL && wal__padded(group->len) <= wal__room(wal, wal->active)) {
+    if (wal->reset_due) {
+        if (can_switch) {
+            wal->reset_due = false;
+            write_start(wal, WAL__GROUP_RESET);
+        }
+    } else if (wal__turn_is_due(wal)) {
+        write_start(wal, 0);
+    } else if (group != NULL && wal__padded(group->len) <= wal__room(wal, wal->active)) {
         write_records(wal, group);
     } else if (can_switch && (group != NULL || (wal->state_dirty && !has_state_room(wal, false)))) {
-        write_start(wal);
+        write_start(wal, 0);
     } else if (wal->state_dirty && has_state_room(wal, false)) {
         write_state(wal, 0);
     } else if (wal->mark_due && group == NULL) {
@@ -191,7 +200,7 @@ void wal__write_next(struct wal *wal) {
             write_state(wal, WAL__GROUP_MARK);
         }
     }
-    if (!wal->writing && (group != NULL || wal->state_dirty)) {
+    if (!wal->writing && (group != NULL || wal->state_dirty || wal->reset_due)) {
         wal->starved = wal->options.mode == WAL_MODE_BLOCKING;
         wal__prepare_more(wal); /* it waits for a segment */
     }
@@ -288,7 +297,7 @@ void wal__write_ended(struct wal *wal) {
     if (wal->options.mode == WAL_MODE_LOOP) {
         wal->options.synced(wal->options.context, &synced);
     }
-    if (!list_is_empty(&wal->pending) || wal->state_dirty) {
+    if (!list_is_empty(&wal->pending) || wal->state_dirty || wal__turn_is_due(wal)) {
         wal__wake_writer(wal);
     } else if (!wal->closing) {
         arm_mark(wal);
@@ -320,5 +329,6 @@ void wal__write_init(struct wal *wal) {
 }
 
 bool wal_is_idle(const struct wal *wal) {
-    return !wal->writing && list_is_empty(&wal->pending) && !wal->state_dirty && wal->appending == NULL;
+    return !wal->writing && list_is_empty(&wal->pending) && !wal->state_dirty && !wal->reset_due &&
+           wal->appending == NULL;
 }

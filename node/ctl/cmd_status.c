@@ -151,6 +151,13 @@ static json_t *node_json(const struct ctl *ctl, const struct node_answer *answer
         {"log_groups_mark", status->log_groups_mark},
         {"log_sync_us_p50", status->log_sync_us_p50},
         {"log_sync_us_p99", status->log_sync_us_p99},
+        {"horizon", status->horizon},
+        {"scrub_passes", status->scrub_passes},
+        {"scrub_bytes", status->scrub_bytes},
+        {"damaged_places", status->damaged_places},
+        {"write_stalls", status->write_stalls},
+        {"write_stall_us_total", status->write_stall_us_total},
+        {"write_stall_us_max", status->write_stall_us_max},
     };
     (void)json_object_set_new(object, "name", text_json(node_name(ctl, answer)));
     (void)json_object_set_new(object, "id", json_integer((json_int_t)status->node_id));

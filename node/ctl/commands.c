@@ -68,6 +68,30 @@ const struct ctl_command CTL_COMMANDS[] = {
      "alone. An\n"
      "age with + counts from the node's start: the segment is older.\n",
      0, 1, 1, ctl_cmd_wal},
+    {"compact", "[--prefix P | LOWER [UPPER]]", "Rewrite the tables of a range",
+     "Gives back the space of what was deleted or overwritten and is older than the history kept. Of all nodes, one "
+     "after "
+     "the\n"
+     "other, or of the one that --node names. Reads and writes go on. If this command is stopped, the node goes on "
+     "with "
+     "its\n"
+     "compaction.\n",
+     CTL_OPTION_PREFIX, 0, 2, ctl_cmd_compact},
+    {"verify", "", "Read all tables and check them",
+     "Every checksum and invariant, of all nodes, one after the other, or of the one that --node names. Reads and "
+     "writes "
+     "go on.\n"
+     "Damage: exit code 1, with the first place. Stopping this command with Ctrl-C leaves the node at it.\n",
+     0, 0, 0, ctl_cmd_verify},
+    {"checkpoint", "DIR", "Make a copy of a node's store, by links",
+     "DIR is an absolute path on the machine of the node that --node names (needed); its parent must be there and DIR "
+     "not. "
+     "All\n"
+     "that the node had applied is in it. It costs no space until tables are replaced, if DIR is on the same file "
+     "system. "
+     "The\n"
+     "copy can be checked with `holdfast-dump verify DIR`.\n",
+     0, 1, 1, ctl_cmd_checkpoint},
     {"version", "", "Print the version", "", 0, 0, 0, ctl_cmd_version},
     {"help", "[COMMAND]", "Say how to use it", "", 0, 0, 1, ctl_cmd_help},
 };

@@ -97,6 +97,9 @@ enum ctl_exit ctl_cmd_import(struct ctl *ctl, int argc, char **argv);
 enum ctl_exit ctl_cmd_export(struct ctl *ctl, int argc, char **argv);
 enum ctl_exit ctl_cmd_status(struct ctl *ctl, int argc, char **argv);
 enum ctl_exit ctl_cmd_wal(struct ctl *ctl, int argc, char **argv);
+enum ctl_exit ctl_cmd_compact(struct ctl *ctl, int argc, char **argv);
+enum ctl_exit ctl_cmd_verify(struct ctl *ctl, int argc, char **argv);
+enum ctl_exit ctl_cmd_checkpoint(struct ctl *ctl, int argc, char **argv);
 enum ctl_exit ctl_cmd_version(struct ctl *ctl, int argc, char **argv);
 enum ctl_exit ctl_cmd_help(struct ctl *ctl, int argc, char **argv);
 

@@ -13,9 +13,11 @@
  */
 #include "node/server/clients_internal.h"
 
+#include "node/server/greeting.h"
+
 #include <stdio.h>
 
-enum permission { PERMIT_ANYONE, PERMIT_READ, PERMIT_WRITE };
+enum permission { PERMIT_ANYONE, PERMIT_READ, PERMIT_WRITE, PERMIT_ADMIN };
 
 static void answer_ping(struct client_connection *connection, const struct connection_frame *frame) {
     client_connection__send(connection, FRAME_PONG, frame->request_id, NULL, NULL, 0);
@@ -37,6 +39,7 @@ static const struct frame_handler frame_handlers[] = {
     [FRAME_GET] = {request_read__get, PERMIT_READ, "get"},
     [FRAME_SCAN] = {request_scan__scan, PERMIT_READ, "scan"},
     [FRAME_STATUS] = {request_status__status, PERMIT_ANYONE, "status"},
+    [FRAME_UPKEEP] = {request_upkeep__upkeep, PERMIT_ADMIN, "upkeep"},
     [FRAME_EXPLAIN_LOG] = {request_explain__log, PERMIT_READ, "wal explain"},
 };
 
@@ -81,34 +84,18 @@ static void refuse(struct client_connection *connection, enum wire_code code, co
     log_event(connection->clients->options.logger, LOG_WARN, "client.refused", "addr=%s subject=%s reason=%s",
               peer->address, log_quote(subject, sizeof subject, peer->subject),
               log_quote(quoted, sizeof quoted, message));
-    char thumbprint[2 * ENV_THUMBPRINT_BYTES + 1];
-    identity_thumbprint_text(peer->thumbprint, thumbprint);
-    Wire__Refusal refusal = WIRE__REFUSAL__INIT;
-    refusal.has_code = 1;
-    refusal.code = (uint32_t)code;
-    refusal.message = borrow_text(message);
-    refusal.thumbprint = peer->certificate == ENV_CERTIFICATE_NONE ? NULL : thumbprint;
-    client_connection__send(connection, FRAME_REFUSAL, 0, &refusal.base, NULL, 0);
     connection->state = CLIENT_ENDING;
-    connection_finish(connection->connection);
+    if (greeting_refuse(connection->connection, code, message) != STATUS_OK) {
+        connection_close(connection->connection);
+    }
 }
 
 static void greet(struct client_connection *connection) {
     const struct clients_options *options = &connection->clients->options;
     const struct config *config = options->config;
     const struct config_member *leader = config_member_by_id(config, consensus_leader(options->consensus));
-    Wire__Greeting greeting = WIRE__GREETING__INIT;
-    greeting.has_protocol_min = 1;
-    greeting.protocol_min = FRAME_VERSION;
-    greeting.has_protocol_max = 1;
-    greeting.protocol_max = FRAME_VERSION;
-    greeting.has_cluster_id = 1;
-    greeting.cluster_id.data = (uint8_t *)config->cluster_id;
-    greeting.cluster_id.len = CONFIG_CLUSTER_ID_BYTES;
-    greeting.has_node_id = 1;
-    greeting.node_id = config->id;
-    greeting.node_name = borrow_text(config->name);
-    greeting.role = borrow_text(config_role_name(connection->identity.role));
+    Wire__Greeting greeting;
+    greeting_fill(&greeting, config, connection->identity.role);
     greeting.has_leader_id = 1;
     greeting.leader_id = leader != NULL ? leader->id : 0;
     greeting.leader_address = leader != NULL ? borrow_text(leader->client_address) : NULL;
@@ -144,6 +131,16 @@ static void on_opened(struct connection_handler *handler) {
 
 /* ---- Frames ---------------------------------------------------------------------------------------------------- */
 
+static bool is_permitted(const struct identity *identity, enum permission permission) {
+    switch (permission) {
+    case PERMIT_ANYONE: return true;
+    case PERMIT_READ: return identity_may_read(identity);
+    case PERMIT_WRITE: return identity_may_write(identity);
+    case PERMIT_ADMIN: return identity_is_admin(identity);
+    }
+    CHECK(false);
+}
+
 static void deny(struct client_connection *connection, const struct connection_frame *frame,
                  const struct frame_handler *wanted) {
     const struct identity *identity = &connection->identity;
@@ -155,7 +152,9 @@ static void deny(struct client_connection *connection, const struct connection_f
     } else {
         (void)snprintf(message, sizeof message, "identity %s has the role %s; %s needs %s", identity->name,
                        config_role_name(identity->role), wanted->name,
-                       wanted->permission == PERMIT_WRITE ? "write or admin" : "read, write or admin");
+                       wanted->permission == PERMIT_ADMIN   ? "admin"
+                       : wanted->permission == PERMIT_WRITE ? "write or admin"
+                                                            : "read, write or admin");
     }
     client_connection__send_error(connection, frame->request_id, STATUS_DENIED, false, message);
 }
@@ -172,8 +171,7 @@ static void on_frame(struct connection_handler *handler, const struct connection
         char message[80];
         (void)snprintf(message, sizeof message, "frames of type %u are no requests that this node knows", frame->type);
         client_connection__send_error(connection, frame->request_id, STATUS_UNSUPPORTED, false, message);
-    } else if ((wanted->permission == PERMIT_READ && !identity_may_read(&connection->identity)) ||
-               (wanted->permission == PERMIT_WRITE && !identity_may_write(&connection->identity))) {
+    } else if (!is_permitted(&connection->identity, wanted->permission)) {
         deny(connection, frame, wanted);
     } else {
         wanted->run(connection, frame);

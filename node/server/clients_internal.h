@@ -4,10 +4,12 @@
  *   clients.c            life: listening, accepting, sweeping, stopping
  *   client_connection.c  one connection: greeting or refusal, frames to requests, back-pressure, its end
  *   request.c            the request object: memory, replies, errors
- *   request_write.c      put, delete, batch
+ *   request_write.c      put, delete, range delete, batch
  *   request_read.c       what reads have in common; get
  *   request_scan.c       pages of a range
  *   request_status.c     what this node says of itself
+ *   request_explain.c    what keeps each segment of its log
+ *   request_upkeep.c     long jobs over its store, for admins
  *
  * A request belongs to its connection's list from its frame to its reply. While the consensus actor or a read of a
  * block holds it, it stays in memory even if its connection goes; then `connection` is NULL and its answer goes
@@ -176,6 +178,13 @@ void request__fail_by_status(struct request *request, enum status status, bool u
 void request__release(struct request *request);
 /* Env clock; timeout_ms 0: the default. */
 uint64_t request__deadline_us(const struct clients *clients, uint32_t timeout_ms);
+/* The message of a request that has no raw bytes; memory of the arena. NULL: an error was sent. what: for its words. */
+const ProtobufCMessage *request__unpack(struct client_connection *connection, const struct connection_frame *frame,
+                                        const ProtobufCMessageDescriptor *descriptor, const char *what);
+/* request__take with zeroed memory for a question to the consensus actor, which the asker frees (clients->alloc). It
+ * isn't counted: a node that is full of writes still answers. NULL: an error was sent. */
+void *request__take_question(struct client_connection *connection, const struct connection_frame *frame, size_t size,
+                             struct request **ret_request);
 /* Of a frame whose message can't be unpacked. */
 void request__malformed(struct client_connection *connection, const struct connection_frame *frame, const char *what);
 /* Checks a key; NULL if fine, else what is wrong with it. */
@@ -190,6 +199,7 @@ void request_write__batch(struct client_connection *connection, const struct con
 void request_read__get(struct client_connection *connection, const struct connection_frame *frame);
 void request_scan__scan(struct client_connection *connection, const struct connection_frame *frame);
 void request_status__status(struct client_connection *connection, const struct connection_frame *frame);
+void request_upkeep__upkeep(struct client_connection *connection, const struct connection_frame *frame);
 void request_explain__log(struct client_connection *connection, const struct connection_frame *frame);
 
 /* ---- Reads ----------------------------------------------------------------------------------------------------- */

@@ -59,13 +59,16 @@ static const struct config_key raft_keys[] = {
 
 static const struct config_key storage_keys[] = {
     {"segment_bytes", config__parse_bytes_size, RANGE(segment_bytes, ENV_BLOCK_BYTES, SIZE_MAX_BYTES)},
+    {"follower_log_bytes", config__parse_bytes_size, RANGE(follower_log_bytes, MIB_BYTES(1), SIZE_MAX_BYTES)},
     {"memtable_bytes", config__parse_bytes_size, RANGE(memtable_bytes, MIB_BYTES(1), SIZE_MAX_BYTES)},
     {"wal_cache_bytes", config__parse_bytes_size, RANGE(wal_cache_bytes, MIB_BYTES(1), SIZE_MAX_BYTES)},
     {"cache_bytes", config__parse_bytes_size, RANGE(cache_bytes, 0, SIZE_MAX_BYTES)},
     {"open_files_max", config__parse_u32, RANGE(open_files_max, 16, 1000000)},
     {"value_threshold", config__parse_bytes_size, RANGE(value_threshold_bytes, 0, LIMIT_VALUE_BYTES)},
     {"compaction_bytes_per_second", config__parse_bytes_size, RANGE(compaction_rate, 0, SIZE_MAX_BYTES)},
+    {"scrub_bytes_per_second", config__parse_bytes_size, RANGE(scrub_rate, 0, MIB_BYTES(1024))},
     {"history", config__parse_u64, RANGE(history_revisions, 1, UINT64_MAX)},
+    {"change_files", config__parse_switch, FIELD(change_files)},
 };
 
 static const struct config_key limits_keys[] = {
@@ -118,7 +121,10 @@ void config_init(struct config *config, struct alloc *alloc) {
         .cache_bytes = MIB_BYTES(64),
         .open_files_max = DEFAULT_OPEN_FILES,
         .value_threshold_bytes = (uint64_t)32 * 1024,
+        .follower_log_bytes = MIB_BYTES(16 * 1024),
+        .scrub_rate = MIB_BYTES(1),
         .history_revisions = DEFAULT_HISTORY,
+        .change_files = true,
         .client_connections_max = DEFAULT_CONNECTIONS,
         .requests_per_connection_max = DEFAULT_REQUESTS,
         .proposal_bytes_max = MIB_BYTES(64),

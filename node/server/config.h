@@ -59,13 +59,16 @@ struct config {
     uint32_t
         entry_bytes_max; /* a log entry's payload: LIMIT_ENTRY_PAYLOAD_BYTES; not in the file, smaller in simulations */
     uint64_t segment_bytes;         /* default 72 MiB */
+    uint64_t follower_log_bytes;    /* default 16 GiB */
     uint64_t memtable_bytes;        /* default 64 MiB */
     uint64_t wal_cache_bytes;       /* default 32 MiB */
     uint64_t cache_bytes;           /* blocks of tables; default 64 MiB */
     uint32_t open_files_max;        /* tables; default 512 */
     uint64_t value_threshold_bytes; /* value_threshold: default 32 KiB; 0: no value files */
     uint64_t compaction_rate;       /* compaction_bytes_per_second; default 0: no limit */
+    uint64_t scrub_rate;            /* scrub_bytes_per_second; default 1 MiB; 0: no scrub */
     uint64_t history_revisions;     /* history: default 1000000 */
+    bool change_files;              /* default on */
     /* [limits] */
     uint32_t client_connections_max;      /* default 4096 */
     uint32_t requests_per_connection_max; /* in flight, default 1024 */

@@ -90,6 +90,7 @@ static enum status append_records(struct consensus *consensus, const struct raft
     }
     case RAFT_APPEND_PROPOSAL:
         return propose__write_records(consensus, update->append.first_index, update->append.term, update->append.count);
+    case RAFT_APPEND_CONFIG: break; /* nothing here asks for a change of membership yet */
     case RAFT_APPEND_MESSAGE: return append__write_records(consensus, update->append.skip, update->append.count);
     }
     CHECK(false);
@@ -250,6 +251,12 @@ void consensus__wal_prepare_state(void *context, const struct error *err) { set_
 
 void consensus__space_state(void *context, const struct error *err) { set_space_problem(context, err); }
 
+void consensus__damaged(void *context, const struct storage_damage *damage) {
+    struct consensus *consensus = context;
+    log_event(consensus->options.logger, LOG_ERROR, "storage.damaged", "table=%" PRIu64 " offset=%" PRIu64,
+              damage->file, damage->offset);
+}
+
 void consensus__storage_failed(void *context, const struct error *err) { consensus__fail(context, err); }
 
 void consensus__fill_frontier(void *context, struct storage_frontier *frontier) {
@@ -260,24 +267,11 @@ void consensus__fill_frontier(void *context, struct storage_frontier *frontier) 
     frontier->feature_level = 1;
 }
 
-static void update_floor(struct consensus *consensus) {
-    /* Committed before flushed: the floor may lag, it may never lead (hazard 40). */
-    uint64_t pin_index = raft_floor_index(consensus->raft);
-    uint64_t flushed_index = storage_frontier(consensus->storage)->index;
-    wal_set_floor(consensus->wal, flushed_index, pin_index);
-    uint64_t first_index = wal_first_index(consensus->wal);
-    if (first_index > consensus->trimmed_index + 1) {
-        consensus->trimmed_index = first_index - 1;
-        struct raft_event event = {.type = RAFT_EVENT_TRIMMED, .u.trimmed_index = consensus->trimmed_index};
-        (void)consensus__step(consensus, &event);
-    }
-}
-
 void consensus__flushed(void *context, const struct storage_frontier *frontier) {
     struct consensus *consensus = context;
     log_event(consensus->options.logger, LOG_INFO, "storage.flushed", "index=%" PRIu64 " term=%" PRIu64,
               frontier->index, frontier->term);
-    update_floor(consensus);
+    floor__update(consensus);
 }
 
 void consensus__can_apply(void *context) {
@@ -324,7 +318,7 @@ static void on_housekeeping(struct env_timer *timer) {
     }
     note_progress(consensus);
     step_synced(consensus);
-    update_floor(consensus);
+    floor__update(consensus);
     if (env_timer_arm(timer, consensus__now_us(consensus) + CONSENSUS_HOUSEKEEPING_US) != STATUS_OK) {
         fail_with(consensus, STATUS_NO_MEMORY, "the housekeeping timer can't be armed");
     }
@@ -451,6 +445,9 @@ enum status consensus_start(struct consensus *consensus, struct raft *raft, stru
         return error_set(err, status, "the membership can't be kept: %s", status_name(status));
     }
     storage_start(storage);
+    struct log_share share;
+    wal_share(wal, &share);
+    storage_set_log(storage, &share);
     struct raft_update update;
     consensus->raft_due_us = UINT64_MAX;
     status = raft_start(raft, consensus__raft_now_us(consensus), &update);

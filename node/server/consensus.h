@@ -147,6 +147,54 @@ struct consensus_log_query {
 
 void consensus_explain_log(struct consensus *consensus, struct consensus_log_query *query);
 
+/* ---- Long jobs of the store (any thread) ------------------------------------------------------------------------ */
+
+enum consensus_upkeep_action {
+    CONSENSUS_UPKEEP_LOOK, /* only how far the newest one is */
+    CONSENSUS_UPKEEP_COMPACT,
+    CONSENSUS_UPKEEP_VERIFY,
+    CONSENSUS_UPKEEP_CHECKPOINT,
+    CONSENSUS_UPKEEP_CANCEL /* the one that runs; it ends soon */
+};
+
+/* Of the newest job. */
+struct consensus_upkeep_state {
+    uint64_t job; /* 1, 2, ... since the node started; 0: there was none */
+    enum consensus_upkeep_action kind;
+    bool running;
+    uint64_t done_bytes;
+    uint64_t total_bytes; /* as estimated now; 0: not known yet */
+    uint64_t elapsed_us;
+    /* Of one that has ended: */
+    enum status status;
+    char message[ERROR_MESSAGE_BYTES_MAX]; /* why it failed */
+    uint64_t files;                        /* verify: tables; checkpoint */
+    uint64_t bytes;
+    uint64_t copied_bytes; /* checkpoint: what couldn't be linked */
+    uint64_t findings;     /* verify */
+    uint64_t index;        /* checkpoint, verify: of the frontier */
+};
+
+struct consensus_upkeep_query {
+    struct env_loop *loop;
+    void (*done)(struct consensus_upkeep_query *query);
+    enum consensus_upkeep_action action;
+    struct slice lower; /* compact: the range; upper empty: no end. At most LIMIT_KEY_BYTES each, borrowed until done */
+    struct slice upper;
+    char dir[LIMIT_PATH_BYTES]; /* checkpoint: see storage_checkpoint */
+    /* Results. STATUS_OK; STATUS_BUSY: one runs already; STATUS_UNSUPPORTED: a compaction can't be cancelled;
+     * STATUS_UNAVAILABLE: the node stops or has failed. state in any case. */
+    enum status status;
+    struct consensus_upkeep_state state;
+    /* The consensus actor's: */
+    struct consensus *consensus;
+    struct env_message message;
+};
+
+/* done comes soon, whatever the job takes. */
+void consensus_upkeep(struct consensus *consensus, struct consensus_upkeep_query *query);
+const char *consensus_upkeep_name(enum consensus_upkeep_action kind);
+
 /* Any thread, at once: the leader's id as last known, or RAFT_NO_NODE. */
 uint64_t consensus_leader(const struct consensus *consensus);
 /* Any thread: env clock of the last time that the log or apply made progress, or had nothing to do. For the watchdog.

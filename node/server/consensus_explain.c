@@ -1,6 +1,6 @@
 /*
  * What keeps each segment of the log: the log knows which segments hold records above the floor, this actor knows for
- * whom the floor is where it is (update_floor in consensus.c): the store, which has not flushed yet, and the members
+ * whom the floor is where it is (consensus_floor.c): the store, which has not flushed yet, and the members
  * that don't hold the records yet.
  *
  * A leader knows each member's index. A follower repeats the one number that the leader told it; who is behind it is
@@ -55,7 +55,8 @@ static void add_members(const struct consensus *consensus, struct consensus_log_
         uint64_t index = info.match_index > floor_index ? info.match_index : floor_index;
         struct consensus_log_pin *pin = add_pin(query, index);
         const struct config_member *member = config_member_by_id(consensus->options.config, id);
-        (void)snprintf(pin->owner, sizeof pin->owner, "follower %s", member != NULL ? member->name : "of no name");
+        (void)snprintf(pin->owner, sizeof pin->owner, "follower %s%s", member != NULL ? member->name : "of no name",
+                       index + 1 < raft_first_index(raft) ? " (left behind)" : "");
     }
 }
 

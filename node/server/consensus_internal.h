@@ -5,7 +5,9 @@
  *   consensus_propose.c  writes: waiting, into the log, answered
  *   consensus_append.c   AppendEntries out (from memory, or read back) and in
  *   consensus_apply.c    committed entries into the engine
+ *   consensus_floor.c    what the log must keep, and for whom
  *   consensus_read.c     ReadIndex rounds and waiting for apply
+ *   consensus_upkeep.c   long jobs that an operator asked for
  *   consensus_status.c   what it says of itself
  *
  * Owner: the consensus loop, everything. Atomics are what other threads may look at.
@@ -53,6 +55,19 @@ struct append_sender {
     struct wal_read read;
 };
 
+/* The newest of the long jobs. */
+struct consensus_upkeep {
+    struct consensus_upkeep_state state;
+    uint64_t begun_us;
+    uint8_t lower[LIMIT_KEY_BYTES];
+    uint8_t upper[LIMIT_KEY_BYTES];
+    union {
+        struct storage_compact compact;
+        struct storage_verification verification;
+        struct storage_checkpoint checkpoint;
+    } u;
+};
+
 struct consensus {
     struct consensus_options options;
     struct raft *raft;
@@ -94,6 +109,8 @@ struct consensus {
     struct wal_record *records;
     struct raft_entry *entries;
     uint32_t records_capacity;
+
+    struct consensus_upkeep upkeep;
 
     struct append_sender senders[LIMIT_MEMBERS];
     uint32_t sender_count;
@@ -152,6 +169,7 @@ void consensus__flushed(void *context, const struct storage_frontier *frontier);
 void consensus__can_apply(void *context);
 void consensus__storage_failed(void *context, const struct error *err);
 void consensus__space_state(void *context, const struct error *err);
+void consensus__damaged(void *context, const struct storage_damage *damage);
 
 /* ---- Between the files ------------------------------------------------------------------------------------------ */
 
@@ -195,6 +213,9 @@ MUST_USE enum status append__write_records(struct consensus *consensus, uint32_t
 void apply__set_durable(struct consensus *consensus);
 void apply__advance(struct consensus *consensus);
 void apply__on_timer(struct env_timer *timer);
+
+/* Lets the log go as far as it may; tells raft where it begins. */
+void floor__update(struct consensus *consensus);
 
 void read__ask(struct consensus *consensus);
 /* The READ step under way put all new reads into this round. */

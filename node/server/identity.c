@@ -86,4 +86,6 @@ bool identity_may_write(const struct identity *identity) {
     return identity->role == CONFIG_ROLE_WRITE || identity->role == CONFIG_ROLE_ADMIN;
 }
 
+bool identity_is_admin(const struct identity *identity) { return identity->role == CONFIG_ROLE_ADMIN; }
+
 bool identity_is_peer(const struct identity *identity) { return identity->role == CONFIG_ROLE_PEER; }

@@ -21,6 +21,7 @@ enum wire_code identity_check(const struct config *config, const struct env_peer
                               char *message, size_t message_size);
 bool identity_may_read(const struct identity *identity);
 bool identity_may_write(const struct identity *identity);
+bool identity_is_admin(const struct identity *identity);
 bool identity_is_peer(const struct identity *identity);
 /* 64 hex digits and a NUL. */
 void identity_thumbprint_text(const uint8_t thumbprint[ENV_THUMBPRINT_BYTES],

@@ -28,7 +28,7 @@ enum {
     CLIENT_CONTEXTS_MAX = 64,
     MAILBOX_MESSAGES = 64 * 1024,
     WORKERS_SHORT = 4,
-    WORKERS_LONG = 3, /* one more than compactions at once, so that a flush finds one */
+    WORKERS_LONG = 4, /* two more than compactions at once, so that a flush finds one, and the scrub or other upkeep */
     HANDSHAKE_TIMEOUT_US = 5 * 1000 * 1000,
     HANDSHAKES_PER_TURN = 4,
     FAILED_EXIT_US = 5 * 1000 * 1000, /* a failed node that can't even close is left where it is */

@@ -1,9 +1,8 @@
 /*
  * The effective membership as bytes: what a segment's first group and the manifest's frontier repeat.
  *
- *   version u8 (1), joint u8 (0 or 1), member count u16, then per member: id u64, role u8, in_outgoing u8
- *
- * Little-endian. Addresses and thumbprints are the configuration's.
+ * The bytes are raft's (raft_config_encode, raft/README.md). Addresses and thumbprints still come from the
+ * configuration: a bootstrapped membership leaves the addresses empty.
  */
 #ifndef HOLDFAST_SERVER_MEMBERSHIP_H
 #define HOLDFAST_SERVER_MEMBERSHIP_H
@@ -13,7 +12,7 @@
 #include "node/server/config.h"
 #include "raft/raft.h"
 
-enum { MEMBERSHIP_BYTES_MAX = 4 + 10 * LIMIT_MEMBERS };
+enum { MEMBERSHIP_BYTES_MAX = RAFT_CONFIG_BYTES_MAX };
 
 /* Returns the length. */
 size_t membership_encode(const struct raft_config *membership, uint8_t ret_bytes[MEMBERSHIP_BYTES_MAX]);

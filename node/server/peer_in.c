@@ -7,6 +7,7 @@
 #include "node/server/peers_internal.h"
 
 #include "node/base/check.h"
+#include "node/server/greeting.h"
 #include "node/server/raft_wire.h"
 
 static void refuse(struct peer_in *in, enum wire_code code, const char *message) {
@@ -14,16 +15,7 @@ static void refuse(struct peer_in *in, enum wire_code code, const char *message)
     char quoted[ERROR_MESSAGE_BYTES_MAX + 16];
     log_event(in->peers->options.logger, LOG_WARN, "peer.refused", "addr=%s reason=%s", peer->address,
               log_quote(quoted, sizeof quoted, message));
-    char thumbprint[2 * ENV_THUMBPRINT_BYTES + 1];
-    identity_thumbprint_text(peer->thumbprint, thumbprint);
-    Wire__Refusal refusal = WIRE__REFUSAL__INIT;
-    refusal.has_code = 1;
-    refusal.code = (uint32_t)code;
-    refusal.message = (char *)message;
-    refusal.thumbprint = peer->certificate == ENV_CERTIFICATE_NONE ? NULL : thumbprint;
-    if (connection_send(in->connection, FRAME_REFUSAL, 0, &refusal.base, NULL, 0) == STATUS_OK) {
-        connection_finish(in->connection);
-    } else {
+    if (greeting_refuse(in->connection, code, message) != STATUS_OK) {
         connection_close(in->connection);
     }
 }
@@ -42,18 +34,8 @@ static void on_opened(struct connection_handler *handler) {
         refuse(in, WIRE_DENIED, "this is the peer port: only certificates of [member] sections may connect");
         return;
     }
-    Wire__Greeting greeting = WIRE__GREETING__INIT;
-    greeting.has_protocol_min = 1;
-    greeting.protocol_min = FRAME_VERSION;
-    greeting.has_protocol_max = 1;
-    greeting.protocol_max = FRAME_VERSION;
-    greeting.has_cluster_id = 1;
-    greeting.cluster_id.data = (uint8_t *)config->cluster_id;
-    greeting.cluster_id.len = CONFIG_CLUSTER_ID_BYTES;
-    greeting.has_node_id = 1;
-    greeting.node_id = config->id;
-    greeting.node_name = (char *)config->name;
-    greeting.role = (char *)config_role_name(in->identity.role);
+    Wire__Greeting greeting;
+    greeting_fill(&greeting, config, in->identity.role);
     if (connection_send(in->connection, FRAME_GREETING, 0, &greeting.base, NULL, 0) != STATUS_OK) {
         connection_close(in->connection);
         return;

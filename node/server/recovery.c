@@ -10,7 +10,13 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-enum { PATH_BYTES = LIMIT_PATH_BYTES + 16, PREPARED_SEGMENTS = 1, SPARE_SEGMENTS = 2, MARK_DELAY_US = 50 * 1000 };
+enum {
+    PATH_BYTES = LIMIT_PATH_BYTES + 16,
+    PREPARED_SEGMENTS = 1,
+    SPARE_SEGMENTS = 2,
+    MARK_DELAY_US = 50 * 1000,
+    ADOPT_PART = 8 /* of a memtable */
+};
 
 static enum status open_storage(struct recovery *recovery, struct error *err) {
     const struct config *config = recovery->config;
@@ -27,14 +33,18 @@ static enum status open_storage(struct recovery *recovery, struct error *err) {
     options.cache_bytes = config->cache_bytes;
     options.open_files_max = config->open_files_max;
     options.value_threshold_bytes = config->value_threshold_bytes;
+    options.value_adopt_bytes = config->memtable_bytes / ADOPT_PART;
     options.compaction_bytes_per_second_max = config->compaction_rate;
+    options.scrub_bytes_per_second = config->scrub_rate;
     options.history_revisions = config->history_revisions;
+    options.change_files = config->change_files;
     options.context = recovery->consensus;
     options.fill_frontier = consensus__fill_frontier;
     options.flushed = consensus__flushed;
     options.can_apply = consensus__can_apply;
     options.failed = consensus__storage_failed;
     options.space_state = consensus__space_state;
+    options.damaged = consensus__damaged;
     return storage_open(&options, &recovery->storage, err);
 }
 
@@ -60,6 +70,7 @@ static enum status open_wal(struct recovery *recovery, struct wal_recovered *ret
         .prepared_segments = PREPARED_SEGMENTS,
         .spare_segments = SPARE_SEGMENTS,
         .cache_bytes_max = config->wal_cache_bytes,
+        .share_payload_bytes = (uint32_t)config->value_threshold_bytes, /* at most LIMIT_VALUE_BYTES */
         .mark_delay_us = MARK_DELAY_US,
         .context = recovery->consensus,
         .synced = consensus__wal_synced,

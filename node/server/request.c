@@ -161,6 +161,33 @@ void request__malformed(struct client_connection *connection, const struct conne
     client_connection__send_error(connection, frame->request_id, STATUS_INVALID, false, message);
 }
 
+const ProtobufCMessage *request__unpack(struct client_connection *connection, const struct connection_frame *frame,
+                                        const ProtobufCMessageDescriptor *descriptor, const char *what) {
+    struct clients *clients = connection->clients;
+    arena_reset(&clients->arena);
+    const ProtobufCMessage *message =
+        frame->raw.len > 0 ? NULL : wire_unpack(&clients->arena, descriptor, frame->message);
+    if (message == NULL) {
+        request__malformed(connection, frame, what);
+    }
+    return message;
+}
+
+void *request__take_question(struct client_connection *connection, const struct connection_frame *frame, size_t size,
+                             struct request **ret_request) {
+    struct request *request = request__take(connection, frame);
+    if (request == NULL) {
+        return NULL;
+    }
+    void *question = mem_alloc_zero(request->clients->alloc, size);
+    if (question == NULL) {
+        request__fail(request, STATUS_BUSY, false, "this node is out of memory; try again");
+        return NULL;
+    }
+    *ret_request = request;
+    return question;
+}
+
 const char *request__key_problem(size_t key_len) {
     static_assert(LIMIT_KEY_BYTES == 4096, "the message says so");
     if (key_len == 0) {

@@ -112,19 +112,12 @@ static void on_done(struct consensus_log_query *query) {
 
 void request_explain__log(struct client_connection *connection, const struct connection_frame *frame) {
     struct clients *clients = connection->clients;
-    arena_reset(&clients->arena);
-    if (frame->raw.len > 0 ||
-        wire_unpack(&clients->arena, &wire__explain_log_request__descriptor, frame->message) == NULL) {
-        request__malformed(connection, frame, "explain log");
+    if (request__unpack(connection, frame, &wire__explain_log_request__descriptor, "explain log") == NULL) {
         return;
     }
-    struct request *request = request__take(connection, frame);
-    if (request == NULL) {
-        return;
-    }
-    struct explain_request *asked = mem_alloc_zero(clients->alloc, sizeof *asked);
+    struct request *request = NULL;
+    struct explain_request *asked = request__take_question(connection, frame, sizeof *asked, &request);
     if (asked == NULL) {
-        request__fail(request, STATUS_BUSY, false, "this node is out of memory; try again");
         return;
     }
     asked->request = request;

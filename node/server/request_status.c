@@ -67,14 +67,32 @@ static void fill_state(Wire__StatusReply *reply, const struct consensus_status *
     SET(reply, log_groups_start, status->wal.triggers[WAL_TRIGGER_START]);
     SET(reply, log_groups_state, status->wal.triggers[WAL_TRIGGER_STATE]);
     SET(reply, log_groups_mark, status->wal.triggers[WAL_TRIGGER_MARK]);
-    SET(reply, memtable_bytes, status->storage.memtable_bytes);
+    reply->problem = borrow_text(status->problem);
+}
+
+static void fill_engine(Wire__StatusReply *reply, const struct storage_stats *stats) {
+    SET(reply, memtable_bytes, stats->memtable_bytes);
     SET(reply, sst_files, 0);
     SET(reply, sst_bytes, 0);
     for (size_t level = 0; level < STORAGE_LEVELS; level++) {
-        reply->sst_files += status->storage.files[level];
-        reply->sst_bytes += status->storage.bytes[level];
+        reply->sst_files += stats->files[level];
+        reply->sst_bytes += stats->bytes[level];
     }
-    reply->problem = borrow_text(status->problem);
+    SET(reply, horizon, stats->horizon);
+    SET(reply, scrub_passes, stats->scrub_passes);
+    SET(reply, scrub_bytes, stats->scrub_bytes);
+    SET(reply, damaged_places, stats->damage_count);
+    SET(reply, write_stalls, 0);
+    SET(reply, write_stall_us_total, 0);
+    SET(reply, write_stall_us_max, 0);
+    for (size_t reason = 0; reason < STORAGE_STALL_COUNT; reason++) {
+        const struct storage_stall_stats *stall = &stats->stalls[reason];
+        reply->write_stalls += stall->count;
+        reply->write_stall_us_total += stall->total_us;
+        if (stall->longest_us > reply->write_stall_us_max) {
+            reply->write_stall_us_max = stall->longest_us;
+        }
+    }
 }
 
 static void on_done(struct consensus_status_query *query) {
@@ -87,6 +105,7 @@ static void on_done(struct consensus_status_query *query) {
     Wire__MemberStatus *member_pointers[LIMIT_MEMBERS];
     fill_node(&reply, clients);
     fill_state(&reply, status);
+    fill_engine(&reply, &status->storage);
     for (uint32_t i = 0; i < status->member_count; i++) {
         fill_member(&members[i], clients->options.config, &status->members[i]);
         member_pointers[i] = &members[i];
@@ -101,18 +120,12 @@ static void on_done(struct consensus_status_query *query) {
 
 void request_status__status(struct client_connection *connection, const struct connection_frame *frame) {
     struct clients *clients = connection->clients;
-    arena_reset(&clients->arena);
-    if (frame->raw.len > 0 || wire_unpack(&clients->arena, &wire__status_request__descriptor, frame->message) == NULL) {
-        request__malformed(connection, frame, "status");
+    if (request__unpack(connection, frame, &wire__status_request__descriptor, "status") == NULL) {
         return;
     }
-    struct request *request = request__take(connection, frame);
-    if (request == NULL) {
-        return;
-    }
-    struct status_request *asked = mem_alloc_zero(clients->alloc, sizeof *asked);
+    struct request *request = NULL;
+    struct status_request *asked = request__take_question(connection, frame, sizeof *asked, &request);
     if (asked == NULL) {
-        request__fail(request, STATUS_BUSY, false, "this node is out of memory; try again");
         return;
     }
     asked->request = request;

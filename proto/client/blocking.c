@@ -59,6 +59,9 @@ static void call_done(struct client_request *request, struct client_answer *answ
         if (call->status != NULL) {
             *call->status = *answer->status;
         }
+        if (call->upkeep != NULL) {
+            *call->upkeep = *answer->upkeep;
+        }
         if (call->log != NULL) {
             *call->log = answer->log;
             answer->log = NULL;
@@ -222,6 +225,24 @@ enum holdfast_outcome holdfast_explain_log(struct holdfast *handle, uint32_t end
     }
     call.request.target = (int32_t)endpoint;
     call.log = ret_log;
+    return call_run(&call, timeout_ms);
+}
+
+enum holdfast_outcome holdfast_upkeep(struct holdfast *handle, uint32_t endpoint,
+                                      const struct holdfast_upkeep_request *request, uint32_t timeout_ms,
+                                      struct holdfast_upkeep *ret_upkeep, struct holdfast_result *result) {
+    struct handle_call call;
+    struct holdfast_result own;
+    call_init(&call, handle, CLIENT_UPKEEP, result != NULL ? result : &own);
+    if (endpoint >= handle->options.endpoint_count) {
+        return refuse(call.result, HOLDFAST_CODE_INVALID);
+    }
+    call.request.target = (int32_t)endpoint;
+    call.request.upkeep_action = request->action;
+    call.request.key = slice_of(request->range.lower, request->range.lower_len);
+    call.request.upper = slice_of(request->range.upper, request->range.upper_len);
+    call.request.dir = request->dir;
+    call.upkeep = ret_upkeep;
     return call_run(&call, timeout_ms);
 }
 

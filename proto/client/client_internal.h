@@ -43,6 +43,7 @@ enum client_operation {
     CLIENT_DELETE,
     CLIENT_DELETE_RANGE,
     CLIENT_BATCH,
+    CLIENT_UPKEEP, /* up to here they change something */
     CLIENT_GET,
     CLIENT_SCAN,
     CLIENT_STATUS,
@@ -64,6 +65,7 @@ struct client_answer {
     struct holdfast_page *page;
     struct holdfast_node_status *status;
     struct holdfast_log *log;
+    struct holdfast_upkeep *upkeep;
 };
 
 enum client_state { CLIENT_IDLE, CLIENT_WAITING, CLIENT_READY, CLIENT_DELAYED, CLIENT_SENT };
@@ -75,9 +77,11 @@ struct client_link;
  * when done runs. */
 struct client_request {
     enum client_operation operation;
-    struct slice key;   /* put, delete, get; lower bound of a scan or a range delete */
-    struct slice upper; /* scan, range delete */
+    struct slice key;   /* put, delete, get; lower bound of a scan, a range delete or a compaction */
+    struct slice upper; /* scan, range delete, compaction */
     struct slice value; /* put; batch: all keys and values */
+    enum holdfast_upkeep_action upkeep_action;
+    const char *dir; /* checkpoint; borrowed */
     struct client_batch batch;
     struct holdfast_read_options read;
     uint32_t scan_limit;
@@ -112,7 +116,7 @@ enum holdfast_code client_request_check(const struct client_request *request);
 /* Keys and values, for the bounds. */
 uint64_t client_request_bytes(const struct client_request *request);
 static inline bool client_request_is_write(const struct client_request *request) {
-    return request->operation <= CLIENT_BATCH;
+    return request->operation <= CLIENT_UPKEEP;
 }
 
 /* ---- The core ------------------------------------------------------------------------------------------------- */

@@ -237,6 +237,13 @@ enum holdfast_code client_request_check(const struct client_request *request) {
         return request->key.len <= LIMIT_KEY_BYTES + 1 && request->upper.len <= LIMIT_KEY_BYTES + 1
                    ? HOLDFAST_CODE_OK
                    : HOLDFAST_CODE_TOO_LARGE;
+    case CLIENT_UPKEEP:
+        if (request->target < 0 || (request->upkeep_action == HOLDFAST_UPKEEP_CHECKPOINT) != (request->dir != NULL)) {
+            return HOLDFAST_CODE_INVALID;
+        }
+        return request->dir != NULL && strlen(request->dir) >= LIMIT_PATH_BYTES
+                   ? HOLDFAST_CODE_TOO_LARGE
+                   : check_range(request->key, request->upper);
     case CLIENT_STATUS:
     case CLIENT_EXPLAIN_LOG: return request->target >= 0 ? HOLDFAST_CODE_OK : HOLDFAST_CODE_INVALID;
     }

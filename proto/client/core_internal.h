@@ -147,4 +147,12 @@ MUST_USE enum status encode__request(struct client_link *link, const struct clie
 MUST_USE enum status reply__receive(struct client_request *request, const struct connection_frame *frame,
                                     struct error *err);
 
+/* reply_node.c: fill in the answer from the message of the right type. STATUS_CORRUPT: it can't be read. */
+MUST_USE enum status reply__status(struct client_request *request, const struct connection_frame *frame,
+                                   struct client_answer *answer, struct error *err);
+MUST_USE enum status reply__log(struct client_request *request, const struct connection_frame *frame,
+                                struct client_answer *answer, struct error *err);
+MUST_USE enum status reply__upkeep(struct client_request *request, const struct connection_frame *frame,
+                                   struct client_answer *answer, struct error *err);
+
 #endif

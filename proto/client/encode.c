@@ -88,6 +88,19 @@ static enum status encode_read(struct connection *connection, const struct clien
     return connection_send(connection, FRAME_SCAN, request_id, &message.base, NULL, 0);
 }
 
+static enum status encode_upkeep(struct connection *connection, const struct client_request *request,
+                                 uint64_t request_id) {
+    Wire__UpkeepRequest message = WIRE__UPKEEP_REQUEST__INIT;
+    message.has_action = 1;
+    message.action = (uint32_t)request->upkeep_action;
+    message.has_lower = request->key.len > 0;
+    message.lower = binary(request->key);
+    message.has_upper = request->upper.len > 0;
+    message.upper = binary(request->upper);
+    message.dir = (char *)request->dir; /* protobuf-c only reads it */
+    return connection_send(connection, FRAME_UPKEEP, request_id, &message.base, NULL, 0);
+}
+
 enum status encode__request(struct client_link *link, const struct client_request *request, uint64_t request_id,
                             uint32_t timeout_ms) {
     switch (request->operation) {
@@ -95,6 +108,7 @@ enum status encode__request(struct client_link *link, const struct client_reques
     case CLIENT_DELETE:
     case CLIENT_DELETE_RANGE:
     case CLIENT_BATCH: return encode_write(link->connection, request, request_id, timeout_ms);
+    case CLIENT_UPKEEP: return encode_upkeep(link->connection, request, request_id);
     case CLIENT_GET:
     case CLIENT_SCAN: return encode_read(link->connection, request, request_id, timeout_ms);
     case CLIENT_STATUS: {

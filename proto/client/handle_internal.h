@@ -39,6 +39,7 @@ struct handle_call {
     struct holdfast_page **page;
     struct holdfast_node_status *status;
     struct holdfast_log **log;
+    struct holdfast_upkeep *upkeep;
 };
 
 /* request.c: arguments to request; keys and values borrowed. */

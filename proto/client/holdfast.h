@@ -241,6 +241,11 @@ struct holdfast_node_status {
      * p50 and p99: the upper end of their bucket, or the longest sync if that is less. */
     uint64_t log_sync_us_buckets[HOLDFAST_SYNC_BUCKETS];
     uint64_t log_sync_us_p50, log_sync_us_p99;
+    uint64_t horizon;                   /* oldest revision that can be read */
+    uint64_t scrub_passes, scrub_bytes; /* over all tables since the node started; read by them */
+    uint64_t damaged_places;            /* in live tables, as far as the scrub knows */
+    /* How often writers were made to wait for flushes and compactions, and for how long in all and at most. */
+    uint64_t write_stalls, write_stall_us_total, write_stall_us_max;
 };
 
 /* What keeps the segment files of a node's log. */
@@ -275,6 +280,39 @@ struct holdfast_log {
     struct holdfast_log_pin pins[HOLDFAST_LOG_PINS_MAX];
     size_t segment_count; /* oldest first; may be less than segment_total */
     const struct holdfast_log_segment *segments;
+};
+
+/* Long jobs over one node's store; one at a time. */
+enum holdfast_upkeep_action {
+    HOLDFAST_UPKEEP_LOOK = 0,       /* only how far the newest one is */
+    HOLDFAST_UPKEEP_COMPACT = 1,    /* rewrite a range, so that what was deleted or overwritten gives its space back */
+    HOLDFAST_UPKEEP_VERIFY = 2,     /* read all tables and check every checksum and invariant */
+    HOLDFAST_UPKEEP_CHECKPOINT = 3, /* a store of its own beside it, by links: for a backup */
+    HOLDFAST_UPKEEP_CANCEL = 4      /* the one that runs, unless it is a compaction */
+};
+
+struct holdfast_upkeep_request {
+    enum holdfast_upkeep_action action;
+    struct holdfast_range range; /* compact */
+    const char *dir; /* checkpoint: an absolute path on the node's machine; its parent is there, it isn't. Else NULL */
+};
+
+/* How far the newest job is, or how it ended. */
+struct holdfast_upkeep {
+    uint64_t node_id;
+    char node_name[64];
+    uint64_t job;  /* 1, 2, ... since the node started; 0: there was none */
+    char kind[16]; /* "compact", "verify", "checkpoint", "none" */
+    bool running;
+    uint64_t done_bytes, total_bytes; /* total as estimated now; 0: not known yet */
+    uint64_t elapsed_ms;
+    /* Of one that has ended: */
+    enum holdfast_code code; /* HOLDFAST_CODE_CORRUPT: verify found damage */
+    char message[256];       /* why it failed, in one line */
+    uint64_t files, bytes;   /* verify: tables that were read; checkpoint: what is in it */
+    uint64_t copied_bytes;   /* checkpoint: of bytes, what couldn't be linked */
+    uint64_t findings;       /* verify */
+    uint64_t index;          /* verify, checkpoint: newest entry in it */
 };
 
 /* Blocking calls. options may be NULL (defaults), result may be NULL. Returns result->outcome. Arguments are borrowed
@@ -318,6 +356,13 @@ enum holdfast_outcome holdfast_status(struct holdfast *handle, uint32_t endpoint
 enum holdfast_outcome holdfast_explain_log(struct holdfast *handle, uint32_t endpoint, uint32_t timeout_ms,
                                            struct holdfast_log **ret_log, struct holdfast_result *result);
 void holdfast_log_free(struct holdfast *handle, struct holdfast_log *log);
+
+/* Begins a job on this endpoint, or looks. Answered soon: look again until it isn't running any more. Admins only.
+ * HOLDFAST_CODE_BUSY: one is under way already; UNSUPPORTED: a compaction can't be cancelled. With HOLDFAST_UNKNOWN the
+ * job may have begun: look. */
+enum holdfast_outcome holdfast_upkeep(struct holdfast *handle, uint32_t endpoint,
+                                      const struct holdfast_upkeep_request *request, uint32_t timeout_ms,
+                                      struct holdfast_upkeep *ret_upkeep, struct holdfast_result *result);
 
 /* Asynchronous calls. HOLDFAST_CODE_OK: accepted, the callback will run. Anything else (BUSY, INVALID, TOO_LARGE,
  * NO_MEMORY): it will not. Keys and values are copied; what callbacks get is borrowed for the callback. value, page and

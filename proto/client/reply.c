@@ -8,7 +8,6 @@
 #include "proto/client/core_internal.h"
 
 #include "node/base/check.h"
-#include "node/base/histogram.h"
 
 #include <stdio.h>
 
@@ -200,137 +199,6 @@ static enum status receive_scan(struct client_request *request, const struct con
     return STATUS_OK;
 }
 
-static void copy_member(struct holdfast_member *out, const Wire__MemberStatus *member) {
-    out->id = member->id;
-    client_text_copy(out->name, sizeof out->name, member->name);
-    client_text_copy(out->client_address, sizeof out->client_address, member->client_address);
-    client_text_copy(out->peer_address, sizeof out->peer_address, member->peer_address);
-    out->voter = member->voter;
-    out->match = member->match;
-    out->heard_ms_ago = member->heard_ms_ago;
-}
-
-static void copy_log_figures(struct holdfast_node_status *status, const Wire__StatusReply *reply) {
-    status->log_groups_idle = reply->log_groups_idle;
-    status->log_groups_behind = reply->log_groups_behind;
-    status->log_groups_full = reply->log_groups_full;
-    status->log_groups_start = reply->log_groups_start;
-    status->log_groups_state = reply->log_groups_state;
-    status->log_groups_mark = reply->log_groups_mark;
-    status->log_group_records_max = reply->log_group_records_max;
-    status->log_written_bytes = reply->log_written_bytes;
-    status->log_padding_bytes = reply->log_padding_bytes;
-    /* A newer node may have more buckets: its longer times are the last one's. */
-    for (size_t i = 0; i < reply->n_log_sync_us_buckets; i++) {
-        size_t bucket = i < HOLDFAST_SYNC_BUCKETS ? i : HOLDFAST_SYNC_BUCKETS - 1;
-        status->log_sync_us_buckets[bucket] += reply->log_sync_us_buckets[i];
-    }
-    const uint64_t *buckets = status->log_sync_us_buckets;
-    status->log_sync_us_p50 = histogram_quantile(buckets, HOLDFAST_SYNC_BUCKETS, status->log_sync_us_max, 500);
-    status->log_sync_us_p99 = histogram_quantile(buckets, HOLDFAST_SYNC_BUCKETS, status->log_sync_us_max, 990);
-}
-
-static enum status receive_status(struct client_request *request, const struct connection_frame *frame,
-                                  struct client_answer *answer, struct error *err) {
-    struct client_core *core = request->core;
-    const Wire__StatusReply *reply = unpack(core, &wire__status_reply__descriptor, frame->message);
-    struct holdfast_node_status *status = arena_alloc(&core->arena, sizeof *status);
-    if (reply == NULL || status == NULL || reply->cluster_id.len != sizeof status->cluster_id) {
-        return error_set(err, STATUS_CORRUPT, "a status that can't be read");
-    }
-    memset(status, 0, sizeof *status);
-    memcpy(status->cluster_id, reply->cluster_id.data, sizeof status->cluster_id);
-    client_text_copy(status->node_name, sizeof status->node_name, reply->node_name);
-    client_text_copy(status->version, sizeof status->version, reply->version);
-    client_text_copy(status->role, sizeof status->role, reply->raft_role);
-    client_text_copy(status->problem, sizeof status->problem, reply->problem);
-    status->node_id = reply->node_id;
-    status->term = reply->term;
-    status->leader_id = reply->leader_id;
-    status->first = reply->first;
-    status->last = reply->last;
-    status->synced = reply->synced;
-    status->commit = reply->commit;
-    status->applied = reply->applied;
-    status->flushed = reply->flushed;
-    status->uptime_ms = reply->uptime_ms;
-    status->log_segments = reply->log_segments;
-    status->log_groups = reply->log_groups;
-    status->log_records = reply->log_records;
-    status->log_sync_us_total = reply->log_sync_us_total;
-    status->log_sync_us_max = reply->log_sync_us_max;
-    status->memtable_bytes = reply->memtable_bytes;
-    status->sst_files = reply->sst_files;
-    status->sst_bytes = reply->sst_bytes;
-    status->client_connections = reply->client_connections;
-    copy_log_figures(status, reply);
-    for (size_t i = 0; i < reply->n_members && i < HOLDFAST_MEMBERS_MAX; i++) {
-        copy_member(&status->members[status->member_count++], reply->members[i]);
-    }
-    answer->status = status;
-    answer->result.revision = reply->applied;
-    return STATUS_OK;
-}
-
-static void copy_pin(struct holdfast_log_pin *out, const Wire__LogPin *pin) {
-    client_text_copy(out->owner, sizeof out->owner, pin->owner);
-    out->has_index = pin->has_index;
-    out->index = pin->index;
-    out->segments = pin->segments;
-    out->file_bytes = pin->file_bytes;
-    out->age_ms = pin->age_ms;
-}
-
-static void copy_segment(struct holdfast_log_segment *out, const Wire__LogSegment *segment, uint32_t pin_count) {
-    client_text_copy(out->state, sizeof out->state, segment->state);
-    out->number = segment->number;
-    out->file_bytes = segment->file_bytes;
-    out->used_bytes = segment->used_bytes;
-    out->first = segment->first;
-    out->last = segment->last;
-    out->age_ms = segment->age_ms;
-    out->begun_earlier = segment->begun_earlier;
-    for (size_t i = 0; i < segment->n_pins; i++) {
-        out->pins |= segment->pins[i] < pin_count ? 1U << segment->pins[i] : 0;
-    }
-}
-
-/* One block: the log, then its segments. */
-static enum status receive_log(struct client_request *request, const struct connection_frame *frame,
-                               struct client_answer *answer, struct error *err) {
-    struct client_core *core = request->core;
-    const Wire__ExplainLogReply *reply = unpack(core, &wire__explain_log_reply__descriptor, frame->message);
-    if (reply == NULL || reply->n_pins > HOLDFAST_LOG_PINS_MAX) {
-        return error_set(err, STATUS_CORRUPT, "an account of the log that can't be read");
-    }
-    /* Each segment took bytes of the frame, so their number is bounded by it. */
-    size_t segment_bytes = reply->n_segments * sizeof(struct holdfast_log_segment);
-    struct holdfast_log *log = mem_alloc_zero(core->env->alloc, sizeof *log + segment_bytes);
-    if (log == NULL) {
-        client_result_set(&answer->result, HOLDFAST_FAILED, HOLDFAST_CODE_NO_MEMORY, "out of memory for the reply");
-        return STATUS_OK;
-    }
-    struct holdfast_log_segment *segments = (struct holdfast_log_segment *)(void *)(log + 1);
-    log->node_id = reply->node_id;
-    client_text_copy(log->node_name, sizeof log->node_name, reply->node_name);
-    log->first = reply->first;
-    log->last = reply->last;
-    log->floor = reply->floor;
-    log->segment_total = reply->segment_total;
-    log->file_bytes = reply->file_bytes;
-    log->pin_count = (uint32_t)reply->n_pins;
-    for (size_t i = 0; i < reply->n_pins; i++) {
-        copy_pin(&log->pins[i], reply->pins[i]);
-    }
-    log->segment_count = reply->n_segments;
-    log->segments = segments;
-    for (size_t i = 0; i < reply->n_segments; i++) {
-        copy_segment(&segments[i], reply->segments[i], log->pin_count);
-    }
-    answer->log = log;
-    return STATUS_OK;
-}
-
 /* ---- The switch ----------------------------------------------------------------------------------------------- */
 
 static const uint8_t REPLY_TYPES[] = {
@@ -338,6 +206,7 @@ static const uint8_t REPLY_TYPES[] = {
     [CLIENT_DELETE] = FRAME_WRITE_REPLY,
     [CLIENT_DELETE_RANGE] = FRAME_WRITE_REPLY,
     [CLIENT_BATCH] = FRAME_WRITE_REPLY,
+    [CLIENT_UPKEEP] = FRAME_UPKEEP_REPLY,
     [CLIENT_GET] = FRAME_GET_REPLY,
     [CLIENT_SCAN] = FRAME_SCAN_REPLY,
     [CLIENT_STATUS] = FRAME_STATUS_REPLY,
@@ -354,10 +223,11 @@ static enum status receive_answer(struct client_request *request, const struct c
     case CLIENT_DELETE:
     case CLIENT_DELETE_RANGE:
     case CLIENT_BATCH: return receive_write(request, frame, answer, err);
+    case CLIENT_UPKEEP: return reply__upkeep(request, frame, answer, err);
     case CLIENT_GET: return receive_get(request, frame, answer, err);
     case CLIENT_SCAN: return receive_scan(request, frame, answer, err);
-    case CLIENT_STATUS: return receive_status(request, frame, answer, err);
-    case CLIENT_EXPLAIN_LOG: return receive_log(request, frame, answer, err);
+    case CLIENT_STATUS: return reply__status(request, frame, answer, err);
+    case CLIENT_EXPLAIN_LOG: return reply__log(request, frame, answer, err);
     }
     CHECK(false);
 }

@@ -1,5 +1,5 @@
-/* holdfast-dump sst|manifest|value|wal FILE, verify DIR: arguments, output, exit codes (0 sound, 1 damaged, 2 usage or
- * unreadable). */
+/* holdfast-dump change|sst|manifest|value|wal FILE, verify DIR: arguments, output, exit codes (0 sound, 1 damaged, 2
+ * usage or unreadable). */
 #include "storage/tools/dump.h"
 
 #include "node/env/os/env_os.h"
@@ -82,8 +82,8 @@ struct kind {
     enum status (*run)(const struct dump *dump, struct error *err);
 };
 
-static const struct kind kinds[] = {
-    {"manifest", dump_manifest}, {"sst", dump_sst}, {"value", dump_value}, {"verify", dump_verify}, {"wal", dump_wal}};
+static const struct kind kinds[] = {{"change", dump_change}, {"manifest", dump_manifest}, {"sst", dump_sst},
+                                    {"value", dump_value},   {"verify", dump_verify},     {"wal", dump_wal}};
 
 struct arguments {
     struct dump dump;
@@ -114,7 +114,8 @@ static error_t parse(int key, char *argument, struct argp_state *state) {
                 arguments->kind = strcmp(argument, kinds[i].name) == 0 ? &kinds[i] : arguments->kind;
             }
             if (arguments->kind == NULL) {
-                argp_error(state, "there is no kind of file '%s': sst, manifest, value or wal, or verify", argument);
+                argp_error(state, "there is no kind of file '%s': change, sst, manifest, value or wal, or verify",
+                           argument);
             }
         } else if (state->arg_num == 1) {
             arguments->dump.path = argument;
@@ -134,7 +135,7 @@ static error_t parse(int key, char *argument, struct argp_state *state) {
 static const struct argp argp = {
     .options = options,
     .parser = parse,
-    .args_doc = "sst|manifest|value|wal FILE\nverify DIR",
+    .args_doc = "change|sst|manifest|value|wal FILE\nverify DIR",
     .doc = "Prints what is in a file of a Holdfast store; it changes nothing, and may run beside a node. Or verifies a "
            "whole store that nobody has open: every checksum, and what must hold between its files."
            "\vExit status: 0 if the file or store is sound, 1 if it is damaged, 2 for wrong usage or if it can't be "

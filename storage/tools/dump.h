@@ -23,6 +23,7 @@ struct dump {
 };
 
 /* Each: STATUS_OK, or why it can't be read or isn't sound (err says it). */
+MUST_USE enum status dump_change(const struct dump *dump, struct error *err);
 MUST_USE enum status dump_sst(const struct dump *dump, struct error *err);
 MUST_USE enum status dump_manifest(const struct dump *dump, struct error *err);
 MUST_USE enum status dump_value(const struct dump *dump, struct error *err);

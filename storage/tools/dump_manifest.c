@@ -32,6 +32,8 @@ static void put_state(const struct dump *dump, const struct manifest_state *stat
     (void)json_object_set_new(object, "next_file", dump_number(state->next_file));
     (void)json_object_set_new(object, "files", dump_number(state->file_count));
     (void)json_object_set_new(object, "value_files", dump_number(state->values_count));
+    (void)json_object_set_new(object, "change_files", dump_number(state->changes_count));
+    (void)json_object_set_new(object, "changes_after", dump_number(state->changes_after));
     dump_put(dump, object, false);
     for (size_t i = 0; dump->keys && i < state->file_count; i++) {
         const struct sst_meta *meta = &state->files[i].meta;
@@ -50,9 +52,20 @@ static void put_state(const struct dump *dump, const struct manifest_state *stat
         const struct value_meta *meta = &state->values[i];
         json_t *one = json_object();
         (void)json_object_set_new(one, "value_file", dump_number(meta->number));
+        (void)json_object_set_new(one, "log_segment", json_boolean(meta->is_log));
         (void)json_object_set_new(one, "bytes", dump_number(meta->size_bytes));
         (void)json_object_set_new(one, "values", dump_number(meta->values));
         (void)json_object_set_new(one, "stored_bytes", dump_number(meta->bytes));
+        dump_put(dump, one, true);
+    }
+    for (size_t i = 0; dump->keys && i < state->changes_count; i++) {
+        const struct change_meta *meta = &state->changes[i];
+        json_t *one = json_object();
+        (void)json_object_set_new(one, "change_file", dump_number(meta->number));
+        (void)json_object_set_new(one, "bytes", dump_number(meta->size_bytes));
+        (void)json_object_set_new(one, "changes", dump_number(meta->changes));
+        (void)json_object_set_new(one, "revision_first", dump_number(meta->revision_first));
+        (void)json_object_set_new(one, "revision_last", dump_number(meta->revision_last));
         dump_put(dump, one, true);
     }
 }

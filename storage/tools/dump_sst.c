@@ -4,90 +4,12 @@
  */
 #include "storage/file_names.h"
 #include "storage/sst.h"
-#include "storage/sst_format.h"
+#include "storage/sst_frame.h"
 #include "storage/tools/dump.h"
-#include "storage/value_file.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 enum { CACHE_BYTES = 1 << 20, READAHEAD_BYTES = 1 << 20 };
-
-/* The references, in memory that the caller frees. */
-static enum status take_refs(struct sst_meta *meta, const struct sst_properties *properties, struct error *err) {
-    size_t count = properties->value_ref_count;
-    struct value_ref *refs = malloc(count * sizeof *refs + 1);
-    if (refs == NULL) {
-        return error_set(err, STATUS_NO_MEMORY, "no memory for %zu references", count);
-    }
-    for (size_t i = 0; i < count; i++) {
-        refs[i] = value_ref_decode(properties->value_ref_bytes.data + i * VALUE_REF_BYTES);
-    }
-    meta->value_refs = refs;
-    meta->value_ref_count = count;
-    return STATUS_OK;
-}
-
-/* Fills in meta and the cluster id; meta's keys are borrowed from *ret_body, which the caller frees, as it does
- * meta->value_refs. */
-static enum status read_meta(struct env_file *file, struct sst_meta *meta, uint8_t *cluster_id,
-                             struct sst_properties *properties, uint8_t **ret_body, struct error *err) {
-    uint8_t bytes[SST_FOOTER_BYTES];
-    struct sst_header header;
-    struct sst_footer footer;
-    struct sst_stored stored;
-    enum status status = env_size(file, &meta->size_bytes, err);
-    if (status == STATUS_OK) {
-        status = dump_read(file, bytes, SST_HEADER_BYTES, 0, err);
-    }
-    if (status != STATUS_OK) {
-        return status;
-    }
-    status = sst_header_decode(bytes, &header);
-    if (status != STATUS_OK || meta->size_bytes < SST_HEADER_BYTES + SST_FOOTER_BYTES) {
-        return error_set(err, STATUS_CORRUPT, "%s: no table, or its header is damaged", env_file_path(file));
-    }
-    uint64_t footer_at = meta->size_bytes - SST_FOOTER_BYTES;
-    status = dump_read(file, bytes, sizeof bytes, footer_at, err);
-    if (status != STATUS_OK) {
-        return status;
-    }
-    if (sst_footer_decode(bytes, header.id, meta->size_bytes, &footer) != STATUS_OK) {
-        return error_set(err, STATUS_CORRUPT, "%s: the footer at offset %llu is damaged", env_file_path(file),
-                         (unsigned long long)footer_at);
-    }
-    size_t len = (size_t)footer.properties.size + SST_TRAILER_BYTES;
-    uint8_t *body = malloc(len);
-    if (body == NULL) {
-        return error_set(err, STATUS_NO_MEMORY, "no memory for %zu bytes", len);
-    }
-    *ret_body = body;
-    status = dump_read(file, body, len, footer.properties.offset, err);
-    if (status != STATUS_OK) {
-        return status;
-    }
-    if (sst_block_check(slice_of(body, len), SST_BLOCK_PROPERTIES, header.id, footer.properties.offset, &stored) !=
-            STATUS_OK ||
-        stored.compression != COMPRESSION_NONE || sst_properties_decode(stored.body, properties) != STATUS_OK) {
-        return error_set(err, STATUS_CORRUPT, "%s: the properties at offset %llu are damaged", env_file_path(file),
-                         (unsigned long long)footer.properties.offset);
-    }
-    memcpy(cluster_id, header.cluster_id, SST_CLUSTER_ID_BYTES);
-    meta->id = header.id;
-    meta->entries = properties->entries;
-    meta->deletes = properties->deletes;
-    meta->tombstones = properties->tombstones;
-    meta->superseded = properties->superseded;
-    meta->superseded_until = properties->superseded_until;
-    meta->key_bytes = properties->key_bytes;
-    meta->value_bytes = properties->value_bytes;
-    meta->revision_first = properties->revision_first;
-    meta->revision_last = properties->revision_last;
-    meta->smallest = properties->smallest;
-    meta->largest = properties->largest;
-    meta->largest_excluded = properties->largest_excluded != 0;
-    return take_refs(meta, properties, err);
-}
 
 static void put_summary(const struct dump *dump, const struct sst_meta *meta, const struct sst_properties *properties,
                         const uint8_t *cluster_id) {
@@ -153,11 +75,11 @@ static enum status put_entries(const struct dump *dump, struct sst *sst, const s
     const struct fetch_options options = {.readahead_at_once = true, .readahead_bytes_max = READAHEAD_BYTES};
     struct fetch fetch;
     fetch_init(&fetch, context, &options);
-    enum status status = put_range_deletes(dump, sst, &fetch, err);
     struct cursor *cursor = sst_cursor_new(dump->env->alloc, &fetch, &sst, 1);
     if (cursor == NULL) {
-        status = error_set(err, STATUS_NO_MEMORY, "no memory for a cursor");
+        return error_set(err, STATUS_NO_MEMORY, "no memory for a cursor");
     }
+    enum status status = put_range_deletes(dump, sst, &fetch, err);
     if (status == STATUS_OK) {
         status = cursor_first(cursor, err);
         for (; status == STATUS_OK; status = cursor_next(cursor, err)) {
@@ -226,12 +148,10 @@ enum status dump_sst(const struct dump *dump, struct error *err) {
     const char *slash = strrchr(dump->path, '/');
     const char *name = slash != NULL ? slash + 1 : dump->path;
     int dir_len = slash == NULL ? 0 : (int)(slash - dump->path);
-    struct sst_meta meta = {.number = 0};
-    struct sst_properties properties;
-    uint8_t cluster_id[SST_CLUSTER_ID_BYTES];
-    uint8_t *body = NULL;
+    uint64_t number;
+    struct sst_frame frame;
     struct env_file *file = NULL;
-    if (file_name_parse(name, &meta.number) != FILE_SST) {
+    if (file_name_parse(name, &number) != FILE_SST) {
         return error_set(err, STATUS_INVALID, "%s: a table's name is its number, 16 hexadecimal digits, and .sst",
                          dump->path);
     }
@@ -242,16 +162,22 @@ enum status dump_sst(const struct dump *dump, struct error *err) {
     if (dir_len == 0) {
         (void)snprintf(dir, sizeof dir, slash == NULL ? "." : "/");
     }
+    sst_frame_init(&frame, dump->env->alloc);
     enum status status = env_open(dump->env, dump->path, ENV_OPEN_READ, &file, err);
     if (status == STATUS_OK) {
-        status = read_meta(file, &meta, cluster_id, &properties, &body, err);
+        status = sst_frame_read(&frame, file, err);
+    }
+    if (status == STATUS_OK && frame.header.kind != SST_FILE_TABLE) {
+        status = error_set(err, STATUS_CORRUPT, "%s: no table", dump->path);
     }
     if (status == STATUS_OK) {
-        put_summary(dump, &meta, &properties, cluster_id);
-        status = dump_open(dump, dir, &meta, cluster_id, err);
+        struct sst_meta meta;
+        sst_frame_meta(&frame, &meta);
+        meta.number = number;
+        put_summary(dump, &meta, &frame.properties, frame.header.cluster_id);
+        status = dump_open(dump, dir, &meta, frame.header.cluster_id, err);
     }
     env_close(file);
-    free((void *)(uintptr_t)meta.value_refs);
-    free(body);
+    sst_frame_deinit(&frame);
     return status;
 }

@@ -75,7 +75,10 @@ static enum status read_frame(struct value_dump *values, struct error *err) {
     }
     if (sst_header_decode(bytes, &values->header) != STATUS_OK || values->header.kind != SST_FILE_VALUES ||
         size_bytes < SST_HEADER_BYTES + SST_FOOTER_BYTES) {
-        return error_set(err, STATUS_CORRUPT, "%s: no value file, or its header is damaged", values->dump->path);
+        return error_set(err, STATUS_CORRUPT,
+                         "%s: no value file, or its header is damaged; the store also has segments of the log "
+                         "under such names: see `holdfast-dump wal`",
+                         values->dump->path);
     }
     uint64_t footer_at = size_bytes - SST_FOOTER_BYTES;
     status = dump_read(values->file, bytes, sizeof bytes, footer_at, err);

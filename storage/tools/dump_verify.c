@@ -29,6 +29,7 @@ enum status dump_verify(const struct dump *dump, struct error *err) {
     (void)json_object_set_new(object, "data_blocks", dump_number(report.data_blocks));
     (void)json_object_set_new(object, "entries", dump_number(report.entries));
     (void)json_object_set_new(object, "range_deletes", dump_number(report.tombstones));
+    (void)json_object_set_new(object, "changes", dump_number(report.changes));
     (void)json_object_set_new(object, "unnamed_files", dump_number(report.unnamed_files));
     (void)json_object_set_new(object, "other_files", dump_number(report.other_files));
     (void)json_object_set_new(object, "index", dump_number(report.frontier.index));

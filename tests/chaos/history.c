@@ -6,8 +6,9 @@
  *
  * Everybody writes and reads every key. No number is put twice, so the order of begins and ends alone decides what a
  * read may see (check_history.py). A put is a batch: the key gets the number, and its twin (the key and a tilde) gets
- * it too if the number is even, or is deleted if it is odd. So each put also tests that a batch is all or nothing, and
- * keys come and go. Reads are gets of the key, or scans of both. Some values are large, to keep flushes coming.
+ * it too if the number is even, or is deleted if it is odd, now by its key, now as a range. So each put also tests that
+ * a batch is all or nothing, and keys come and go. Reads are gets of the key, or scans of both. Some values are large,
+ * to keep flushes coming.
  *
  * One JSON object a line on stdout, in the order of the clock (microseconds of CLOCK_MONOTONIC):
  *
@@ -142,6 +143,10 @@ static void put_one(struct client *client, struct event *event) {
         operations[1].kind = HOLDFAST_PUT;
         operations[1].value = value;
         operations[1].value_len = value_len;
+    } else if (next_random(client, 2) == 0) {
+        operations[1].kind = HOLDFAST_DELETE_RANGE;
+        operations[1].value = twin; /* with its zero byte it is the next key that there can be */
+        operations[1].value_len = strlen(twin) + 1;
     }
     struct holdfast_write_options options = {.timeout_ms = (uint32_t)world->settings.timeout_ms};
     struct holdfast_result result = {0};

@@ -1,12 +1,14 @@
 /*
  * The parts of value files, and what refers to them. Input: a byte that says what the rest is.
  *   0  a place   1  the body of a value block   2  references of a table   3  fields of a manifest edit
+ *   4  a record of the log, as the bytes are, and the same with sound checksums
  *
  * Checked: nothing is read beyond the input, what comes out is within the limits and encodes to the same bytes.
  */
 #include "node/base/check.h"
 #include "storage/manifest_edit.h"
 #include "storage/value_file.h"
+#include "storage/wal.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -63,8 +65,37 @@ static void try_edit(struct slice input) {
     manifest_state_deinit(&second);
 }
 
+/* Of the first operations and keys that the payload may have, each asked for. */
+static void find_all(struct slice record) {
+    for (uint32_t ordinal = 0; ordinal < 4; ordinal++) {
+        for (size_t len = 1; len < 8; len++) {
+            struct entry_key key = {.user = slice_of((const uint8_t *)"aaaaaaaa", len),
+                                    .revision = 7,
+                                    .ordinal = ordinal};
+            struct slice value = SLICE_EMPTY;
+            if (value_log_find(record, &key, &value) == STATUS_OK) {
+                CHECK(value.len == 0 || (value.data > record.data && value.len < record.len &&
+                                         value.data + value.len <= record.data + record.len));
+            }
+        }
+    }
+}
+
+static void try_record(struct slice input) {
+    struct buf sealed;
+    buf_init(&sealed, alloc_system(), 0);
+    find_all(input);
+    CHECK(buf_reserve(&sealed, WAL_RECORD_HEADER_BYTES + input.len) == STATUS_OK);
+    memcpy(sealed.data + WAL_RECORD_HEADER_BYTES, input.data, input.len);
+    wal_record_seal(sealed.data, 3, 7, 1, input.len);
+    sealed.len = WAL_RECORD_HEADER_BYTES + input.len;
+    CHECK(value_log_check(buf_slice(&sealed)) == STATUS_OK);
+    find_all(buf_slice(&sealed));
+    buf_deinit(&sealed);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-    static void (*const tries[])(struct slice) = {try_place, try_block, try_refs, try_edit};
+    static void (*const tries[])(struct slice) = {try_place, try_block, try_refs, try_edit, try_record};
     if (size > 0) {
         tries[data[0] % (sizeof tries / sizeof tries[0])](slice_of(data + 1, size - 1));
     }

@@ -294,6 +294,7 @@ void checker__final(struct cluster *cluster) {
         wal_get_stats(consensus->wal, &wal);
         accounting__final(cluster, replica);
         cluster->stats.flushes += storage.flushes;
+        cluster->stats.adopted_bytes += storage.adopted_bytes;
         cluster->stats.segments_deleted += wal.segments_deleted;
     }
 }

@@ -21,6 +21,8 @@ enum {
     HISTORY = 300, /* revisions */
     MANIFEST_BYTES = 64 * 1024,
     MANIFEST_BYTES_LITTLE = 4 * 1024, /* nearly every edit is a new manifest */
+    VALUE_BYTES = 1000,
+    VALUE_LIVE_PERCENT = 5,
     CLOCK_DRIFT_PPM_MAX = 150 * 1000,
     STEPS_MAX = 30 * 1000 * 1000,
     SECOND_US = 1000 * 1000,
@@ -68,6 +70,7 @@ static void shrink_engine(struct storage *storage, uint64_t seed) {
     storage->options.level_base_bytes = LEVEL_BASE_BYTES;
     storage->options.level_ratio = 3;
     storage->options.manifest_bytes_max = seed % 4 == 2 ? MANIFEST_BYTES_LITTLE : MANIFEST_BYTES;
+    storage->options.value_live_percent_min = VALUE_LIVE_PERCENT;
 }
 
 static void on_serving(void *context) {
@@ -215,6 +218,8 @@ static void fill_config(struct cluster *cluster, struct replica *replica) {
     config->segment_bytes = SEGMENT_BYTES;
     config->memtable_bytes = MEMTABLE_BYTES;
     config->history_revisions = HISTORY;
+    config->value_threshold_bytes = cluster_has_large_values(cluster) ? VALUE_BYTES : config->value_threshold_bytes;
+    config->change_files = cluster->seed % 8 != 5;
     config->wal_cache_bytes = cluster->seed % 2 == 0 ? 0 : SEGMENT_BYTES;
     config->identities = calloc(1, sizeof *config->identities);
     CHECK(config->identities != NULL);
@@ -236,7 +241,7 @@ static void make_replica(struct cluster *cluster, uint32_t number) {
     options.crashed = on_crashed;
     options.context = replica;
     options.cpu_count = 2;
-    options.workers_long = 3;
+    options.workers_long = 4;
     options.disk.capacity_bytes = CLUSTER_DISK_BYTES;
     options.disk.slow_ppm = 200;
     options.disk.slow_us_max = 30 * 1000;

@@ -112,6 +112,7 @@ struct cluster_stats {
     uint64_t resets;
     uint64_t disk_faults;
     uint64_t flushes;
+    uint64_t adopted_bytes;
     uint64_t segments_deleted;
     uint64_t groups;
     uint64_t checks;
@@ -156,6 +157,9 @@ bool cluster_run(struct cluster *cluster);
 /* Seed, failure, the last lines of each replica's log. */
 void cluster_print_failure(const struct cluster *cluster);
 void cluster_free(struct cluster *cluster);
+
+/* Most values are apart from the tree, and stay in segments of the log. */
+static inline bool cluster_has_large_values(const struct cluster *cluster) { return cluster->seed % 3 == 1; }
 
 /* ---- Between the files ------------------------------------------------------------------------------------------ */
 

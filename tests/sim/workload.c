@@ -298,7 +298,8 @@ static void fill_write(struct sim_client *client) {
     give_number(client, client->key, is_delete);
     fill_key(client);
     if (!is_delete) {
-        size_t len_max = random_chance(random, 1, 10) ? LARGE_VALUE_BYTES : SMALL_VALUE_BYTES;
+        uint32_t large = cluster_has_large_values(client->cluster) ? 9 : 1; /* of ten */
+        size_t len_max = random_chance(random, large, 10) ? LARGE_VALUE_BYTES : SMALL_VALUE_BYTES;
         size_t len = write_value(client, client->value_bytes, len_max, client->numbers[0]);
         client->request.value = slice_of(client->value_bytes, len);
     }

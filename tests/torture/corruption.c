@@ -7,6 +7,7 @@
  *
  *   tables      it opens; every key is right, or CORRUPT with the file's name, and most are right; writes, flushes and
  *               compactions go on
+ *   value files as tables: a value that can't be read hurts its key alone
  *   CURRENT, manifest
  *               CORRUPT with the file's name, or nothing is lost
  *   log         CORRUPT with the name, or nothing is lost; damage to the last group alone can't be told from a torn
@@ -27,7 +28,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { OPERATIONS = 260, FIRST_LIFE = 120, SECOND_LIFE = 100, FILES_MAX = 64, AFTERWARDS = 30 };
+enum { OPERATIONS = 260, FIRST_LIFE = 120, SECOND_LIFE = 100, FILES_MAX = 64, AFTERWARDS = 30, LARGE_PERCENT = 6 };
 
 static const struct script_profile profile = {
     .weights = {[OPERATION_PUT] = 60,
@@ -40,7 +41,7 @@ static const struct script_profile profile = {
     .value_bytes = 300,
 };
 
-enum file_kind { KIND_TABLE, KIND_MANIFEST, KIND_LOG, KIND_TAIL, KIND_OTHER };
+enum file_kind { KIND_TABLE, KIND_VALUES, KIND_MANIFEST, KIND_LOG, KIND_TAIL, KIND_OTHER };
 
 struct file {
     char path[128];
@@ -61,6 +62,9 @@ struct census {
 static enum file_kind kind_of(const char *name) {
     if (strstr(name, ".sst") != NULL) {
         return KIND_TABLE;
+    }
+    if (strstr(name, ".val") != NULL) {
+        return KIND_VALUES;
     }
     if (strncmp(name, "MANIFEST-", 9) == 0 || strcmp(name, "CURRENT") == 0) {
         return KIND_MANIFEST;
@@ -104,6 +108,9 @@ static void take_census(struct world *world, struct census *census) {
 static const struct file *damaged; /* the child's */
 static unsigned unreadable;
 
+/* Where damage hurts who needs it, and nobody else. */
+static bool is_data(void) { return damaged->kind == KIND_TABLE || damaged->kind == KIND_VALUES; }
+
 static void judge_opening(struct world *world, enum status status, const struct error *err) {
     bool named = strstr(err->message, damaged->name) != NULL;
     bool may = damaged->kind == KIND_MANIFEST || damaged->kind == KIND_LOG;
@@ -116,7 +123,7 @@ static void judge_opening(struct world *world, enum status status, const struct 
 static void judge_content(struct world *world) {
     struct torture *torture = &world->torture;
     struct player *player = &torture->players[0];
-    if (damaged->kind != KIND_TABLE) {
+    if (!is_data()) {
         uint32_t least = damaged->kind == KIND_TAIL  ? player->durable
                          : damaged->kind == KIND_LOG ? player->durable_before
                                                      : player->acknowledged;
@@ -149,7 +156,7 @@ static void live_damaged(void *context) {
     /* Writes go on, whatever lies damaged. */
     for (unsigned i = 0; i < AFTERWARDS && player_step(player); i++) {
     }
-    if (damaged->kind == KIND_TABLE) {
+    if (is_data()) {
         (void)player_count_damaged(player, damaged->name);
     } else {
         player_check_all(player);
@@ -196,9 +203,14 @@ bool sweep_corruption(const struct sweep_options *options) {
     struct pool pool;
     pool_init(&pool, options->processes);
     for (uint64_t seed = options->first_seed; seed < options->first_seed + options->seeds; seed++) {
-        struct world *world = world_new(seed, 1, &profile, OPERATIONS);
-        world->options.write_bytes_max = 16 * 1024;
-        world->options.log_group_bytes = 16 * 1024;
+        struct script_profile own = profile;
+        own.large_percent = seed % 2 * LARGE_PERCENT;
+        bool is_adopting = seed % 4 == 0;
+        struct world *world = (is_adopting ? world_new_large : world_new)(seed, 1, &own, OPERATIONS);
+        if (seed % 4 == 2) { /* a log of several segments */
+            world->options.write_bytes_max = 16 * 1024;
+            world->options.log_group_bytes = 16 * 1024;
+        }
         world_begin(world, FIRST_LIFE, true);
         world_run(world);
         world_begin(world, SECOND_LIFE, true);

@@ -19,6 +19,8 @@
 
 enum {
     OPERATIONS = 200,
+    LARGE_PERCENT = 4,
+    UNSYNCED_VALUE_BYTES = 4000,
     SMALL_WRITE_BYTES_MAX = 16 * 1024,
     SMALL_GROUP_BYTES = 16 * 1024,
     AFTERWARDS = 24,
@@ -26,7 +28,8 @@ enum {
     RECOVERY_CRASHES_MAX = 2
 };
 
-/* Every other seed has a log so small that segments are left behind and used again. */
+/* By seed: a log so small that segments are left behind and used again; some large values; mostly large values, whose
+ * segments of the log are adopted; hardly a sync, so that many groups of the log and several tail files are in use. */
 static const struct script_profile profile = {
     .weights = {[OPERATION_PUT] = 40,
                 [OPERATION_DELETE] = 8,
@@ -73,11 +76,20 @@ static void crash_here(struct world *world, struct pool *pool, uint64_t seed, ui
 
 static void sweep_seed(struct pool *pool, const struct sweep_options *options, uint64_t seed) {
     unsigned actors = seed % 3 == 0 ? TORTURE_ACTORS_MAX : 1;
+    bool hardly_syncs = seed % 4 == 3;
     struct script_profile own = profile;
-    own.large_percent = seed % 2;
-    struct world *world = world_new(seed, actors, &own, OPERATIONS);
-    if (seed % 2 == 0) {
+    own.large_percent = seed % 2 * LARGE_PERCENT;
+    bool is_adopting = seed % 4 == 2;
+    if (hardly_syncs) {
+        own.large_percent = 0;
+        own.sync_percent = 1;
+        own.value_bytes = UNSYNCED_VALUE_BYTES;
+    }
+    struct world *world = (is_adopting ? world_new_large : world_new)(seed, actors, &own, OPERATIONS);
+    if (seed % 4 == 0) {
         world->options.write_bytes_max = SMALL_WRITE_BYTES_MAX;
+    }
+    if (seed % 4 == 0 || hardly_syncs) {
         world->options.log_group_bytes = SMALL_GROUP_BYTES;
     }
     char label[POOL_LABEL_BYTES];

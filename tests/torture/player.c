@@ -78,6 +78,7 @@ void player_forget(struct player *player) { memset(player->slots, 0, sizeof play
 
 void player_let_go(struct player *player) {
     for (unsigned i = 0; i < TORTURE_SLOTS; i++) {
+        player__check_snapshot(player, i);
         engine_snapshot_release(player->torture->engine, player->slots[i].snapshot);
         player->slots[i].snapshot = NULL;
     }
@@ -386,6 +387,7 @@ static void perform_compact(struct player *player, const struct operation *opera
 
 static void perform_snapshot(struct player *player, const struct operation *operation) {
     unsigned slot = operation->slot % TORTURE_SLOTS;
+    player__check_snapshot(player, slot);
     engine_snapshot_release(player->torture->engine, player->slots[slot].snapshot);
     player->slots[slot].snapshot = NULL;
     player__resolve_doubt(player);

@@ -21,6 +21,9 @@ uint64_t player__digest_of(struct slice value);
 /* Looks again whether the write that failed is there. */
 void player__resolve_doubt(struct player *player);
 
+/* Everything that a snapshot shows, if there is one: before it goes. */
+void player__check_snapshot(struct player *player, unsigned slot);
+
 /* Performs what only reads, and compares. */
 void player__read(struct player *player, const struct operation *operation);
 

@@ -33,7 +33,7 @@ static const struct script_profile profile = {
                 [OPERATION_GET] = 6,
                 [OPERATION_SCAN] = 1},
     .sync_percent = 20,
-    .large_percent = 1,
+    .large_percent = 3,
     .value_bytes = 600,
 };
 

@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
+enum { LARGE_BYTES_MIN = 24 * KIB }; /* about half of the large ones lie apart from tables */
+
 /* ---- Keys ------------------------------------------------------------------------------------------------------- */
 
 /* Families of neighbours: short ones, long common prefixes, zero and 0xff bytes, one key the prefix of the next. */
@@ -69,7 +71,7 @@ unsigned script_place(unsigned actor, struct slice key) {
 static size_t value_len(const struct script *script, struct random *random) {
     const struct script_profile *profile = &script->profile;
     if (random_below(random, 100) < profile->large_percent) {
-        return (size_t)random_below(random, TORTURE_VALUE_BYTES_MAX + 1);
+        return LARGE_BYTES_MIN + (size_t)random_below(random, TORTURE_VALUE_BYTES_MAX + 1 - LARGE_BYTES_MIN);
     }
     return random_chance(random, 1, 20) ? 0 : (size_t)random_below(random, profile->value_bytes + 1);
 }

@@ -62,7 +62,7 @@ struct operation {
 struct script_profile {
     unsigned weights[OPERATION_KINDS];
     unsigned sync_percent;
-    unsigned large_percent; /* of values: up to TORTURE_VALUE_BYTES_MAX */
+    unsigned large_percent; /* of values: on both sides of what lies apart from tables, to TORTURE_VALUE_BYTES_MAX */
     unsigned value_bytes;   /* most values are shorter than this */
 };
 

@@ -52,6 +52,14 @@ static void history_some(struct engine_options *options) { options->history_revi
 static void history_all(struct engine_options *options) { options->history_revisions = 1000 * 1000; }
 static void slow_compaction(struct engine_options *options) { options->compaction_bytes_per_second_max = 256 * KIB; }
 
+static void values_apart(struct engine_options *options) { options->value_threshold_bytes = 64; }
+/* Most of them stay where the log has them. */
+static void values_adopted(struct engine_options *options) {
+    values_apart(options);
+    group_tiny(options);
+    options->memtable_bytes = 128 * KIB;
+}
+
 static void all_tiny(struct engine_options *options) {
     memtable_tiny(options);
     block_tiny(options);
@@ -106,12 +114,15 @@ const struct variant variants[] = {
     {"some history", false, history_some},
     {"all history", false, history_all},
     {"slow compaction", false, slow_compaction},
+    {"values apart", false, values_apart},
+    {"values adopted", false, values_adopted},
     {"all tiny", false, all_tiny},
     {"many levels", false, many_levels},
     {"real", true, usual},
     {"real, as shipped", true, as_shipped},
     {"real, all tiny", true, all_tiny},
     {"real, many levels", true, many_levels},
+    {"real, values adopted", true, values_adopted},
     {"real, many workers", true, many_workers},
     {"real, no flush on close", true, no_flush_on_close},
 };

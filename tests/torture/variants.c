@@ -41,7 +41,7 @@ static const struct script_profile profile = {
                 [OPERATION_SCAN] = 8,
                 [OPERATION_WALK] = 12},
     .sync_percent = 5,
-    .large_percent = 1,
+    .large_percent = 3,
     .value_bytes = 500,
 };
 

@@ -190,6 +190,16 @@ struct world *world_new(uint64_t seed, unsigned actors, const struct script_prof
     return world;
 }
 
+struct world *world_new_large(uint64_t seed, unsigned actors, const struct script_profile *profile,
+                              uint32_t operations) {
+    struct script_profile own = *profile;
+    own.large_percent = 60;
+    struct world *world = world_new(seed, actors, &own, operations);
+    world->options.value_threshold_bytes = 2000;
+    world->options.memtable_bytes = 192 * 1024;
+    return world;
+}
+
 void world_free(struct world *world) {
     for (unsigned i = 0; i < world->torture.player_count; i++) {
         player_deinit(&world->torture.players[i]);

@@ -47,6 +47,9 @@ struct world {
 void world_engine_options(struct engine_options *options);
 
 struct world *world_new(uint64_t seed, unsigned actors, const struct script_profile *profile, uint32_t operations);
+/* One of large values, which are apart from the tree, most of them in segments of the log. */
+struct world *world_new_large(uint64_t seed, unsigned actors, const struct script_profile *profile,
+                              uint32_t operations);
 void world_free(struct world *world);
 
 /* The node is up: it plays at most so many operations per player. */

@@ -328,6 +328,33 @@ void consensus_query_status(struct consensus *consensus, struct consensus_status
     env_post(consensus->loop, &query->message);
 }
 
+static inline void fake_upkeep_done(struct env_message *message) {
+    struct consensus_upkeep_query *query = CONTAINER_OF(message, struct consensus_upkeep_query, message);
+    query->done(query);
+}
+
+/* Says what it was asked for, and answers with a job that is half done. */
+void consensus_upkeep(struct consensus *consensus, struct consensus_upkeep_query *query) {
+    enum status status = buf_append_format(&consensus->seen, "upkeep %d %.*s-%.*s %s;", (int)query->action,
+                                           (int)query->lower.len, (const char *)query->lower.data,
+                                           (int)query->upper.len, (const char *)query->upper.data, query->dir);
+    CHECK(status == STATUS_OK);
+    query->status = consensus->write_status;
+    query->state = (struct consensus_upkeep_state){.job = 3,
+                                                   .kind = CONSENSUS_UPKEEP_VERIFY,
+                                                   .running = true,
+                                                   .done_bytes = 50,
+                                                   .total_bytes = 100,
+                                                   .elapsed_us = 7000,
+                                                   .findings = 2};
+    query->message.run = fake_upkeep_done;
+    env_post(consensus->loop, &query->message);
+}
+
+const char *consensus_upkeep_name(enum consensus_upkeep_action kind) {
+    return kind == CONSENSUS_UPKEEP_VERIFY ? "verify" : "another";
+}
+
 static inline void fake_log_done(struct env_message *message) {
     struct consensus_log_query *query = CONTAINER_OF(message, struct consensus_log_query, message);
     query->done(query);

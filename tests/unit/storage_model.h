@@ -214,6 +214,89 @@ static inline void model_check_all(const struct model *model, struct host *host,
     storage_view_release(view);
 }
 
+/* True if the operation has to do with keys in the bounds; either may be MODEL_KEYS: none. */
+static inline bool model_meets(const struct model_entry *entry, unsigned at, unsigned lower, unsigned upper) {
+    bool is_range = entry->operations[at].kind == BATCH_DELETE_RANGE;
+    if (upper != MODEL_KEYS && model_compare_keys(entry->operations[at].key, upper) >= 0) {
+        return false;
+    }
+    return lower == MODEL_KEYS || (is_range ? model_compare_keys(entry->operations[at].end, lower) > 0
+                                            : model_compare_keys(entry->operations[at].key, lower) >= 0);
+}
+
+/* One change against operation `at` of an entry. */
+static inline void model_assert_change(const struct model *model, uint64_t index, unsigned at,
+                                       const struct change *change) {
+    const struct model_entry *entry = &model->entries[index];
+    uint8_t bytes[32];
+    assert_int_equal(change->revision, index);
+    assert_int_equal(change->ordinal, at);
+    assert_int_equal(change->kind, entry->operations[at].kind);
+    assert_true(slice_equal(change->key, model_key(entry->operations[at].key, bytes)));
+    if (change->kind == BATCH_DELETE_RANGE) {
+        assert_true(slice_equal(change->end, model_key(entry->operations[at].end, bytes)));
+    } else {
+        assert_int_equal(change->end.len, 0);
+    }
+}
+
+/* All changes of the entries from..until within the bounds. `next`: storage_changes_next, or one that waits. Says
+ * STATUS_NOT_FOUND if they are the log's. */
+static inline enum status
+model_check_changes(const struct model *model, struct storage_changes *changes,
+                    enum status (*next)(void *context, struct storage_changes *changes, struct change *ret_change),
+                    void *context, uint64_t from, uint64_t until, unsigned lower, unsigned upper) {
+    struct change change;
+    for (uint64_t index = from; index <= until; index++) {
+        for (unsigned at = 0; at < model->entries[index].count; at++) {
+            if (model_meets(&model->entries[index], at, lower, upper)) {
+                enum status status = next(context, changes, &change);
+                if (status != STATUS_OK) {
+                    assert_int_not_equal(status, STATUS_NOT_FOUND);
+                    return status;
+                }
+                model_assert_change(model, index, at, &change);
+                assert_int_equal(storage_changes_done(changes), index - 1);
+            }
+        }
+    }
+    enum status status = next(context, changes, &change);
+    if (status == STATUS_NOT_FOUND) {
+        assert_int_equal(storage_changes_done(changes), until);
+    }
+    return status;
+}
+
+static inline enum status model_next_blocking(void *context, struct storage_changes *changes,
+                                              struct change *ret_change) {
+    return storage_changes_next(changes, ret_change, context);
+}
+
+/* All that there are, from the oldest on. */
+static inline void model_check_all_changes(const struct model *model, struct host *host) {
+    struct error err;
+    struct storage_changes *changes;
+    struct storage_view *view = storage_view_acquire(host->storage);
+    uint64_t revision = storage_view_revision(view);
+    uint64_t oldest = storage_view_changes_oldest(view);
+    struct storage_changes_options options = {.from = oldest};
+    error_clear(&err);
+    if (oldest <= revision + 1) {
+        assert_int_equal(storage_changes_new(view, NULL, &options, &changes, &err), STATUS_OK);
+        enum status status =
+            model_check_changes(model, changes, model_next_blocking, &err, oldest, revision, MODEL_KEYS, MODEL_KEYS);
+        if (status != STATUS_NOT_FOUND) {
+            fail_msg("changes: %s", err.message);
+        }
+        storage_changes_free(changes);
+    }
+    for (uint64_t from = 1; from < oldest && from <= revision; from++) {
+        options.from = from;
+        assert_int_equal(storage_changes_new(view, NULL, &options, &changes, &err), STATUS_COMPACTED);
+    }
+    storage_view_release(view);
+}
+
 /* Applies log entries up to the end. */
 static inline void model_replay(const struct model *model, struct host *host) {
     for (uint64_t index = storage_applied_index(host->storage) + 1; index <= model->count; index++) {

@@ -119,6 +119,7 @@ static void test_clients_wrong_requests_get_typed_errors(void **state) {
                  {FRAME_GET, "the get request is malformed"},
                  {FRAME_SCAN, "the scan request is malformed"},
                  {FRAME_STATUS, "the status request is malformed"},
+                 {FRAME_UPKEEP, "the upkeep request is malformed"},
                  {FRAME_EXPLAIN_LOG, "the explain log request is malformed"}};
     for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
         uint8_t frame[FRAME_HEADER_BYTES + 4];
@@ -132,7 +133,7 @@ static void test_clients_wrong_requests_get_typed_errors(void **state) {
     }
 
     /* Types that are no requests, and types that nobody knows. */
-    static const uint8_t others[] = {FRAME_GREETING, FRAME_ERROR, FRAME_PONG, FRAME_WRITE_REPLY, FRAME_RAFT, 29, 255};
+    static const uint8_t others[] = {FRAME_GREETING, FRAME_ERROR, FRAME_PONG, FRAME_WRITE_REPLY, FRAME_RAFT, 31, 255};
     for (size_t i = 0; i < sizeof others; i++) {
         fake_send(client, others[i], 20 + i, NULL, NULL, 0);
         fixture_run(fixture);
@@ -168,6 +169,10 @@ static void test_clients_roles_limit_what_is_done(void **state) {
     assert_error(reader, 0, 1, WIRE_DENIED, "identity the-read has the role read; put needs write or admin");
     assert_error(reader, 1, 3, WIRE_DENIED, "identity the-read has the role read; delete-range needs write or admin");
     assert_int_equal(reader->frames[2].type, FRAME_GET_REPLY);
+    struct fake_client *writer = fake_login(fixture, WRITER);
+    fake_send(writer, FRAME_UPKEEP, 1, NULL, NULL, 0);
+    fixture_run(fixture);
+    assert_error(writer, 0, 1, WIRE_DENIED, "has the role write; upkeep needs admin");
     struct fake_client *member = fake_login(fixture, MEMBER);
     fake_put(member, 1, "key", "value", 5);
     fake_get(member, 2, "key", NULL);
@@ -245,6 +250,74 @@ static void test_clients_explain_log_tells_segments_and_their_pins(void **state)
     assert_int_equal(reply->segments[1]->n_pins, 2);
     assert_int_equal(reply->segments[1]->pins[0], 0);
     protobuf_c_message_free_unpacked(&reply->base, NULL);
+}
+
+static void send_upkeep(struct fake_client *client, uint64_t id, uint32_t action, const char *lower, const char *upper,
+                        const char *upkeep_dir) {
+    Wire__UpkeepRequest upkeep = WIRE__UPKEEP_REQUEST__INIT;
+    upkeep.has_action = upkeep.has_lower = upkeep.has_upper = 1;
+    upkeep.action = action;
+    upkeep.lower = fake_bytes(lower);
+    upkeep.upper = fake_bytes(upper);
+    upkeep.dir = (char *)upkeep_dir;
+    fake_send(client, FRAME_UPKEEP, id, &upkeep.base, NULL, 0);
+}
+
+static void test_clients_upkeep_is_begun_and_told_of(void **state) {
+    struct fixture *fixture = *state;
+    struct fake_client *client = fake_login(fixture, ADMIN);
+    send_upkeep(client, 1, CONSENSUS_UPKEEP_COMPACT, "a", "b", NULL);
+    send_upkeep(client, 2, CONSENSUS_UPKEEP_CHECKPOINT, "", "", "/backup/today..1");
+    fixture_run(fixture);
+    assert_seen(fixture, "upkeep 1 a-b ;upkeep 3 - /backup/today..1;");
+    Wire__UpkeepReply *reply = fake_message(client, 1, FRAME_UPKEEP_REPLY, &wire__upkeep_reply__descriptor);
+    assert_int_equal(reply->node_id, 1);
+    assert_int_equal(reply->job, 3);
+    assert_string_equal(reply->kind, "verify");
+    assert_true(reply->running);
+    assert_int_equal(reply->done_bytes, 50);
+    assert_int_equal(reply->total_bytes, 100);
+    assert_int_equal(reply->elapsed_ms, 7);
+    assert_int_equal(reply->findings, 2);
+    protobuf_c_message_free_unpacked(&reply->base, NULL);
+    fixture->consensus.write_status = STATUS_BUSY;
+    send_upkeep(client, 3, CONSENSUS_UPKEEP_VERIFY, "", "", NULL);
+    fixture_run(fixture);
+    assert_error(client, 2, 3, WIRE_BUSY, "a verify is under way (50 of 100 bytes)");
+    fixture->consensus.write_status = STATUS_UNSUPPORTED;
+    send_upkeep(client, 4, CONSENSUS_UPKEEP_CANCEL, "", "", NULL);
+    fixture_run(fixture);
+    assert_error(client, 3, 4, WIRE_UNSUPPORTED, "can't be cancelled");
+}
+
+static void test_clients_wrong_upkeep_is_refused(void **state) {
+    struct fixture *fixture = *state;
+    struct fake_client *client = fake_login(fixture, ADMIN);
+    char *long_text = calloc(1, LIMIT_KEY_BYTES + 2);
+    memset(long_text, '/', LIMIT_KEY_BYTES + 1);
+    const struct {
+        uint32_t action;
+        const char *lower, *upper, *dir, *words;
+    } cases[] = {
+        {5, "", "", NULL, "no job that this node knows"},
+        {UINT32_MAX, "", "", NULL, "no job that this node knows"},
+        {CONSENSUS_UPKEEP_COMPACT, "b", "a", NULL, "the range is empty"},
+        {CONSENSUS_UPKEEP_COMPACT, long_text, "", NULL, "more than 4096 bytes"},
+        {CONSENSUS_UPKEEP_CHECKPOINT, "", "", NULL, "needs an absolute path"},
+        {CONSENSUS_UPKEEP_CHECKPOINT, "", "", "", "needs an absolute path"},
+        {CONSENSUS_UPKEEP_CHECKPOINT, "", "", "/", "needs an absolute path"},
+        {CONSENSUS_UPKEEP_CHECKPOINT, "", "", "backup", "needs an absolute path"},
+        {CONSENSUS_UPKEEP_CHECKPOINT, "", "", "/a/../b", "needs an absolute path"},
+        {CONSENSUS_UPKEEP_CHECKPOINT, "", "", "/a/..", "needs an absolute path"},
+        {CONSENSUS_UPKEEP_CHECKPOINT, "", "", long_text, "needs an absolute path"},
+    };
+    for (uint32_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        send_upkeep(client, i, cases[i].action, cases[i].lower, cases[i].upper, cases[i].dir);
+        fixture_run(fixture);
+        assert_error(client, i, i, WIRE_INVALID, cases[i].words);
+    }
+    assert_seen(fixture, "");
+    free(long_text);
 }
 
 /* ---- Bounds ---------------------------------------------------------------------------------------------------- */
@@ -486,6 +559,8 @@ int main(void) {
         TEST(test_clients_roles_limit_what_is_done),
         TEST(test_clients_explain_log_tells_segments_and_their_pins),
         TEST(test_clients_status_tells_what_consensus_and_config_know),
+        TEST(test_clients_upkeep_is_begun_and_told_of),
+        TEST(test_clients_wrong_upkeep_is_refused),
         TEST(test_clients_requests_beyond_the_limit_wait_and_are_all_served),
         TEST(test_clients_bytes_beyond_the_limit_are_refused_busy),
         TEST(test_clients_idle_connection_is_closed),

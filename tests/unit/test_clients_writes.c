@@ -1,6 +1,6 @@
 /*
- * Writes at the client front end. What would break: a write that is lost, that becomes another one, or is told the wrong
- * outcome; a range delete that takes a key too many or too few; a malformed batch that reaches the log.
+ * Writes at the client front end. What would break: a write that is lost, that becomes another one, or is told the
+ * wrong outcome; a range delete that takes a key too many or too few; a malformed batch that reaches the log.
  */
 #include "tests/unit/clients_fixture.h"
 

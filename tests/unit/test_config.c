@@ -124,7 +124,10 @@ static void test_config_absent_keys_have_documented_defaults(void **state) {
     assert_int_equal(config->open_files_max, 512);
     assert_int_equal(config->value_threshold_bytes, 32 * 1024);
     assert_int_equal(config->compaction_rate, 0);
+    assert_int_equal(config->scrub_rate, MIB);
+    assert_true(config->follower_log_bytes == 16384ull * MIB);
     assert_int_equal(config->history_revisions, 1000 * 1000);
+    assert_true(config->change_files);
     assert_int_equal(config->client_connections_max, 4096);
     assert_int_equal(config->requests_per_connection_max, 1024);
     assert_int_equal(config->proposal_bytes_max, 64 * MIB);
@@ -141,7 +144,9 @@ static void test_config_every_optional_key_is_read(void **state) {
                                "[raft]\nelection_timeout_ms = 1000\nheartbeat_ms = 333\n"
                                "[storage]\nsegment_bytes = 80MiB\nmemtable_bytes = 1048576\nwal_cache_bytes = 2 GiB\n"
                                "cache_bytes = 0\nopen_files_max = 16\nvalue_threshold = 64 KiB\n"
-                               "compaction_bytes_per_second = 3 MiB\nhistory = 5\n"
+                               "follower_log_bytes = 5 GiB\n"
+                               "compaction_bytes_per_second = 3 MiB\nscrub_bytes_per_second = 0\nhistory = 5\n"
+                               "change_files = off\n"
                                "[limits]\nclient_connections_max = 7\nrequests_per_connection_max = 8\n"
                                "proposal_bytes_max = 33792 KiB\nidle_timeout_ms = 0\n" TLS MEMBER_1),
                      STATUS_OK);
@@ -162,7 +167,10 @@ static void test_config_every_optional_key_is_read(void **state) {
     assert_int_equal(config->open_files_max, 16);
     assert_int_equal(config->value_threshold_bytes, 64 * 1024);
     assert_int_equal(config->compaction_rate, 3 * MIB);
+    assert_int_equal(config->scrub_rate, 0);
+    assert_true(config->follower_log_bytes == 5120ull * MIB);
     assert_int_equal(config->history_revisions, 5);
+    assert_false(config->change_files);
     assert_int_equal(config->client_connections_max, 7);
     assert_int_equal(config->requests_per_connection_max, 8);
     assert_int_equal(config->proposal_bytes_max, 33 * MIB);

@@ -183,6 +183,31 @@ static void test_ctl_limits_are_named(void **state) {
 /* ---- Usage --------------------------------------------------------------------------------------------------------
  */
 
+static void test_ctl_long_jobs_wait_for_their_end_and_tell_of_it(void **state) {
+    struct fixture *fixture = *state;
+    expect(fixture, "--node|n1|compact|a|b", 0, "n1: compacted, 100 bytes, 0.0 s\n");
+    expect(fixture, "--node|n2|verify", 0, "n2: 4 tables, 0 bytes, no damage, up to entry 0, 0.0 s\n");
+    expect(fixture, "--node|n2|checkpoint|/backup", 0, NULL);
+    assert_non_null(strstr(fixture->out, "n2: 4 files, 0 bytes (0 of them copied), up to entry 0"));
+    /* Of all nodes, one after the other; damage is a failure, and the others are told of, too. */
+    expect(fixture, "verify|--output=json", 1, NULL);
+    json_t *root = json_loads(fixture->out, 0, NULL);
+    assert_non_null(root);
+    const json_t *nodes = json_object_get(root, "nodes");
+    assert_int_equal(json_array_size(nodes), 3);
+    assert_true(json_is_true(json_object_get(json_array_get(nodes, 0), "done")));
+    assert_true(json_is_false(json_object_get(json_array_get(nodes, 2), "done")));
+    assert_string_equal(json_string_value(json_object_get(json_array_get(nodes, 2), "code")), "corrupt");
+    assert_string_equal(json_string_value(json_object_get(json_array_get(nodes, 2), "problem")), "table 7 is damaged");
+    json_decref(root);
+    assert_non_null(strstr(fixture->err, "n3: table 7 is damaged"));
+    assert_true(is_one_line(fixture->err));
+    expect(fixture, "compact|b|a", 2, "");
+    expect(fixture, "compact|--prefix|p|a", 2, "");
+    expect(fixture, "checkpoint|/backup", 2, ""); /* which node? */
+    expect(fixture, "--node|n1|checkpoint|backup", 2, "");
+}
+
 static void test_ctl_usage_errors_show_the_right_usage(void **state) {
     struct fixture *fixture = *state;
     const struct {
@@ -494,6 +519,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_ctl_del_of_a_range_or_prefix_takes_just_that, setup, teardown),
         cmocka_unit_test_setup_teardown(test_ctl_put_from_input_is_binary_safe, setup, teardown),
         cmocka_unit_test_setup_teardown(test_ctl_limits_are_named, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_ctl_long_jobs_wait_for_their_end_and_tell_of_it, setup, teardown),
         cmocka_unit_test_setup_teardown(test_ctl_usage_errors_show_the_right_usage, setup, teardown),
         cmocka_unit_test_setup_teardown(test_ctl_profile_is_found_above, setup, teardown),
         cmocka_unit_test_setup_teardown(test_ctl_scan_ranges_pages_and_forms, setup, teardown),

@@ -5,6 +5,7 @@
  * output that is no JSON.
  */
 #include "node/env/os/env_os.h"
+#include "storage/change_file.h"
 #include "storage/file_names.h"
 #include "storage/manifest.h"
 #include "storage/sst_builder.h"
@@ -81,6 +82,43 @@ static void flip(const char *path, uint64_t offset) {
     byte ^= 0x40;
     assert_int_equal(env_pwrite(file, &byte, 1, offset, NULL), STATUS_OK);
     env_close(file);
+}
+
+static void test_dump_change_shows_changes_and_finds_damage(void **state) {
+    (void)state;
+    char path[LIMIT_PATH_BYTES];
+    char arguments[LIMIT_PATH_BYTES + 64];
+    struct change_builder *changes;
+    struct change_meta meta;
+    json_t *objects;
+    file_path_changes(path, dir, 5);
+    struct change_builder_options options = {.env = env, .path = path, .number = 5, .id = 10, .zstd_level = 1};
+    const struct change list[] = {{.revision = 7, .kind = BATCH_PUT, .key = slice_of_string("a")},
+                                  {.revision = 7,
+                                   .ordinal = 1,
+                                   .kind = BATCH_DELETE_RANGE,
+                                   .key = slice_of_string("b"),
+                                   .end = slice_of_string("c")},
+                                  {.revision = 9, .kind = BATCH_DELETE, .key = slice_of_string("a")}};
+    assert_int_equal(change_builder_new(&options, &changes, NULL), STATUS_OK);
+    for (size_t i = 0; i < 3; i++) {
+        assert_int_equal(change_builder_add(changes, &list[i], NULL), STATUS_OK);
+    }
+    assert_int_equal(change_builder_finish(changes, &meta, NULL), STATUS_OK);
+    change_builder_free(changes);
+    (void)snprintf(arguments, sizeof arguments, "--keys --verify change %s", path);
+    assert_int_equal(run_dump(arguments, &objects), 0);
+    assert_int_equal(json_array_size(objects), 5);
+    assert_int_equal(number(objects, 0, "changes"), 3);
+    assert_int_equal(number(objects, 0, "range_deletes"), 1);
+    assert_int_equal(number(objects, 2, "ordinal"), 1);
+    assert_string_equal(json_string_value(json_object_get(json_array_get(objects, 2), "end")), "c");
+    assert_int_equal(number(objects, 3, "revision"), 9);
+    assert_int_equal(number(objects, 4, "findings"), 0);
+    json_decref(objects);
+    flip(path, meta.index.offset);
+    assert_int_equal(run_dump(arguments, &objects), 1);
+    json_decref(objects);
 }
 
 /* A value file, and a table that refers to it. */
@@ -282,6 +320,7 @@ static void test_dump_wrong_usage_is_two(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_dump_sst_shows_entries_and_finds_damage),
+        cmocka_unit_test(test_dump_change_shows_changes_and_finds_damage),
         cmocka_unit_test(test_dump_value_shows_values_and_finds_damage),
         cmocka_unit_test(test_dump_manifest_shows_its_state_and_finds_damage),
         cmocka_unit_test(test_dump_verify_counts_and_names_what_is_damaged),

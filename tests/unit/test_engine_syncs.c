@@ -1,8 +1,10 @@
 /*
- * What was synced survives a loss of power whatever came before it, and the log's files don't set the pace of flushes.
+ * What was synced survives a loss of power whatever came before it, in segments of the log that were used before, too;
+ * and the log's files don't set the pace of flushes, unless they hold next to nothing.
  *
  * Would break these: a sync that counts as done because of something unrelated (an earlier sync, a failed write, an
- * empty batch); memtables written out early only so that a segment of the log can go.
+ * empty batch); memtables written out early only so that a segment of the log can go; a write that asked for sync, or
+ * one behind it, that is shown while a loss of power would still take it.
  */
 #include "storage/engine.h"
 #include "tests/sim/sim.h"
@@ -28,6 +30,11 @@ struct run {
     bool done;
     bool found;
     uint64_t flushes;
+    uint64_t written; /* acknowledged */
+    uint64_t recycled;
+    uint64_t segments_max;
+    unsigned writers; /* that haven't ended */
+    unsigned seen;    /* writes that a reader saw */
 };
 
 static const struct engine_write_options synced = {.sync = true};
@@ -155,6 +162,71 @@ static void test_h29_engine_sync_holds_whatever_came_before_it(void **state) {
     }
 }
 
+/* ---- What is seen before it is durable -------------------------------------------------------------------------- */
+
+enum { SYNCED_WRITES = 40, POLL_US = 3 };
+
+static void write_one(struct run *run, unsigned number, const struct engine_write_options *options) {
+    char value[16];
+    (void)snprintf(value, sizeof value, "%u", number);
+    CHECK(engine_put(run->engine, options, slice_of_string("key"), slice_of_string(value), NULL) == STATUS_OK);
+}
+
+static void write_synced(void *context) {
+    struct run *run = context;
+    for (unsigned i = 0; i < SYNCED_WRITES; i++) {
+        write_one(run, i, &synced);
+    }
+    run->writers--;
+}
+
+/* Each third write asks for no sync, and may meet that of another writer. */
+static void write_mixed(void *context) {
+    struct run *run = context;
+    for (unsigned i = 0; i < SYNCED_WRITES; i++) {
+        write_one(run, i, i % 3 == 2 ? NULL : &synced);
+    }
+    run->writers--;
+}
+
+static void read_meanwhile(void *context) {
+    struct run *run = context;
+    uint64_t newest = 0;
+    open_engine(run);
+    CHECK(engine_put(run->engine, &synced, slice_of_string("first"), SLICE_EMPTY, NULL) == STATUS_OK);
+    run->writers = 2;
+    sim_node_thread(run->node, write_synced, run);
+    sim_node_thread(run->node, write_mixed, run);
+    while (run->writers > 0) {
+        struct engine_value value;
+        struct engine_stats stats;
+        if (engine_get(run->engine, NULL, slice_of_string("key"), &value, NULL) == STATUS_OK) {
+            engine_get_stats(run->engine, &stats);
+            run->seen += value.revision > newest;
+            newest = value.revision;
+            run->found = run->found || stats.durable + 1 < value.revision; /* one asked for none */
+            engine_value_release(&value);
+        }
+        env_sleep_us(run->options.env, POLL_US);
+    }
+    engine_close(run->engine);
+    run->done = true;
+}
+
+static void test_engine_synced_write_is_not_seen_before_it_is_durable(void **state) {
+    (void)state;
+    for (unsigned seed = 1; seed <= SEEDS; seed++) {
+        struct run run;
+        run_new(&run, seed);
+        play(&run, read_meanwhile);
+        assert_true(run.seen > SYNCED_WRITES / 2);
+        assert_false(run.found);
+        sim_free(run.sim);
+    }
+}
+
+/* ---- Flushes ---------------------------------------------------------------------------------------------------- */
+
 /* The log turns over many segments for each memtable. */
 static void write_much(void *context) {
     struct run *run = context;
@@ -184,10 +256,71 @@ static void test_h43_engine_log_does_not_force_flushes(void **state) {
     sim_free(run.sim);
 }
 
+/* ---- Small synced writes ----------------------------------------------------------------------------------------- */
+
+enum { SMALL_WRITES = 1500, LIVES = 3 };
+
+static struct slice small_key(char *memory, uint64_t number) {
+    return slice_of(memory, (size_t)snprintf(memory, 24, "%08llu", (unsigned long long)number));
+}
+
+/* Goes on where the last life ended, a block of the log each, until the power goes in the middle of it. */
+static void write_small(void *context) {
+    struct run *run = context;
+    struct engine_stats stats;
+    char key[24];
+    open_engine(run);
+    uint64_t written = run->written;
+    for (uint64_t i = 0; i < written; i++) {
+        struct engine_value value;
+        CHECK(engine_get(run->engine, NULL, small_key(key, i), &value, NULL) == STATUS_OK);
+        engine_value_release(&value);
+    }
+    while (run->written < written + SMALL_WRITES) {
+        CHECK(engine_put(run->engine, &synced, small_key(key, run->written), slice_of_string("value"), NULL) ==
+              STATUS_OK);
+        run->written++;
+        engine_get_stats(run->engine, &stats);
+        run->segments_max = stats.log_segments > run->segments_max ? stats.log_segments : run->segments_max;
+    }
+    run->flushes += stats.flushes;
+    run->recycled += stats.log_segments_recycled;
+    run->done = true;
+    for (;;) {
+        CHECK(engine_put(run->engine, &synced, small_key(key, run->written), slice_of_string("value"), NULL) ==
+              STATUS_OK);
+        run->written++;
+    }
+}
+
+/* Each takes a block of the log and some bytes of a memtable: the log is bounded all the same, its segments are used
+ * again, and what they held before never comes back. */
+static void test_h37_engine_log_of_small_synced_writes_is_bounded_and_used_again(void **state) {
+    (void)state;
+    for (uint64_t seed = 1; seed <= 2; seed++) {
+        struct run run;
+        run_new(&run, 370 + seed);
+        run.options.log_memtable_bytes = 1; /* a segment */
+        for (int life = 0; life < LIVES; life++) {
+            play(&run, write_small);
+            uint64_t now_us = sim_now_us(run.sim);
+            (void)sim_run_until(run.sim, now_us + 3000 + seed * 777, NULL, NULL, STEPS_MAX);
+            sim_node_crash(run.node, SIM_CRASH_POWER);
+            sim_node_start(run.node);
+        }
+        assert_true(run.flushes >= LIVES * 5);
+        assert_true(run.recycled >= LIVES * 5);
+        assert_true(run.segments_max <= 8);
+        sim_free(run.sim);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_h29_engine_sync_holds_whatever_came_before_it),
+        cmocka_unit_test(test_engine_synced_write_is_not_seen_before_it_is_durable),
         cmocka_unit_test(test_h43_engine_log_does_not_force_flushes),
+        cmocka_unit_test(test_h37_engine_log_of_small_synced_writes_is_bounded_and_used_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,6 +1,6 @@
 /*
  * Many threads on one engine, under ThreadSanitizer: writers with and without sync, readers, iterators, snapshots,
- * flushes, all at once; then reopened.
+ * flushes, checkpoints, verification, all at once, in segments of the log that are used again; then reopened.
  *
  * What would break these: a leader that forgets a waiter, so that one sleeps for ever; a group written while a record
  * goes into it; state of log or store touched without the lock, by the loop or by a writer; a write that its own thread
@@ -23,6 +23,7 @@ enum { WRITERS = 6, WRITES = 1500, PAIR = 2 };
 
 struct world {
     struct engine *engine;
+    const char *dir;
     atomic_uint mistakes;
     atomic_uint done;
 };
@@ -123,18 +124,54 @@ static void *scan(void *argument) {
     return NULL;
 }
 
+/* Copies of the whole, at any time: each opens, and has whole pairs only. */
+static void *copy(void *argument) {
+    struct world *world = argument;
+    struct error err;
+    char path[80];
+    (void)snprintf(path, sizeof path, "%s/copy", world->dir);
+    while (atomic_load(&world->done) < WRITERS) {
+        struct engine_options options;
+        struct engine_checkpoint checkpoint;
+        struct engine *engine;
+        struct engine_stats stats;
+        expect(world, engine_checkpoint(world->engine, path, &checkpoint, &err) == STATUS_OK);
+        expect(world, engine_verify(world->engine, NULL, NULL, &err) == STATUS_OK);
+        enum status refused = engine_ingest(world->engine, path, &err); /* something newer was written, mostly */
+        expect(world, refused == STATUS_INVALID || refused == STATUS_OK || refused == STATUS_BUSY);
+        engine_options_init(&options);
+        options.dir = path;
+        options.create_if_missing = false;
+        if (engine_open(&options, &engine, &err) == STATUS_OK) {
+            engine_get_stats(engine, &stats);
+            expect(world, stats.revision == checkpoint.revision);
+            engine_close(engine);
+        } else {
+            expect(world, false);
+        }
+        expect(world, engine_destroy(&options, &err) == STATUS_OK);
+        usleep(2000);
+    }
+    return NULL;
+}
+
 static void test_engine_used_by_many_threads_answers_right(void **state) {
     (void)state;
     char dir[64] = "build/test-engine-XXXXXX";
     struct world world = {.engine = NULL};
     struct writer writers[WRITERS];
-    pthread_t others[3];
+    pthread_t others[4];
     struct engine_options options;
     struct error err;
     assert_non_null(mkdtemp(dir));
     engine_options_init(&options);
     options.dir = dir;
     options.memtable_bytes = 256 * 1024;
+    options.write_bytes_max = 16 * 1024;
+    options.log_group_bytes = 16 * 1024;
+    options.log_segment_bytes = 1; /* as small as they can be, so that they are used again */
+    options.log_memtable_bytes = 1;
+    world.dir = dir;
     assert_int_equal(engine_open(&options, &world.engine, &err), STATUS_OK);
     for (unsigned i = 0; i < WRITERS; i++) {
         writers[i] = (struct writer){.world = &world, .number = i};
@@ -143,10 +180,11 @@ static void test_engine_used_by_many_threads_answers_right(void **state) {
     assert_int_equal(pthread_create(&others[0], NULL, check_pairs, &world), 0);
     assert_int_equal(pthread_create(&others[1], NULL, check_pairs, &world), 0);
     assert_int_equal(pthread_create(&others[2], NULL, scan, &world), 0);
+    assert_int_equal(pthread_create(&others[3], NULL, copy, &world), 0);
     for (unsigned i = 0; i < WRITERS; i++) {
         assert_int_equal(pthread_join(writers[i].thread, NULL), 0);
     }
-    for (unsigned i = 0; i < 3; i++) {
+    for (unsigned i = 0; i < 4; i++) {
         assert_int_equal(pthread_join(others[i], NULL), 0);
     }
     assert_int_equal(world.mistakes, 0);

@@ -1,6 +1,7 @@
 /*
  * One writer and several readers on one memtable, for ThreadSanitizer and for the eye: whatever revision was published,
- * its entry is found complete, and a walk in either direction meets every published entry in order.
+ * its entry is found complete, a walk in either direction meets every published entry in order, and a walk in the order
+ * of the log meets every published change.
  *
  * Would break these: a link that is stored before its node is complete, or without release; a reader that takes a child
  * without its separator; neighbours that a split leaves unlinked in one direction; range deletes that come late.
@@ -61,6 +62,25 @@ static unsigned walk(const struct shared *shared, struct memtable_place place, u
     return mistakes;
 }
 
+/* From a revision on, in the order of the log: each revision, and its range delete behind it if it has one. */
+static unsigned walk_changes(const struct shared *shared, uint64_t revision, uint64_t published) {
+    struct memtable_changes changes;
+    struct change change;
+    unsigned mistakes = 0;
+    memtable_changes_seek(shared->memtable, revision, &changes);
+    for (int i = 0; i < STEPS && revision <= published; i++, revision++) {
+        uint8_t key[8];
+        bool found = memtable_changes_next(&changes, &change);
+        mistakes += !found || change.revision != revision || change.ordinal != 0 || change.kind != BATCH_PUT ||
+                    !slice_equal(change.key, key_of(shared, revision, key));
+        if (revision % RANGE_DELETE_EVERY == 0) {
+            found = memtable_changes_next(&changes, &change);
+            mistakes += !found || change.revision != revision || change.kind != BATCH_DELETE_RANGE;
+        }
+    }
+    return mistakes;
+}
+
 static void *read_always(void *context) {
     struct shared *shared = context;
     uint64_t turn = 0;
@@ -82,6 +102,7 @@ static void *read_always(void *context) {
         shared->mistakes += !found || entry.key.revision != revision || !is_whole(shared, &entry);
         struct tombstone_mark mark = memtable_covering(shared->memtable, key, published);
         shared->mistakes += mark.revision != published / RANGE_DELETE_EVERY * RANGE_DELETE_EVERY;
+        shared->mistakes += walk_changes(shared, revision, published);
         struct entry_key target = entry_key_at(key, published);
         if (!memtable_seek(shared->memtable, &target, &place)) {
             shared->mistakes++;

@@ -55,7 +55,9 @@ static void test_raft_new_senseless_options_are_refused(void **state) {
     for (size_t i = 0; i < 8; i++) {
         expect_new(&bad[i], &saved, STATUS_INVALID);
     }
-    expect_new(&good, &(struct raft_saved){.term = 1}, STATUS_INVALID); /* no members */
+    expect_new(&good, &(struct raft_saved){.term = 1}, STATUS_OK); /* no members: it waits to be added */
+    const struct raft_config nobody_votes = {.member_count = 1, .members = {{.id = 1, .role = RAFT_LEARNER}}};
+    expect_new(&good, &(struct raft_saved){.config = nobody_votes}, STATUS_INVALID);
 }
 
 static void test_raft_new_contradicting_saved_state_is_corrupt(void **state) {
@@ -63,14 +65,30 @@ static void test_raft_new_contradicting_saved_state_is_corrupt(void **state) {
     const struct raft_options options = default_options(alloc_system());
     const struct raft_saved saved[] = {
         {.config = three_nodes, .term = 1, .log_start_index = 5, .log_start_term = 1, .commit = 4},
-        {.config = three_nodes, .term = 1, .log_start_index = 5, .log_start_term = 2, .commit = 5},
+        {.config = three_nodes, .term = 1, .log_start_index = 5, .log_start_term = UINT64_MAX, .commit = 5},
         {.config = three_nodes, .term = 1, .log_start_index = 0, .log_start_term = 1},
         {.config = three_nodes, .term = 0, .vote = 1},
         {.config = three_nodes, .term = UINT64_MAX},
+        {.config = three_nodes, .term = 1, .commit = 4, .config_index = 5},
     };
     for (size_t i = 0; i < sizeof saved / sizeof saved[0]; i++) {
         expect_new(&options, &saved[i], STATUS_CORRUPT);
     }
+}
+
+/* The manifest of an installed snapshot may know a later term than the log: a vote of the earlier one isn't of it. */
+static void test_h21_raft_new_frontier_of_later_term_is_adopted(void **state) {
+    (void)state;
+    const struct raft_options options = default_options(alloc_system());
+    const struct raft_saved saved = {
+        .config = three_nodes, .term = 2, .vote = 3, .log_start_index = 7, .log_start_term = 4, .commit = 7};
+    struct raft *raft = NULL;
+    struct raft_update update;
+    assert_int_equal(raft_new(&options, &saved, &raft), STATUS_OK);
+    assert_int_equal(raft_start(raft, 1, &update), STATUS_OK);
+    assert_int_equal(raft_term(raft), 4);
+    assert_int_equal(raft_vote(raft), RAFT_NO_NODE);
+    raft_free(raft);
 }
 
 static void test_raft_load_entry_that_does_not_follow_is_corrupt(void **state) {
@@ -186,6 +204,59 @@ static void test_raft_step_without_memory_changes_nothing(void **state) {
         assert_int_equal(raft_last_index(raft), last + 5000);
     }
     assert_true(failures >= 6);
+    raft_free(raft);
+    assert_int_equal(alloc.live_blocks, 0);
+}
+
+/* The room for a configuration is made before it is appended, on both sides. */
+static void test_raft_change_without_memory_changes_nothing(void **state) {
+    (void)state;
+    struct test_alloc alloc;
+    struct raft_update update;
+    test_alloc_init(&alloc);
+    struct raft *raft = single_leader(&alloc.base, &update);
+    const struct raft_event synced = {.type = RAFT_EVENT_SYNCED,
+                                      .now_us = 10 * 1000 * 1000,
+                                      .u.synced = {.term = 1, .vote = 1, .last_index = 1, .last_term = 1}};
+    assert_int_equal(raft_step(raft, &synced, &update), STATUS_OK);
+    const struct raft_change change = {.type = RAFT_CHANGE_ADD_LEARNER, .id = 2, .address = "h:2"};
+    struct raft_event event = {.type = RAFT_EVENT_CHANGE, .now_us = synced.now_us};
+    event.u.change.changes = &change;
+    event.u.change.change_count = 1;
+    assert_int_equal(raft_commit_index(raft), 1);
+    assert_int_equal(raft_step(raft, &event, &update), STATUS_OK);
+    assert_int_equal(update.append.source, RAFT_APPEND_CONFIG);
+    assert_int_equal(raft_membership(raft)->member_count, 2);
+    /* Many configurations above what a follower knows to be committed: the list of them grows. */
+    struct raft *follower = NULL;
+    const struct raft_options options = default_options(&alloc.base);
+    const struct raft_saved saved = {.config = three_nodes};
+    assert_int_equal(raft_new(&options, &saved, &follower), STATUS_OK);
+    assert_int_equal(raft_start(follower, 0, &update), STATUS_OK);
+    struct raft_entry entries[100];
+    for (uint32_t i = 0; i < 100; i++) {
+        entries[i] = (struct raft_entry){
+            .index = i + 1, .term = 1, .size_bytes = 99, .kind = RAFT_ENTRY_CONFIG, .config = &three_nodes};
+    }
+    const struct raft_message message = {
+        .type = RAFT_APPEND, .from = 2, .to = 1, .term = 1, .entry_count = 100, .entries = entries};
+    const struct raft_event append = {.type = RAFT_EVENT_MESSAGE, .now_us = 5, .u.message = &message};
+    uint32_t failures = 0;
+    for (uint64_t fail = 1;; fail++) {
+        test_alloc_fail(&alloc, fail, false);
+        enum status status = raft_step(follower, &append, &update);
+        test_alloc_fail(&alloc, 0, false);
+        if (status == STATUS_OK) {
+            break;
+        }
+        failures++;
+        assert_int_equal(status, STATUS_NO_MEMORY);
+        assert_int_equal(raft_last_index(follower), 0);
+        assert_false(update.membership_changed);
+    }
+    assert_true(failures >= 2);
+    assert_int_equal(raft_last_index(follower), 100);
+    raft_free(follower);
     raft_free(raft);
     assert_int_equal(alloc.live_blocks, 0);
 }
@@ -356,6 +427,126 @@ static void test_raft_step_steady_state_allocates_next_to_nothing(void **state) 
     assert_int_equal(alloc.live_blocks, 0);
 }
 
+/* ---- Installed snapshots ---------------------------------------------------------------------------------------- */
+
+/* n1 follows n2 in term 5; its log is 1..4 of term 5, of which nothing is durable. */
+static struct raft *follower_that_writes(struct raft_update *update, struct raft_entry entries[4]) {
+    const struct raft_options options = default_options(alloc_system());
+    const struct raft_saved saved = {.config = three_nodes};
+    struct raft *raft = NULL;
+    CHECK(raft_new(&options, &saved, &raft) == STATUS_OK);
+    CHECK(raft_start(raft, 0, update) == STATUS_OK);
+    for (uint32_t i = 0; i < 4; i++) {
+        entries[i] = (struct raft_entry){.index = i + 1, .term = 5, .size_bytes = 50, .kind = RAFT_ENTRY_DATA};
+    }
+    const struct raft_message message = {
+        .type = RAFT_APPEND, .from = 2, .to = 1, .term = 5, .entry_count = 4, .entries = entries};
+    const struct raft_event event = {.type = RAFT_EVENT_MESSAGE, .now_us = 5, .u.message = &message};
+    CHECK(raft_step(raft, &event, update) == STATUS_OK);
+    CHECK(raft_last_index(raft) == 4 && raft_synced_index(raft) == 0);
+    return raft;
+}
+
+static enum status install(struct raft *raft, uint64_t index, uint64_t term, struct raft_update *update) {
+    const struct raft_event event = {.type = RAFT_EVENT_INSTALLED,
+                                     .now_us = 6,
+                                     .u.installed = {.index = index, .term = term, .config = &three_nodes}};
+    return raft_step(raft, &event, update);
+}
+
+/* The group with entries 1..4 completes after a snapshot up to (2, 6) replaced the log, which then grew back to 4. */
+static void test_h19_raft_install_late_sync_counts_nothing(void **state) {
+    (void)state;
+    struct raft_entry entries[4];
+    struct raft_update update;
+    struct raft *raft = follower_that_writes(&update, entries);
+    assert_true(raft_wants_snapshot(raft, 2, 6));
+    assert_int_equal(install(raft, 2, 6, &update), STATUS_OK);
+    assert_int_equal(raft_term(raft), 6);
+    assert_true(update.save_state);
+    assert_int_equal(raft_last_index(raft), 2);
+    assert_int_equal(update.commit_index, 2);
+    assert_false(raft_wants_snapshot(raft, 2, 6));
+    struct raft_event synced = {.type = RAFT_EVENT_SYNCED, .now_us = 7};
+    synced.u.synced.term = 5;
+    synced.u.synced.last_index = 4;
+    synced.u.synced.last_term = 5;
+    assert_int_equal(raft_step(raft, &synced, &update), STATUS_OK);
+    assert_int_equal(raft_synced_index(raft), 2);
+    entries[2].term = 6;
+    entries[3].term = 6;
+    const struct raft_message message = {.type = RAFT_APPEND,
+                                         .from = 3,
+                                         .to = 1,
+                                         .term = 6,
+                                         .index = 2,
+                                         .log_term = 6,
+                                         .entry_count = 2,
+                                         .entries = entries + 2};
+    const struct raft_event event = {.type = RAFT_EVENT_MESSAGE, .now_us = 8, .u.message = &message};
+    assert_int_equal(raft_step(raft, &event, &update), STATUS_OK);
+    assert_int_equal(update.append.first_index, 3);
+    synced.now_us = event.now_us;
+    assert_int_equal(raft_step(raft, &synced, &update), STATUS_OK);
+    assert_int_equal(raft_synced_index(raft), 2);
+    assert_int_equal(update.message_count, 0);
+    raft_free(raft);
+}
+
+/* What a peer may have made up is refused whole, and an old snapshot is nothing. */
+static void test_raft_install_senseless_is_refused(void **state) {
+    (void)state;
+    struct raft_entry entries[4];
+    struct raft_update update;
+    struct raft *raft = follower_that_writes(&update, entries);
+    const uint64_t bad[][2] = {{0, 0}, {0, 5}, {3, 0}, {UINT64_MAX, 5}, {3, UINT64_MAX}};
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        assert_int_equal(install(raft, bad[i][0], bad[i][1], &update), STATUS_INVALID);
+        assert_int_equal(raft_last_index(raft), 4);
+    }
+    const struct raft_config nobody = {.member_count = 0};
+    struct raft_event event = {.type = RAFT_EVENT_INSTALLED,
+                               .now_us = 6,
+                               .u.installed = {.index = 9, .term = 5, .config = &nobody}};
+    assert_int_equal(raft_step(raft, &event, &update), STATUS_INVALID);
+    event.u.installed.config = &three_nodes;
+    event.u.installed.config_index = 10;
+    assert_int_equal(raft_step(raft, &event, &update), STATUS_INVALID);
+    assert_int_equal(raft_commit_index(raft), 0);
+    assert_int_equal(install(raft, 3, 5, &update), STATUS_OK);
+    assert_int_equal(install(raft, 2, 5, &update), STATUS_OK);
+    assert_int_equal(raft_commit_index(raft), 3);
+    assert_int_equal(raft_last_index(raft), 4);
+    raft_free(raft);
+}
+
+/* A CONFIG entry without its configuration, or with a senseless one, is an APPEND that no correct peer sends. */
+static void test_raft_append_config_without_members_is_refused(void **state) {
+    (void)state;
+    struct raft_entry entries[4];
+    struct raft_update update;
+    struct raft *raft = follower_that_writes(&update, entries);
+    const struct raft_config senseless = {.joint = true, .member_count = 1, .members = {{.id = 1}}};
+    const struct raft_config *configs[] = {NULL, &senseless};
+    for (size_t i = 0; i < 2; i++) {
+        const struct raft_entry entry = {
+            .index = 5, .term = 5, .size_bytes = 50, .kind = RAFT_ENTRY_CONFIG, .config = configs[i]};
+        const struct raft_message message = {.type = RAFT_APPEND,
+                                             .from = 2,
+                                             .to = 1,
+                                             .term = 5,
+                                             .index = 4,
+                                             .log_term = 5,
+                                             .entry_count = 1,
+                                             .entries = &entry};
+        const struct raft_event event = {.type = RAFT_EVENT_MESSAGE, .now_us = 5, .u.message = &message};
+        assert_int_equal(raft_step(raft, &event, &update), STATUS_INVALID);
+        assert_int_equal(raft_last_index(raft), 4);
+        assert_false(update.membership_changed);
+    }
+    raft_free(raft);
+}
+
 /* ---- Misuse ----------------------------------------------------------------------------------------------------- */
 
 static void trim_uncommitted(void *context) {
@@ -384,12 +575,17 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_raft_new_senseless_options_are_refused),
         cmocka_unit_test(test_raft_new_contradicting_saved_state_is_corrupt),
+        cmocka_unit_test(test_h21_raft_new_frontier_of_later_term_is_adopted),
         cmocka_unit_test(test_raft_load_entry_that_does_not_follow_is_corrupt),
         cmocka_unit_test(test_raft_start_log_shorter_than_commit_is_corrupt),
         cmocka_unit_test(test_raft_new_without_memory_leaks_nothing),
         cmocka_unit_test(test_raft_step_without_memory_changes_nothing),
+        cmocka_unit_test(test_raft_change_without_memory_changes_nothing),
         cmocka_unit_test(test_raft_append_without_memory_changes_nothing),
         cmocka_unit_test(test_raft_step_steady_state_allocates_next_to_nothing),
+        cmocka_unit_test(test_h19_raft_install_late_sync_counts_nothing),
+        cmocka_unit_test(test_raft_install_senseless_is_refused),
+        cmocka_unit_test(test_raft_append_config_without_members_is_refused),
         cmocka_unit_test(test_raft_step_misuse_aborts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

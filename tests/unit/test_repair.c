@@ -3,17 +3,21 @@
  *
  * Would break these: a bad block that takes more with it than itself; a version that nobody wrote; a loss that isn't
  * told, or not with all keys that it may concern; range deletes that are forgotten (hazard 33), so that what they
- * deleted is back; a crash in the middle that leaves less than there was; a sound store that is rewritten.
+ * deleted is back; a crash in the middle that leaves less than there was; a sound store that is rewritten; a value that
+ * is apart and gone with its file though it could be read, or one that is referred to and isn't there.
  */
 #include "storage/repair.h"
 #include "tests/unit/upkeep_fixture.h"
 
-enum { LOSSES_MAX = 64 };
+enum { LOSSES_MAX = 64, APART = 64 };
 
 struct losses {
     unsigned count;
+    unsigned values;
     bool whole; /* all of a table */
     struct {
+        uint8_t key[32];
+        size_t key_len;
         uint8_t after[32];
         uint8_t until[32];
         size_t after_len;
@@ -23,7 +27,12 @@ struct losses {
 
 static void on_lost(void *context, const struct storage_loss *loss) {
     struct losses *losses = context;
-    assert_true(losses->count < LOSSES_MAX && loss->after.len <= 32 && loss->until.len <= 32);
+    assert_true(losses->count < LOSSES_MAX && loss->after.len <= 32 && loss->until.len <= 32 && loss->key.len <= 32);
+    losses->values += loss->key.len > 0;
+    for (size_t i = 0; i < loss->key.len; i++) {
+        losses->pieces[losses->count].key[i] = loss->key.data[i];
+    }
+    losses->pieces[losses->count].key_len = loss->key.len;
     losses->whole = losses->whole || loss->message != NULL;
     for (size_t i = 0; i < loss->after.len; i++) {
         losses->pieces[losses->count].after[i] = loss->after.data[i];
@@ -40,7 +49,8 @@ static bool is_lost(const struct losses *losses, struct slice key) {
     for (unsigned i = 0; i < losses->count; i++) {
         struct slice after = slice_of(losses->pieces[i].after, losses->pieces[i].after_len);
         struct slice until = slice_of(losses->pieces[i].until, losses->pieces[i].until_len);
-        if (slice_compare(key, after) > 0 && slice_compare(key, until) <= 0) {
+        struct slice own = slice_of(losses->pieces[i].key, losses->pieces[i].key_len);
+        if (slice_equal(key, own) || (slice_compare(key, after) > 0 && slice_compare(key, until) <= 0)) {
             return true;
         }
     }
@@ -57,14 +67,16 @@ static enum status repair(struct fixture *fixture, struct losses *losses, struct
     return storage_repair(&options, report, err);
 }
 
-/* Settled and closed; all of it is in tables. */
-static struct fixture *set_up_closed(uint64_t seed) {
-    struct fixture *fixture = set_up(seed);
+/* Settled and closed; all of it is in tables, and in value files, unless the threshold is 0. */
+static struct fixture *set_up_closed_with(uint64_t seed, uint64_t value_threshold_bytes) {
+    struct fixture *fixture = set_up_with(seed, value_threshold_bytes);
     apply_some(fixture, ENTRIES);
     settle(fixture);
     host_close(&fixture->host);
     return fixture;
 }
+
+static struct fixture *set_up_closed(uint64_t seed) { return set_up_closed_with(seed, 0); }
 
 /* True if some version of the key ever had this value. */
 static bool was_ever(const struct model *model, unsigned key, struct slice value) {
@@ -223,15 +235,89 @@ static void test_repair_of_another_nodes_store_is_refused(void **state) {
     tear_down(fixture);
 }
 
+/* Anywhere in a value file: what can't be read of it is told by key, all else stays, the file only if it is whole. */
+static void test_repair_loses_a_damaged_value_and_no_other(void **state) {
+    (void)state;
+    bool seen_none = false;
+    bool seen_one = false;
+    for (uint64_t place = 0; place < 24; place++) {
+        struct fixture *fixture = set_up_closed_with(17, APART);
+        struct storage_repair_report report;
+        struct losses losses;
+        struct error err;
+        char path[LIMIT_PATH_BYTES];
+        char other[LIMIT_PATH_BYTES];
+        struct name_search first = {.part = ".val", .first = true};
+        assert_int_equal(env_list_dir(fixture->host.env, "/data", find_part, &first, NULL), STATUS_OK);
+        file_path(other, "/data", first.found);
+        path_with(fixture, "/data", ".val", path);
+        assert_true(strcmp(other, path) != 0);
+        flip(fixture, path, place * (size_of(fixture, path) - 1) / 23);
+        assert_int_equal(repair(fixture, &losses, &report, &err), STATUS_OK);
+        assert_false(report.was_sound);
+        assert_int_equal(report.value_files_damaged, 1);
+        assert_int_equal(losses.count, report.values_lost);
+        assert_int_equal(losses.values, report.values_lost);
+        assert_true(report.values_lost <= 1);
+        assert_true(size_of(fixture, other) > 0);
+        seen_none = seen_none || report.values_lost == 0;
+        seen_one = seen_one || report.values_lost == 1;
+        check_repaired(fixture, &losses);
+        tear_down(fixture);
+    }
+    assert_true(seen_none && seen_one);
+}
+
+/* All of one is gone: as many losses as it had values that were in use. */
+static void test_repair_without_a_value_file_loses_its_values(void **state) {
+    (void)state;
+    struct fixture *fixture = set_up_closed_with(18, APART);
+    struct storage_repair_report report;
+    struct losses losses;
+    struct error err;
+    char path[LIMIT_PATH_BYTES];
+    path_with(fixture, "/data", ".val", path);
+    assert_int_equal(env_unlink(fixture->host.env, path, NULL), STATUS_OK);
+    assert_int_equal(repair(fixture, &losses, &report, &err), STATUS_OK);
+    assert_int_equal(report.tables_lost + report.pieces_lost, 0);
+    assert_true(report.values_lost > 0 && report.values_lost == losses.values);
+    check_repaired(fixture, &losses);
+    tear_down(fixture);
+}
+
+static void test_repair_without_a_manifest_keeps_values_apart(void **state) {
+    (void)state;
+    for (unsigned damaged = 0; damaged < 2; damaged++) {
+        struct fixture *fixture = set_up_closed_with(19, APART);
+        struct storage_repair_report report;
+        struct losses losses;
+        struct error err;
+        char path[LIMIT_PATH_BYTES];
+        damage_current(fixture);
+        path_with(fixture, "/data", ".val", path);
+        if (damaged == 1) { /* its checksum alone: the values are there */
+            flip(fixture, path, size_of(fixture, path) - 20);
+        }
+        assert_int_equal(repair(fixture, &losses, &report, &err), STATUS_OK);
+        assert_false(report.manifest_used);
+        assert_int_equal(losses.count, 0);
+        assert_int_equal(report.value_files_damaged, damaged);
+        check_repaired(fixture, &losses);
+        tear_down(fixture);
+    }
+}
+
 static void test_repair_without_memory_changes_nothing_and_loses_none(void **state) {
     (void)state;
-    struct fixture *fixture = set_up_closed(15);
+    struct fixture *fixture = set_up_closed_with(15, APART);
     struct storage_repair_report report;
     struct losses losses;
     struct error err;
     char path[LIMIT_PATH_BYTES];
     path_with(fixture, "/data", ".sst", path);
     flip(fixture, path, 200);
+    path_with(fixture, "/data", ".val", path); /* what is left of it is written anew */
+    flip(fixture, path, size_of(fixture, path) / 2);
     uint64_t blocks = host_live_blocks(&fixture->host);
     unsigned names = names_of(fixture, "/data").count;
     for (uint64_t n = 1;; n += n < 60 ? 1 : 11) {
@@ -270,7 +356,7 @@ static void test_h32_repair_cut_short_by_a_crash_can_be_repeated(void **state) {
     (void)state;
     bool finished = false;
     for (uint64_t steps = 0; !finished; steps += 7) {
-        struct fixture *fixture = set_up_closed(16);
+        struct fixture *fixture = set_up_closed_with(16, APART);
         struct storage_repair_report report;
         struct fiber fiber = {.fixture = fixture};
         struct losses losses;
@@ -300,6 +386,9 @@ int main(void) {
         cmocka_unit_test(test_h33_repair_without_a_manifest_brings_back_all_and_nothing_deleted),
         cmocka_unit_test(test_repair_takes_versions_once_that_two_tables_have),
         cmocka_unit_test(test_repair_of_another_nodes_store_is_refused),
+        cmocka_unit_test(test_repair_loses_a_damaged_value_and_no_other),
+        cmocka_unit_test(test_repair_without_a_value_file_loses_its_values),
+        cmocka_unit_test(test_repair_without_a_manifest_keeps_values_apart),
         cmocka_unit_test(test_repair_without_memory_changes_nothing_and_loses_none),
         cmocka_unit_test(test_h32_repair_cut_short_by_a_crash_can_be_repeated),
     };

@@ -1,8 +1,8 @@
 /*
  * Runs the scripts of tests/scenario: small dramas of a few raft nodes, one test per file. tests/scenario/README.md has
  * the language. A line that starts with "> " is what the command above it must print; a command without such lines
- * isn't checked (but `show` and `queue` must be). HOLDFAST_SCENARIO_REWRITE=1 writes what was printed into the scripts
- * instead: then read the difference before you believe it.
+ * isn't checked (but those that only print must be). HOLDFAST_SCENARIO_REWRITE=1 writes what was printed into the
+ * scripts instead: then read the difference before you believe it.
  *
  * Breaks if raft changes what it sends, keeps or commits in any of these situations.
  */
@@ -94,8 +94,10 @@ static void do_nodes(struct drama *drama, char **words) {
     drama->node_count = (uint32_t)number(drama, words[1]);
     DRAMA_REQUIRE(drama, drama->node_count >= 1 && drama->node_count <= DRAMA_NODES_MAX);
     uint64_t learner = option_number(drama, words, "learner", 0);
-    drama->config.member_count = drama->node_count;
-    for (uint32_t i = 0; i < drama->node_count; i++) {
+    uint32_t member_count = (uint32_t)option_number(drama, words, "members", drama->node_count);
+    DRAMA_REQUIRE(drama, member_count <= drama->node_count);
+    drama->config.member_count = member_count;
+    for (uint32_t i = 0; i < member_count; i++) {
         drama->config.members[i] =
             (struct raft_member){.id = i + 1, .role = learner == i + 1 ? RAFT_LEARNER : RAFT_VOTER};
     }
@@ -107,7 +109,8 @@ static void do_nodes(struct drama *drama, char **words) {
     options->inflight_bytes_max = option_number(drama, words, "inflight_bytes", options->inflight_bytes_max);
     options->uncommitted_bytes_max = option_number(drama, words, "uncommitted", options->uncommitted_bytes_max);
     for (uint32_t i = 0; i < drama->node_count; i++) {
-        raft_node_init(&drama->nodes[i], i + 1, &drama->config, options);
+        static const struct raft_config nobody;
+        raft_node_init(&drama->nodes[i], i + 1, i < member_count ? &drama->config : &nobody, options);
     }
 }
 
@@ -261,6 +264,21 @@ static void do_settle(struct drama *drama, char **words) {
     drama->muted = muted;
 }
 
+/* beat n1 COUNT [n1 n2 ...]: so many times, n1 ticks at its deadline, and everything between the named nodes happens.
+ */
+static void do_beat(struct drama *drama, char **words) {
+    DRAMA_REQUIRE(drama, words[1] != NULL && words[2] != NULL);
+    char *everybody[] = {words[0], NULL};
+    char *tick[] = {words[0], words[1], NULL};
+    bool muted = drama->muted;
+    drama->muted = true;
+    for (uint64_t count = number(drama, words[2]); count > 0; count--) {
+        do_tick(drama, tick);
+        do_settle(drama, words[3] == NULL ? everybody : words + 2);
+    }
+    drama->muted = muted;
+}
+
 /* The node campaigns, and everything between the named nodes happens. */
 static void do_elect(struct drama *drama, char **words) {
     struct raft_node *node = live_node(drama, words[1]);
@@ -286,8 +304,91 @@ static void do_restart(struct drama *drama, char **words) {
 
 static void do_read(struct drama *drama, char **words) {
     struct raft_node *node = live_node(drama, words[1]);
-    enum status status = raft_node_read(node, drama->now_us);
+    bool forward = words[2] != NULL && strcmp(words[2], "forward") == 0;
+    enum status status = raft_node_read(node, drama->now_us, forward);
     drama_say_changes(drama, node, status);
+}
+
+/* change n1 add=n4[@n2] promote=n4 demote=n1 remove=n2 priority=n3:5: all parts together. */
+static void do_change(struct drama *drama, char **words) {
+    static const char *const names[] = {NULL, "add=n", "promote=n", "demote=n", "remove=n", "priority=n"};
+    struct raft_node *node = live_node(drama, words[1]);
+    struct raft_change changes[WORDS_MAX];
+    char addresses[WORDS_MAX][16];
+    uint32_t count = 0;
+    for (words += 2; *words != NULL; words++) {
+        struct raft_change *change = &changes[count];
+        memset(change, 0, sizeof *change);
+        for (unsigned type = RAFT_CHANGE_ADD_LEARNER; type <= RAFT_CHANGE_PRIORITY; type++) {
+            size_t len = strlen(names[type]);
+            if (strncmp(*words, names[type], len) == 0) {
+                change->type = (enum raft_change_type)type;
+                char *end = NULL;
+                change->id = strtoull(*words + len, &end, 10);
+                change->priority = (uint8_t)(*end == ':' ? strtoull(end + 1, NULL, 10) : 0);
+                uint64_t host = *end == '@' ? strtoull(end + 2, NULL, 10) : change->id;
+                snprintf(addresses[count], sizeof addresses[count], "host%u:1", (unsigned)(host % 100));
+                change->address = addresses[count];
+            }
+        }
+        DRAMA_REQUIRE(drama, change->type != 0);
+        count++;
+    }
+    DRAMA_REQUIRE(drama, count > 0);
+    enum status status = raft_node_change(node, drama->now_us, changes, count);
+    drama_say_changes(drama, node, status);
+}
+
+static void do_transfer(struct drama *drama, char **words) {
+    struct raft_node *node = live_node(drama, words[1]);
+    uint64_t target = words[2] == NULL ? RAFT_NO_NODE : number(drama, words[2] + 1);
+    enum status status = raft_node_transfer(node, drama->now_us, target);
+    drama_say_changes(drama, node, status);
+}
+
+static void do_fence(struct drama *drama, char **words) {
+    static const char *const names[RAFT_FENCE_COUNT] = {"none", "log", "apply", "write"};
+    struct raft_node *node = live_node(drama, words[1]);
+    unsigned fence = 0;
+    while (fence < RAFT_FENCE_COUNT && (words[2] == NULL || strcmp(names[fence], words[2]) != 0)) {
+        fence++;
+    }
+    DRAMA_REQUIRE(drama, fence < RAFT_FENCE_COUNT);
+    enum status status = raft_node_fence(node, drama->now_us, (enum raft_fence)fence);
+    drama_say_changes(drama, node, status);
+}
+
+/* install n3 n1 [INDEX]: n3 gets a snapshot of n1, and installs it. */
+static void do_install(struct drama *drama, char **words) {
+    struct raft_node *node = live_node(drama, words[1]);
+    const struct raft_node *source = live_node(drama, words[2]);
+    uint64_t index = words[3] == NULL ? raft_commit_index(source->raft) : number(drama, words[3]);
+    struct raft_snapshot snapshot;
+    raft_snapshot_take(source, index, &snapshot);
+    enum status status = raft_node_install(node, drama->now_us, &snapshot);
+    raft_snapshot_free(&snapshot);
+    drama_say_changes(drama, node, status);
+}
+
+/* sent n1 n3 INDEX|failed */
+static void do_sent(struct drama *drama, char **words) {
+    struct raft_node *node = live_node(drama, words[1]);
+    DRAMA_REQUIRE(drama, words[2] != NULL && words[3] != NULL);
+    bool ok = strcmp(words[3], "failed") != 0;
+    uint64_t index = ok ? number(drama, words[3]) : 0;
+    enum status status = raft_node_snapshot_sent(node, drama->now_us, node_of(drama, words[2])->id, index, ok);
+    drama_say_changes(drama, node, status);
+}
+
+static void do_info(struct drama *drama, char **words) {
+    struct raft_node *node = live_node(drama, words[1]);
+    struct raft_info info;
+    raft_get_info(node->raft, &info);
+    drama_say(drama, "%s uses ", drama_node_name(node->id));
+    drama_say_config(drama, raft_membership(node->raft));
+    drama_say(drama, " of=%llu%s fence=%s transfer=%s waiting=%llu prefers_after=%llums\n", U(info.config_index),
+              info.config_is_committed ? "" : " uncommitted", raft_fence_name(info.fence),
+              drama_node_name(info.transfer_target), U(info.reads_waiting_round), U(info.prefer_after_us / 1000));
 }
 
 static void do_trim(struct drama *drama, char **words) {
@@ -319,7 +420,7 @@ static void do_peer(struct drama *drama, char **words) {
     struct raft_peer_info info;
     DRAMA_REQUIRE(drama, raft_peer(node->raft, node_of(drama, words[2])->id, &info) == STATUS_OK);
     drama_say(drama, "%s at %s: %s match=%llu next=%llu inflight=%u\n", drama_node_name(info.id),
-              drama_node_name(node->id), info.probing ? "probe" : "replicate", U(info.match_index), U(info.next_index),
+              drama_node_name(node->id), raft_peer_state_name(info.state), U(info.match_index), U(info.next_index),
               info.inflight_appends);
 }
 
@@ -378,15 +479,17 @@ static const struct {
     void (*run)(struct drama *drama, char **words);
     bool must_be_checked;
 } commands[] = {
-    {"nodes", do_nodes, false},       {"log", do_log, false},     {"state", do_state, false},
-    {"tick", do_tick, false},         {"wait", do_wait, false},   {"propose", do_propose, false},
-    {"sync", do_sync, false},         {"seal", do_seal, false},   {"complete", do_complete, false},
-    {"deliver", do_deliver, false},   {"drop", do_drop, false},   {"double", do_double, false},
-    {"postpone", do_postpone, false}, {"queue", do_queue, true},  {"settle", do_settle, false},
-    {"elect", do_elect, false},       {"crash", do_crash, false}, {"restart", do_restart, false},
-    {"read", do_read, false},         {"trim", do_trim, false},   {"unreachable", do_unreachable, false},
-    {"show", do_show, true},          {"peer", do_peer, true},    {"floor", do_floor, true},
-    {"inject", do_inject, false},
+    {"nodes", do_nodes, false},       {"log", do_log, false},         {"state", do_state, false},
+    {"tick", do_tick, false},         {"wait", do_wait, false},       {"propose", do_propose, false},
+    {"sync", do_sync, false},         {"seal", do_seal, false},       {"complete", do_complete, false},
+    {"deliver", do_deliver, false},   {"drop", do_drop, false},       {"double", do_double, false},
+    {"postpone", do_postpone, false}, {"queue", do_queue, true},      {"settle", do_settle, false},
+    {"elect", do_elect, false},       {"crash", do_crash, false},     {"restart", do_restart, false},
+    {"read", do_read, false},         {"trim", do_trim, false},       {"unreachable", do_unreachable, false},
+    {"show", do_show, true},          {"peer", do_peer, true},        {"floor", do_floor, true},
+    {"inject", do_inject, false},     {"change", do_change, false},   {"transfer", do_transfer, false},
+    {"fence", do_fence, false},       {"install", do_install, false}, {"sent", do_sent, false},
+    {"info", do_info, true},          {"beat", do_beat, false},
 };
 
 /* ---- Scripts ---------------------------------------------------------------------------------------------------- */

@@ -1,5 +1,5 @@
 /*
- * The scrub: finds rot in any place of any table, at its rate, and harms nobody.
+ * The scrub: finds rot in any place of any table, value file or change file, at its rate, and harms nobody.
  *
  * Would break these: a kind of block that it passes over; a table that it never comes to, or for ever comes back to; a
  * finding per pass where one place is meant; a rate that isn't kept; a table whose space it keeps; an open store that
@@ -29,8 +29,8 @@ static struct storage_stats stats_of(struct fixture *fixture) {
 }
 
 /* Settled, closed, and open again with a scrub. */
-static struct fixture *set_up_scrubbed(uint64_t seed, struct damages *damages) {
-    struct fixture *fixture = set_up(seed);
+static struct fixture *set_up_scrubbed_with(uint64_t seed, uint64_t value_threshold_bytes, struct damages *damages) {
+    struct fixture *fixture = set_up_kind(seed, value_threshold_bytes, true);
     *damages = (struct damages){0};
     damages_of = damages;
     apply_some(fixture, 150);
@@ -42,13 +42,17 @@ static struct fixture *set_up_scrubbed(uint64_t seed, struct damages *damages) {
     return fixture;
 }
 
+static struct fixture *set_up_scrubbed(uint64_t seed, struct damages *damages) {
+    return set_up_scrubbed_with(seed, 0, damages);
+}
+
 static uint64_t table_bytes(struct fixture *fixture) {
     struct storage_stats stats = stats_of(fixture);
     uint64_t bytes = 0;
     for (unsigned level = 0; level < STORAGE_LEVELS; level++) {
         bytes += stats.bytes[level];
     }
-    return bytes;
+    return bytes + stats.value_file_bytes + stats.change_file_bytes;
 }
 
 static void run_passes(struct fixture *fixture, uint64_t count) {
@@ -59,10 +63,9 @@ static void run_passes(struct fixture *fixture, uint64_t count) {
     }
 }
 
-static void test_scrub_reads_all_tables_at_its_rate(void **state) {
-    (void)state;
+static void check_rate(uint64_t value_threshold_bytes) {
     struct damages damages;
-    struct fixture *fixture = set_up_scrubbed(1, &damages);
+    struct fixture *fixture = set_up_scrubbed_with(1, value_threshold_bytes, &damages);
     host_open(&fixture->host);
     run_passes(fixture, 1);
     uint64_t before_us = sim_now_us(fixture->host.sim);
@@ -78,14 +81,23 @@ static void test_scrub_reads_all_tables_at_its_rate(void **state) {
     tear_down(fixture);
 }
 
-static void test_scrub_finds_a_flipped_byte_anywhere_once_and_counts_passes(void **state) {
+static void test_scrub_reads_all_tables_at_its_rate(void **state) {
     (void)state;
+    check_rate(0);
+}
+
+static void test_scrub_reads_all_value_files_at_its_rate(void **state) {
+    (void)state;
+    check_rate(64);
+}
+
+static void flip_all_over(uint64_t value_threshold_bytes, const char *kind) {
     struct damages damages;
-    struct fixture *fixture = set_up_scrubbed(2, &damages);
-    struct name_search search = {.part = ".sst"};
+    struct fixture *fixture = set_up_scrubbed_with(2, value_threshold_bytes, &damages);
+    struct name_search search = {.part = kind};
     char path[LIMIT_PATH_BYTES];
     assert_int_equal(env_list_dir(fixture->host.env, "/data", find_part, &search, NULL), STATUS_OK);
-    path_with(fixture, "/data", ".sst", path);
+    path_with(fixture, "/data", kind, path);
     uint64_t number = strtoull(search.found, NULL, 16);
     uint64_t size_bytes = size_of(fixture, path);
     fixture->host.options.scrub_bytes_per_second = 1024 * 1024;
@@ -107,6 +119,21 @@ static void test_scrub_finds_a_flipped_byte_anywhere_once_and_counts_passes(void
         flip(fixture, path, offset);
     }
     tear_down(fixture);
+}
+
+static void test_scrub_finds_a_flipped_byte_anywhere_once_and_counts_passes(void **state) {
+    (void)state;
+    flip_all_over(0, ".sst");
+}
+
+static void test_scrub_finds_a_flipped_byte_anywhere_in_a_value_file(void **state) {
+    (void)state;
+    flip_all_over(64, ".val");
+}
+
+static void test_scrub_finds_a_flipped_byte_anywhere_in_a_change_file(void **state) {
+    (void)state;
+    flip_all_over(0, ".chg");
 }
 
 static void test_scrub_notes_a_table_that_is_missing_or_unreadable(void **state) {
@@ -132,7 +159,7 @@ static void test_scrub_notes_a_table_that_is_missing_or_unreadable(void **state)
 static void test_scrub_lets_go_of_tables_that_compactions_replaced(void **state) {
     (void)state;
     struct damages damages;
-    struct fixture *fixture = set_up_scrubbed(4, &damages);
+    struct fixture *fixture = set_up_scrubbed_with(4, 64, &damages);
     host_open(&fixture->host);
     for (unsigned round = 0; round < 30; round++) {
         apply_some(fixture, 60);
@@ -150,7 +177,7 @@ static void test_scrub_lets_go_of_tables_that_compactions_replaced(void **state)
 static void test_scrub_without_memory_tries_again_and_finds_nothing(void **state) {
     (void)state;
     struct damages damages;
-    struct fixture *fixture = set_up_scrubbed(5, &damages);
+    struct fixture *fixture = set_up_scrubbed_with(5, 64, &damages);
     host_open(&fixture->host);
     run_passes(fixture, 1);
     for (uint64_t n = 1; n < 30; n++) {
@@ -167,7 +194,7 @@ static void test_scrub_ends_with_the_store(void **state) {
     (void)state;
     struct damages damages;
     for (uint64_t steps = 0; steps < 60; steps++) {
-        struct fixture *fixture = set_up_scrubbed(6, &damages);
+        struct fixture *fixture = set_up_scrubbed_with(6, 64, &damages);
         host_open(&fixture->host);
         for (uint64_t i = 0; i < steps; i++) {
             (void)sim_step(fixture->host.sim);
@@ -193,6 +220,9 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_scrub_reads_all_tables_at_its_rate),
         cmocka_unit_test(test_scrub_finds_a_flipped_byte_anywhere_once_and_counts_passes),
+        cmocka_unit_test(test_scrub_reads_all_value_files_at_its_rate),
+        cmocka_unit_test(test_scrub_finds_a_flipped_byte_anywhere_in_a_value_file),
+        cmocka_unit_test(test_scrub_finds_a_flipped_byte_anywhere_in_a_change_file),
         cmocka_unit_test(test_scrub_notes_a_table_that_is_missing_or_unreadable),
         cmocka_unit_test(test_scrub_lets_go_of_tables_that_compactions_replaced),
         cmocka_unit_test(test_scrub_without_memory_tries_again_and_finds_nothing),

@@ -3,12 +3,13 @@
  * store opens.
  *
  * After each the frontier is one that was published or on its way, the data up to it is exactly right, replay brings
- * back the rest, and the directory holds what the manifest names and nothing else.
+ * back the rest, the directory holds what the manifest names and nothing else, and the changes of all entries from the
+ * horizon on can be read.
  *
- * Would break these: a value file that isn't synced before its edit, or that outlives its last reference; an edit that
- * is acknowledged before it is synced, a table that isn't synced before its edit, a directory that isn't synced after a
- * new name, a rename without both; files removed before the manifest that drops them is durable; a frontier that
- * doesn't belong to the data; a torn manifest tail taken for corruption.
+ * Would break these: a value file or change file that isn't synced before its edit, or that outlives its use; an edit
+ * that is acknowledged before it is synced, a table that isn't synced before its edit, a directory that isn't synced
+ * after a new name, a rename without both; files removed before the manifest that drops them is durable; a frontier
+ * that doesn't belong to the data; a torn manifest tail taken for corruption.
  */
 #include "tests/unit/storage_model.h"
 
@@ -110,6 +111,7 @@ static bool open_slowly(struct crash_run *run) {
 struct census {
     unsigned tables;
     unsigned value_files;
+    unsigned change_files;
     unsigned manifests;
     unsigned others;
 };
@@ -120,6 +122,8 @@ static enum status take_census(void *context, const char *name) {
         census->tables++;
     } else if (strstr(name, ".val") != NULL) {
         census->value_files++;
+    } else if (strstr(name, ".chg") != NULL) {
+        census->change_files++;
     } else if (strncmp(name, "MANIFEST-", 9) == 0) {
         census->manifests++;
     } else if (strcmp(name, "CURRENT") != 0 && strcmp(name, "STORAGE-LOCK") != 0) {
@@ -146,8 +150,13 @@ static void check_recovered(struct crash_run *run) {
     assert_int_equal(env_list_dir(run->host.env, "/data", take_census, &census, NULL), STATUS_OK);
     assert_int_equal(census.tables, stats.files[0] + host_deep_files(&run->host));
     assert_int_equal(census.value_files, stats.value_files);
+    assert_int_equal(census.change_files, stats.change_files);
     assert_int_equal(census.manifests, 1);
     assert_int_equal(census.others, 0);
+    if (run->host.options.change_files) {
+        assert_true(stats.changes_oldest <= (run->model.horizon == 0 ? 1 : run->model.horizon));
+        model_check_all_changes(&run->model, &run->host);
+    }
     run->acknowledged = frontier->index;
 }
 
@@ -165,6 +174,7 @@ static bool run_crash_at(uint64_t steps, uint64_t seed) {
         run->host.options.value_file_bytes = 4 * 1024;
         run->host.options.value_live_percent_min = 70;
     }
+    run->host.options.change_files = seed % 4 != 2;
     run->steps_left = steps;
     bool finished = false;
     if (open_slowly(run)) {
@@ -187,6 +197,7 @@ static bool run_crash_at(uint64_t steps, uint64_t seed) {
     assert_true(work(run, run->model.count + AFTERWARDS));
     model_check_all(&run->model, &run->host, run->model.count);
     model_check_all(&run->model, &run->host, run->model.horizon);
+    model_check_all_changes(&run->model, &run->host);
     assert_int_equal(run->host.failed_count, 0);
     host_close(&run->host);
     host_free(&run->host);

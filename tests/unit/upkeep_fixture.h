@@ -59,7 +59,7 @@ static inline void settle(struct fixture *fixture) {
     host_run_ms(&fixture->host, 5000);
 }
 
-static inline struct fixture *set_up_with(uint64_t seed, uint64_t value_threshold_bytes) {
+static inline struct fixture *set_up_kind(uint64_t seed, uint64_t value_threshold_bytes, bool change_files) {
     struct fixture *fixture = calloc(1, sizeof *fixture);
     assert_non_null(fixture);
     random_seed(&fixture->random, seed);
@@ -68,8 +68,13 @@ static inline struct fixture *set_up_with(uint64_t seed, uint64_t value_threshol
     fixture->host.options.sst_bytes = 4 * 1024;
     fixture->host.options.context = &fixture->host;
     fixture->host.options.value_threshold_bytes = value_threshold_bytes;
+    fixture->host.options.change_files = change_files;
     host_open(&fixture->host);
     return fixture;
+}
+
+static inline struct fixture *set_up_with(uint64_t seed, uint64_t value_threshold_bytes) {
+    return set_up_kind(seed, value_threshold_bytes, false);
 }
 
 /* All values in tables. */
@@ -149,18 +154,20 @@ static inline uint64_t size_of(struct fixture *fixture, const char *path) {
 
 struct name_search {
     const char *part;
+    bool first; /* of those there are; else the last */
     char found[FILE_NAME_BYTES_MAX];
 };
 
 static inline enum status find_part(void *context, const char *name) {
     struct name_search *search = context;
-    if (strstr(name, search->part) != NULL && strlen(name) < sizeof search->found) {
+    bool is_better = search->found[0] == '\0' || (strcmp(name, search->found) < 0) == search->first;
+    if (is_better && strstr(name, search->part) != NULL && strlen(name) < sizeof search->found) {
         (void)snprintf(search->found, sizeof search->found, "%s", name);
     }
     return STATUS_OK;
 }
 
-/* The last file of the directory whose name has this in it. */
+/* The file of the directory with the greatest name that has this in it. */
 static inline void path_with(struct fixture *fixture, const char *dir, const char *part, char *out) {
     struct name_search search = {.part = part};
     assert_int_equal(env_list_dir(fixture->host.env, dir, find_part, &search, NULL), STATUS_OK);

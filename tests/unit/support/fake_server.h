@@ -81,6 +81,9 @@ struct fake_cluster {
     struct fake_held held[FAKE_HELD_MAX];
     size_t held_count;
     struct env_timer reverse_timer;
+    uint64_t upkeep_job;
+    uint32_t upkeep_kind;
+    uint32_t upkeep_looks; /* until it has ended */
     struct arena arena;
 };
 

@@ -148,9 +148,40 @@ void drama_say_message(struct drama *drama, const struct raft_packet *packet) {
                   U(message->floor));
         break;
     case RAFT_HEARTBEAT_REPLY: drama_say(drama, " match=%llu round=%llu", U(message->index), U(message->round)); break;
+    case RAFT_READ_INDEX: drama_say(drama, " round=%llu", U(message->round)); break;
+    case RAFT_READ_INDEX_REPLY: drama_say(drama, " round=%llu index=%llu", U(message->round), U(message->index)); break;
+    case RAFT_TIMEOUT_NOW:
     case RAFT_MESSAGE_TYPE_COUNT: break;
     }
     drama_say(drama, "\n");
+}
+
+static bool in_set(const struct raft_member *member, unsigned set) {
+    return set == 0   ? member->role == RAFT_VOTER
+           : set == 1 ? member->in_outgoing
+           : set == 2 ? member->role == RAFT_LEARNER
+                      : member->priority > 0;
+}
+
+void drama_say_config(struct drama *drama, const struct raft_config *config) {
+    static const char *const sets[] = {"voters", "outgoing", "learners", "priorities"};
+    for (unsigned set = 0; set < 4; set++) {
+        const char *before = set == 0 ? "" : " ";
+        uint32_t count = 0;
+        for (uint32_t i = 0; i < config->member_count; i++) {
+            const struct raft_member *member = &config->members[i];
+            if (in_set(member, set)) {
+                drama_say(drama, "%s%s%s", count == 0 ? before : ",", count == 0 ? sets[set] : "",
+                          count == 0 ? "=" : "");
+                drama_say(drama, "%s", drama_node_name(member->id));
+                count++;
+            }
+            if (set == 3 && member->priority > 0) {
+                drama_say(drama, ":%u", member->priority);
+            }
+        }
+    }
+    drama_say(drama, "%s", config->member_count == 0 ? "nobody" : "");
 }
 
 void drama_say_state(struct drama *drama, const struct raft_node *node) {
@@ -180,7 +211,8 @@ void drama_say_changes(struct drama *drama, struct raft_node *node, enum status 
     struct drama_told *told = &drama->told[node->id - 1];
     const struct raft *raft = node->raft;
     const struct raft_update *update = &node->update;
-    const char *name = drama_node_name(node->id);
+    char name[8];
+    snprintf(name, sizeof name, "%s", drama_node_name(node->id)); /* the printing of configurations takes many */
     if (status != STATUS_OK) {
         drama_say(drama, "%s answers %s\n", name, status_name(status));
     }
@@ -189,11 +221,25 @@ void drama_say_changes(struct drama *drama, struct raft_node *node, enum status 
         drama_say(drama, "%s %s term=%llu vote=%s leader=%s\n", name, raft_role_name(raft_role(raft)),
                   U(raft_term(raft)), drama_node_name(raft_vote(raft)), drama_node_name(raft_leader(raft)));
     }
+    if (update->refusal != RAFT_REFUSAL_NONE) {
+        drama_say(drama, "%s refuses: %s\n", name, raft_refusal_text(update->refusal));
+    }
     if (update->append.count > 0) {
         if (update->append.first_index <= told->last) {
             drama_say(drama, "%s cuts %llu..%llu\n", name, U(update->append.first_index), U(told->last));
         }
         drama_say(drama, "%s appends %llu..%llu\n", name, U(update->append.first_index), U(raft_last_index(raft)));
+    }
+    if (update->membership_changed) {
+        drama_say(drama, "%s uses ", name);
+        drama_say_config(drama, raft_membership(raft));
+        drama_say(drama, "\n");
+    }
+    if (update->transfer_failed) {
+        drama_say(drama, "%s gives up its transfer\n", name);
+    }
+    for (uint32_t i = 0; i < update->snapshot_peer_count; i++) {
+        drama_say(drama, "%s has to send %s a snapshot\n", name, drama_node_name(update->snapshot_peers[i]));
     }
     if (update->commit_index > told->commit) {
         drama_say(drama, "%s commits %llu\n", name, U(update->commit_index));
@@ -230,7 +276,7 @@ static void on_send(void *context, struct raft_packet *packet) {
 void drama_start_node(struct drama *drama, struct raft_node *node) {
     node->send = on_send;
     node->context = drama;
-    raft_node_start(node, drama->now_us, node->id);
+    raft_node_start(node, drama->now_us, node->id + 1000 * drama->starts[node->id - 1]++);
     drama->told[node->id - 1] = (struct drama_told){.term = raft_term(node->raft),
                                                     .vote = raft_vote(node->raft),
                                                     .commit = raft_commit_index(node->raft),

@@ -12,7 +12,7 @@
 
 #include <stdio.h>
 
-enum { DRAMA_NODES_MAX = 5, DRAMA_QUEUE_MAX = 256 };
+enum { DRAMA_NODES_MAX = 7, DRAMA_QUEUE_MAX = 256 };
 
 struct drama_queue {
     struct raft_packet *packets[DRAMA_QUEUE_MAX];
@@ -41,6 +41,7 @@ struct drama {
     struct raft_config config;
     struct raft_options options;
     struct raft_node nodes[DRAMA_NODES_MAX];
+    uint64_t starts[DRAMA_NODES_MAX]; /* each start of a node has a seed of its own */
     struct drama_told told[DRAMA_NODES_MAX];
     struct drama_queue queues[DRAMA_NODES_MAX][DRAMA_NODES_MAX]; /* from, to */
     FILE *out;
@@ -63,6 +64,8 @@ void drama_say(struct drama *drama, const char *format, ...) PRINTF_LIKE(2, 3);
 /* "n3", "-" for nobody; in a few turns' static buffers. */
 const char *drama_node_name(uint64_t id);
 void drama_say_message(struct drama *drama, const struct raft_packet *packet);
+/* "voters=n1,n2 outgoing=n1 learners=n3", and priorities that aren't 0. */
+void drama_say_config(struct drama *drama, const struct raft_config *config);
 void drama_say_state(struct drama *drama, const struct raft_node *node);
 /* What the node's last step changed, beside messages, which were said as they were sent. */
 void drama_say_changes(struct drama *drama, struct raft_node *node, enum status status);

@@ -11,6 +11,30 @@ static void *must(void *memory) {
     return memory;
 }
 
+/* ---- Configurations --------------------------------------------------------------------------------------------- */
+
+/* One copy of each that was ever appended, so that records can point to them; they stay. */
+static struct raft_config **shared_configs;
+static size_t shared_config_count;
+
+/* By way of the bytes that a log would hold. */
+static const struct raft_config *share(const struct raft_config *config) {
+    uint8_t bytes[RAFT_CONFIG_BYTES_MAX];
+    uint8_t known[RAFT_CONFIG_BYTES_MAX];
+    size_t len = raft_config_encode(config, bytes);
+    for (size_t i = 0; i < shared_config_count; i++) {
+        if (shared_configs[i]->member_count == config->member_count &&
+            raft_config_encode(shared_configs[i], known) == len && memcmp(known, bytes, len) == 0) {
+            return shared_configs[i];
+        }
+    }
+    shared_configs = must(realloc(shared_configs, (shared_config_count + 1) * sizeof(void *)));
+    struct raft_config *copy = must(calloc(1, sizeof *copy));
+    CHECK(raft_config_decode(slice_of(bytes, len), copy, NULL) == STATUS_OK);
+    shared_configs[shared_config_count++] = copy;
+    return copy;
+}
+
 /* ---- Records and packets ---------------------------------------------------------------------------------------- */
 
 static void records_push(struct raft_records *records, const struct raft_record *record) {
@@ -95,7 +119,21 @@ static struct raft_entry entry_of(const struct raft_record *record) {
     return (struct raft_entry){.index = record->index,
                                .term = record->term,
                                .size_bytes = record->size_bytes,
-                               .kind = record->kind};
+                               .kind = record->kind,
+                               .config = record->config};
+}
+
+/* The configuration effective at an index, and the index of the entry that brought it. */
+static uint64_t config_at(const struct raft_node *node, const struct raft_records *log, uint64_t index,
+                          struct raft_config *ret_config) {
+    for (uint64_t at = index; at > node->config_index; at--) {
+        if (log->items[at - 1].kind == RAFT_ENTRY_CONFIG) {
+            *ret_config = *log->items[at - 1].config;
+            return at;
+        }
+    }
+    *ret_config = node->config;
+    return node->config_index;
 }
 
 void raft_node_start(struct raft_node *node, uint64_t now_us, uint64_t random_seed) {
@@ -106,7 +144,8 @@ void raft_node_start(struct raft_node *node, uint64_t now_us, uint64_t random_se
                                .commit =
                                    node->disk_commit > node->trimmed_index ? node->disk_commit : node->trimmed_index,
                                .log_start_index = node->trimmed_index,
-                               .config = node->config};
+                               .config = node->config,
+                               .config_index = node->config_index};
     if (node->trimmed_index > 0) {
         saved.log_start_term = node->disk_log.items[node->trimmed_index - 1].term;
     }
@@ -120,12 +159,18 @@ void raft_node_start(struct raft_node *node, uint64_t now_us, uint64_t random_se
         }
     }
     CHECK(raft_start(node->raft, now_us, &node->update) == STATUS_OK);
+    if (raft_term(node->raft) > node->disk_term) {
+        node->disk_term = raft_term(node->raft); /* the manifest's: it crashed in an install */
+        node->disk_vote = RAFT_NO_NODE;
+    }
 }
 
 static void write_group(struct raft_node *node) {
     struct raft_group *group = &node->inflight;
     for (size_t i = 0; i < group->records.count; i++) {
-        records_write(&node->disk_log, &group->records.items[i]);
+        if (group->records.items[i].index > node->installed_index) {
+            records_write(&node->disk_log, &group->records.items[i]);
+        }
     }
     node->disk_term = group->term;
     node->disk_vote = group->vote;
@@ -186,11 +231,17 @@ static enum status step(struct raft_node *node, const struct raft_event *event, 
             record.kind = entries[from].kind;
             record.size_bytes = entries[from].size_bytes;
             record.value = first_value + from;
+        } else if (update->append.source == RAFT_APPEND_CONFIG) {
+            CHECK(update->append.count == 1 && update->append.config != NULL);
+            record.kind = RAFT_ENTRY_CONFIG;
+            record.config = share(update->append.config);
+            record.size_bytes = RAFT_NOOP_BYTES + (uint32_t)raft_config_encoded_size(record.config);
         } else if (update->append.source == RAFT_APPEND_MESSAGE) {
             CHECK(packet != NULL && packet->entries[from].index == update->append.first_index + i);
             record.term = packet->entries[from].term;
             record.kind = packet->entries[from].kind;
             record.size_bytes = packet->entries[from].size_bytes;
+            record.config = packet->entries[from].config;
             record.value = packet->values[from];
         }
         append(node, record);
@@ -227,8 +278,33 @@ enum status raft_node_propose(struct raft_node *node, uint64_t now_us, uint64_t 
     return status;
 }
 
-enum status raft_node_read(struct raft_node *node, uint64_t now_us) {
-    struct raft_event event = {.type = RAFT_EVENT_READ, .now_us = now_us};
+enum status raft_node_read(struct raft_node *node, uint64_t now_us, bool forward) {
+    struct raft_event event = {.type = RAFT_EVENT_READ, .now_us = now_us, .u.read.forward = forward};
+    return step(node, &event, NULL, NULL, 0);
+}
+
+enum status raft_node_change(struct raft_node *node, uint64_t now_us, const struct raft_change *changes,
+                             uint32_t count) {
+    struct raft_event event = {.type = RAFT_EVENT_CHANGE,
+                               .now_us = now_us,
+                               .u.change = {.changes = changes, .change_count = count}};
+    return step(node, &event, NULL, NULL, 0);
+}
+
+enum status raft_node_transfer(struct raft_node *node, uint64_t now_us, uint64_t target) {
+    struct raft_event event = {.type = RAFT_EVENT_TRANSFER, .now_us = now_us, .u.target = target};
+    return step(node, &event, NULL, NULL, 0);
+}
+
+enum status raft_node_fence(struct raft_node *node, uint64_t now_us, enum raft_fence fence) {
+    struct raft_event event = {.type = RAFT_EVENT_FENCE, .now_us = now_us, .u.fence = fence};
+    return step(node, &event, NULL, NULL, 0);
+}
+
+enum status raft_node_snapshot_sent(struct raft_node *node, uint64_t now_us, uint64_t peer, uint64_t index, bool ok) {
+    struct raft_event event = {.type = RAFT_EVENT_SNAPSHOT_SENT,
+                               .now_us = now_us,
+                               .u.snapshot_sent = {.peer = peer, .index = index, .ok = ok}};
     return step(node, &event, NULL, NULL, 0);
 }
 
@@ -239,9 +315,61 @@ enum status raft_node_unreachable(struct raft_node *node, uint64_t now_us, uint6
 
 enum status raft_node_trim(struct raft_node *node, uint64_t now_us, uint64_t index) {
     struct raft_event event = {.type = RAFT_EVENT_TRIMMED, .now_us = now_us, .u.trimmed_index = index};
+    node->config_index = config_at(node, &node->log, index, &node->config);
     node->trimmed_index = index;
     /* The manifest, which says what was flushed, also says that it was committed. */
     node->disk_commit = index > node->disk_commit ? index : node->disk_commit;
+    return step(node, &event, NULL, NULL, 0);
+}
+
+/* ---- Snapshots -------------------------------------------------------------------------------------------------- */
+
+void raft_snapshot_take(const struct raft_node *node, uint64_t index, struct raft_snapshot *ret_snapshot) {
+    CHECK(index > 0 && index <= raft_commit_index(node->raft) && index >= node->config_index);
+    memset(ret_snapshot, 0, sizeof *ret_snapshot);
+    ret_snapshot->index = index;
+    ret_snapshot->config_index = config_at(node, &node->log, index, &ret_snapshot->config);
+    for (uint64_t i = 0; i < index; i++) {
+        records_push(&ret_snapshot->records, &node->log.items[i]);
+    }
+}
+
+void raft_snapshot_free(struct raft_snapshot *snapshot) { records_clear(&snapshot->records); }
+
+static void records_copy(struct raft_records *to, const struct raft_records *from) {
+    to->count = 0;
+    for (size_t i = 0; i < from->count; i++) {
+        records_push(to, &from->items[i]);
+    }
+}
+
+enum status raft_node_install(struct raft_node *node, uint64_t now_us, const struct raft_snapshot *snapshot) {
+    uint64_t term = snapshot->records.items[snapshot->index - 1].term;
+    (void)raft_node_complete(node, now_us);
+    bool forward = snapshot->index > raft_commit_index(node->raft);
+    bool has_it = raft_term_at(node->raft, snapshot->index) == term;
+    if (forward && (has_it || raft_role(node->raft) != RAFT_LEADER)) {
+        bool on_disk =
+            node->disk_log.count >= snapshot->index && node->disk_log.items[snapshot->index - 1].term == term;
+        if (!on_disk || !has_it) {
+            records_copy(&node->disk_log, &snapshot->records);
+        }
+        if (!has_it) {
+            records_copy(&node->log, &snapshot->records);
+            node->forming.count = 0;
+            node->trimmed_index = snapshot->index;
+        }
+        node->disk_commit = snapshot->index;
+        node->installed_index = snapshot->index;
+        node->config = snapshot->config;
+        node->config_index = snapshot->config_index;
+    }
+    struct raft_event event = {.type = RAFT_EVENT_INSTALLED,
+                               .now_us = now_us,
+                               .u.installed = {.index = snapshot->index,
+                                               .term = term,
+                                               .config_index = snapshot->config_index,
+                                               .config = &snapshot->config}};
     return step(node, &event, NULL, NULL, 0);
 }
 
@@ -289,10 +417,16 @@ bool raft_node_complete(struct raft_node *node, uint64_t now_us) {
 }
 
 const char *raft_message_type_name(enum raft_message_type type) {
-    static const char *const names[RAFT_MESSAGE_TYPE_COUNT] = {
-        [RAFT_PREVOTE] = "PREVOTE",     [RAFT_PREVOTE_REPLY] = "PREVOTE_REPLY",
-        [RAFT_VOTE] = "VOTE",           [RAFT_VOTE_REPLY] = "VOTE_REPLY",
-        [RAFT_APPEND] = "APPEND",       [RAFT_APPEND_REPLY] = "APPEND_REPLY",
-        [RAFT_HEARTBEAT] = "HEARTBEAT", [RAFT_HEARTBEAT_REPLY] = "HEARTBEAT_REPLY"};
+    static const char *const names[RAFT_MESSAGE_TYPE_COUNT] = {[RAFT_PREVOTE] = "PREVOTE",
+                                                               [RAFT_PREVOTE_REPLY] = "PREVOTE_REPLY",
+                                                               [RAFT_VOTE] = "VOTE",
+                                                               [RAFT_VOTE_REPLY] = "VOTE_REPLY",
+                                                               [RAFT_APPEND] = "APPEND",
+                                                               [RAFT_APPEND_REPLY] = "APPEND_REPLY",
+                                                               [RAFT_HEARTBEAT] = "HEARTBEAT",
+                                                               [RAFT_HEARTBEAT_REPLY] = "HEARTBEAT_REPLY",
+                                                               [RAFT_TIMEOUT_NOW] = "TIMEOUT_NOW",
+                                                               [RAFT_READ_INDEX] = "READ_INDEX",
+                                                               [RAFT_READ_INDEX_REPLY] = "READ_INDEX_REPLY"};
     return type > 0 && type < RAFT_MESSAGE_TYPE_COUNT ? names[type] : "?";
 }

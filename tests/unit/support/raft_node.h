@@ -24,6 +24,7 @@ struct raft_record {
     uint64_t value; /* stands for the payload */
     uint32_t size_bytes;
     uint8_t kind;
+    const struct raft_config *config; /* CONFIG: shared and never freed */
 };
 
 struct raft_records {
@@ -42,6 +43,14 @@ struct raft_packet {
 struct raft_packet *raft_packet_copy(const struct raft_packet *packet);
 void raft_packet_free(struct raft_packet *packet);
 
+/* What a leader's manifest says and its files hold, up to an index. */
+struct raft_snapshot {
+    uint64_t index;
+    uint64_t config_index;
+    struct raft_config config;
+    struct raft_records records;
+};
+
 struct raft_group {
     bool present;
     struct raft_records records;
@@ -53,8 +62,10 @@ struct raft_group {
 struct raft_node {
     uint64_t id;
     struct raft_options options;
-    struct raft_config config;
-    struct raft *raft; /* NULL while it is down */
+    struct raft_config config; /* what the manifest says: effective at its frontier */
+    uint64_t config_index;
+    uint64_t installed_index; /* frontier of the newest installed snapshot: older records aren't written any more */
+    struct raft *raft;        /* NULL while it is down */
     struct raft_update update;
     struct raft_records log; /* items[i] has index i + 1; trimming doesn't shorten it */
     uint64_t trimmed_index;
@@ -92,7 +103,18 @@ enum status raft_node_receive(struct raft_node *node, uint64_t now_us, const str
 /* `count` entries of values first_value, first_value + 1, ... */
 enum status raft_node_propose(struct raft_node *node, uint64_t now_us, uint64_t first_value, uint32_t count,
                               uint32_t size_bytes);
-enum status raft_node_read(struct raft_node *node, uint64_t now_us);
+enum status raft_node_read(struct raft_node *node, uint64_t now_us, bool forward);
+enum status raft_node_change(struct raft_node *node, uint64_t now_us, const struct raft_change *changes,
+                             uint32_t count);
+/* RAFT_NO_NODE: to the best. */
+enum status raft_node_transfer(struct raft_node *node, uint64_t now_us, uint64_t target);
+enum status raft_node_fence(struct raft_node *node, uint64_t now_us, enum raft_fence fence);
+enum status raft_node_snapshot_sent(struct raft_node *node, uint64_t now_us, uint64_t peer, uint64_t index, bool ok);
+/* What the node would send now: all that it committed, up to index. The caller frees it. */
+void raft_snapshot_take(const struct raft_node *node, uint64_t index, struct raft_snapshot *ret_snapshot);
+void raft_snapshot_free(struct raft_snapshot *snapshot);
+/* As the server does it: a group in flight completes, the manifest is switched, the core is told. */
+enum status raft_node_install(struct raft_node *node, uint64_t now_us, const struct raft_snapshot *snapshot);
 enum status raft_node_unreachable(struct raft_node *node, uint64_t now_us, uint64_t peer);
 enum status raft_node_trim(struct raft_node *node, uint64_t now_us, uint64_t index);
 

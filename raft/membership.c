@@ -1,0 +1,148 @@
+/*
+ * Which configuration is effective (DESIGN rule 17): the newest in the log, committed or not, used from append on; if
+ * the log is cut before it, the one that it superseded comes back (hazard 9).
+ *
+ *     past[0] < past[1] < ... < config        by the index of the entry that brought each
+ *
+ * All of past[] but the first are above the commit index, for what is superseded and committed can't come back. A
+ * leader has at most one configuration that isn't committed, so past[] is short; a follower that doesn't know yet what
+ * is committed keeps one for each CONFIG entry that it holds above.
+ *
+ * A leader leaves a joint configuration by itself as soon as that is committed, and gives up the lead when a
+ * configuration without its own vote is committed, not before (hazard 10).
+ *
+ * For the same reason a node goes on campaigning while the configuration that took its vote away isn't committed
+ * (thesis, section 4.2.2): from {1, 2} to {1}, if 2 alone has the entry that leaves the joint configuration, 1 can't
+ * win without 2's vote, and 2 must refuse it to a shorter log.
+ */
+#include "raft/raft_internal.h"
+
+#include <string.h>
+
+enum { FIRST_PAST = 4 };
+
+enum status raft__membership_reserve(struct raft *raft, size_t count) {
+    if (raft->past_count + count <= raft->past_capacity) {
+        return STATUS_OK;
+    }
+    size_t capacity = raft->past_capacity == 0 ? FIRST_PAST : raft->past_capacity;
+    while (capacity < raft->past_count + count) {
+        capacity *= 2;
+    }
+    struct raft__past_config *past = mem_resize(raft->options.alloc, raft->past, capacity * sizeof *past);
+    if (past == NULL) {
+        return STATUS_NO_MEMORY;
+    }
+    raft->past = past;
+    raft->past_capacity = capacity;
+    return STATUS_OK;
+}
+
+/* What is known of a member stays with it wherever its position is; the rings of those who left serve newcomers. */
+static void move_peers(struct raft *raft, const struct raft_config *config) {
+    struct raft__peer old[LIMIT_MEMBERS];
+    bool taken[LIMIT_MEMBERS] = {false};
+    memcpy(old, raft->peers, sizeof old);
+    for (uint32_t i = 0; i < LIMIT_MEMBERS; i++) {
+        raft->peers[i].id = RAFT_NO_NODE;
+        uint32_t from =
+            i < config->member_count ? raft__config_find(&raft->config, config->members[i].id) : RAFT__NOWHERE;
+        if (from != RAFT__NOWHERE) {
+            raft->peers[i] = old[from];
+            taken[from] = true;
+        }
+    }
+    uint32_t from = 0;
+    for (uint32_t i = 0; i < LIMIT_MEMBERS; i++) {
+        if (raft->peers[i].id != RAFT_NO_NODE) {
+            continue;
+        }
+        while (taken[from]) {
+            from++;
+        }
+        CHECK(from < LIMIT_MEMBERS);
+        taken[from] = true;
+        raft->peers[i] = (struct raft__peer){.inflight = old[from].inflight};
+        if (i < config->member_count) {
+            raft->peers[i].id = config->members[i].id;
+            raft__peer_reset(raft, &raft->peers[i]);
+        }
+    }
+}
+
+static void find_our_standing(struct raft *raft) {
+    raft->self = raft__config_find(&raft->config, raft->id);
+    raft->votes = raft__config_is_voter(&raft->config, raft->self);
+    raft->campaigns = raft->votes;
+    for (size_t i = 0; i < raft->past_count && !raft->campaigns; i++) {
+        const struct raft_config *past = &raft->past[i].config;
+        raft->campaigns = raft__config_is_voter(past, raft__config_find(past, raft->id));
+    }
+}
+
+static void use(struct raft *raft, uint64_t index, const struct raft_config *config) {
+    move_peers(raft, config);
+    raft->config = *config;
+    raft->config_index = index;
+    raft->update.membership_changed = true;
+    find_our_standing(raft);
+}
+
+void raft__membership_reset(struct raft *raft, uint64_t index, const struct raft_config *config) {
+    raft->past_count = 0;
+    use(raft, index, config);
+}
+
+void raft__membership_push(struct raft *raft, uint64_t index, const struct raft_config *config) {
+    CHECK(index > raft->config_index && raft->past_count < raft->past_capacity);
+    struct raft__past_config *past = &raft->past[raft->past_count++];
+    past->index = raft->config_index;
+    past->config = raft->config;
+    use(raft, index, config);
+}
+
+void raft__membership_truncate(struct raft *raft, uint64_t last_index) {
+    size_t count = raft->past_count;
+    while (count > 0 && (count == raft->past_count ? raft->config_index : raft->past[count].index) > last_index) {
+        count--;
+    }
+    if (count == raft->past_count) {
+        return;
+    }
+    struct raft_config config = raft->past[count].config;
+    raft->past_count = count;
+    use(raft, raft->past[count].index, &config);
+}
+
+void raft__membership_committed(struct raft *raft) {
+    if (raft->past_count == 0) {
+        return;
+    }
+    if (raft->config_index <= raft->commit_index) {
+        raft->past_count = 0;
+        find_our_standing(raft);
+        return;
+    }
+    size_t gone = 0;
+    while (gone + 1 < raft->past_count && raft->past[gone + 1].index <= raft->commit_index) {
+        gone++;
+    }
+    raft->past_count -= gone;
+    memmove(raft->past, raft->past + gone, raft->past_count * sizeof *raft->past);
+    find_our_standing(raft);
+}
+
+void raft__membership_advance(struct raft *raft) {
+    CHECK(raft->role == RAFT_LEADER);
+    bool settled = !raft->config.joint && raft->votes;
+    if (settled || raft->config_index > raft->commit_index || raft->commit_index < raft->term_first_index) {
+        return;
+    }
+    if (raft->config.joint) {
+        struct raft_config config;
+        raft__change_leave(&raft->config, &config);
+        raft__append_config(raft, &config);
+    } else {
+        raft__transfer_abdicate(raft);
+    }
+}

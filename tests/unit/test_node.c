@@ -1,0 +1,477 @@
+/*
+ * Whole nodes in the simulator, where a client meets the engine's limits. Breaks when: a follower that is away keeps
+ * the log of the others beyond its budget (hazard 44), or within it doesn't; nobody is told its name; a read at an old
+ * revision shows another state than that revision's, or below the horizon says anything else than that; writers that
+ * flushes and compactions hold back get an error, or wait longer than 100 ms at a time; a long job of an operator is
+ * forgotten, runs beside another one, or outlives the node.
+ */
+#include "storage/storage_internal.h"
+#include "tests/sim/cluster.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+enum {
+    SEED = 2, /* three replicas, no drift, client loops apart from nothing */
+    PROBE_TIMEOUT_MS = 5000,
+    VALUE_BYTES = 8000,
+    PATIENCE_US = 20 * 1000 * 1000,
+    SETTLE_US = 2 * 1000 * 1000
+};
+
+/* A client with one request at a time, made by the test between the simulator's steps. */
+struct probe {
+    struct cluster *cluster;
+    struct sim_node *node;
+    struct env_loop *loop;
+    struct client_core *core;
+    struct client_request request;
+    struct env_message message;
+    bool is_busy;
+    struct holdfast_result result;
+    char value[32]; /* its first bytes */
+};
+
+static void probe_done(struct client_request *request, struct client_answer *answer) {
+    struct probe *probe = CONTAINER_OF(request, struct probe, request);
+    size_t len = answer->value.len < sizeof probe->value - 1 ? answer->value.len : sizeof probe->value - 1;
+    memset(probe->value, 0, sizeof probe->value);
+    if (len > 0) {
+        memcpy(probe->value, answer->value.data, len);
+    }
+    probe->result = answer->result;
+    probe->is_busy = false;
+}
+
+static void probe_submit(struct env_message *message) {
+    struct probe *probe = CONTAINER_OF(message, struct probe, message);
+    CHECK(client_core_submit(probe->core, &probe->request) == HOLDFAST_CODE_OK);
+}
+
+static void probe_main(void *context, struct env *env) {
+    struct probe *probe = context;
+    struct error error;
+    struct client_options options;
+    client_options_init(&options);
+    for (uint32_t i = 0; i < probe->cluster->replica_count; i++) {
+        CHECK(client_options_add_endpoints(&options, probe->cluster->replicas[i].config.client_listen, &error) ==
+              STATUS_OK);
+    }
+    options.timeout_ms = PROBE_TIMEOUT_MS;
+    CHECK(env_loop_new(env, "probe", 64, &probe->loop, &error) == STATUS_OK);
+    CHECK(client_core_new(env, probe->loop, sim_transport(env), &options, &probe->core) == STATUS_OK);
+    env_loop_run(probe->loop);
+}
+
+static void step(struct cluster *cluster) {
+    assert_true(sim_step(cluster->sim));
+    checker__step(cluster);
+    if (cluster__has_failed(cluster)) {
+        cluster_print_failure(cluster);
+        fail();
+    }
+}
+
+static void pass(struct cluster *cluster, uint64_t us) {
+    uint64_t end_us = sim_now_us(cluster->sim) + us;
+    while (sim_now_us(cluster->sim) < end_us) {
+        step(cluster);
+    }
+}
+
+static struct probe *start(void (*configure)(struct config *config)) {
+    struct probe *probe = calloc(1, sizeof *probe);
+    assert_non_null(probe);
+    struct cluster *cluster = probe->cluster = cluster_new(SEED);
+    for (uint32_t i = 0; i < cluster->replica_count; i++) {
+        configure(&cluster->replicas[i].config);
+    }
+    struct sim_node_options options;
+    sim_node_options_init(&options, "clients"); /* whose certificate the nodes know */
+    options.main = probe_main;
+    options.context = probe;
+    probe->node = sim_node_new(cluster->sim, &options);
+    sim_node_start(probe->node);
+    pass(cluster, SETTLE_US);
+    return probe;
+}
+
+static void end(struct probe *probe) {
+    cluster_free(probe->cluster);
+    free(probe);
+}
+
+/* Returns the microseconds that it took. */
+static uint64_t run(struct probe *probe) {
+    uint64_t begin_us = sim_now_us(probe->cluster->sim);
+    probe->is_busy = true;
+    probe->message.run = probe_submit;
+    env_post(probe->loop, &probe->message);
+    while (probe->is_busy && sim_now_us(probe->cluster->sim) < begin_us + PATIENCE_US) {
+        step(probe->cluster);
+    }
+    assert_false(probe->is_busy);
+    return sim_now_us(probe->cluster->sim) - begin_us;
+}
+
+static uint64_t put(struct probe *probe, const char *key, const char *text, size_t len) {
+    static uint8_t value[VALUE_BYTES];
+    assert_true(len <= sizeof value && len >= strlen(text));
+    memset(value, '.', sizeof value);
+    memcpy(value, text, strlen(text));
+    client_request_init(&probe->request, CLIENT_PUT, probe_done);
+    probe->request.key = slice_of_string(key);
+    probe->request.value = slice_of(value, len);
+    uint64_t took_us = run(probe);
+    if (probe->result.outcome != HOLDFAST_OK) {
+        print_error("put %s: %s\n", key, probe->result.message);
+    }
+    assert_int_equal(probe->result.outcome, HOLDFAST_OK);
+    return took_us;
+}
+
+static enum holdfast_code get_at(struct probe *probe, const char *key, uint64_t revision) {
+    client_request_init(&probe->request, CLIENT_GET, probe_done);
+    probe->request.key = slice_of_string(key);
+    probe->request.read.revision = revision;
+    (void)run(probe);
+    return probe->result.code;
+}
+
+static struct replica *leader_of(struct cluster *cluster) {
+    for (uint32_t i = 0; i < cluster->replica_count; i++) {
+        const struct consensus *consensus = replica__consensus(&cluster->replicas[i]);
+        if (consensus != NULL && consensus->role == RAFT_LEADER) {
+            return &cluster->replicas[i];
+        }
+    }
+    fail_msg("there is no leader");
+    return NULL;
+}
+
+static struct replica *follower_of(struct cluster *cluster) {
+    const struct replica *leader = leader_of(cluster);
+    return &cluster->replicas[(leader->number + 1) % cluster->replica_count];
+}
+
+/* ---- The log (hazard 44) ----------------------------------------------------------------------------------------- */
+
+enum { BUDGET_BYTES = 1024 * 1024, SEGMENT_BYTES = 128 * 1024 };
+
+struct asked_log {
+    struct consensus_log_query query;
+    bool is_done;
+};
+
+static void log_done(struct consensus_log_query *query) {
+    CONTAINER_OF(query, struct asked_log, query)->is_done = true;
+}
+
+static struct asked_log *ask_log(struct replica *replica) {
+    struct asked_log *asked = calloc(1, sizeof *asked);
+    assert_non_null(asked);
+    asked->query.loop = replica->loop;
+    asked->query.done = log_done;
+    consensus_explain_log(replica__consensus(replica), &asked->query);
+    while (!asked->is_done) {
+        step(replica->cluster);
+    }
+    assert_int_equal(asked->query.status, STATUS_OK);
+    return asked;
+}
+
+static void forget_log(struct replica *replica, struct asked_log *asked) {
+    mem_free(replica->env->alloc, asked->query.segments);
+    free(asked);
+}
+
+static const struct consensus_log_pin *pin_of(const struct asked_log *asked, const char *owner) {
+    for (uint32_t i = 0; i < asked->query.pin_count; i++) {
+        if (strcmp(asked->query.pins[i].owner, owner) == 0) {
+            return &asked->query.pins[i];
+        }
+    }
+    return NULL;
+}
+
+struct asked_status {
+    struct consensus_status_query query;
+    bool is_done;
+};
+
+static void status_done(struct consensus_status_query *query) {
+    CONTAINER_OF(query, struct asked_status, query)->is_done = true;
+}
+
+static struct consensus_status ask_status(struct replica *replica) {
+    struct asked_status asked = {.query = {.loop = replica->loop, .done = status_done}};
+    consensus_query_status(replica__consensus(replica), &asked.query);
+    while (!asked.is_done) {
+        step(replica->cluster);
+    }
+    return asked.query.status;
+}
+
+static void configure_budget(struct config *config) { config->follower_log_bytes = BUDGET_BYTES; }
+
+/* Each put takes 12 KiB of the log. */
+static void put_many(struct probe *probe, uint32_t count) {
+    for (uint32_t i = 0; i < count; i++) {
+        char key[16];
+        (void)snprintf(key, sizeof key, "key%02u", i % 50);
+        (void)put(probe, key, "x", VALUE_BYTES);
+    }
+}
+
+static void test_h44_follower_that_is_away_keeps_the_log_within_its_budget_only(void **state) {
+    (void)state;
+    struct probe *probe = start(configure_budget);
+    struct cluster *cluster = probe->cluster;
+    put_many(probe, 20);
+    pass(cluster, SETTLE_US);
+    struct replica *away = follower_of(cluster);
+    char owner[64];
+    replica__crash(away, SIM_CRASH_PROCESS);
+    uint64_t had_index = ask_status(leader_of(cluster)).last_index;
+
+    put_many(probe, 50); /* about 600 KiB */
+    pass(cluster, SETTLE_US);
+    struct replica *leader = leader_of(cluster);
+    struct asked_log *asked = ask_log(leader);
+    (void)snprintf(owner, sizeof owner, "follower %s", away->config.name);
+    assert_non_null(pin_of(asked, owner));
+    assert_true(pin_of(asked, owner)->file_bytes > 400 * 1024); /* it keeps what it needs */
+    assert_true(asked->query.first_index <= had_index + 1);
+    assert_string_equal(ask_status(leader).problem, "");
+    forget_log(leader, asked);
+
+    for (uint32_t round = 0; round < 5; round++) {
+        put_many(probe, 100);
+        pass(cluster, SETTLE_US);
+        for (uint32_t i = 0; i < cluster->replica_count; i++) {
+            if (&cluster->replicas[i] != away) {
+                asked = ask_log(&cluster->replicas[i]);
+                /* The last segment always stays, one is prepared, one may be with the worker. */
+                assert_true(asked->query.file_bytes <= BUDGET_BYTES + 3 * SEGMENT_BYTES);
+                forget_log(&cluster->replicas[i], asked);
+            }
+        }
+    }
+    leader = leader_of(cluster);
+    asked = ask_log(leader);
+    assert_true(asked->query.first_index > had_index + 1);
+    (void)snprintf(owner, sizeof owner, "follower %s (left behind)", away->config.name);
+    assert_non_null(pin_of(asked, owner));
+    forget_log(leader, asked);
+    char words[64];
+    (void)snprintf(words, sizeof words, "follower %s is left behind", away->config.name);
+    struct consensus_status status = ask_status(leader);
+    assert_non_null(strstr(status.problem, words));
+
+    /* It comes back, and is no harm: the others serve, it says what it has. */
+    replica__schedule_restart(away, 1000);
+    pass(cluster, SETTLE_US);
+    put_many(probe, 5);
+    assert_true(ask_status(away).applied_index <= had_index);
+    end(probe);
+}
+
+/* ---- History ----------------------------------------------------------------------------------------------------- */
+
+enum { HISTORY = 40 };
+
+static void configure_history(struct config *config) { config->history_revisions = HISTORY; }
+
+static void test_node_history_reads_inside_and_below_the_horizon(void **state) {
+    (void)state;
+    struct probe *probe = start(configure_history);
+    (void)put(probe, "key", "old", 3);
+    uint64_t old_revision = probe->result.revision;
+    (void)put(probe, "key", "mid", 3);
+    uint64_t mid_revision = probe->result.revision;
+    (void)put(probe, "key", "new", 3);
+    assert_int_equal(get_at(probe, "key", old_revision), HOLDFAST_CODE_OK);
+    assert_string_equal(probe->value, "old");
+    assert_int_equal(get_at(probe, "key", mid_revision), HOLDFAST_CODE_OK);
+    assert_string_equal(probe->value, "mid");
+    assert_int_equal(get_at(probe, "key", old_revision - 1), HOLDFAST_CODE_NOT_FOUND);
+    put_many(probe, HISTORY / 2);
+    assert_int_equal(get_at(probe, "key", mid_revision), HOLDFAST_CODE_OK); /* still inside */
+    assert_string_equal(probe->value, "mid");
+    /* Beyond it what is old may go, and it does with flushes and compactions: never another state, and no way back. */
+    bool is_gone = false;
+    for (uint32_t round = 0; round < 10; round++) {
+        put_many(probe, HISTORY);
+        enum holdfast_code code = get_at(probe, "key", mid_revision);
+        assert_true(code == HOLDFAST_CODE_COMPACTED || (!is_gone && code == HOLDFAST_CODE_OK));
+        is_gone = code == HOLDFAST_CODE_COMPACTED;
+        if (is_gone) {
+            assert_non_null(strstr(probe->result.message, "is no longer kept; the oldest that can be read is "));
+            assert_int_equal(probe->result.outcome, HOLDFAST_FAILED);
+        } else {
+            assert_string_equal(probe->value, "mid");
+        }
+        uint64_t horizon = ask_status(leader_of(probe->cluster)).storage.horizon;
+        assert_true(horizon > mid_revision);
+        assert_int_equal(get_at(probe, "key", horizon + 1), HOLDFAST_CODE_OK);
+        assert_string_equal(probe->value, "new");
+    }
+    assert_true(is_gone);
+    end(probe);
+}
+
+/* ---- Pacing ------------------------------------------------------------------------------------------------------ */
+
+enum { PACED_PUTS = 60 };
+
+static void configure_nothing(struct config *config) { (void)config; }
+
+static struct storage_stall_stats stalls_of(struct replica *replica) {
+    struct consensus_status status = ask_status(replica);
+    struct storage_stall_stats sum = {0};
+    for (unsigned reason = 0; reason < STORAGE_STALL_COUNT; reason++) {
+        const struct storage_stall_stats *stall = &status.storage.stalls[reason];
+        sum.count += stall->count;
+        sum.total_us += stall->total_us;
+        sum.longest_us = stall->longest_us > sum.longest_us ? stall->longest_us : sum.longest_us;
+    }
+    return sum;
+}
+
+/* As if compactions of level 0 were slow, and behind from the first table on. */
+static void make_engines_slow(struct cluster *cluster) {
+    for (uint32_t i = 0; i < cluster->replica_count; i++) {
+        struct storage *storage = replica__consensus(&cluster->replicas[i])->storage;
+        storage->options.l0_files_compact = 1000;
+        storage->options.level_base_bytes = 1024 * MIB;
+        storage->options.l0_files_slow = 0;
+        storage->stalls.level0_rate = 512 * 1024; /* bytes a second */
+    }
+}
+
+static uint64_t put_and_find_longest(struct probe *probe, uint32_t count, uint64_t *ret_total_us) {
+    uint64_t longest_us = 0;
+    *ret_total_us = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        char key[16];
+        (void)snprintf(key, sizeof key, "key%02u", i % 50);
+        uint64_t took_us = put(probe, key, "x", VALUE_BYTES); /* which fails unless it is OK */
+        longest_us = took_us > longest_us ? took_us : longest_us;
+        *ret_total_us += took_us;
+    }
+    return longest_us;
+}
+
+static void test_node_paced_writers_wait_and_get_no_error(void **state) {
+    (void)state;
+    struct probe *probe = start(configure_nothing);
+    struct cluster *cluster = probe->cluster;
+    uint64_t free_us = 0;
+    (void)put_and_find_longest(probe, PACED_PUTS, &free_us);
+    struct storage_stall_stats before = stalls_of(leader_of(cluster));
+    make_engines_slow(cluster);
+    uint64_t paced_us = 0;
+    uint64_t longest_us = put_and_find_longest(probe, PACED_PUTS, &paced_us);
+    struct storage_stall_stats stalls = stalls_of(leader_of(cluster));
+    uint64_t waited_us = stalls.total_us - before.total_us;
+    assert_true(stalls.count > before.count + PACED_PUTS / 2);
+    assert_true(stalls.longest_us <= STORAGE_PACE_US_MAX);
+    assert_true(waited_us > 2 * free_us);
+    assert_true(paced_us > waited_us / 4 * 3);                 /* who writes feels it, */
+    assert_true(longest_us < STORAGE_PACE_US_MAX + 50 * 1000); /* a little each time */
+    end(probe);
+}
+
+/* ---- Long jobs --------------------------------------------------------------------------------------------------- */
+
+struct asked_upkeep {
+    struct consensus_upkeep_query query;
+    bool is_done;
+};
+
+static void upkeep_done(struct consensus_upkeep_query *query) {
+    CONTAINER_OF(query, struct asked_upkeep, query)->is_done = true;
+}
+
+static struct consensus_upkeep_query ask_upkeep(struct replica *replica, enum consensus_upkeep_action action) {
+    struct asked_upkeep asked = {.query = {.loop = replica->loop, .done = upkeep_done, .action = action}};
+    consensus_upkeep(replica__consensus(replica), &asked.query);
+    while (!asked.is_done) {
+        step(replica->cluster);
+    }
+    return asked.query;
+}
+
+/* Until the job has ended. */
+static struct consensus_upkeep_state await_upkeep(struct replica *replica) {
+    struct consensus_upkeep_query query;
+    do {
+        pass(replica->cluster, 1000);
+        query = ask_upkeep(replica, CONSENSUS_UPKEEP_LOOK);
+        assert_int_equal(query.status, STATUS_OK);
+    } while (query.state.running);
+    return query.state;
+}
+
+static void test_node_upkeep_runs_one_at_a_time_and_its_end_is_kept(void **state) {
+    (void)state;
+    struct probe *probe = start(configure_nothing);
+    put_many(probe, 50);
+    struct replica *leader = leader_of(probe->cluster);
+    assert_int_equal(ask_upkeep(leader, CONSENSUS_UPKEEP_LOOK).state.job, 0);
+    struct consensus_upkeep_query query = ask_upkeep(leader, CONSENSUS_UPKEEP_COMPACT);
+    assert_int_equal(query.status, STATUS_OK);
+    assert_int_equal(query.state.job, 1);
+    assert_true(query.state.running);
+    assert_int_equal(ask_upkeep(leader, CONSENSUS_UPKEEP_VERIFY).status, STATUS_BUSY);
+    assert_int_equal(ask_upkeep(leader, CONSENSUS_UPKEEP_CANCEL).status, STATUS_UNSUPPORTED);
+    struct consensus_upkeep_state ended = await_upkeep(leader);
+    assert_int_equal(ended.job, 1);
+    assert_int_equal(ended.status, STATUS_OK);
+    assert_true(ended.done_bytes > 0);
+    assert_int_equal(ask_upkeep(leader, CONSENSUS_UPKEEP_VERIFY).state.job, 2);
+    ended = await_upkeep(leader);
+    assert_int_equal(ended.kind, CONSENSUS_UPKEEP_VERIFY);
+    assert_int_equal(ended.status, STATUS_OK);
+    assert_true(ended.files > 0 && ended.bytes > 0 && ended.index >= 50);
+    assert_int_equal(ask_upkeep(leader, CONSENSUS_UPKEEP_VERIFY).state.job, 3);
+    assert_int_equal(ask_upkeep(leader, CONSENSUS_UPKEEP_CANCEL).status, STATUS_OK);
+    ended = await_upkeep(leader);
+    assert_true(ended.status == STATUS_CANCELLED || ended.status == STATUS_OK);
+    assert_int_equal(ended.findings, 0);
+    assert_int_equal(ask_upkeep(leader, CONSENSUS_UPKEEP_CANCEL).status, STATUS_OK); /* none runs */
+    end(probe);
+}
+
+/* The replica itself sees that no memory is left when it has stopped (cluster.c). */
+static void test_node_that_stops_with_upkeep_under_way_leaves_nothing(void **state) {
+    (void)state;
+    for (int kind = CONSENSUS_UPKEEP_COMPACT; kind <= CONSENSUS_UPKEEP_VERIFY; kind++) {
+        struct probe *probe = start(configure_nothing);
+        put_many(probe, 50);
+        struct replica *leader = leader_of(probe->cluster);
+        uint64_t lives = leader->lives;
+        assert_true(ask_upkeep(leader, (enum consensus_upkeep_action)kind).state.running);
+        assert_true(replica__stop(leader));
+        pass(probe->cluster, SETTLE_US);
+        assert_int_equal(leader->lives, lives + 1); /* it stopped in order, and came back */
+        assert_true(leader->serving);
+        end(probe);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_h44_follower_that_is_away_keeps_the_log_within_its_budget_only),
+        cmocka_unit_test(test_node_history_reads_inside_and_below_the_horizon),
+        cmocka_unit_test(test_node_paced_writers_wait_and_get_no_error),
+        cmocka_unit_test(test_node_upkeep_runs_one_at_a_time_and_its_end_is_kept),
+        cmocka_unit_test(test_node_that_stops_with_upkeep_under_way_leaves_nothing),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
