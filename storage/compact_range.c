@@ -4,6 +4,8 @@
  * a few tables each, started when nothing more urgent is to be done.
  *
  *   asked for --flushed--> level 0 --nothing of it left there--> level 1 ... level 6 --> done
+ *
+ * A table that can't be read is tried once more after a while; then the request ends with the reason.
  */
 #include "node/base/check.h"
 #include "storage/storage_internal.h"
@@ -94,8 +96,17 @@ enum status storage__compact_range_pick(struct storage *storage, const struct co
         if (status == STATUS_OK) {
             compact->done_bytes += ret_plan->input_bytes;
         }
+        if (status == STATUS_BUSY) {
+            status = storage__blocked_status(storage, compact->lower, compact->upper, compact->number_end);
+            if (status == STATUS_OK) {
+                return STATUS_NOT_FOUND;
+            }
+            end(storage, compact, status);
+            storage__compact_range_advance(storage);
+            continue;
+        }
         if (status != STATUS_NOT_FOUND) {
-            return status == STATUS_BUSY ? STATUS_NOT_FOUND : status;
+            return status;
         }
         compact->state++;
     }

@@ -46,7 +46,7 @@ static void forget_blocked(struct storage *storage, struct blocked_table *blocke
 }
 
 /* Beyond the list's room nothing is remembered: the table is tried again when its turn comes. */
-static void block(struct storage *storage, struct sst *sst) {
+static void block(struct storage *storage, struct sst *sst, enum status status) {
     struct blocked_table *blocked = find_blocked(storage, sst);
     if (blocked == NULL) {
         if (storage->blocked_count == STORAGE_BLOCKED_MAX) {
@@ -58,6 +58,7 @@ static void block(struct storage *storage, struct sst *sst) {
     }
     CHECK(!blocked->is_waiting && !sst->compacting);
     blocked->failures++;
+    blocked->status = status;
     blocked->is_waiting = true;
     sst->compacting = true;
     blocked->until_us = env_now_us(storage->loop) + backoff_us(blocked->failures);
@@ -74,6 +75,18 @@ static uint64_t next_unblocking(const struct storage *storage) {
         }
     }
     return earliest_us;
+}
+
+enum status storage__blocked_status(const struct storage *storage, struct slice lower, struct slice upper,
+                                    uint64_t number_end) {
+    for (uint32_t i = 0; i < storage->blocked_count; i++) {
+        const struct blocked_table *blocked = &storage->blocked[i];
+        if (blocked->is_waiting && blocked->failures > 1 && blocked->sst->meta.number < number_end &&
+            sst_overlaps(blocked->sst, lower, upper)) {
+            return blocked->status;
+        }
+    }
+    return STATUS_OK;
 }
 
 void storage__unblock(struct storage *storage, bool all) {
@@ -125,14 +138,14 @@ void storage__compaction_end(struct storage *storage, struct compaction_job *job
 }
 
 /* Blocks the inputs that are known to be damaged; all, if none is. */
-static void blame(struct storage *storage, const struct compaction_plan *plan) {
+static void blame(struct storage *storage, const struct compaction_plan *plan, enum status status) {
     bool found = false;
     for (unsigned pass = 0; pass < 2 && !found; pass++) {
         for (unsigned side = 0; side < 2; side++) {
             for (size_t i = 0; i < plan->input_counts[side]; i++) {
                 struct sst *sst = plan->inputs[side][i];
                 if (pass == 1 || storage__take_damage(storage, sst->meta.number)) {
-                    block(storage, sst);
+                    block(storage, sst, status);
                     found = true;
                 }
             }
@@ -152,7 +165,7 @@ static void failed(struct storage *storage, struct compaction_job *job) {
         storage->compact_retry_us = env_now_us(storage->loop) + STORAGE_RETRY_US;
         storage__wake_at(storage, storage->compact_retry_us);
     } else if (job->status != STATUS_CANCELLED) {
-        blame(storage, &job->plan);
+        blame(storage, &job->plan, job->status);
     }
     release(storage, job);
 }

@@ -123,8 +123,11 @@ enum status engine_compact_range(struct engine *engine, struct slice lower, stru
     storage_compact_range(engine->storage, &compaction.compact);
     env_mutex_unlock(&engine->lock);
     env_waiter_wait(&compaction.waiter);
-    return compaction.status == STATUS_OK ? STATUS_OK
-                                          : error_set(err, compaction.status, "the store stopped while it compacted");
+    switch (compaction.status) {
+    case STATUS_OK: return STATUS_OK;
+    case STATUS_FAILED: return error_set(err, STATUS_FAILED, "the store stopped while it compacted");
+    default: return error_set(err, compaction.status, "a table can't be read and stays as it is; `problem` names it");
+    }
 }
 
 /* ---- Statistics ------------------------------------------------------------------------------------------------- */

@@ -231,7 +231,8 @@ uint64_t engine_iterator_revision(const struct engine_iterator *iterator);
 /* Waits until everything written before is in tables. STATUS_NO_SPACE: not yet, the disk is full. */
 MUST_USE enum status engine_flush(struct engine *engine, struct error *err);
 /* Rewrites all that is in [lower, upper) (upper.len 0: no end) down to the last level that holds any of it, without
- * what nobody can see any more. Waits for it. */
+ * what nobody can see any more. Waits for it. STATUS_CORRUPT, STATUS_IO: some of it can't be read; the rest may be
+ * done. */
 MUST_USE enum status engine_compact_range(struct engine *engine, struct slice lower, struct slice upper,
                                           struct error *err);
 /* About the bytes of files that keys in [lower, upper) (upper.len 0: no end) take. Memtables don't count. */

@@ -232,8 +232,9 @@ void storage_pin_remove(struct storage *storage, struct storage_pin *pin);
 struct storage_compact {
     struct slice lower; /* borrowed until done, or until the store is closed */
     struct slice upper; /* len 0: no end */
-    /* Runs once, on the loop, unless the store is closed before. STATUS_OK; STATUS_FAILED: the store has failed. What
-     * can't be compacted now, for a bad block or for want of space, is waited for. */
+    /* Runs once, on the loop, unless the store is closed before. STATUS_OK; STATUS_FAILED: the store has failed;
+     * STATUS_CORRUPT, STATUS_IO, STATUS_UNSUPPORTED: a table of the range could not be read, twice in a row; the rest
+     * may be done. What can't be compacted for want of space is waited for. */
     void (*done)(struct storage_compact *compact, enum status status);
     void *context; /* the caller's */
     /* Progress, the store's: */

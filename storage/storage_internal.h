@@ -207,7 +207,8 @@ struct blocked_table {
     struct sst *sst; /* referenced */
     uint64_t until_us;
     unsigned failures;
-    bool is_waiting; /* marked as taken; else a try is under way or may start */
+    enum status status; /* of the last */
+    bool is_waiting;    /* marked as taken; else a try is under way or may start */
 };
 
 /* What readers and compactions met; any thread, under its lock. */
@@ -449,6 +450,9 @@ void storage__compaction_end(struct storage *storage, struct compaction_job *job
 void storage__compaction_run(struct env_work *work);
 /* Lets go of the tables that compactions leave alone, all or those that are obsolete. */
 void storage__unblock(struct storage *storage, bool all);
+/* Of a table in [lower, upper) older than `number_end` that compactions have given up on again: why; else STATUS_OK. */
+enum status storage__blocked_status(const struct storage *storage, struct slice lower, struct slice upper,
+                                    uint64_t number_end);
 /* The next step of the compaction asked for by hand; STATUS_NOT_FOUND: none now. */
 MUST_USE enum status storage__compact_range_pick(struct storage *storage, const struct compaction_pick *pick,
                                                  struct compaction_plan *ret_plan);

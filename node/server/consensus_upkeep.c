@@ -69,7 +69,10 @@ static void end_upkeep(struct consensus *consensus, const struct storage_upkeep 
 }
 
 static void on_compacted(struct storage_compact *compact, enum status status) {
-    end(compact->context, status, status == STATUS_OK ? "" : "the store has failed");
+    end(compact->context, status,
+        status == STATUS_OK       ? ""
+        : status == STATUS_FAILED ? "the store has failed"
+                                  : "a table can't be read: holdfastctl verify names it");
 }
 
 static void on_verified(struct storage_upkeep *job) {

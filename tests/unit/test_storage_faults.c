@@ -344,6 +344,44 @@ static void test_h50_compaction_that_meets_a_bad_block_stops_no_other(void **sta
     host_close(&host);
 }
 
+static unsigned compacted_count;
+
+static void on_compacted(struct storage_compact *compact, enum status status) {
+    (void)compact;
+    (void)status;
+    compacted_count++;
+}
+
+static bool has_two_answers(void *context) {
+    (void)context;
+    return compacted_count == 2;
+}
+
+/* Would else wait for ever, and whoever asks after it. */
+static void test_h50_compacting_a_range_with_a_bad_block_ends_with_the_reason(void **state) {
+    (void)state;
+    make_tables();
+    assert_int_equal(sim_disk_corrupt(host.node, "/data/0000000000000003.sst", 100, 4), STATUS_OK);
+    host_reopen(&host);
+    compacted_count = 0;
+    struct storage_compact all = {.done = on_compacted};
+    struct storage_compact none = {.lower = slice_of_string("zz"), .done = on_compacted};
+    storage_compact_range(host.storage, &all);
+    storage_compact_range(host.storage, &none);
+    host_run_ms(&host, 1000);
+    assert_int_equal(compacted_count, 0); /* it may be a passing trouble */
+    for (unsigned i = 0; i < 100 && compacted_count == 0; i++) {
+        host_run_ms(&host, 1000);
+    }
+    assert_true(compacted_count >= 1);
+    assert_true(host_wait(&host, has_two_answers));
+    assert_int_equal(all.status, STATUS_CORRUPT);
+    assert_int_equal(none.status, STATUS_OK);
+    assert_int_equal(host.failed_count, 0);
+    host_assert(&host, "a07", "a value of some length, so that there are several blocks");
+    host_close(&host);
+}
+
 static void test_h50_merge_goes_on_when_reads_work_again(void **state) {
     (void)state;
     make_tables();
@@ -632,6 +670,7 @@ int main(void) {
         TEST(test_h27_failed_manifest_rename_is_final),
         TEST(test_h50_bad_block_hurts_only_its_reads),
         TEST(test_h50_compaction_that_meets_a_bad_block_stops_no_other),
+        TEST(test_h50_compacting_a_range_with_a_bad_block_ends_with_the_reason),
         TEST(test_h50_merge_goes_on_when_reads_work_again),
         TEST(test_storage_merge_retry_is_not_lost_to_an_earlier_one),
         TEST(test_h31_full_disk_during_merge_drops_outputs_and_is_waited_out),
