@@ -94,7 +94,7 @@ static enum status why_stuck(const struct storage *storage, const struct compact
             return STATUS_OK;
         }
     }
-    return storage__why_blocked(storage, compact->lower, compact->upper);
+    return storage__why_blocked(storage, compact->lower, compact->upper, compact->number_end);
 }
 
 enum status storage__compact_range_pick(struct storage *storage, const struct compaction_pick *pick,

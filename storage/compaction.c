@@ -103,10 +103,11 @@ void storage__retry_blocked(struct storage *storage, struct slice lower, struct 
     }
 }
 
-enum status storage__why_blocked(const struct storage *storage, struct slice lower, struct slice upper) {
+enum status storage__why_blocked(const struct storage *storage, struct slice lower, struct slice upper,
+                                 uint64_t number_end) {
     for (uint32_t i = 0; i < storage->blocked_count; i++) {
         const struct blocked_table *blocked = &storage->blocked[i];
-        if (blocked->is_waiting && sst_overlaps(blocked->sst, lower, upper)) {
+        if (blocked->is_waiting && blocked->sst->meta.number < number_end && sst_overlaps(blocked->sst, lower, upper)) {
             return blocked->why;
         }
     }

@@ -452,8 +452,9 @@ void storage__compaction_run(struct env_work *work);
 void storage__unblock(struct storage *storage, bool all);
 /* Owner: such tables of a range are tried again as soon as may be. */
 void storage__retry_blocked(struct storage *storage, struct slice lower, struct slice upper);
-/* Owner: what compactions met in such a table of a range; STATUS_OK: there is none. */
-enum status storage__why_blocked(const struct storage *storage, struct slice lower, struct slice upper);
+/* Owner: what compactions met in such a table of a range, if older than number_end; STATUS_OK: there is none. */
+enum status storage__why_blocked(const struct storage *storage, struct slice lower, struct slice upper,
+                                 uint64_t number_end);
 /* The next step of the compaction asked for by hand; STATUS_NOT_FOUND: none now. */
 MUST_USE enum status storage__compact_range_pick(struct storage *storage, const struct compaction_pick *pick,
                                                  struct compaction_plan *ret_plan);

@@ -66,6 +66,15 @@ static void values_adopted(struct engine_options *options) {
     options->memtable_bytes = 128 * KIB;
 }
 
+static void all_values_apart(struct engine_options *options) { options->value_threshold_bytes = 32; }
+static void half_of_values_apart(struct engine_options *options) { options->value_threshold_bytes = 250; }
+static void no_values_apart(struct engine_options *options) { options->value_threshold_bytes = 0; }
+static void values_apart_and_back(struct engine_options *options) {
+    half_of_values_apart(options);
+    levels_low(options);
+    history_some(options);
+}
+
 static void all_tiny(struct engine_options *options) {
     memtable_tiny(options);
     block_tiny(options);
@@ -123,6 +132,10 @@ const struct variant variants[] = {
     {"slow compaction", false, slow_compaction},
     {"values apart", false, values_apart},
     {"values adopted", false, values_adopted},
+    {"all values apart", false, all_values_apart},
+    {"half of the values apart", false, half_of_values_apart},
+    {"no values apart", false, no_values_apart},
+    {"values apart, levels low, history", false, values_apart_and_back},
     {"all tiny", false, all_tiny},
     {"many levels", false, many_levels},
     {"real", true, usual},
@@ -130,6 +143,7 @@ const struct variant variants[] = {
     {"real, all tiny", true, all_tiny},
     {"real, little log for a memtable", true, log_memtable_small},
     {"real, many levels", true, many_levels},
+    {"real, half of the values apart", true, half_of_values_apart},
     {"real, values adopted", true, values_adopted},
     {"real, many workers", true, many_workers},
     {"real, no flush on close", true, no_flush_on_close},
