@@ -50,11 +50,6 @@ static const struct script_profile profile = {
 static struct world *make_world(uint64_t seed) {
     struct script_profile own = profile;
     own.large_percent = seed % 4 == 2 ? LARGE_PERCENT : 0;
-    if (seed % 2 == 0) {
-        /* A compaction by hand waits for tables that can't be read, and with large values there is mostly nothing to
-         * write besides that would fail: it waits for ever, where errors last. */
-        own.weights[OPERATION_COMPACT] = 0;
-    }
     if (seed % 4 == 0) {
         return world_new_large(seed, 1, &own, OPERATIONS);
     }

@@ -240,6 +240,7 @@ static void test_value_adopt_crashes_at_any_step_lose_nothing_and_mix_nothing_up
 static void fill(void *context) {
     struct run *run = context;
     run->options.memtable_bytes = 4 * MEMTABLE_BYTES;
+    run->options.write_bytes_max = 512 * 1024; /* segments in which heads and padding are little */
     open_engine(run);
     CHECK(run->status == STATUS_OK);
     while (run->begun < 1500) {
@@ -499,6 +500,7 @@ static void overwrite(void *context) {
     struct run *run = context;
     struct engine_stats stats;
     run->options.memtable_bytes = 4 * MEMTABLE_BYTES;
+    run->options.write_bytes_max = 512 * 1024; /* segments in which heads and padding are little */
     open_engine(run);
     CHECK(run->status == STATUS_OK);
     while (run->begun < 3000) {
