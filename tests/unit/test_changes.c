@@ -455,8 +455,8 @@ static void test_changes_of_a_repaired_store_begin_anew(void **state) {
 
 /* ---- Failures ---------------------------------------------------------------------------------------------------- */
 
-/* A flush whose change file can't be written leaves nothing behind, not even the table that it had finished: the disk is
- * full, and the next attempts come every second. */
+/* A flush whose change file can't be written leaves nothing behind, not even the table that it had finished: the disk
+ * is full, and the next attempts come every second. */
 static void test_h31_changes_that_find_no_space_leave_no_table_behind(void **state) {
     (void)state;
     struct fixture *fixture = set_up_changes(2);
@@ -495,8 +495,8 @@ static void test_changes_without_memory_say_so_and_lose_nothing(void **state) {
         sim_node_fail_allocation(fixture->host.node, n);
         enum status status = storage_changes_new(view, NULL, &options, &changes, &err);
         if (status == STATUS_OK) {
-            status = model_check_changes(&fixture->model, changes, model_next_blocking, &err, 1, 62, MODEL_KEYS,
-                                         MODEL_KEYS);
+            status =
+                model_check_changes(&fixture->model, changes, model_next_blocking, &err, 1, 62, MODEL_KEYS, MODEL_KEYS);
         }
         sim_node_fail_allocation(fixture->host.node, 0);
         storage_changes_free(changes);
