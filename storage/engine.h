@@ -265,9 +265,8 @@ MUST_USE enum status engine_checkpoint(struct engine *engine, const char *dir, s
  * The checkpoint stays as it is. One at a time: STATUS_BUSY.
  *
  * STATUS_NOT_FOUND: there is none; STATUS_INVALID: it is older than this store; STATUS_BUSY also: a store has it open,
- * or a snapshot here is older than the oldest that it can show; STATUS_UNSUPPORTED: it can't be ingested;
- * STATUS_CORRUPT, STATUS_IO, STATUS_NO_SPACE, STATUS_NO_MEMORY: nothing has changed. STATUS_FAILED: the outcome is
- * unknown, the next opening will tell. */
+ * or a snapshot here is older than the oldest that it can show; STATUS_CORRUPT, STATUS_IO, STATUS_NO_SPACE,
+ * STATUS_NO_MEMORY: nothing has changed. STATUS_FAILED: the outcome is unknown, the next opening will tell. */
 MUST_USE enum status engine_ingest(struct engine *engine, const char *dir, struct error *err);
 
 /* What verifying found in one file. */
@@ -327,7 +326,9 @@ struct engine_repair_report {
     uint64_t entries;       /* and how much was written into new ones, */
     uint64_t tables_written;
     uint64_t tables_lost;
-    uint64_t pieces_lost; /* blocks and partitions of other tables */
+    uint64_t pieces_lost;         /* blocks and partitions of other tables */
+    uint64_t values_lost;         /* versions whose large value can't be read */
+    uint64_t value_files_damaged; /* files with large values, missing ones included */
 };
 
 /* Makes a store that doesn't open, or is damaged, one that opens. What can be read of the tables is kept; a lost piece
@@ -336,7 +337,7 @@ struct engine_repair_report {
  * store's directory. `lost` is called for each piece, with the context; it may be NULL.
  *
  * On STATUS_OK the store was opened and closed again. STATUS_NOT_FOUND: there is nothing of a store; STATUS_NO_SPACE:
- * it may need as much room as the store has, beside it; STATUS_UNSUPPORTED, STATUS_INVALID, STATUS_IO,
+ * it may need as much room as the store has, beside it; STATUS_INVALID, STATUS_IO,
  * STATUS_NO_MEMORY. Cut short by a crash, or after a failure: call it again. */
 MUST_USE enum status engine_repair(const struct engine_options *options,
                                    void (*lost)(void *context, const struct engine_loss *loss), void *context,

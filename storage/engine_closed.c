@@ -182,7 +182,9 @@ enum status engine__repair(const struct engine_options *options,
                                                     .entries = tables.entries,
                                                     .tables_written = tables.tables_written,
                                                     .tables_lost = tables.tables_lost,
-                                                    .pieces_lost = tables.pieces_lost};
+                                                    .pieces_lost = tables.pieces_lost,
+                                                    .values_lost = tables.values_lost,
+                                                    .value_files_damaged = tables.value_files_damaged};
     }
     return status;
 }

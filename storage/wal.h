@@ -23,7 +23,7 @@
  *
  * Invariants: synced <= last; commit < any index that is cut; group sequences only grow; a segment's generation is
  * never used again; a synced block is never overwritten while its segment is part of the log, or has another name
- * (wal_share_segment); a group's records have contiguous indexes; a record with index <= last cuts the log there
+ * (wal_share); a group's records have contiguous indexes; a record with index <= last cuts the log there
  * (logical truncation).
  */
 #ifndef HOLDFAST_STORAGE_WAL_H
@@ -295,11 +295,6 @@ void wal_give_space(struct wal *wal);
  * log knows. The log starts after it from now on, its records are void; the next group written says so. Until that one
  * is durable a crash leaves it to the next opening to find out. No record waits or is being written. */
 void wal_reset(struct wal *wal, const struct wal_frontier *base);
-/* Before the file of this segment (its number, as wal_explain gives it) gets a further name elsewhere: from now on it
- * is never used again for other groups, and it keeps what it has when its name here goes. That is forgotten at the next
- * opening, as nothing that an earlier life wrote groups to is used again. STATUS_NOT_FOUND: the log doesn't have it, or
- * not any more. */
-MUST_USE enum status wal_share_segment(struct wal *wal, uint64_t number);
 
 /* What made a group be written as it was. Every group counts once. */
 enum wal_trigger {

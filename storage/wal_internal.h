@@ -125,12 +125,11 @@ struct wal__segment {
     uint64_t begun_us;    /* env clock of its start group; 0: prepared, or begun in an earlier life */
     uint32_t readers;     /* reads under way: not to be deleted */
     bool own;             /* all its groups are of this life of the log, and nobody else's */
-    bool shared;          /* its file has, or may have, a name elsewhere */
-    uint32_t lent;        /* the same: so often it was lent and not given back (wal_share.c) */
-    bool recycled;        /* made out of an old one: blocks of earlier lives stand behind its groups */
-    bool aside;           /* its name has the suffix ".tmp": no part of the log any more */
-    bool keep;            /* with the delete job: to be set aside, not removed, */
-    bool gone;            /* and: that is done */
+    uint32_t lent; /* so often it was lent and not given back (wal_share.c): its file may have a name elsewhere */
+    bool recycled; /* made out of an old one: blocks of earlier lives stand behind its groups */
+    bool aside;    /* its name has the suffix ".tmp": no part of the log any more */
+    bool keep;     /* with the delete job: to be set aside, not removed, */
+    bool gone;     /* and: that is done */
     /* For wal_share.c: */
     struct log_record *large; /* its large records, by index; only of groups that this life wrote */
     uint32_t large_count;

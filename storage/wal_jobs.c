@@ -11,10 +11,10 @@
  *   close     the last job, when nothing else is under way.
  *
  * What is used again (hazard 37). Only segments that this life of the log made, or found prepared and empty, in full
- * size, and that nobody shares: so nobody has their bytes under another name, whatever earlier lives did. It is
- * overwritten only after the sync of the directory that took it out of the log. A directory whose sync failed may call
- * durable what isn't, also in the next call, or in the other job's: after any such failure this life uses nothing
- * again. A prepare job is the only one that overwrites, and starts when the last one's failure is known.
+ * size, and that aren't lent to the store: so nobody has their bytes under another name, whatever earlier lives did.
+ * One is overwritten only after the sync of the directory that took it out of the log. A directory whose sync failed
+ * may call durable what isn't, also in the next call, or in the other job's: after any such failure this life uses
+ * nothing again. A prepare job is the only one that overwrites, and starts when the last one's failure is known.
  */
 #include "storage/wal_internal.h"
 
@@ -60,7 +60,7 @@ static struct wal__segment *take_segment(struct wal *wal, uint64_t *ret_old_numb
     CHECK(wal->spare_segment_count > 0);
     wal->spare_segment_count--;
     struct wal__segment *segment = LIST_ENTRY(node, struct wal__segment, link);
-    CHECK(segment->aside && segment->own && !segment->shared && segment->readers == 0);
+    CHECK(segment->aside && segment->own && segment->lent == 0 && segment->readers == 0);
     *ret_old_number = segment->number;
     *segment =
         (struct wal__segment){.end = WAL_SEGMENT_HEADER_BYTES,
@@ -294,7 +294,7 @@ static bool is_worth_keeping(const struct wal *wal, const struct wal__segment *s
 }
 
 static bool may_be_kept(const struct wal *wal, const struct wal__segment *segment) {
-    return segment->own && !segment->shared && segment->lent == 0 && !segment->aside && !wal->never_recycle &&
+    return segment->own && segment->lent == 0 && !segment->aside && !wal->never_recycle &&
            segment->bytes == wal->options.segment_bytes && is_worth_keeping(wal, segment);
 }
 
@@ -338,17 +338,6 @@ void wal__delete_more(struct wal *wal) {
     choose_spares(wal, &job->segments);
     job->busy = true;
     env_work_submit(wal->env, ENV_WORK_SHORT, &job->work);
-}
-
-enum status wal_share_segment(struct wal *wal, uint64_t number) {
-    LIST_FOREACH (node, &wal->segments) {
-        struct wal__segment *segment = LIST_ENTRY(node, struct wal__segment, link);
-        if (segment->number == number) {
-            segment->shared = true;
-            return STATUS_OK;
-        }
-    }
-    return STATUS_NOT_FOUND;
 }
 
 void wal_set_floor(struct wal *wal, uint64_t flushed_index, uint64_t pin_index) {

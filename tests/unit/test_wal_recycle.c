@@ -3,7 +3,7 @@
  *
  * What would break these: a generation that isn't drawn anew (old groups pass for new ones, or for proof of damage); a
  * segment overwritten before the directory that took it out of the log is synced, or although that sync failed; one
- * that has another name; one of an earlier life; spare ones without bound, or left behind by a close or a crash; zeroes
+ * of an earlier life; spare ones without bound, or left behind by a close or a crash; zeroes
  * written where there is nothing to prepare.
  */
 #include "tests/unit/wal_harness.h"
@@ -260,27 +260,6 @@ static void test_wal_spare_segments_are_bounded_and_go_with_a_close(void **state
     }
 }
 
-static void test_h37_shared_segment_keeps_its_bytes(void **state) {
-    (void)state;
-    struct harness *harness = new_harness(1, 4);
-    harness_up(harness);
-    write_until_segment(harness, 4, 1);
-    assert_int_equal(wal_share_segment(harness->wal, 2), STATUS_OK);
-    assert_int_equal(wal_share_segment(harness->wal, 99), STATUS_NOT_FOUND);
-    struct fake_inode *shared = harness_inode(harness, 2); /* as a further name would keep it */
-    uint8_t *before = malloc(shared->size);
-    assert_non_null(before);
-    memcpy(before, shared->seen, shared->size);
-    flush_all(harness, 1);
-    assert_int_equal(wal_share_segment(harness->wal, 2), STATUS_NOT_FOUND);
-    assert_null(fake_file_at(harness->fake, harness_segment(2)));
-    write_until_segment(harness, 9, 1);
-    assert_int_equal(harness->wal->stats.segments_recycled, 2);
-    assert_memory_equal(shared->seen, before, shared->size);
-    free(before);
-    harness_free(harness);
-}
-
 /* What an earlier life wrote may have names that this one doesn't know of. */
 static void test_h37_segments_of_earlier_lives_are_not_used_again(void **state) {
     (void)state;
@@ -360,7 +339,6 @@ int main(void) {
         cmocka_unit_test(test_h37_crash_at_each_step_of_recycling_leaves_the_log),
         cmocka_unit_test(test_h37_directory_that_failed_to_sync_recycles_nothing),
         cmocka_unit_test(test_wal_spare_segments_are_bounded_and_go_with_a_close),
-        cmocka_unit_test(test_h37_shared_segment_keeps_its_bytes),
         cmocka_unit_test(test_h37_segments_of_earlier_lives_are_not_used_again),
         cmocka_unit_test(test_wal_recycled_segment_costs_two_blocks),
         cmocka_unit_test(test_h31_spare_segments_are_given_to_a_full_disk),
