@@ -51,9 +51,6 @@ static struct world *make_world(uint64_t seed) {
     struct script_profile own = profile;
     own.large_percent = seed % 4 == 2 ? LARGE_PERCENT : 0;
     if (seed % 4 == 0) {
-        /* A compaction by hand waits for tables that can't be read, here mostly with nothing to write besides that
-         * would fail: for ever, where errors last. */
-        own.weights[OPERATION_COMPACT] = 0;
         return world_new_large(seed, 1, &own, OPERATIONS);
     }
     struct world *world = world_new(seed, seed % 3 == 0 ? 2 : 1, &own, OPERATIONS);
