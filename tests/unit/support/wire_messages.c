@@ -26,5 +26,7 @@ const ProtobufCMessageDescriptor *const wire_messages[] = {
     &wire__member_status__descriptor,
     &wire__log_pin__descriptor,
     &wire__log_segment__descriptor,
+    &wire__upkeep_request__descriptor,
+    &wire__upkeep_reply__descriptor,
 };
 const unsigned wire_message_count = sizeof wire_messages / sizeof wire_messages[0];
