@@ -132,9 +132,10 @@ uint64_t consensus__raft_now_us(struct consensus *consensus) {
     return now_us - consensus->held_up_us;
 }
 
-/* due_us: by the loop's clock. */
+/* due_us: by the loop's clock; one that is over already counts from now, as nobody is late for it. */
 static void await_raft(struct consensus *consensus, uint64_t due_us) {
-    consensus->raft_due_us = due_us;
+    uint64_t now_us = consensus__now_us(consensus);
+    consensus->raft_due_us = due_us > now_us ? due_us : now_us;
     if (env_timer_arm(&consensus->raft_timer, due_us) != STATUS_OK) {
         fail_with(consensus, STATUS_NO_MEMORY, "raft's timer can't be armed");
     }

@@ -20,8 +20,6 @@ const ProtobufCMessageDescriptor *const wire_messages[] = {
     &wire__explain_log_request__descriptor,
     &wire__explain_log_reply__descriptor,
     &wire__delete_range_request__descriptor,
-    &wire__upkeep_request__descriptor,
-    &wire__upkeep_reply__descriptor,
     &wire__read_options__descriptor,
     &wire__member_status__descriptor,
     &wire__log_pin__descriptor,
