@@ -151,6 +151,7 @@ static void fill_tables(struct engine_stats *stats, const struct storage_stats *
         stats->table_bytes += store->bytes[level];
     }
     stats->debt_bytes = store->debt_bytes;
+    stats->dead_bytes = store->dead_bytes;
     stats->flushes = store->flushes;
     stats->compactions = store->compaction_count;
     stats->compactions_running = store->compactions_running;
@@ -243,6 +244,7 @@ static const struct property properties[] = {PROPERTY(revision),
                                              PROPERTY(table_files),
                                              PROPERTY(table_bytes),
                                              PROPERTY(debt_bytes),
+                                             PROPERTY(dead_bytes),
                                              PROPERTY(flushes),
                                              PROPERTY(compactions),
                                              PROPERTY(compactions_running),

@@ -371,6 +371,7 @@ struct engine_stats {
     uint64_t level_files[ENGINE_LEVELS];
     uint64_t level_bytes[ENGINE_LEVELS];
     uint64_t debt_bytes; /* that compactions have yet to rewrite */
+    uint64_t dead_bytes; /* of files that are about to be removed */
     uint64_t flushes;
     uint64_t compactions;
     uint64_t compactions_running;

@@ -10,7 +10,8 @@
  *
  * Files go one at a time, with a rest after each that took long: where the file system discards blocks, a disk writes
  * nothing else meanwhile, and a compaction leaves many files at once. So the log's writes come in between, instead of
- * all of them waiting (hazard 47). Memory is never kept waiting, nor is anything on a full disk, or when closing.
+ * all of them waiting (hazard 47). The more waits, the shorter are the rests, so that what waits has a bound. Memory is
+ * never kept waiting, nor is anything on a full disk, or when closing.
  *
  * Closing: callbacks stop at once; compactions under way give up, other jobs end; what they made is let go of; the
  * published view is retracted; the reaper empties; a last job closes manifest and lock; memory goes.
@@ -33,6 +34,7 @@ static void note_dead(struct storage *storage, const struct sst *sst) {
     if (sst->obsolete) {
         CHECK(storage->obsolete_bytes >= sst->meta.size_bytes);
         storage->obsolete_bytes -= sst->meta.size_bytes;
+        storage->dead_bytes += sst->meta.size_bytes;
     }
 }
 
@@ -89,8 +91,9 @@ void storage__collect(struct env_message *message) {
 
 enum {
     REST_SHARE = 4,          /* times what the unlink took, */
-    REST_US_MAX = 50 * 1000, /* but no longer, so that files go faster than they come */
-    REST_US_MIN = 1000       /* of less there is no trace in the log's writes */
+    REST_US_MAX = 50 * 1000, /* but no longer, */
+    REST_US_MIN = 1000,      /* of less there is no trace in the log's writes; */
+    REST_TABLES_MAX = 8      /* and none at all if so many tables, by their size, wait */
 };
 
 static void bury_tables(struct storage *storage, struct sst *sst) {
@@ -138,8 +141,10 @@ static void run(struct env_work *work) {
     }
 }
 
-static uint64_t rest_us(uint64_t unlink_us) {
+static uint64_t rest_us(const struct storage *storage, uint64_t unlink_us) {
+    uint64_t bound_bytes = REST_TABLES_MAX * storage->options.sst_bytes;
     uint64_t us = unlink_us < REST_US_MAX / REST_SHARE ? unlink_us * REST_SHARE : REST_US_MAX;
+    us = storage->dead_bytes < bound_bytes ? us * (bound_bytes - storage->dead_bytes) / bound_bytes : 0;
     return us >= REST_US_MIN ? us : 0;
 }
 
@@ -147,7 +152,7 @@ static void done(struct env_work *work) {
     struct reap_job *job = CONTAINER_OF(work, struct reap_job, work);
     struct storage *storage = job->storage;
     job->running = false;
-    job->next_us = env_now_us(storage->loop) + rest_us(job->unlink_us);
+    job->next_us = env_now_us(storage->loop) + rest_us(storage, job->unlink_us);
     if (job->spare != NULL) {
         CHECK(storage->spare == NULL);
         storage->spare = job->spare;
@@ -186,6 +191,10 @@ static struct sst *take_tables(struct storage *storage) {
             continue;
         }
         unlinks = unlinks && !(sst->obsolete && rests);
+        if (sst->obsolete) {
+            CHECK(storage->dead_bytes >= sst->meta.size_bytes);
+            storage->dead_bytes -= sst->meta.size_bytes;
+        }
         *place = sst->next_dead;
         sst->next_dead = taken;
         taken = sst;

@@ -587,6 +587,7 @@ struct storage_stats {
     uint64_t change_file_bytes; /* their sizes */
     uint64_t changes_oldest;    /* of this revision on changes can be read */
     uint64_t debt_bytes;        /* to be rewritten until every level is within its target */
+    uint64_t dead_bytes;        /* files that nothing uses any more, and that are about to be removed */
     /* Work. */
     uint64_t flushes;
     uint64_t flush_bytes;       /* tables of level 0, and value files */

@@ -312,7 +312,8 @@ struct storage {
     struct env_task compacts_task;
     struct list compacts_done;
 
-    struct sst *dead_tables; /* for the reaper */
+    struct sst *dead_tables; /* for the reaper; */
+    uint64_t dead_bytes;     /* obsolete ones among them */
     struct generation *dead_generations;
     struct env_message collect; /* read sets died on some thread */
     atomic_bool collect_posted;

@@ -91,6 +91,7 @@ static void fill_tree(const struct storage *storage, struct storage_stats *stats
     stats->change_file_bytes = version_change_bytes(storage->version);
     stats->changes_oldest = storage__changes_oldest(storage->version);
     stats->debt_bytes = storage->debt_bytes;
+    stats->dead_bytes = storage->dead_bytes;
     stats->flushed_index = storage->frontier.index;
     stats->horizon = storage_horizon(storage);
 }

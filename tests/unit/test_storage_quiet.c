@@ -137,7 +137,8 @@ static enum status slow_unlink(struct env *env, const char *path, struct error *
 }
 
 /* Many tables go at once, when the last view of them does. */
-static struct storage_view *make_obsolete(unsigned tables) {
+static struct storage_view *make_obsolete(unsigned tables, uint64_t sst_bytes) {
+    host.options.sst_bytes = sst_bytes;
     ops = *host.env->ops;
     plain_unlink = ops.unlink;
     ops.unlink = slow_unlink;
@@ -159,19 +160,36 @@ static struct storage_view *make_obsolete(unsigned tables) {
 
 static void test_h47_files_go_one_at_a_time_with_a_rest(void **state) {
     (void)state;
-    struct storage_view *view = make_obsolete(6);
+    struct storage_view *view = make_obsolete(6, 64 * 1024 * 1024);
     storage_view_release(view);
     host_run_ms(&host, 1000);
     assert_true(unlink_count >= 5);
     for (unsigned i = 1; i < unlink_count; i++) {
-        assert_true(unlinked_us[i] - unlinked_us[i - 1] >= (UNLINK_MS + REST_MS) * 1000);
+        assert_true(unlinked_us[i] - unlinked_us[i - 1] >= (UNLINK_MS * 10 + REST_MS * 9) * 100);
+    }
+    assert_int_equal(stats().dead_bytes, 0);
+    host_close(&host);
+}
+
+/* What waits to be removed has a bound: beyond it nobody rests. */
+static void test_storage_files_that_wait_in_numbers_go_without_a_rest(void **state) {
+    (void)state;
+    struct storage_view *view = make_obsolete(11, 1024);
+    storage_view_release(view);
+    host_run_ms(&host, 2);
+    assert_true(stats().dead_bytes > 0);
+    host_run_ms(&host, 4000);
+    assert_int_equal(stats().dead_bytes, 0);
+    assert_true(unlink_count >= 10);
+    for (unsigned i = 1; i < 5; i++) {
+        assert_true(unlinked_us[i] - unlinked_us[i - 1] < (UNLINK_MS * 10 + REST_MS) * 100);
     }
     host_close(&host);
 }
 
 static void test_storage_close_unlinks_what_is_left_without_a_rest(void **state) {
     (void)state;
-    struct storage_view *view = make_obsolete(6);
+    struct storage_view *view = make_obsolete(6, 64 * 1024 * 1024);
     storage_view_release(view);
     uint64_t begin_us = sim_now_us(host.sim);
     host_close(&host);
@@ -188,6 +206,7 @@ int main(void) {
         TEST(test_storage_level_0_is_left_alone_while_writers_are_busy),
         TEST(test_storage_quiet_merges_rest_in_proportion),
         TEST(test_h47_files_go_one_at_a_time_with_a_rest),
+        TEST(test_storage_files_that_wait_in_numbers_go_without_a_rest),
         TEST(test_storage_close_unlinks_what_is_left_without_a_rest),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
