@@ -117,7 +117,7 @@ static void close_files(struct wal *wal, struct list *segments) {
     LIST_FOREACH (node, segments) {
         list_remove(node);
         struct wal__segment *segment = LIST_ENTRY(node, struct wal__segment, link);
-        env_close(segment->file);
+        wal__segment_close(segment);
         mem_free(wal->alloc, segment);
     }
 }

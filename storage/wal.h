@@ -9,8 +9,9 @@
  *
  * Flow. wal_append puts records into the forming group, in memory that later is exactly what the disk gets and what
  * followers are sent: payloads are copied once. At the end of the turn (ENV_STAGE_FLUSH), if no group is in flight and
- * records or a new term or vote wait, the group is sealed with the newest state and written with one O_DIRECT|RWF_DSYNC
- * write. Then `synced` runs, and what gathered meanwhile forms the next group. One group is in flight at a time.
+ * records or a new term or vote wait, the group is sealed with the newest state and written with one RWF_DSYNC write:
+ * O_DIRECT, but through the page cache if it is mostly large records that the log may lend (wal_share). Then `synced`
+ * runs, and what gathered meanwhile forms the next group. One group is in flight at a time.
  *
  * Failure. A failed group write is final (DESIGN rule 7): `failed` runs once, the log refuses all further work with
  * STATUS_FAILED, and the process is to step down and exit.

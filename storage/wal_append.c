@@ -242,7 +242,7 @@ static void count_record(struct wal *wal, uint64_t index, uint64_t term, size_t 
     group->offsets[group->count] = (uint32_t)group->len;
     group->count++;
     group->live_count = group->count;
-    group->large_count += wal__is_large(wal, record_bytes - WAL_RECORD_HEADER_BYTES);
+    group->large_bytes += wal__is_large(wal, record_bytes - WAL_RECORD_HEADER_BYTES) ? record_bytes : 0;
     group->len += record_bytes;
     wal->last_index = index;
     wal->last_term = term;

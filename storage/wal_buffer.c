@@ -160,7 +160,7 @@ static struct wal__group *take_struct(struct wal__pool *pool, uint32_t record_co
         return NULL;
     }
     group->count = 0;
-    group->large_count = 0;
+    group->large_bytes = 0;
     group->live_count = 0;
     group->len = WAL_GROUP_HEADER_BYTES;
     group->first_index = 0;

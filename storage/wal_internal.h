@@ -114,6 +114,8 @@ static inline uint64_t wal__group_last_index(const struct wal__group_header *hea
 struct wal__segment {
     struct list link; /* wal->segments (oldest first), wal->prepared, wal->spare_segments, wal->doomed, or nowhere */
     struct env_file *file;
+    struct env_file
+        *cached;         /* the same file through the page cache, for groups of large records; NULL: there is none */
     uint64_t number;     /* its name; grows */
     uint64_t generation; /* a nonce, so that no bytes of another life pass for this one's */
     uint64_t bytes;
@@ -162,6 +164,11 @@ bool wal__segment_parse_name(const char *name, const char *suffix, uint64_t *ret
  * nothing is left but maybe a temporary file. */
 MUST_USE enum status wal__segment_create(struct env *env, const char *dir, const struct wal__segment_header *header,
                                          struct env_file **ret_file, struct error *err);
+/* Blocks: opens a segment that was just made through the page cache, too, if the log has large records to lend: they
+ * are read again, as values, soon and by others. If that can't be, its groups are written past it as all others are. */
+void wal__segment_open_cached(const struct wal *wal, struct wal__segment *segment);
+/* Blocks: both handles; nothing is written. */
+void wal__segment_close(struct wal__segment *segment);
 /* Blocks: the file of a segment that the log no longer needs gets a name that the next opening removes. Before the
  * directory is synced the old name may come back after a crash, so its bytes must still be as they were. */
 MUST_USE enum status wal__segment_set_aside(struct env *env, const char *dir, uint64_t number, struct error *err);
@@ -199,10 +206,10 @@ struct wal__group {
     struct wal__buffer *buffer;
     uint32_t *offsets; /* of each record in the buffer */
     uint32_t offset_capacity;
-    uint32_t count;       /* records in the buffer */
-    uint32_t large_count; /* records that can be lent, at most: some may have been cut off */
-    uint32_t live_count;  /* the first so many count; the others were cut off after sealing */
-    size_t len;           /* header and records */
+    uint32_t count;      /* records in the buffer */
+    size_t large_bytes;  /* of records that can be lent, at most: some may have been cut off */
+    uint32_t live_count; /* the first so many count; the others were cut off after sealing */
+    size_t len;          /* header and records */
     uint64_t first_index;
     bool sealed;
     bool cached;  /* in the ring */

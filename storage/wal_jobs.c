@@ -103,6 +103,9 @@ static void prepare_run(struct env_work *work) {
     struct env_file **file = &job->segment->file;
     job->status = job->old_number != 0 ? wal__segment_reuse(env, dir, job->old_number, &job->header, file, &job->error)
                                        : wal__segment_create(env, dir, &job->header, file, &job->error);
+    if (job->status == STATUS_OK) {
+        wal__segment_open_cached(job->wal, job->segment);
+    }
 }
 
 static void prepare_done(struct env_work *work) {
@@ -216,8 +219,7 @@ static void delete_run(struct env_work *work) {
         }
         changed = true;
         segment->gone = true;
-        env_close(segment->file);
-        segment->file = NULL;
+        wal__segment_close(segment);
     }
     enum status status = changed ? env_sync_dir(wal->env, wal->dir, &ignored) : STATUS_OK;
     if (status != STATUS_OK) {
@@ -241,7 +243,7 @@ static void close_run(struct env_work *work) {
         if (segment == wal->active) {
             give_back(wal, segment);
         }
-        env_close(segment->file);
+        wal__segment_close(segment);
     }
 }
 

@@ -172,6 +172,22 @@ enum status wal__segment_create(struct env *env, const char *dir, const struct w
     return publish(env, dir, temporary, path, ret_file, err);
 }
 
+void wal__segment_open_cached(const struct wal *wal, struct wal__segment *segment) {
+    struct error ignored;
+    CHECK(segment->file != NULL && segment->cached == NULL);
+    if (wal->options.share_payload_bytes > 0 &&
+        env_open(wal->env, env_file_path(segment->file), ENV_OPEN_WRITE, &segment->cached, &ignored) != STATUS_OK) {
+        segment->cached = NULL;
+    }
+}
+
+void wal__segment_close(struct wal__segment *segment) {
+    env_close(segment->cached);
+    env_close(segment->file);
+    segment->cached = NULL;
+    segment->file = NULL;
+}
+
 /* ---- ... out of an old one (blocking) --------------------------------------------------------------------------- */
 
 enum status wal__segment_set_aside(struct env *env, const char *dir, uint64_t number, struct error *err) {

@@ -19,7 +19,7 @@
 
 void wal__free_found(struct wal *wal, struct wal__found *found) {
     if (found->segment != NULL) {
-        env_close(found->segment->file);
+        wal__segment_close(found->segment);
         mem_free(wal->alloc, found->segment);
         found->segment = NULL;
     }
@@ -120,7 +120,7 @@ static void remove_copies(struct wal__recovery *recovery, const struct wal__segm
             wal__segment_path(path, wal->dir, segment->number, "");
             (void)!env_unlink(wal->env, path, &ignored);
             list_remove(&segment->link);
-            env_close(segment->file);
+            wal__segment_close(segment);
             mem_free(wal->alloc, segment);
         }
     }
@@ -149,6 +149,7 @@ static enum status make_segment(struct wal__recovery *recovery, uint64_t bytes) 
         mem_free(wal->alloc, segment);
         return status;
     }
+    wal__segment_open_cached(wal, segment);
     list_push_back(&wal->segments, &segment->link);
     return STATUS_OK;
 }

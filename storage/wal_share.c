@@ -36,7 +36,7 @@ static bool reserve(struct wal *wal, struct wal__segment *segment) {
 }
 
 void wal__share_note(struct wal *wal, struct wal__segment *segment, const struct wal__group *group, uint64_t offset) {
-    for (uint32_t i = 0; group->large_count > 0 && i < group->count; i++) {
+    for (uint32_t i = 0; group->large_bytes > 0 && i < group->count; i++) {
         const struct wal_record record = wal__record_at(group->buffer->data + group->offsets[i]);
         if (wal__is_large(wal, record.payload.len) && reserve(wal, segment)) {
             CHECK(segment->large_count == 0 || segment->large[segment->large_count - 1].index < record.index);

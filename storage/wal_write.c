@@ -103,6 +103,14 @@ static void seal_records(struct wal *wal, struct wal__group *group, struct wal__
     wal->group_bytes_hint = group->len > decayed ? min_u64(group->len, wal->group_bytes_max) : decayed;
 }
 
+/* Large records are values to come: who reads them finds them in the page cache then. Everything else is read by nobody
+ * as a rule and goes past it. Groups are whole blocks and one is durable before the next is written, so that no block
+ * is dirty in the page cache while the disk is written past it. */
+static struct env_file *way_of(const struct wal__segment *segment, const struct wal__group *group) {
+    bool is_large = group != NULL && group->large_bytes >= group->len / 2;
+    return is_large && segment->cached != NULL ? segment->cached : segment->file;
+}
+
 /* ---- Writing ---------------------------------------------------------------------------------------------------- */
 
 static void submit(struct wal *wal, enum wal_trigger trigger, uint8_t *data, const struct wal__group_header *header,
@@ -120,7 +128,7 @@ static void submit(struct wal *wal, enum wal_trigger trigger, uint8_t *data, con
     wal->writing_header = *header;
     wal->writing_trigger = trigger;
     wal->writing_since_us = env_clock_us(wal->env);
-    wal->write_io.file = segment->file;
+    wal->write_io.file = way_of(segment, group);
     wal->write_io.data = data;
     wal->write_io.len = (size_t)len;
     wal->write_io.offset = segment->end;

@@ -1,7 +1,8 @@
 /*
  * Blocking files of the production environment. Breaks if a short read or write isn't continued, if flags of open lose
  * their meaning, if an error names no file, if a listing isn't sorted, if a lock of a dying process fails a start-up
- * (hazard 64), if a read that mustn't wait waits or invents bytes, or if a mapping and its file differ.
+ * (hazard 64), if a read that mustn't wait waits or invents bytes, if a mapping and its file differ, or if what was
+ * written past the page cache and what went through it do.
  */
 #include "node/env/os/env_os.h"
 #include "tests/unit/support/support.h"
@@ -114,6 +115,42 @@ static void test_direct_file_reads_and_writes_blocks(void **state) {
     assert_int_equal(block[len - 1], 'x');
     mem_free(&memory.base, block);
     env_close(file);
+}
+
+static void assert_block(struct env_file *file, uint8_t *block, uint64_t number, int byte) {
+    size_t len = 0;
+    assert_int_equal(env_pread(file, block, ENV_BLOCK_BYTES, number * ENV_BLOCK_BYTES, &len, &err), STATUS_OK);
+    assert_int_equal(len, ENV_BLOCK_BYTES);
+    assert_true(block[0] == byte && block[ENV_BLOCK_BYTES - 1] == byte);
+}
+
+/* The log does that: whole blocks, each durable before the next, in reserved space; a block may be written again, too.
+ */
+static void test_file_written_past_the_page_cache_and_through_it_reads_the_same_both_ways(void **state) {
+    (void)state;
+    enum { BLOCKS = 16 };
+    struct env_file *direct = must_open("a", NEW_FILE | ENV_OPEN_DIRECT);
+    struct env_file *cached = must_open("a", ENV_OPEN_READ | ENV_OPEN_WRITE);
+    uint8_t *block = mem_alloc_aligned(&memory.base, ENV_BLOCK_BYTES, ENV_BLOCK_BYTES);
+    assert_non_null(block);
+    enum status status = env_allocate(direct, (uint64_t)2 * BLOCKS * ENV_BLOCK_BYTES, &err);
+    assert_true(status == STATUS_OK || status == STATUS_UNSUPPORTED);
+    for (unsigned round = 0; round < 3; round++) {
+        for (unsigned i = 0; i < BLOCKS; i++) {
+            struct env_file *file = (i + round) % 2 == 0 ? direct : cached;
+            memset(block, (int)('a' + i + round), ENV_BLOCK_BYTES);
+            assert_int_equal(env_pwrite_dsync(file, block, ENV_BLOCK_BYTES, (uint64_t)i * ENV_BLOCK_BYTES, &err),
+                             STATUS_OK);
+            assert_block(file == direct ? cached : direct, block, i, (int)('a' + i + round));
+        }
+        for (unsigned i = 0; i < BLOCKS; i++) {
+            assert_block(direct, block, i, (int)('a' + i + round));
+            assert_block(cached, block, i, (int)('a' + i + round));
+        }
+    }
+    mem_free(&memory.base, block);
+    env_close(cached);
+    env_close(direct);
 }
 
 static void test_stream_holds_what_was_written(void **state) {
@@ -372,6 +409,7 @@ int main(void) {
         WITH_DIR(test_file_written_is_read_back_and_short_only_at_its_end),
         WITH_DIR(test_open_flags_mean_what_they_say),
         WITH_DIR(test_direct_file_reads_and_writes_blocks),
+        WITH_DIR(test_file_written_past_the_page_cache_and_through_it_reads_the_same_both_ways),
         WITH_DIR(test_stream_holds_what_was_written),
         WITH_DIR(test_nowait_read_answers_whole_or_not_at_all),
         WITH_DIR(test_synced_write_is_written_whole),

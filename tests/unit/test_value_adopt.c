@@ -199,7 +199,7 @@ static bool run_crashes(uint64_t seed) {
     it->least = 0;
     run->wanted = OPERATIONS_MAX;
     for (unsigned life = 0; life < 5; life++) {
-        uint64_t steps = random_below(&run->random, life % 2 == 0 ? 12000 : 600);
+        uint64_t steps = random_below(&run->random, life % 2 == 0 ? 14000 : 600);
         run->done = false;
         sim_node_thread(run->node, live, run);
         for (uint64_t step = 0; step < steps && !run->done; step++) {

@@ -4,7 +4,8 @@
  * Would break these: a place that holds another record, or one that a cut made void; a segment lent while groups still
  * go into it, or before they are durable; a turn that never comes, comes on a full disk, or holds records up; a shared
  * file that recovery cuts or writes to; damage in a segment that its check doesn't see; a list that outlives its
- * segment.
+ * segment; values to come that nobody finds in the page cache, or small records that fill it; blocks of both ways of
+ * writing that don't read back.
  */
 #include "tests/unit/wal_harness.h"
 
@@ -276,6 +277,87 @@ static void test_wal_share_segments_for_large_records_are_reserved_not_filled(vo
     harness_free(harness);
 }
 
+/* ---- Through the page cache or past it -------------------------------------------------------------------------- */
+
+/* Appends records first..first+count-1 of len bytes and one more of last_len as one group; true if that one went
+ * through the page cache. */
+static bool is_cached(struct harness *harness, uint64_t first, uint64_t count, size_t len, size_t last_len) {
+    const struct fake_counts before = harness->fake->counts;
+    for (uint64_t index = first; index < first + count; index++) {
+        assert_int_equal(harness_append_len(harness, index, 1, len), STATUS_OK);
+    }
+    assert_int_equal(harness_append_len(harness, first + count, 1, last_len), STATUS_OK);
+    fake_settle(harness->fake);
+    assert_true(harness->fake->counts.dsync_writes > before.dsync_writes); /* one, and maybe a start group */
+    return harness->fake->counts.cached_writes > before.cached_writes;
+}
+
+/* Also in the second segment, that a worker made. */
+static void test_wal_share_groups_of_mostly_large_records_go_through_the_page_cache(void **state) {
+    (void)state;
+    struct log_share share;
+    struct harness *harness = start(9, &share);
+    uint64_t index = 1;
+    for (unsigned segment = 0; segment < 2; segment++) {
+        assert_true(is_cached(harness, index, 3, LARGE_BYTES, LARGE_BYTES));
+        assert_false(is_cached(harness, index + 4, 3, SMALL_BYTES, SMALL_BYTES));
+        assert_true(is_cached(harness, index + 8, 3, SMALL_BYTES, LARGE_BYTES));
+        assert_false(is_cached(harness, index + 12, 3, LARGE_BYTES - 1, LARGE_BYTES));
+        index += 16;
+        uint64_t cached = harness->fake->counts.cached_writes;
+        turn(harness, &share);
+        assert_int_equal(harness->fake->counts.cached_writes, cached); /* a start group isn't worth it */
+    }
+    harness_free(harness);
+}
+
+static void test_wal_share_without_large_records_nothing_goes_through_the_page_cache(void **state) {
+    (void)state;
+    struct harness *harness = harness_new(10);
+    harness_up(harness);
+    assert_false(is_cached(harness, 1, 3, LARGE_BYTES, LARGE_BYTES));
+    harness_free(harness);
+}
+
+static void test_wal_share_file_that_cannot_be_opened_twice_is_written_one_way(void **state) {
+    (void)state;
+    struct harness *harness = harness_new(11);
+    harness->fake->refuses_cached = true;
+    harness->options.share_payload_bytes = LARGE_BYTES;
+    harness_up(harness);
+    assert_false(is_cached(harness, 1, 3, LARGE_BYTES, LARGE_BYTES));
+    assert_true(wal_synced_index(harness->wal) == 4);
+    harness_free(harness);
+}
+
+static enum status check_both_ways(void *context, const struct wal_record *record, struct error *err) {
+    (void)err;
+    uint64_t *next = context;
+    assert_true(harness_is_right(record, *next, 1, *next % 4 == 2 ? LARGE_BYTES : SMALL_BYTES));
+    ++*next;
+    return STATUS_OK;
+}
+
+/* Both ways by turns, over several segments, then the next life: every record stands where it did. */
+static void test_wal_share_records_of_both_ways_are_recovered(void **state) {
+    (void)state;
+    struct log_share share;
+    struct harness *harness = start(12, &share);
+    for (uint64_t index = 1; index < 200; index += 2) {
+        assert_int_equal(is_cached(harness, index, 1, SMALL_BYTES, index % 4 == 1 ? LARGE_BYTES : SMALL_BYTES),
+                         index % 4 == 1);
+    }
+    assert_true(harness->fake->counts.cached_writes == 50);
+    harness_crash(harness);
+    assert_int_equal(harness_open(harness), STATUS_OK);
+    assert_int_equal(harness->recovered.last_index, 200);
+    uint64_t next = 1;
+    assert_int_equal(wal_replay(harness->wal, 1, 200, check_both_ways, &next, NULL), STATUS_OK);
+    assert_int_equal(next, 201);
+    harness_start(harness);
+    harness_free(harness);
+}
+
 /* ---- Checking a file -------------------------------------------------------------------------------------------- */
 
 struct file_case {
@@ -383,6 +465,10 @@ int main(void) {
         cmocka_unit_test(test_wal_share_segment_is_deleted_as_always),
         cmocka_unit_test(test_h37_wal_share_segment_that_was_lent_is_never_used_again),
         cmocka_unit_test(test_wal_share_segments_for_large_records_are_reserved_not_filled),
+        cmocka_unit_test(test_wal_share_groups_of_mostly_large_records_go_through_the_page_cache),
+        cmocka_unit_test(test_wal_share_without_large_records_nothing_goes_through_the_page_cache),
+        cmocka_unit_test(test_wal_share_file_that_cannot_be_opened_twice_is_written_one_way),
+        cmocka_unit_test(test_wal_share_records_of_both_ways_are_recovered),
         cmocka_unit_test(test_wal_check_segment_accepts_what_was_lent_and_nothing_else),
         cmocka_unit_test(test_wal_check_segment_finds_every_flipped_byte),
         cmocka_unit_test(test_wal_check_segment_can_be_stopped),

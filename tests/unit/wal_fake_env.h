@@ -47,12 +47,14 @@ struct fake_names {
 struct fake_file {
     struct env_file base;
     struct fake_inode *inode;
+    bool direct;
 };
 
 struct fake_counts {
     uint64_t calls; /* all that touch the disk; what dead_after counts */
     uint64_t pwrites;
     uint64_t dsync_writes;
+    uint64_t cached_writes; /* of them, those through the page cache */
     uint64_t async_reads;
     uint64_t syncs;
     uint64_t dir_syncs;
@@ -74,6 +76,7 @@ struct fake_env {
     uint64_t dead_after;       /* 0: never */
     uint64_t failing_sync;     /* the sync with this number fails with EIO; 0: none */
     uint64_t failing_dir_sync; /* the same of a directory */
+    bool refuses_cached;       /* opening a file that is there for buffered writes fails */
     uint64_t disk_bytes_max;   /* 0: no bound */
     uint64_t now_us;
     struct random random;
@@ -182,6 +185,9 @@ static inline enum status fake_open(struct env *env, const char *path, unsigned 
         inode = fake_inode_new(fake);
         fake_put(&fake->seen, path, inode);
     }
+    if (fake->refuses_cached && flags == ENV_OPEN_WRITE) {
+        return error_set_sys(err, EMFILE, "open %s", path);
+    }
     if ((flags & ENV_OPEN_TRUNCATE) != 0 && inode->size > 0) {
         memset(inode->seen, 0, inode->capacity);
         inode->size = 0;
@@ -193,6 +199,7 @@ static inline enum status fake_open(struct env *env, const char *path, unsigned 
     file->base.env = env;
     file->base.path = strdup(path);
     file->inode = inode;
+    file->direct = (flags & ENV_OPEN_DIRECT) != 0;
     *ret = &file->base;
     return STATUS_OK;
 }
@@ -275,6 +282,7 @@ static inline enum status fake_pwrite_dsync(struct env_file *base, const void *d
     struct fake_inode *inode = CONTAINER_OF(base, struct fake_file, base)->inode;
     enum status status = fake_pwrite(base, data, len, offset, err);
     fake->counts.dsync_writes++;
+    fake->counts.cached_writes += !CONTAINER_OF(base, struct fake_file, base)->direct;
     if (status != STATUS_OK || !fake_touch(fake, err, &status)) {
         return status;
     }
@@ -400,6 +408,7 @@ static inline void fake_io_submit(struct env_loop *loop, struct env_io *io) {
     } else {
         CHECK(io->kind == ENV_IO_WRITE_DSYNC);
         fake->counts.dsync_writes++;
+        fake->counts.cached_writes += !CONTAINER_OF(io->file, struct fake_file, base)->direct;
         fake->last_write = io;
     }
     list_push_back(&fake->ios, &io->link);

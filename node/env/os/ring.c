@@ -118,6 +118,10 @@ static void prepare(struct io_uring_sqe *sqe, struct env_io *io) {
     case ENV_IO_WRITE_DSYNC:
         io_uring_prep_write(sqe, fd, data, len, offset);
         sqe->rw_flags = RWF_DSYNC;
+        if (!os_file_of(io->file)->is_direct) {
+            /* Not tried at once: a kernel that takes buffered writes without waiting may wait for their sync. */
+            io_uring_sqe_set_flags(sqe, IOSQE_ASYNC);
+        }
         break;
     case ENV_IO_SYNC: io_uring_prep_fsync(sqe, fd, IORING_FSYNC_DATASYNC); break;
     }
