@@ -312,7 +312,7 @@ void cache_free(struct cache *cache) {
         return;
     }
     CHECK(atomic_load_explicit(&cache->loose_bytes, memory_order_relaxed) == 0);
-    for (uint32_t i = 0; i < shard_count(cache) && cache->shards[i].table.buckets != NULL; i++) {
+    for (uint32_t i = 0; i < shard_count(cache) && cache->shards[i].table.slots != NULL; i++) {
         struct cache_shard *shard = &cache->shards[i];
         list_splice_back(&shard->main, &shard->small);
         struct list *link;

@@ -21,16 +21,17 @@ enum {
 
 /* ---- Tables (cache_table.c) -------------------------------------------------------------------------------------- */
 
-/* A block that left the small queue: enough of its hash to know it again, and when that was. */
-struct cache_ghost {
-    uint32_t tag;
-    uint32_t stamp;
+/* Blocks of some hashes, chained, and one that left the small queue: a newer one takes the place of an older one. A
+ * lookup that finds nothing mostly ends here, without a look at blocks that lie elsewhere in memory. */
+struct cache_slot {
+    struct cache_block *first;
+    uint32_t ghost_stamp; /* when the ghost was made */
+    uint16_t ghost_tag;   /* enough of its hash to know it again */
+    uint16_t marks;       /* those of the chain's blocks, and maybe of some that left it */
 };
 
-/* Chains of blocks by hash, and ghosts, one per slot: a newer one takes the place of an older one. */
 struct cache_table {
-    struct cache_block **buckets;
-    struct cache_ghost *ghosts;
+    struct cache_slot *slots;
     uint32_t slot_count; /* a power of two */
 };
 
@@ -74,9 +75,16 @@ static inline uint64_t cache__hash(const struct cache_key *key) {
     return hash ^ (hash >> 29);
 }
 
+/* One of the bits of a slot's marks. */
+static inline uint16_t cache__mark(uint64_t hash) { return (uint16_t)(1u << (hash >> 52 & 15)); }
+
 static inline struct cache_block *cache__table_find(const struct cache_shard *shard, const struct cache_key *key,
                                                     uint64_t hash) {
-    struct cache_block *block = shard->table.buckets[hash & (shard->table.slot_count - 1)];
+    const struct cache_slot *slot = &shard->table.slots[hash & (shard->table.slot_count - 1)];
+    if ((slot->marks & cache__mark(hash)) == 0) {
+        return NULL;
+    }
+    struct cache_block *block = slot->first;
     while (block != NULL && (block->key.offset != key->offset || block->key.id != key->id)) {
         block = block->chain;
     }

@@ -328,11 +328,15 @@ static void *run(void *argument) {
     return NULL;
 }
 
-/* The same keys as `overwrite`: what is there doesn't depend on how far it gets. */
+/* The keys of an `overwrite` of as many operations as there are entries, round and round: they are all there already,
+ * so what is there doesn't depend on how far it gets. */
 static void *write_meanwhile(void *argument) {
     struct runner *runner = argument;
-    uint64_t random = seed_of(1, OVERWRITE);
+    uint64_t random = 0;
     for (; !atomic_load_explicit(&stop_writer, memory_order_relaxed); runner->operations++) {
+        if (runner->operations % entries == 0) {
+            random = seed_of(1, OVERWRITE);
+        }
         one_write(runner, &random, 0);
     }
     return NULL;
