@@ -116,7 +116,9 @@ enum status engine_iterator_new(struct engine *engine, const struct engine_itera
     }
     iterator->alloc = engine->alloc;
     iterator->view = storage_view_acquire(engine->storage);
-    const struct storage_iterator_options walk = {.revision = revision_of(options->snapshot, iterator->view),
+    uint64_t revision = revision_of(options->snapshot, iterator->view);
+    const struct storage_iterator_options walk = {.revision = revision,
+                                                  .at_zero = revision == 0,
                                                   .lower = options->lower,
                                                   .upper = options->upper,
                                                   .keys_only = options->keys_only,

@@ -102,7 +102,8 @@ enum status storage_iterator_new(struct storage_view *view, struct storage_io *i
                                  struct error *err) {
     static const struct storage_iterator_options defaults = {.revision = 0};
     options = options != NULL ? options : &defaults;
-    uint64_t revision = options->revision != 0 ? options->revision : view->revision;
+    uint64_t revision = options->revision != 0 || options->at_zero ? options->revision : view->revision;
+    CHECK(!(options->at_zero && options->revision != 0));
     CHECK(revision <= view->revision && options->readahead_bytes_max <= FETCH_READAHEAD_BYTES_MAX);
     enum status status = storage__check_horizon(view, revision, err);
     if (status != STATUS_OK) {

@@ -332,7 +332,8 @@ uint64_t storage_approximate_bytes(const struct storage_view *view, struct slice
 enum { STORAGE_READAHEAD_BYTES = 256 * 1024 };
 
 struct storage_iterator_options {
-    uint64_t revision;  /* 0: the view's */
+    uint64_t revision;  /* 0: the view's, unless */
+    bool at_zero;       /* revision 0 itself is meant, before the first entry: there is nothing */
     struct slice lower; /* no key before it */
     struct slice upper; /* no key at or behind it; len 0: no end. Both are borrowed while the iterator lives */
     bool keys_only;     /* storage_iterator_value is not asked */

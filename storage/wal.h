@@ -95,8 +95,8 @@ struct wal_options {
     void *context;
     void (*synced)(void *context, const struct wal_synced *synced);
     void (*failed)(void *context, const struct error *err);
-    /* A segment couldn't be prepared (disk full, say); wal_append answers STATUS_NO_SPACE once prepared space ends.
-     * Runs again with err NULL when space is back. May be NULL. */
+    /* A segment couldn't be prepared (disk full, say); wal_append answers STATUS_NO_SPACE (STATUS_NO_MEMORY: it was for
+     * want of that) once prepared space ends. Runs again with err NULL when space is back. May be NULL. */
     void (*prepare_state)(void *context, const struct error *err);
     /* WAL_MODE_BLOCKING only, instead of `synced`: wal_write_take would now find something that it didn't find when it
      * was called last: a segment was prepared, or a mark is due. Also from inside wal_* calls. */

@@ -61,7 +61,10 @@ static bool fits(struct wal *wal, uint64_t record_bytes) {
 
 enum status wal__check_space(struct wal *wal, uint64_t record_bytes) {
     /* At worst the group waits for the segment that is on its way. */
-    return !wal->prepare.failing || fits(wal, record_bytes) ? STATUS_OK : STATUS_NO_SPACE;
+    if (!wal->prepare.failing || fits(wal, record_bytes)) {
+        return STATUS_OK;
+    }
+    return wal->prepare.error.code == STATUS_NO_MEMORY ? STATUS_NO_MEMORY : STATUS_NO_SPACE;
 }
 
 static struct wal__group *find_spare(struct wal *wal, size_t len, uint32_t record_count) {

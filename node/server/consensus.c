@@ -205,10 +205,13 @@ static void on_unreachable(void *context, uint64_t node_id) {
 }
 
 /* A candidacy that becomes durable makes a single node leader, whose first record needs room: until there is some, the
- * news waits. */
+ * news waits; housekeeping asks again. */
 static bool must_wait_for_room(struct consensus *consensus) {
-    return raft_role(consensus->raft) == RAFT_CANDIDATE &&
-           wal_reserve(consensus->wal, WAL_RECORD_HEADER_BYTES, 1) == STATUS_NO_SPACE;
+    if (raft_role(consensus->raft) != RAFT_CANDIDATE) {
+        return false;
+    }
+    enum status status = wal_reserve(consensus->wal, WAL_RECORD_HEADER_BYTES, 1);
+    return status == STATUS_NO_SPACE || status == STATUS_NO_MEMORY;
 }
 
 static void step_synced(struct consensus *consensus) {

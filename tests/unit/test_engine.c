@@ -322,6 +322,30 @@ static void test_engine_batch_is_there_whole(void **state) {
 
 /* ---- Snapshots and iterators ------------------------------------------------------------------------------------ */
 
+/* Revision 0 is a revision, too: before the first write. */
+static void test_engine_snapshot_of_nothing_stays_empty(void **state) {
+    (void)state;
+    struct world world;
+    struct engine_iterator *iterator;
+    world_init(&world);
+    open_it(&world);
+    struct engine_snapshot *snapshot = engine_snapshot_new(world.engine);
+    const struct engine_iterator_options walk = {.snapshot = snapshot};
+    assert_int_equal(engine_snapshot_revision(snapshot), 0);
+    put(&world, 1, "new", false);
+    for (int round = 0; round < 2; round++) { /* in the memtable, in a table */
+        check_at(&world, snapshot, 1, NULL);
+        check_value(&world, 1, "new");
+        assert_int_equal(engine_iterator_new(world.engine, &walk, &iterator, &world.err), STATUS_OK);
+        assert_int_equal(engine_iterator_first(iterator, &world.err), STATUS_NOT_FOUND);
+        assert_int_equal(engine_iterator_last(iterator, &world.err), STATUS_NOT_FOUND);
+        engine_iterator_free(iterator);
+        assert_int_equal(engine_flush(world.engine, &world.err), STATUS_OK);
+    }
+    engine_snapshot_release(world.engine, snapshot);
+    world_deinit(&world);
+}
+
 static void test_engine_snapshot_stays_as_it_was(void **state) {
     (void)state;
     struct world world;
@@ -615,6 +639,7 @@ int main(void) {
         cmocka_unit_test(test_engine_huge_value_survives_a_kill),
         cmocka_unit_test(test_engine_batch_walked_shows_what_went_in),
         cmocka_unit_test(test_engine_batch_is_there_whole),
+        cmocka_unit_test(test_engine_snapshot_of_nothing_stays_empty),
         cmocka_unit_test(test_engine_snapshot_stays_as_it_was),
         cmocka_unit_test(test_engine_iterator_shows_bounds_in_order),
         cmocka_unit_test(test_h34_engine_iterator_turns_anywhere),
