@@ -70,20 +70,20 @@ enum status engine__failure(const struct engine *engine, struct error *err) {
 
 /* ---- Writing a group -------------------------------------------------------------------------------------------- */
 
-/* The newest write that may be seen: what follows `durable` up to the first one that must be durable first. */
+/* The newest write that may be seen: what follows `durable` up to the first one that must be durable first. If that is
+ * one whose writer has given up, nobody knows which: then only what is durable. */
 static uint64_t visible_index(const struct engine *engine, uint64_t durable, uint64_t own_index) {
-    uint64_t last_index = wal_last_index(engine->wal);
     if (engine->sync_index <= durable) {
-        return last_index;
+        return wal_last_index(engine->wal);
     }
-    uint64_t first_hidden = own_index > durable ? own_index : last_index + 1;
+    uint64_t first_hidden = own_index > durable ? own_index : UINT64_MAX;
     LIST_FOREACH (node, &engine->sync_waiters) {
         const struct engine__waiter *waiter = LIST_ENTRY(node, struct engine__waiter, link);
         if (waiter->hides && waiter->index > durable && waiter->index < first_hidden) {
             first_hidden = waiter->index;
         }
     }
-    return first_hidden - 1;
+    return first_hidden != UINT64_MAX ? first_hidden - 1 : durable;
 }
 
 /* A memtable of small synced writes is small when its log is long. */
