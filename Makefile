@@ -83,7 +83,7 @@ $(BIN)/holdfastctl: $(O)/node/ctl/main.o $(call archive,ctl) $(LIBS_CLIENT)
 	@mkdir -p $(@D)
 	$(call say,LINK)$(link) $(LD_CLIENT)
 
-DUMP_OBJECTS := $(call objects,$(addprefix storage/tools/,dump.c dump_change.c dump_manifest.c dump_sst.c dump_value.c dump_verify.c dump_wal.c))
+DUMP_OBJECTS := $(call objects,$(addprefix storage/tools/,dump.c dump_change.c dump_file.c dump_manifest.c dump_sst.c dump_value.c dump_verify.c dump_wal.c))
 OBJECTS += $(DUMP_OBJECTS)
 $(BIN)/holdfast-dump: $(DUMP_OBJECTS) $(foreach lib,storage envos env base,$(call archive,$(lib)))
 	@mkdir -p $(@D)

@@ -1,5 +1,5 @@
 /*
- * What a table or a value file says of itself: header, footer, properties. For who has no manifest: repair and
+ * What a table, a value file or a change file says of itself: header, footer, properties. For who has no manifest: repair and
  * holdfast-dump. Blocks.
  *
  *   sst_frame_init -> sst_frame_read -> sst_frame_deinit

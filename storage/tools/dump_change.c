@@ -3,130 +3,56 @@
  * can't be compared, that is in the manifest; --verify prints it.
  */
 #include "storage/change_file.h"
-#include "storage/file_names.h"
-#include "storage/tools/dump.h"
-
-#include <stdlib.h>
-#include <string.h>
-
-enum { CACHE_BYTES = 1 << 20 };
+#include "storage/tools/dump_file.h"
 
 struct change_dump {
-    const struct dump *dump;
-    struct env_file *file;
-    struct sst_header header;
-    struct sst_footer footer;
-    struct sst_properties properties;
+    struct dump_file file;
     struct change_meta meta;
-    uint8_t *properties_body; /* what properties borrows */
-    uint8_t *index;
-    size_t index_len;
-    size_t blocks;
+    struct buf index;
 };
 
-static enum status damaged(const struct change_dump *changes, const char *what, uint64_t offset, struct error *err) {
-    return error_set(err, STATUS_CORRUPT, "%s: %s at offset %llu is damaged", changes->dump->path, what,
-                     (unsigned long long)offset);
-}
-
-/* The plain body of a block, malloc's. */
-static enum status read_block(const struct change_dump *changes, const struct sst_handle *handle,
-                              enum sst_block_kind kind, uint8_t **ret_body, size_t *ret_len, struct error *err) {
-    size_t len = (size_t)handle->size + SST_TRAILER_BYTES;
-    struct sst_stored stored;
-    uint8_t *body = NULL;
-    uint8_t *raw = malloc(len);
-    if (raw == NULL) {
-        return error_set(err, STATUS_NO_MEMORY, "no memory for %zu bytes", len);
-    }
-    enum status status = dump_read(changes->file, raw, len, handle->offset, err);
-    if (status == STATUS_OK) {
-        status = sst_block_check(slice_of(raw, len), kind, changes->header.id, handle->offset, &stored);
-        body = status == STATUS_OK ? malloc(stored.size) : NULL;
-        if (body != NULL) {
-            status = sst_block_unpack(changes->dump->env->alloc, &stored, body);
-        }
-        if (status != STATUS_OK) {
-            status = damaged(changes, "the block", handle->offset, err);
-        } else if (body == NULL) {
-            status = error_set(err, STATUS_NO_MEMORY, "no memory for a block");
-        }
-    }
-    free(raw);
-    if (status != STATUS_OK) {
-        free(body);
-        return status;
-    }
-    *ret_body = body;
-    *ret_len = stored.size;
-    return STATUS_OK;
-}
-
-static enum status read_frame(struct change_dump *changes, struct error *err) {
-    uint8_t bytes[SST_FOOTER_BYTES];
-    uint64_t size_bytes;
-    size_t len = 0;
-    enum status status = env_size(changes->file, &size_bytes, err);
-    if (status == STATUS_OK) {
-        status = dump_read(changes->file, bytes, SST_HEADER_BYTES, 0, err);
-    }
-    if (status != STATUS_OK) {
-        return status;
-    }
-    if (sst_header_decode(bytes, &changes->header) != STATUS_OK || changes->header.kind != SST_FILE_CHANGES ||
-        size_bytes < SST_HEADER_BYTES + SST_FOOTER_BYTES) {
-        return error_set(err, STATUS_CORRUPT, "%s: no change file, or its header is damaged", changes->dump->path);
-    }
-    uint64_t footer_at = size_bytes - SST_FOOTER_BYTES;
-    status = dump_read(changes->file, bytes, sizeof bytes, footer_at, err);
-    if (status != STATUS_OK) {
-        return status;
-    }
-    if (sst_footer_decode(bytes, changes->header.id, size_bytes, &changes->footer) != STATUS_OK ||
-        changes->footer.top.size == 0) {
-        return damaged(changes, "the footer", footer_at, err);
-    }
-    const struct sst_handle *properties = &changes->footer.properties;
-    status = read_block(changes, properties, SST_BLOCK_PROPERTIES, &changes->properties_body, &len, err);
-    if (status == STATUS_OK &&
-        sst_properties_decode(slice_of(changes->properties_body, len), &changes->properties) != STATUS_OK) {
-        status = damaged(changes, "the properties", properties->offset, err);
+static enum status read_frame(struct change_dump *changes, const struct dump *dump, struct error *err) {
+    const struct sst_frame *frame = &changes->file.frame;
+    const struct sst_properties *properties = &frame->properties;
+    enum status status = dump_file_open(&changes->file, dump, FILE_CHANGES, "a change file", ".chg", err);
+    if (status == STATUS_OK && (frame->header.kind != SST_FILE_CHANGES || frame->footer.top.size == 0)) {
+        status = error_set(err, STATUS_CORRUPT, "%s: no change file", dump->path);
     }
     if (status == STATUS_OK) {
-        status = read_block(changes, &changes->footer.top, SST_BLOCK_TOP, &changes->index, &len, err);
+        status = dump_file_block(&changes->file, &frame->footer.top, SST_BLOCK_TOP, &changes->index, err);
     }
     if (status == STATUS_OK) {
-        changes->index_len = len;
-        changes->blocks = change_index_count(slice_of(changes->index, len));
-        changes->meta = (struct change_meta){.number = changes->meta.number,
-                                             .id = changes->header.id,
-                                             .size_bytes = size_bytes,
-                                             .changes = changes->properties.entries + changes->properties.tombstones,
-                                             .revision_first = changes->properties.revision_first,
-                                             .revision_last = changes->properties.revision_last,
-                                             .index = changes->footer.top};
+        changes->meta = (struct change_meta){.number = changes->file.number,
+                                             .id = frame->header.id,
+                                             .size_bytes = frame->size_bytes,
+                                             .changes = properties->entries + properties->tombstones,
+                                             .revision_first = properties->revision_first,
+                                             .revision_last = properties->revision_last,
+                                             .index = frame->footer.top};
     }
     return status;
 }
 
 static void put_summary(const struct change_dump *changes) {
-    const struct sst_properties *properties = &changes->properties;
+    const struct dump *dump = changes->file.dump;
+    const struct sst_properties *properties = &changes->file.frame.properties;
     json_t *object = json_object();
-    (void)json_object_set_new(object, "file", json_string(changes->dump->path));
+    (void)json_object_set_new(object, "file", json_string(dump->path));
     (void)json_object_set_new(object, "id", dump_number(changes->meta.id));
-    (void)json_object_set_new(object, "cluster", dump_hex(slice_of(changes->header.cluster_id, SST_CLUSTER_ID_BYTES)));
+    (void)json_object_set_new(object, "cluster",
+                              dump_hex(slice_of(changes->file.frame.header.cluster_id, SST_CLUSTER_ID_BYTES)));
     (void)json_object_set_new(object, "bytes", dump_number(changes->meta.size_bytes));
     (void)json_object_set_new(object, "changes", dump_number(changes->meta.changes));
     (void)json_object_set_new(object, "deletes", dump_number(properties->deletes));
     (void)json_object_set_new(object, "range_deletes", dump_number(properties->tombstones));
-    (void)json_object_set_new(object, "blocks", dump_number(changes->blocks));
+    (void)json_object_set_new(object, "blocks", dump_number(change_index_count(buf_slice(&changes->index))));
     (void)json_object_set_new(object, "key_bytes", dump_number(properties->key_bytes));
     (void)json_object_set_new(object, "block_bytes", dump_number(properties->raw_bytes));
     (void)json_object_set_new(object, "revision_first", dump_number(properties->revision_first));
     (void)json_object_set_new(object, "revision_last", dump_number(properties->revision_last));
     (void)json_object_set_new(object, "smallest", dump_bytes(properties->smallest));
     (void)json_object_set_new(object, "largest", dump_bytes(properties->largest));
-    dump_put(changes->dump, object, false);
+    dump_put(dump, object, false);
 }
 
 static void put_change(const struct dump *dump, const struct change *change) {
@@ -143,86 +69,53 @@ static void put_change(const struct dump *dump, const struct change *change) {
 }
 
 static enum status put_changes(const struct change_dump *changes, struct error *err) {
-    struct slice index = slice_of(changes->index, changes->index_len);
-    struct change_block block;
-    for (size_t i = 0; i < changes->blocks; i++) {
+    const struct dump_file *file = &changes->file;
+    struct slice index = buf_slice(&changes->index);
+    uint64_t end = file->frame.footer.top.offset;
+    enum status status = STATUS_OK;
+    struct buf body;
+    buf_init(&body, file->dump->env->alloc, 0);
+    for (size_t i = 0; i < change_index_count(index) && status == STATUS_OK; i++) {
         struct change_index_entry entry;
-        uint8_t *body = NULL;
-        size_t len = 0;
-        if (change_index_decode(index, i, changes->footer.top.offset, &entry) != STATUS_OK) {
-            return damaged(changes, "the index", changes->footer.top.offset, err);
+        struct change_block block;
+        if (change_index_decode(index, i, end, &entry) != STATUS_OK) {
+            status = dump_file_damaged(file, "the index", end, err);
+            break;
         }
-        enum status status = read_block(changes, &entry.handle, SST_BLOCK_CHANGES, &body, &len, err);
+        status = dump_file_block(file, &entry.handle, SST_BLOCK_CHANGES, &body, err);
         if (status != STATUS_OK) {
-            return status;
+            break;
         }
-        status = change_block_open(&block, slice_of(body, len));
+        status = change_block_open(&block, buf_slice(&body));
         while (status == STATUS_OK && (status = change_block_next(&block)) == STATUS_OK) {
-            put_change(changes->dump, &block.change);
+            put_change(file->dump, &block.change);
         }
-        free(body);
-        if (status != STATUS_NOT_FOUND) {
-            return damaged(changes, "the block", entry.handle.offset, err);
-        }
+        status =
+            status == STATUS_NOT_FOUND ? STATUS_OK : dump_file_damaged(file, "the block", entry.handle.offset, err);
     }
-    return STATUS_OK;
+    buf_deinit(&body);
+    return status;
 }
 
-static enum status verify(const struct change_dump *changes, const char *dir, struct error *err) {
-    const struct sst_verify_options options = {.checksum_unknown = true};
-    struct sst_context context = {.env = changes->dump->env, .dir = dir};
-    struct sst_verify_report report = {.bytes = 0};
-    struct sst *file = NULL;
-    char checksum[20];
-    memcpy(context.cluster_id, changes->header.cluster_id, SST_CLUSTER_ID_BYTES);
-    enum status status = cache_new(context.env, CACHE_BYTES, &context.cache, err);
-    if (status == STATUS_OK) {
-        status = open_files_new(context.env, 1, &context.files, err);
-    }
-    if (status == STATUS_OK && change_file_new(&context, &changes->meta, &file) != STATUS_OK) {
+static enum status verify(const struct change_dump *changes, struct error *err) {
+    struct sst_context context;
+    struct sst *sst = NULL;
+    enum status status = dump_context_open(&changes->file, &context, err);
+    if (status == STATUS_OK && change_file_new(&context, &changes->meta, &sst) != STATUS_OK) {
         status = error_set(err, STATUS_NO_MEMORY, "no memory for a change file");
     }
     if (status == STATUS_OK) {
-        status = sst_verify(file, &options, &report, err);
-        json_t *object = json_object();
-        (void)snprintf(checksum, sizeof checksum, "%016llx", (unsigned long long)report.checksum);
-        (void)json_object_set_new(object, "verified_bytes", dump_number(report.bytes));
-        (void)json_object_set_new(object, "verified_changes", dump_number(report.entries));
-        (void)json_object_set_new(object, "findings", dump_number(report.findings));
-        if (report.findings > 0) {
-            (void)json_object_set_new(object, "first_offset", dump_number(report.first_offset));
-        } else {
-            (void)json_object_set_new(object, "checksum", json_string(checksum));
-        }
-        dump_put(changes->dump, object, false);
+        status = dump_file_verify(&changes->file, sst, "verified_changes", err);
     }
-    sst_free(file);
-    open_files_free(context.files);
-    cache_free(context.cache);
+    sst_free(sst);
+    dump_context_close(&context);
     return status;
 }
 
 enum status dump_change(const struct dump *dump, struct error *err) {
-    char dir[LIMIT_PATH_BYTES];
-    struct change_dump changes = {.dump = dump};
-    const char *slash = strrchr(dump->path, '/');
-    const char *name = slash != NULL ? slash + 1 : dump->path;
-    int dir_len = slash == NULL ? 0 : (int)(slash - dump->path);
-    if (file_name_parse(name, &changes.meta.number) != FILE_CHANGES) {
-        return error_set(err, STATUS_INVALID, "%s: a change file's name is its number, 16 hexadecimal digits, and .chg",
-                         dump->path);
-    }
-    if (dir_len + FILE_NAME_BYTES_MAX + 2 > LIMIT_PATH_BYTES) {
-        return error_set(err, STATUS_INVALID, "%s: the path is too long", dump->path);
-    }
-    (void)snprintf(dir, sizeof dir, "%.*s", dir_len, dump->path);
-    if (dir_len == 0) {
-        (void)snprintf(dir, sizeof dir, slash == NULL ? "." : "/");
-    }
-    enum status status = env_open(dump->env, dump->path, ENV_OPEN_READ, &changes.file, err);
-    if (status == STATUS_OK) {
-        status = read_frame(&changes, err);
-    }
+    struct change_dump changes;
+    buf_init(&changes.index, dump->env->alloc, 0);
+    enum status status = read_frame(&changes, dump, err);
     if (status == STATUS_OK) {
         put_summary(&changes);
     }
@@ -230,10 +123,9 @@ enum status dump_change(const struct dump *dump, struct error *err) {
         status = put_changes(&changes, err);
     }
     if (status == STATUS_OK && dump->verify) {
-        status = verify(&changes, dir, err);
+        status = verify(&changes, err);
     }
-    env_close(changes.file);
-    free(changes.properties_body);
-    free(changes.index);
+    buf_deinit(&changes.index);
+    dump_file_close(&changes.file);
     return status;
 }

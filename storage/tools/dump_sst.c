@@ -2,14 +2,10 @@
  * A table by itself: without the manifest its own header and properties say what it is. Only the checksum of the whole
  * file can't be compared then; --verify prints it.
  */
-#include "storage/file_names.h"
 #include "storage/sst.h"
-#include "storage/sst_frame.h"
-#include "storage/tools/dump.h"
+#include "storage/tools/dump_file.h"
 
-#include <string.h>
-
-enum { CACHE_BYTES = 1 << 20, READAHEAD_BYTES = 1 << 20 };
+enum { READAHEAD_BYTES = 1 << 20 };
 
 static void put_summary(const struct dump *dump, const struct sst_meta *meta, const struct sst_properties *properties,
                         const uint8_t *cluster_id) {
@@ -77,6 +73,7 @@ static enum status put_entries(const struct dump *dump, struct sst *sst, const s
     fetch_init(&fetch, context, &options);
     struct cursor *cursor = sst_cursor_new(dump->env->alloc, &fetch, &sst, 1);
     if (cursor == NULL) {
+        fetch_deinit(&fetch);
         return error_set(err, STATUS_NO_MEMORY, "no memory for a cursor");
     }
     enum status status = put_range_deletes(dump, sst, &fetch, err);
@@ -99,34 +96,11 @@ static enum status put_entries(const struct dump *dump, struct sst *sst, const s
     return status;
 }
 
-static enum status verify(const struct dump *dump, struct sst *sst, struct error *err) {
-    const struct sst_verify_options options = {.checksum_unknown = true};
-    struct sst_verify_report report;
-    char checksum[20];
-    enum status status = sst_verify(sst, &options, &report, err);
-    json_t *object = json_object();
-    (void)snprintf(checksum, sizeof checksum, "%016llx", (unsigned long long)report.checksum);
-    (void)json_object_set_new(object, "verified_bytes", dump_number(report.bytes));
-    (void)json_object_set_new(object, "verified_entries", dump_number(report.entries));
-    (void)json_object_set_new(object, "findings", dump_number(report.findings));
-    if (report.findings > 0) {
-        (void)json_object_set_new(object, "first_offset", dump_number(report.first_offset));
-    } else {
-        (void)json_object_set_new(object, "checksum", json_string(checksum));
-    }
-    dump_put(dump, object, false);
-    return status;
-}
-
-static enum status dump_open(const struct dump *dump, const char *dir, const struct sst_meta *meta,
-                             const uint8_t *cluster_id, struct error *err) {
-    struct sst_context context = {.env = dump->env, .dir = dir};
+static enum status put_content(const struct dump_file *file, const struct sst_meta *meta, struct error *err) {
+    const struct dump *dump = file->dump;
+    struct sst_context context;
     struct sst *sst = NULL;
-    memcpy(context.cluster_id, cluster_id, SST_CLUSTER_ID_BYTES);
-    enum status status = cache_new(dump->env, CACHE_BYTES, &context.cache, err);
-    if (status == STATUS_OK) {
-        status = open_files_new(dump->env, 1, &context.files, err);
-    }
+    enum status status = dump_context_open(file, &context, err);
     if (status == STATUS_OK) {
         status = sst_new(&context, meta, &sst);
         status = status == STATUS_OK ? sst_load(sst, err) : error_set(err, status, "no memory for a table");
@@ -135,49 +109,26 @@ static enum status dump_open(const struct dump *dump, const char *dir, const str
         status = put_entries(dump, sst, &context, err);
     }
     if (status == STATUS_OK && dump->verify) {
-        status = verify(dump, sst, err);
+        status = dump_file_verify(file, sst, "verified_entries", err);
     }
     sst_free(sst);
-    open_files_free(context.files);
-    cache_free(context.cache);
+    dump_context_close(&context);
     return status;
 }
 
 enum status dump_sst(const struct dump *dump, struct error *err) {
-    char dir[LIMIT_PATH_BYTES];
-    const char *slash = strrchr(dump->path, '/');
-    const char *name = slash != NULL ? slash + 1 : dump->path;
-    int dir_len = slash == NULL ? 0 : (int)(slash - dump->path);
-    uint64_t number;
-    struct sst_frame frame;
-    struct env_file *file = NULL;
-    if (file_name_parse(name, &number) != FILE_SST) {
-        return error_set(err, STATUS_INVALID, "%s: a table's name is its number, 16 hexadecimal digits, and .sst",
-                         dump->path);
-    }
-    if (dir_len + FILE_NAME_BYTES_MAX + 2 > LIMIT_PATH_BYTES) {
-        return error_set(err, STATUS_INVALID, "%s: the path is too long", dump->path);
-    }
-    (void)snprintf(dir, sizeof dir, "%.*s", dir_len, dump->path);
-    if (dir_len == 0) {
-        (void)snprintf(dir, sizeof dir, slash == NULL ? "." : "/");
-    }
-    sst_frame_init(&frame, dump->env->alloc);
-    enum status status = env_open(dump->env, dump->path, ENV_OPEN_READ, &file, err);
-    if (status == STATUS_OK) {
-        status = sst_frame_read(&frame, file, err);
-    }
-    if (status == STATUS_OK && frame.header.kind != SST_FILE_TABLE) {
+    struct dump_file file;
+    enum status status = dump_file_open(&file, dump, FILE_SST, "a table", ".sst", err);
+    if (status == STATUS_OK && file.frame.header.kind != SST_FILE_TABLE) {
         status = error_set(err, STATUS_CORRUPT, "%s: no table", dump->path);
     }
     if (status == STATUS_OK) {
         struct sst_meta meta;
-        sst_frame_meta(&frame, &meta);
-        meta.number = number;
-        put_summary(dump, &meta, &frame.properties, frame.header.cluster_id);
-        status = dump_open(dump, dir, &meta, frame.header.cluster_id, err);
+        sst_frame_meta(&file.frame, &meta);
+        meta.number = file.number;
+        put_summary(dump, &meta, &file.frame.properties, file.frame.header.cluster_id);
+        status = put_content(&file, &meta, err);
     }
-    env_close(file);
-    sst_frame_deinit(&frame);
+    dump_file_close(&file);
     return status;
 }
