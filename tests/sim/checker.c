@@ -70,6 +70,8 @@ static void check_commit(struct cluster *cluster, struct replica *replica, const
         grow(&cluster->committed_terms, &cluster->committed_capacity, index);
         if (cluster->committed_terms[index] == 0) {
             cluster->committed_terms[index] = term;
+            grow(&cluster->committed_in, &cluster->committed_in_capacity, index);
+            cluster->committed_in[index] = raft_term_at(raft, commit_index);
             if (holders(cluster, index, term) <= cluster->replica_count / 2) {
                 cluster__fail(cluster,
                               "%s committed entry %" PRIu64 " of term %" PRIu64 ", but only %" PRIu32 " disks hold it",
@@ -115,7 +117,8 @@ static void check_leader(struct cluster *cluster, const struct replica *replica,
     cluster->stats.elections++;
     check_votes(cluster, replica, term);
     for (uint64_t index = raft_first_index(raft); index <= cluster->committed_index; index++) {
-        if (raft_term_at(raft, index) != cluster->committed_terms[index]) {
+        /* Votes may arrive when a later term has long had its leader: what that one committed needn't be known here. */
+        if (cluster->committed_in[index] < term && raft_term_at(raft, index) != cluster->committed_terms[index]) {
             cluster__fail(cluster,
                           "%s leads term %" PRIu64 " without entry %" PRIu64 " of term %" PRIu64 ", which is committed",
                           replica->config.name, term, index, cluster->committed_terms[index]);

@@ -344,6 +344,7 @@ void cluster_free(struct cluster *cluster) {
         config_deinit(&cluster->replicas[i].config);
     }
     free(cluster->committed_terms);
+    free(cluster->committed_in);
     free(cluster->leaders);
     free(cluster);
 }

@@ -137,10 +137,12 @@ struct cluster {
     bool crashes_at_elections; /* who votes or campaigns may lose power at that moment */
     bool crashes_at_switches;  /* ... or who has switched its manifest, soon after */
 
-    /* The checker's: by index, the term of what was committed there; by term, its leader. */
-    uint64_t *committed_terms;
-    uint64_t committed_index;
+    /* The checker's: by index, what was committed there; by term, its leader. */
+    uint64_t *committed_terms; /* of the entry at each index, 0: not committed */
     uint64_t committed_capacity;
+    uint64_t *committed_in; /* the term of the leader that committed it */
+    uint64_t committed_in_capacity;
+    uint64_t committed_index;
     uint64_t *leaders;
     uint64_t leaders_capacity;
 
