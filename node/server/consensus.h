@@ -16,6 +16,7 @@
 #include "node/base/log.h"
 #include "node/env/env.h"
 #include "node/server/config.h"
+#include "node/server/snapshot.h"
 #include "raft/raft.h"
 #include "storage/batch.h"
 #include "storage/storage.h"
@@ -94,6 +95,7 @@ struct consensus_status {
     struct storage_stats storage;
     uint32_t member_count;
     struct consensus_member_status members[LIMIT_MEMBERS];
+    struct snapshots_status snapshots;
     char problem[ERROR_MESSAGE_BYTES_MAX]; /* empty when healthy */
 };
 

@@ -7,6 +7,7 @@
  *   consensus_apply.c    committed entries into the engine
  *   consensus_floor.c    what the log must keep, and for whom
  *   consensus_read.c     ReadIndex rounds and waiting for apply
+ *   snapshot*.c          snapshots to and from other nodes
  *   consensus_upkeep.c   long jobs that an operator asked for
  *   consensus_status.c   what it says of itself
  *
@@ -18,6 +19,7 @@
 #include "node/base/check.h"
 #include "node/server/consensus.h"
 #include "node/server/peers.h"
+#include "node/server/snapshot.h"
 
 enum {
     CONSENSUS_PROPOSALS_MAX = 64 * 1024, /* waiting or in the log */
@@ -74,6 +76,7 @@ struct consensus {
     struct wal *wal;
     struct storage *storage;
     struct peers *peers;
+    struct snapshots *snapshots;
 
     enum raft_role role; /* as of the last update, to see changes */
     uint64_t leader;
@@ -213,6 +216,8 @@ MUST_USE enum status append__write_records(struct consensus *consensus, uint32_t
 void apply__set_durable(struct consensus *consensus);
 void apply__advance(struct consensus *consensus);
 void apply__on_timer(struct env_timer *timer);
+/* The store holds what a snapshot brought: it goes on behind that. */
+void apply__installed(struct consensus *consensus);
 
 /* Lets the log go as far as it may; tells raft where it begins. */
 void floor__update(struct consensus *consensus);

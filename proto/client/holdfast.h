@@ -217,6 +217,16 @@ struct holdfast_member {
 
 enum { HOLDFAST_MEMBERS_MAX = 16, HOLDFAST_SYNC_BUCKETS = 26 };
 
+/* A snapshot on its way between two nodes. */
+struct holdfast_snapshot {
+    char peer[64];
+    bool incoming;
+    char state[16]; /* "waiting", "checkpoint", "listing", "offered", "streaming", "ending", "failed"; "receiving",
+                       "syncing", "installing", "ending" */
+    uint64_t index; /* its last entry; 0: not known yet */
+    uint64_t done_bytes, total_bytes;
+};
+
 struct holdfast_node_status {
     uint8_t cluster_id[16];
     uint64_t node_id;
@@ -246,6 +256,10 @@ struct holdfast_node_status {
     uint64_t damaged_places;            /* in live tables, as far as the scrub knows */
     /* How often writers were made to wait for flushes and compactions, and for how long in all and at most. */
     uint64_t write_stalls, write_stall_us_total, write_stall_us_max;
+    /* To nodes that the log can't bring up to date; since the node started. failed: of those that it sends. */
+    uint64_t snapshots_sent, snapshots_installed, snapshots_failed;
+    uint32_t snapshot_count; /* under way */
+    struct holdfast_snapshot snapshots[HOLDFAST_MEMBERS_MAX];
 };
 
 /* What keeps the segment files of a node's log. */
