@@ -305,7 +305,9 @@ static enum upkeep_next ask_owner(struct storage *storage, struct storage_ingest
     if (ingest->ready != NULL && !ingest->was_asked) {
         ingest->was_asked = true;
         ingest->is_asking = true;
+        ingest->is_in_ready = true;
         ingest->ready(upkeep);
+        ingest->is_in_ready = false;
     }
     if (ingest->is_asking) {
         return UPKEEP_WAIT;
@@ -360,7 +362,7 @@ void storage_ingest_answer(struct storage_ingest *ingest, bool go) {
     CHECK(ingest->is_asking && ingest->upkeep.stage == STAGE_READY);
     ingest->is_asking = false;
     ingest->may_switch = go;
-    if (!ingest->upkeep.storage->closing) {
+    if (!ingest->is_in_ready && !ingest->upkeep.storage->closing) {
         storage__schedule(ingest->upkeep.storage);
     }
 }
@@ -411,6 +413,7 @@ void storage_ingest(struct storage *storage, struct storage_ingest *ingest) {
     ingest->view = NULL;
     ingest->is_named = false;
     ingest->was_asked = false;
+    ingest->is_in_ready = false;
     ingest->is_asking = false;
     ingest->may_switch = false;
     buf_init(&ingest->snapshot, storage->env->alloc, 0);

@@ -534,6 +534,7 @@ struct storage_ingest {
     struct storage_frontier frontier;                /* result; valid in ready and switched, too */
     /* The store's: */
     bool was_asked;
+    bool is_in_ready; /* the answer is looked at when it returns */
     bool is_asking; /* ready ran, no answer yet */
     bool may_switch;
     struct version *version;
