@@ -57,7 +57,7 @@ static void add_members(const struct consensus *consensus, struct consensus_log_
         struct consensus_log_pin *pin = add_pin(query, index);
         const struct config_member *member = config_member_by_id(consensus->options.config, id);
         (void)snprintf(pin->owner, sizeof pin->owner, "follower %s%s", member != NULL ? member->name : "of no name",
-                       has_snapshot                           ? " (snapshot)"
+                       has_snapshot                         ? " (snapshot)"
                        : index + 1 < raft_first_index(raft) ? " (left behind)"
                                                             : "");
     }

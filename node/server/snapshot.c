@@ -103,8 +103,9 @@ bool snapshots_pin_of(const struct snapshots *snapshots, uint64_t peer, uint64_t
 }
 
 void snapshots_get_status(const struct snapshots *snapshots, struct snapshots_status *ret_status) {
-    *ret_status = (struct snapshots_status){
-        .sent = snapshots->sent, .installed = snapshots->installed, .failed = snapshots->failed};
+    *ret_status = (struct snapshots_status){.sent = snapshots->sent,
+                                            .installed = snapshots->installed,
+                                            .failed = snapshots->failed};
     for (uint32_t i = 0; i < LIMIT_MEMBERS; i++) {
         const struct snapshot_send *send = &snapshots->sends[i];
         if (send->state == SNAPSHOT_SEND_IDLE) {

@@ -82,8 +82,8 @@ static void on_ready(struct storage_upkeep *upkeep) {
     error_clear(&error);
     receive->is_asked = true;
     receive->asked_us = snapshot__now_us(receive->snapshots);
-    enum status status = membership_decode(slice_of(frontier->membership, frontier->membership_len),
-                                           &receive->membership, &error);
+    enum status status =
+        membership_decode(slice_of(frontier->membership, frontier->membership_len), &receive->membership, &error);
     if (status != STATUS_OK || frontier->index != receive->index || frontier->term != receive->log_term) {
         say(receive, false); /* not what was offered */
         return;
@@ -116,9 +116,10 @@ static void on_switched(struct storage_upkeep *upkeep) {
     CHECK(snapshot_install__wants(consensus, frontier->index, frontier->term));
     /* The log first: it must reach what raft then says is committed. */
     wal_reset(consensus->wal, &(struct wal_frontier){.index = frontier->index, .term = frontier->term});
-    struct raft_event event = {
-        .type = RAFT_EVENT_INSTALLED,
-        .u.installed = {.index = frontier->index, .term = frontier->term, .config = &receive->membership}};
+    struct raft_event event = {.type = RAFT_EVENT_INSTALLED,
+                               .u.installed = {.index = frontier->index,
+                                               .term = frontier->term,
+                                               .config = &receive->membership}};
     enum status status = consensus__step(consensus, &event);
     CHECK(status == STATUS_OK || consensus__is_dead(consensus));
     save_membership(consensus);

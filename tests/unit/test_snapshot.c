@@ -5,10 +5,10 @@
  * chunk or a lying peer end a node, or leave files, memory or a transfer behind; the rate isn't kept; the log that a
  * transfer needs is deleted, or kept for ever.
  */
-#include "node/server/snapshot_internal.h"
 #include "node/base/bytes.h"
 #include "node/base/checksum.h"
 #include "node/base/random.h"
+#include "node/server/snapshot_internal.h"
 #include "storage/storage_internal.h"
 #include "tests/unit/node_fixture.h"
 
@@ -295,7 +295,8 @@ static bool is_about_to_switch(const struct replica *replica) {
     return receive != NULL && receive->holds_log;
 }
 
-/* The node dies so many steps after a point of its install, and comes back. *ret_after: after the switch, as it knew. */
+/* The node dies so many steps after a point of its install, and comes back. *ret_after: after the switch, as it knew.
+ */
 static void crash_after(struct probe *probe, struct replica *away, bool (*reached)(const struct replica *replica),
                         uint64_t steps, enum sim_crash crash, bool *ret_after) {
     struct cluster *cluster = probe->cluster;
@@ -420,7 +421,8 @@ static void run_forged(struct env_message *message) {
     forged->is_done = true;
 }
 
-static void forge(struct replica *replica, uint64_t from, uint8_t type, const ProtobufCMessage *wire, struct slice raw) {
+static void forge(struct replica *replica, uint64_t from, uint8_t type, const ProtobufCMessage *wire,
+                  struct slice raw) {
     struct forged forged = {.replica = replica, .from = from, .type = type, .raw = raw};
     assert_true(protobuf_c_message_get_packed_size(wire) <= sizeof forged.bytes);
     forged.len = protobuf_c_message_pack(wire, forged.bytes);
@@ -499,7 +501,7 @@ static void test_h35_snapshot_of_a_lying_peer_is_refused(void **state) {
         struct slice raw = slice_of(bytes, kind == 0 ? sizeof bytes : kind == 1 ? 0 : 100);
         Wire__SnapshotChunk chunk = next_chunk(receive_of(away), raw);
         switch (kind) {
-        case 0: break; /* too long */
+        case 0: break;                         /* too long */
         case 1: chunk.file_bytes = 100; break; /* empty */
         case 2: chunk.kind = FILE_OTHER; break;
         case 3: chunk.kind = UINT32_MAX; break;
