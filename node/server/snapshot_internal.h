@@ -42,6 +42,17 @@ struct snapshot_place {
     uint64_t offset;
 };
 
+/* What a worker does. */
+enum snapshot_job {
+    SNAPSHOT_JOB_LIST, /* of a sender: the checkpoint's files, */
+    SNAPSHOT_JOB_READ, /* the next chunk, */
+    SNAPSHOT_JOB_REMOVE,
+    SNAPSHOT_JOB_CLEAR, /* of a receiver: an empty directory, */
+    SNAPSHOT_JOB_WRITE, /* the oldest chunk, */
+    SNAPSHOT_JOB_SYNC,  /* all names, */
+    SNAPSHOT_JOB_CLEAN  /* and nothing again */
+};
+
 /* ---- Sending (snapshot_send.c) ---------------------------------------------------------------------------------- */
 
 enum snapshot_send_state {
@@ -84,7 +95,7 @@ struct snapshot_send {
     /* One job at a time. */
     struct env_work work;
     bool is_working;
-    enum { SNAPSHOT_JOB_LIST, SNAPSHOT_JOB_READ, SNAPSHOT_JOB_REMOVE } job;
+    enum snapshot_job job;
     enum status job_status;
     struct error job_error;
     struct snapshot_place job_place;
@@ -144,8 +155,7 @@ struct snapshot_receive {
     struct env_work work;
     bool is_working;
     bool must_clear; /* the directory, before anything is written to it */
-    enum { SNAPSHOT_JOB_CLEAR, SNAPSHOT_JOB_WRITE, SNAPSHOT_JOB_SYNC, SNAPSHOT_JOB_CLEAN } job;
-    uint64_t job_id;
+    enum snapshot_job job;
     enum status job_status;
     struct error job_error;
     struct env_timer timer;

@@ -102,7 +102,7 @@ static void run_job(struct env_work *work) {
                                                   chunk->len, &receive->job_error);
         return;
     case SNAPSHOT_JOB_SYNC: receive->job_status = snapshot_dir_sync(env, receive->dir, &receive->job_error); return;
-    case SNAPSHOT_JOB_CLEAN: receive->job_status = snapshot_dir_remove(env, receive->dir, &receive->job_error); return;
+    default: receive->job_status = snapshot_dir_remove(env, receive->dir, &receive->job_error); return;
     }
 }
 
@@ -145,7 +145,7 @@ static void job_done(struct env_work *work) {
     advance(receive);
 }
 
-static void submit(struct snapshot_receive *receive, int job) {
+static void submit(struct snapshot_receive *receive, enum snapshot_job job) {
     struct consensus *consensus = receive->snapshots->consensus;
     receive->is_working = true;
     receive->job = job;

@@ -73,7 +73,7 @@ static struct snapshot_place place_behind(const struct snapshot_send *send, stru
 
 /* ---- Ending ----------------------------------------------------------------------------------------------------- */
 
-static void submit(struct snapshot_send *send, int job) {
+static void submit(struct snapshot_send *send, enum snapshot_job job) {
     CHECK(!send->is_working);
     send->is_working = true;
     send->job = job;
@@ -175,7 +175,7 @@ static void run_job(struct env_work *work) {
                                               send->job_place.offset, send->chunk, send->job_len, &send->job_error);
         send->job_checksum = checksum64(send->chunk, send->job_len, send->job_place.offset);
         return;
-    case SNAPSHOT_JOB_REMOVE: send->job_status = snapshot_dir_remove(env, send->dir, &send->job_error); return;
+    default: send->job_status = snapshot_dir_remove(env, send->dir, &send->job_error); return;
     }
 }
 

@@ -551,6 +551,98 @@ static void test_h35_snapshot_answers_of_a_lying_peer_end_the_transfer_only(void
     end(probe);
 }
 
+/* ---- What must not come between ---------------------------------------------------------------------------------- */
+
+struct forged_append {
+    struct env_message message;
+    struct replica *replica;
+    struct raft_message append;
+    uint8_t record[WAL_RECORD_HEADER_BYTES];
+    bool is_done;
+};
+
+static void run_forged_append(struct env_message *message) {
+    struct forged_append *forged = CONTAINER_OF(message, struct forged_append, message);
+    append__received(replica__consensus(forged->replica), &forged->append,
+                     slice_of(forged->record, sizeof forged->record));
+    forged->is_done = true;
+}
+
+/* Another leader's log may still have what this one's has not: its APPEND comes while the manifest is switched. */
+static void test_h19_append_while_a_snapshot_is_switched_to_is_dropped(void **state) {
+    (void)state;
+    struct probe *probe = start(configure);
+    struct cluster *cluster = probe->cluster;
+    struct replica *away = leave_behind(probe);
+    start_replica(away);
+    uint64_t begin_us = sim_now_us(cluster->sim);
+    while (!is_about_to_switch(away) && goes_on(cluster, begin_us)) {
+    }
+    assert_true(is_about_to_switch(away));
+    const struct raft *raft = replica__consensus(away)->raft;
+    uint64_t last_index = raft_last_index(raft);
+    struct forged_append forged = {.replica = away,
+                                   .append = {.type = RAFT_APPEND,
+                                              .from = leader_of(cluster)->number + 1,
+                                              .to = away->number + 1,
+                                              .term = raft_term(raft),
+                                              .index = last_index,
+                                              .log_term = raft_term_at(raft, last_index),
+                                              .entry_count = 1}};
+    wal_record_seal(forged.record, RAFT_ENTRY_NOOP, last_index + 1, raft_term(raft), 0);
+    forged.message.run = run_forged_append;
+    env_post(away->loop, &forged.message);
+    while (!forged.is_done) {
+        step(cluster);
+        assert_true(forged.is_done || is_about_to_switch(away));
+    }
+    assert_true(raft_last_index(raft) == last_index || !is_about_to_switch(away));
+    fill(probe, 5);
+    assert_same(cluster);
+    assert_int_equal(ask_status(away).snapshots.installed, 1);
+    end(probe);
+}
+
+static void test_h20_snapshot_that_is_not_wanted_is_declined(void **state) {
+    (void)state;
+    struct probe *probe = start(configure);
+    struct cluster *cluster = probe->cluster;
+    fill(probe, 30);
+    await_level(cluster);
+    struct replica *follower = follower_of(cluster);
+    uint64_t leader_id = leader_of(cluster)->number + 1;
+    uint64_t commit_index = ask_status(follower).commit_index;
+    Wire__SnapshotOffer offer = WIRE__SNAPSHOT_OFFER__INIT;
+    offer.has_id = offer.has_term = offer.has_index = offer.has_log_term = offer.has_file_count =
+        offer.has_total_bytes = 1;
+    offer.id = 77;
+    offer.term = ask_status(follower).term;
+    offer.log_term = offer.term;
+    offer.file_count = 3;
+    offer.total_bytes = 1000;
+    for (int kind = 0; kind < 4; kind++) {
+        Wire__SnapshotOffer spoilt = offer;
+        switch (kind) {
+        case 0: spoilt.index = commit_index; break; /* it has that */
+        case 1: spoilt.index = 1; break;
+        case 2: /* of a leader that was */
+            spoilt.index = commit_index + 100;
+            spoilt.term--;
+            spoilt.log_term--;
+            break;
+        default: /* nonsense */
+            spoilt.index = commit_index + 100;
+            spoilt.log_term = spoilt.term + 1;
+            break;
+        }
+        forge(follower, leader_id, FRAME_SNAPSHOT_OFFER, &spoilt.base, SLICE_EMPTY);
+        assert_int_equal(receive_of(follower)->state, SNAPSHOT_RECEIVE_IDLE);
+    }
+    fill(probe, 5);
+    assert_same(cluster);
+    end(probe);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_snapshot_brings_back_a_follower_while_writes_go_on),
@@ -560,6 +652,8 @@ int main(void) {
         cmocka_unit_test(test_snapshot_receiver_that_stops_leaves_no_files_and_gets_it_anew),
         cmocka_unit_test(test_h21_crash_in_an_install_leaves_the_old_state_or_the_new_one),
         cmocka_unit_test(test_h21_crash_between_the_switch_and_the_logs_group_is_no_damage),
+        cmocka_unit_test(test_h19_append_while_a_snapshot_is_switched_to_is_dropped),
+        cmocka_unit_test(test_h20_snapshot_that_is_not_wanted_is_declined),
         cmocka_unit_test(test_snapshot_that_meets_a_full_disk_is_told_of_and_comes_later),
         cmocka_unit_test(test_snapshot_without_memory_at_either_side_comes_later),
         cmocka_unit_test(test_snapshot_damaged_and_misplaced_chunks_are_sent_again),
