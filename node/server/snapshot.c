@@ -6,8 +6,7 @@
 enum { ARENA_CHUNK_BYTES = 4096 };
 
 const char *snapshot__name_of(const struct snapshots *snapshots, uint64_t node_id) {
-    const struct config_member *member = config_member_by_id(snapshots->consensus->options.config, node_id);
-    return member != NULL ? member->name : "unknown";
+    return member__name(snapshots->consensus, node_id);
 }
 
 void snapshot__arm(struct snapshots *snapshots, struct env_timer *timer, uint64_t at_us) {

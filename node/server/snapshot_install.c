@@ -21,8 +21,6 @@
  */
 #include "node/server/snapshot_internal.h"
 
-#include "node/server/membership.h"
-
 #include <inttypes.h>
 
 bool snapshot_install__wants(const struct consensus *consensus, uint64_t index, uint64_t term) {
@@ -94,18 +92,6 @@ static void on_ready(struct storage_upkeep *upkeep) {
 
 /* ---- The switch ------------------------------------------------------------------------------------------------- */
 
-/* Segments repeat the membership from their first group on: the next one is about to begin. */
-static void save_membership(struct consensus *consensus) {
-    uint8_t bytes[MEMBERSHIP_BYTES_MAX];
-    size_t len = membership_encode(raft_membership(consensus->raft), bytes);
-    enum status status = wal_set_membership(consensus->wal, slice_of(bytes, len));
-    if (status != STATUS_OK) {
-        struct error error;
-        (void)error_set(&error, status, "the membership of the snapshot can't be kept: %s", status_name(status));
-        consensus__fail(consensus, &error);
-    }
-}
-
 static void on_switched(struct storage_upkeep *upkeep) {
     struct snapshot_receive *receive = receive_of(upkeep);
     struct consensus *consensus = receive->snapshots->consensus;
@@ -119,10 +105,11 @@ static void on_switched(struct storage_upkeep *upkeep) {
     struct raft_event event = {.type = RAFT_EVENT_INSTALLED,
                                .u.installed = {.index = frontier->index,
                                                .term = frontier->term,
-                                               .config = &receive->membership}};
+                                               .config_index = receive->membership.index,
+                                               .config = &receive->membership.config}};
     enum status status = consensus__step(consensus, &event);
     CHECK(status == STATUS_OK || consensus__is_dead(consensus));
-    save_membership(consensus);
+    member__installed(consensus, &receive->membership, frontier->index);
 }
 
 /* ---- The end ---------------------------------------------------------------------------------------------------- */

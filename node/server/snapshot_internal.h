@@ -170,7 +170,7 @@ struct snapshot_receive {
     bool is_asked;     /* the store stands still and waits for our answer */
     bool holds_log;
     uint64_t asked_us;
-    struct raft_config membership; /* of the snapshot */
+    struct membership membership; /* of the snapshot */
     struct env_timer ready_timer;
 };
 

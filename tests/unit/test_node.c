@@ -6,7 +6,15 @@
  * long job of an operator is forgotten, runs beside another one, or outlives the node.
  */
 #include "storage/storage_internal.h"
-#include "tests/unit/node_fixture.h"
+#include "tests/unit/node_log_probe.h"
+
+enum {
+    SEED = 2 /* three replicas, no drift, client loops apart from nothing */
+};
+
+static struct probe *start(void (*configure)(struct config *config)) {
+    return probe_start(cluster_new(SEED), configure);
+}
 
 /* ---- The log (hazard 44) ----------------------------------------------------------------------------------------- */
 

@@ -10,9 +10,13 @@
 #include "node/base/random.h"
 #include "node/server/snapshot_internal.h"
 #include "storage/storage_internal.h"
-#include "tests/unit/node_fixture.h"
+#include "tests/unit/node_log_probe.h"
 
 enum { BUDGET_BYTES = 384 * 1024, SECOND_US = 1000 * 1000, SLOW_RATE = 400 * 1000 };
+
+static struct probe *start(void (*configure)(struct config *config)) {
+    return probe_start(cluster_new(2), configure); /* three replicas, no drift */
+}
 
 static void configure(struct config *config) {
     config->follower_log_bytes = BUDGET_BYTES;
