@@ -18,7 +18,7 @@ static void fill_member(Wire__MemberStatus *out, const struct config *config,
     const struct config_member *known = config_member_by_id(config, member->id);
     wire__member_status__init(out);
     SET(out, id, member->id);
-    SET(out, voter, member->voter);
+    SET(out, voter, member->role == RAFT_VOTER);
     SET(out, match, member->match_index);
     if (member->heard_ms_ago != UINT64_MAX) {
         SET(out, heard_ms_ago, member->heard_ms_ago);
