@@ -60,17 +60,18 @@ static char *borrow_text(const char *text) { return (char *)text; }
 
 void client_connection__send_error(struct client_connection *connection, uint64_t request_id, enum status status,
                                    bool unknown, const char *message) {
+    const struct clients_options *options = &connection->clients->options;
     Wire__Error error = WIRE__ERROR__INIT;
-    struct clients_member leader;
     error.has_code = 1;
     error.code = (uint32_t)wire_code_of(status);
     error.has_outcome = 1;
     error.outcome = unknown ? WIRE__OUTCOME__OUTCOME_UNKNOWN : WIRE__OUTCOME__OUTCOME_FAILED;
     error.message = borrow_text(message);
-    if (status == STATUS_NOT_LEADER && clients__leader(connection->clients, &leader)) {
-        error.has_leader_id = 1;
-        error.leader_id = leader.id;
-        error.leader_address = leader.address;
+    if (status == STATUS_NOT_LEADER) {
+        const struct config_member *leader = config_member_by_id(options->config, consensus_leader(options->consensus));
+        error.has_leader_id = leader != NULL;
+        error.leader_id = leader != NULL ? leader->id : 0;
+        error.leader_address = leader != NULL ? borrow_text(leader->client_address) : NULL;
     }
     client_connection__send(connection, FRAME_ERROR, request_id, &error.base, NULL, 0);
 }
@@ -93,13 +94,12 @@ static void refuse(struct client_connection *connection, enum wire_code code, co
 static void greet(struct client_connection *connection) {
     const struct clients_options *options = &connection->clients->options;
     const struct config *config = options->config;
-    struct clients_member leader;
-    bool has_leader = clients__leader(connection->clients, &leader);
+    const struct config_member *leader = config_member_by_id(config, consensus_leader(options->consensus));
     Wire__Greeting greeting;
     greeting_fill(&greeting, config, connection->identity.role);
     greeting.has_leader_id = 1;
-    greeting.leader_id = has_leader ? leader.id : 0;
-    greeting.leader_address = has_leader ? leader.address : NULL;
+    greeting.leader_id = leader != NULL ? leader->id : 0;
+    greeting.leader_address = leader != NULL ? borrow_text(leader->client_address) : NULL;
     connection->state = CLIENT_SERVING;
     client_connection__send(connection, FRAME_GREETING, 0, &greeting.base, NULL, 0);
 }

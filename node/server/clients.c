@@ -112,7 +112,7 @@ void clients__read_ended(struct clients *clients, enum read_class read_class) {
 
 static void run_stopped(struct env_task *task) {
     struct clients *clients = CONTAINER_OF(task, struct clients, stop_task);
-    CHECK(clients->open_count == 0 && clients->request_count == 0 && !clients->directory.is_asking &&
+    CHECK(clients->open_count == 0 && clients->request_count == 0 &&
           clients->reads[READ_GET].count + clients->reads[READ_SCAN].count == 0);
     void (*stopped)(void *context) = clients->stopped;
     void *context = clients->stopped_context;
@@ -121,7 +121,7 @@ static void run_stopped(struct env_task *task) {
 }
 
 void clients__check_stopped(struct clients *clients) {
-    if (clients->stopping && clients->open_count == 0 && clients->request_count == 0 && !clients->directory.is_asking) {
+    if (clients->stopping && clients->open_count == 0 && clients->request_count == 0) {
         env_defer(clients->options.loop, ENV_STAGE_PROCESS, &clients->stop_task);
     }
 }

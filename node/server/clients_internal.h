@@ -11,7 +11,6 @@
  *   request_explain.c    what keeps each segment of its log
  *   request_upkeep.c     long jobs over its store, for admins
  *   request_member.c     who is a member, changes of that, transfers of the lead, for admins
- *   clients_leader.c     who leads, for those who ask the wrong node
  *
  * A request belongs to its connection's list from its frame to its reply. While the consensus actor or a read of a
  * block holds it, it stays in memory even if its connection goes; then `connection` is NULL and its answer goes
@@ -78,13 +77,6 @@ struct client_connection {
     uint64_t full_since_us; /* 0: there is room */
 };
 
-/* What a client must know of a leader. */
-struct clients_member {
-    uint64_t id;
-    char name[LIMIT_NAME_BYTES];
-    char address[LIMIT_ADDRESS_BYTES];
-};
-
 struct clients {
     struct clients_options options;
     struct alloc *alloc;
@@ -104,13 +96,6 @@ struct clients {
     } reads[READ_CLASS_COUNT];
     struct list free_jobs;
     uint32_t free_job_count;
-    struct { /* clients_leader.c */
-        uint32_t count;
-        struct clients_member members[LIMIT_MEMBERS];
-        bool is_asking;
-        uint64_t ask_again_us;
-        struct consensus_status_query query;
-    } directory;
     struct env_timer sweep_timer;
     struct env_timer grace_timer;
     struct env_task stop_task;
@@ -159,11 +144,6 @@ void clients__connection_gone(struct client_connection *connection);
 void clients__check_stopped(struct clients *clients);
 /* There is room among the reads again. */
 void clients__read_ended(struct clients *clients, enum read_class read_class);
-
-/* ---- clients_leader.c ------------------------------------------------------------------------------------------ */
-
-/* False: nobody is known to lead, or nothing of who does (then it is asked for). */
-bool clients__leader(struct clients *clients, struct clients_member *ret_leader);
 
 /* ---- client_connection.c --------------------------------------------------------------------------------------- */
 

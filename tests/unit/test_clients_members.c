@@ -1,7 +1,7 @@
 /*
  * Breaks when: a change of the membership reaches the consensus actor other than it was asked for, or unchecked; a
  * refusal loses its reason, or an unknown outcome passes for a failure; somebody who is no admin changes members; a
- * follower answers for the leader; a leader that was added while we ran isn't named to clients.
+ * follower answers for the leader.
  */
 #include "tests/unit/clients_fixture.h"
 
@@ -238,46 +238,6 @@ static void test_clients_members_are_for_admins(void **state) {
     assert_seen(fixture, "");
 }
 
-/* ---- Leaders that no file names ---------------------------------------------------------------------------------- */
-
-static void test_clients_leader_that_was_added_is_named_from_the_membership(void **state) {
-    struct fixture *fixture = *state;
-    struct fake_client *client = fake_login(fixture, ADMIN);
-    uint32_t before = fixture->consensus.status_count;
-    fixture->consensus.leader = FAKE_ADDED_ID;
-    fixture->consensus.write_status = STATUS_NOT_LEADER;
-    fixture_advance_ms(fixture, 1000);
-    for (uint64_t id = 0; id < 3; id++) {
-        fake_put(client, id, "key", "v", 1);
-        fixture_run(fixture);
-    }
-    /* The first one came before it was known; it was asked for once. */
-    Wire__Error *first = fake_message(client, 0, FRAME_ERROR, &wire__error__descriptor);
-    Wire__Error *last = fake_message(client, 2, FRAME_ERROR, &wire__error__descriptor);
-    assert_null(first->leader_address);
-    assert_int_equal(last->leader_id, FAKE_ADDED_ID);
-    assert_string_equal(last->leader_address, "host-7:4400");
-    assert_non_null(strstr(last->message, "ask n7 at host-7:4400"));
-    assert_int_equal(fixture->consensus.status_count, before + 1);
-    protobuf_c_message_free_unpacked(&first->base, NULL);
-    protobuf_c_message_free_unpacked(&last->base, NULL);
-}
-
-static void test_clients_stop_waits_for_the_question_about_the_leader(void **state) {
-    struct fixture *fixture = *state;
-    fixture_advance_ms(fixture, 1000);
-    fixture->consensus.hold = true;
-    fixture->consensus.leader = FAKE_ADDED_ID;
-    struct fake_client *client = fake_login(fixture, ADMIN); /* the greeting names the leader */
-    assert_non_null(fixture->consensus.held_status);
-    connection_close(client->connection);
-    fixture_run(fixture);
-    fixture_stop(fixture, 0);
-    assert_false(fixture->stopped);
-    fixture_answer(fixture);
-    assert_true(fixture->stopped);
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(test_clients_members_are_listed_by_the_leader),
@@ -288,8 +248,6 @@ int main(void) {
         TEST(test_h51_clients_outcomes_of_changes_are_told_apart),
         TEST(test_clients_wrong_member_requests_are_refused),
         TEST(test_clients_members_are_for_admins),
-        TEST(test_clients_leader_that_was_added_is_named_from_the_membership),
-        TEST(test_clients_stop_waits_for_the_question_about_the_leader),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
