@@ -224,9 +224,8 @@ static void change_members(struct client_connection *connection, const struct co
     for (uint32_t i = 0; i < change->change_count; i++) {
         fill_change(asked, i, member->changes[i]);
     }
-    char quoted[LIMIT_NAME_BYTES + 16];
     log_event(clients->options.logger, LOG_INFO, "member.asked", "by=%s what=%s parts=%u first=%llu",
-              log_quote(quoted, sizeof quoted, connection->identity.name), change->is_transfer ? "transfer" : "change",
+              connection->identity.name, change->is_transfer ? "transfer" : "change",
               change->change_count,
               (unsigned long long)(change->is_transfer ? change->target : change->changes[0].id));
     consensus_ask_change(clients->options.consensus, &asked->query);
