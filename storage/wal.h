@@ -89,6 +89,7 @@ struct wal_options {
                                  those that small groups were written to: others gain nothing by it */
     uint64_t cache_bytes_max; /* of the tail cache, beyond what is not applied */
     uint32_t share_payload_bytes; /* records with payloads from here on can be lent (wal_share); 0: none */
+    struct slice first_membership; /* what a log that knows no membership begins with; borrowed for wal_open */
     uint32_t mark_delay_us;       /* idle time after which an empty mark group is written (DESIGN rule 13); 0: never */
 
     /* Callbacks, on the loop, never from inside a wal_* call. */

@@ -16,6 +16,7 @@
 #include "node/base/log.h"
 #include "node/env/env.h"
 #include "node/server/config.h"
+#include "node/server/directory.h"
 #include "raft/raft.h"
 #include "storage/batch.h"
 #include "storage/storage.h"
@@ -252,6 +253,8 @@ void consensus_ask_change(struct consensus *consensus, struct consensus_change_q
 
 /* Any thread, at once: the leader's id as last known, or RAFT_NO_NODE. */
 uint64_t consensus_leader(const struct consensus *consensus);
+/* Any thread: who the members are. */
+const struct directory *consensus_directory(const struct consensus *consensus);
 /* Any thread: env clock of the last time that the log or apply made progress, or had nothing to do. For the watchdog.
  */
 uint64_t consensus_progress_us(const struct consensus *consensus);
