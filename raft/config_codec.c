@@ -13,8 +13,7 @@ size_t raft_config_encoded_size(const struct raft_config *config) {
     size_t size = 4;
     for (uint32_t i = 0; i < config->member_count; i++) {
         const struct raft_member *member = &config->members[i];
-        size +=
-            RAFT_MEMBER_BYTES_MIN + strlen(member->name) + strlen(member->address) + strlen(member->client_address);
+        size += RAFT_MEMBER_BYTES_MIN + strlen(member->name) + strlen(member->address) + strlen(member->client_address);
     }
     return size;
 }

@@ -211,8 +211,8 @@ const char *consensus_upkeep_name(enum consensus_upkeep_action kind);
 
 enum { CONSENSUS_CHANGES_MAX = 64 }; /* that wait for their end; more are refused with STATUS_BUSY */
 
-/* A change of the membership, or a transfer of the lead. A change is done when a configuration that has it is committed,
- * applied here and not joint any more; a transfer when another node is known to lead. */
+/* A change of the membership, or a transfer of the lead. A change is done when a configuration that has it is
+ * committed, applied here and not joint any more; a transfer when another node is known to lead. */
 struct consensus_change {
     /* The caller's, unchanged until done: */
     struct raft_change changes[LIMIT_MEMBERS]; /* what they point to too; sane as raft.h says */

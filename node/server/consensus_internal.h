@@ -25,10 +25,10 @@
 enum {
     CONSENSUS_PROPOSALS_MAX = 64 * 1024, /* waiting or in the log */
     CONSENSUS_READS_MAX = 64 * 1024,
-    CONSENSUS_BATCH_MAX = 1024,         /* proposals of one group */
-    CONSENSUS_APPLY_MAX = 1024,         /* entries applied in one turn */
-    CONSENSUS_PARTS_MAX = 64,           /* pieces of memory that one AppendEntries is sent from */
-    CONSENSUS_APPENDS_QUEUED_MAX = 256, /* AppendEntries to one peer that wait for the disk */
+    CONSENSUS_BATCH_MAX = 1024,                /* proposals of one group */
+    CONSENSUS_APPLY_MAX = 1024,                /* entries applied in one turn */
+    CONSENSUS_PARTS_MAX = 64,                  /* pieces of memory that one AppendEntries is sent from */
+    CONSENSUS_APPENDS_QUEUED_MAX = 256,        /* AppendEntries to one peer that wait for the disk */
     CONSENSUS_SENDERS_MAX = 2 * LIMIT_MEMBERS, /* peers with such a queue: members, and some that were */
     CONSENSUS_CONFIGS_MAX = 16, /* configurations taken from one AppendEntries; what follows comes again */
     CONSENSUS_DEADLINE_STEP_US = 10 * 1000,

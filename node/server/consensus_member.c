@@ -44,9 +44,7 @@ const char *member__name(const struct consensus *consensus, uint64_t id) {
     return member != NULL && member->name[0] != '\0' ? member->name : "none";
 }
 
-const struct directory *consensus_directory(const struct consensus *consensus) {
-    return &consensus->members.directory;
-}
+const struct directory *consensus_directory(const struct consensus *consensus) { return &consensus->members.directory; }
 
 static void collect(const struct consensus *consensus, const struct raft_config *membership,
                     struct directory_entries *entries) {
@@ -130,7 +128,8 @@ static void log_membership(const struct consensus *consensus) {
     bool is_member = find_member(&applied->config, consensus->options.config->id) != NULL;
     if (was_member && !is_member) {
         log_event(consensus->options.logger, LOG_WARN, "node.removed",
-                  "index=%" PRIu64 " reason=\"this node was removed from the cluster; it can be stopped\"", applied->index);
+                  "index=%" PRIu64 " reason=\"this node was removed from the cluster; it can be stopped\"",
+                  applied->index);
     }
 }
 

@@ -4,7 +4,8 @@
  *
  *   new --READ step--> asked --(round confirmed)--> applying --(applied >= index)--> OK
  *
- * On a node that doesn't lead, raft asks the leader for the round's index. A local read skips the asking. The read itself is the front end's, on a view that it takes after `done`.
+ * On a node that doesn't lead, raft asks the leader for the round's index. A local read skips the asking. The read
+ * itself is the front end's, on a view that it takes after `done`.
  */
 #include "node/server/consensus_internal.h"
 

@@ -15,8 +15,7 @@ static void from_file(const struct config_member *member, struct directory_entry
     memcpy(ret_entry->client_address, member->client_address, sizeof ret_entry->client_address);
 }
 
-void directory_merge(const struct config *config, const struct raft_member *member,
-                     struct directory_entry *ret_entry) {
+void directory_merge(const struct config *config, const struct raft_member *member, struct directory_entry *ret_entry) {
     const struct config_member *known = config_member_by_id(config, member->id);
     if (known != NULL) {
         from_file(known, ret_entry);
@@ -31,8 +30,8 @@ void directory_merge(const struct config *config, const struct raft_member *memb
 
 /* ---- Across threads ---------------------------------------------------------------------------------------------- */
 
-/* Each word is released, so none is seen before the odd version; each is acquired by a reader, so that whoever saw a new
- * word also sees the version changed. */
+/* Each word is released, so none is seen before the odd version; each is acquired by a reader, so that whoever saw a
+ * new word also sees the version changed. */
 void directory_set(struct directory *directory, const struct directory_entries *entries) {
     CHECK(entries->count <= DIRECTORY_ENTRIES_MAX);
     uint64_t words[DIRECTORY_WORDS];

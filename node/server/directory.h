@@ -48,8 +48,7 @@ struct directory {
 };
 
 /* A member as this node knows it: the file's word before the membership's. */
-void directory_merge(const struct config *config, const struct raft_member *member,
-                     struct directory_entry *ret_entry);
+void directory_merge(const struct config *config, const struct raft_member *member, struct directory_entry *ret_entry);
 /* The writer. */
 void directory_set(struct directory *directory, const struct directory_entries *entries);
 /* Any thread: by id, or by certificate. False: nobody. */

@@ -27,9 +27,8 @@ static void on_opened(struct connection_handler *handler) {
     struct peer_in *in = CONTAINER_OF(handler, struct peer_in, handler);
     const struct config *config = in->peers->options.config;
     char message[ERROR_MESSAGE_BYTES_MAX];
-    enum wire_code code =
-        identity_check(config, in->peers->options.directory, connection_peer(in->connection), &in->identity, message,
-                       sizeof message);
+    enum wire_code code = identity_check(config, in->peers->options.directory, connection_peer(in->connection),
+                                         &in->identity, message, sizeof message);
     if (code != WIRE_OK) {
         refuse(in, code, message);
         return;

@@ -27,7 +27,8 @@ static void log_problem(struct peer_link *link, const char *what) {
     link->problem_logged = true;
     char quoted[ERROR_MESSAGE_BYTES_MAX + 16];
     log_event(link->peer->peers->options.logger, LOG_WARN, "peer.unreachable", "peer=%s addr=%s link=%s reason=%s",
-              link->peer->entry.name, link->peer->entry.peer_address, link_name(link), log_quote(quoted, sizeof quoted, what));
+              link->peer->entry.name, link->peer->entry.peer_address, link_name(link),
+              log_quote(quoted, sizeof quoted, what));
 }
 
 static void link_wait(struct peer_link *link) {

@@ -52,8 +52,8 @@ enum status peers_start(const struct peers_options *options, struct peers **ret_
     list_init(&peers->delayed);
     arena_init(&peers->arena, options->env->alloc, ARENA_CHUNK_BYTES, LIMIT_UNPACK_BUDGET_BYTES);
     env_task_init(&peers->stop_task, run_stopped);
-    enum status status = env_listen(options->transport, options->loop, options->config->peer_listen, peer_in__accepted, peers,
-                                    &peers->listener, err);
+    enum status status = env_listen(options->transport, options->loop, options->config->peer_listen, peer_in__accepted,
+                                    peers, &peers->listener, err);
     if (status != STATUS_OK) {
         arena_deinit(&peers->arena);
         mem_free(options->env->alloc, peers);

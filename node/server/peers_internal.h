@@ -59,8 +59,8 @@ struct peer_in {
 struct peers {
     struct peers_options options;
     struct env_listener *listener;
-    struct list peers;   /* struct peer: at most members, and those of the configuration file */
-    struct list dropped; /* struct peer: wait for the end of their connections */
+    struct list peers;                  /* struct peer: at most members, and those of the configuration file */
+    struct list dropped;                /* struct peer: wait for the end of their connections */
     uint64_t removed[PEER_REMOVED_MAX]; /* a ring of node ids */
     uint32_t removed_next;
     struct list incoming; /* struct peer_in */

@@ -119,8 +119,8 @@ static enum status find_membership(const struct recovery *recovery, const struct
 struct replay {
     struct recovery *recovery;
     uint64_t config_index; /* the membership that raft has already */
-    uint64_t skip_index;  /* loaded into raft from behind here */
-    uint64_t apply_after; /* applied from behind here */
+    uint64_t skip_index;   /* loaded into raft from behind here */
+    uint64_t apply_after;  /* applied from behind here */
     uint64_t commit;
 };
 

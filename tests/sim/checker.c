@@ -54,8 +54,8 @@ static bool is_quorum(const struct raft_config *config, const bool yes[REPLICAS_
     return config->member_count > 0 && raft__config_quorum(config, values) > 0;
 }
 
-/* By this replica's effective configuration, or one that it has just left: between two looks it may have done both, what
- * needed the quorum and the change. */
+/* By this replica's effective configuration, or one that it has just left: between two looks it may have done both,
+ * what needed the quorum and the change. */
 static bool is_quorum_for(const struct replica *replica, const bool yes[REPLICAS_MAX]) {
     const struct consensus *consensus = replica__consensus(replica);
     const struct raft *raft = consensus->raft;

@@ -15,12 +15,7 @@
 
 #include <cmocka.h>
 
-enum {
-    PROBE_TIMEOUT_MS = 5000,
-    VALUE_BYTES = 8000,
-    PATIENCE_US = 20 * 1000 * 1000,
-    SETTLE_US = 2 * 1000 * 1000
-};
+enum { PROBE_TIMEOUT_MS = 5000, VALUE_BYTES = 8000, PATIENCE_US = 20 * 1000 * 1000, SETTLE_US = 2 * 1000 * 1000 };
 
 /* A client with one request at a time, made by the test between the simulator's steps. */
 struct probe {

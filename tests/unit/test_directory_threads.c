@@ -1,7 +1,7 @@
 /*
- * The directory under one writer and several readers, for ThreadSanitizer and for the eye: an entry that is found is one
- * that was set, whole. Would break it: a word that is stored before the version says so, or a reader that doesn't look at
- * the version again.
+ * The directory under one writer and several readers, for ThreadSanitizer and for the eye: an entry that is found is
+ * one that was set, whole. Would break it: a word that is stored before the version says so, or a reader that doesn't
+ * look at the version again.
  */
 #include "node/server/directory.h"
 

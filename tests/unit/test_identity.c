@@ -46,7 +46,8 @@ static enum wire_code check(struct fixture *fixture, enum env_certificate_state 
     struct env_peer peer = {.certificate = certificate};
     memset(peer.thumbprint, thumbprint_byte, sizeof peer.thumbprint);
     fixture->message[0] = '\0';
-    return identity_check(&fixture->config, &fixture->directory, &peer, &fixture->identity, fixture->message, sizeof fixture->message);
+    return identity_check(&fixture->config, &fixture->directory, &peer, &fixture->identity, fixture->message,
+                          sizeof fixture->message);
 }
 
 static void test_identity_roles_permit_what_they_say(void **state) {

@@ -81,7 +81,8 @@ static void test_h35_membership_cut_is_refused(void **state) {
     assert_int_equal(back.index, 5);
 }
 
-/* ---- The directory ------------------------------------------------------------------------------------------------ */
+/* ---- The directory ------------------------------------------------------------------------------------------------
+ */
 
 static struct raft_member stranger(uint64_t id) {
     struct raft_member member = {.id = id, .name = "late", .address = "late:4500", .client_address = "late:4400"};
@@ -164,7 +165,8 @@ static void test_identity_member_by_membership_is_a_peer_until_it_is_gone(void *
                      WIRE_CERTIFICATE_UNKNOWN);
 }
 
-/* ---- The wire ----------------------------------------------------------------------------------------------------- */
+/* ---- The wire -----------------------------------------------------------------------------------------------------
+ */
 
 static void test_raft_wire_reads_and_transfers_keep_every_field(void **state) {
     (void)state;

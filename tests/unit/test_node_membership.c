@@ -17,7 +17,8 @@ static void configure_nothing(struct config *config) { (void)config; }
 /* Three founders; n4 and n5 wait to be added. */
 static struct probe *start(void) { return probe_start(cluster_new_growing(SEED, 5, 3), configure_nothing); }
 
-/* ---- Changes ------------------------------------------------------------------------------------------------------ */
+/* ---- Changes ------------------------------------------------------------------------------------------------------
+ */
 
 struct asked_change {
     struct replica *replica;
@@ -155,7 +156,8 @@ static void isolate(struct cluster *cluster, const struct replica *replica, bool
     }
 }
 
-/* ---- Reads --------------------------------------------------------------------------------------------------------- */
+/* ---- Reads ---------------------------------------------------------------------------------------------------------
+ */
 
 struct asked_read {
     struct consensus_read read;
@@ -194,7 +196,8 @@ static void test_node_follower_answers_linearizable_reads(void **state) {
     end(probe);
 }
 
-/* ---- Growing and shrinking ----------------------------------------------------------------------------------------- */
+/* ---- Growing and shrinking -----------------------------------------------------------------------------------------
+ */
 
 static void test_node_that_joins_is_known_everywhere_and_may_lead(void **state) {
     (void)state;
@@ -230,8 +233,8 @@ static void test_node_that_joins_is_known_everywhere_and_may_lead(void **state) 
     end(probe);
 }
 
-/* After a loss of power the log brings the membership back; after flushes the manifest does. A data directory that has a
- * membership needs no file for it, and doesn't listen to `join`. */
+/* After a loss of power the log brings the membership back; after flushes the manifest does. A data directory that has
+ * a membership needs no file for it, and doesn't listen to `join`. */
 static void test_node_membership_survives_restarts(void **state) {
     (void)state;
     for (uint32_t flushes = 0; flushes < 2; flushes++) {
@@ -257,7 +260,7 @@ static void test_node_membership_survives_restarts(void **state) {
         }
         pass(cluster, 10 * 1000);
         await_leader(cluster);
-        pass(cluster, SETTLE_US); /* the client sees that its connections are gone */
+        (void)get_at(probe, "key", 0); /* the client sees that its connections are gone */
         (void)put(probe, "key", "y", 1);
         pass(cluster, SETTLE_US);
         struct consensus_status status = ask_status(leader_of(cluster));
@@ -317,7 +320,8 @@ static void test_node_follower_that_is_removed_is_told_and_does_not_campaign(voi
     end(probe);
 }
 
-/* ---- What must not be ---------------------------------------------------------------------------------------------- */
+/* ---- What must not be ----------------------------------------------------------------------------------------------
+ */
 
 static void test_h07_learner_does_not_help_to_commit(void **state) {
     (void)state;

@@ -177,19 +177,18 @@ static void test_raft_quorum_all_joint_pairs_overlap(void **state) {
 
 static void test_raft_config_bytes_are_as_written_down(void **state) {
     (void)state;
-    const struct raft_config config = {
-        .joint = true,
-        .member_count = 3,
-        .members = {{.id = 1,
-                     .role = RAFT_VOTER,
-                     .in_outgoing = true,
-                     .priority = 9,
-                     .thumbprint = {0xaa, [31] = 0xbb},
-                     .name = "n",
-                     .address = "a:1",
-                     .client_address = "b:22"},
-                    {.id = 0x0102030405060708, .role = RAFT_LEARNER},
-                    {.id = 3, .role = RAFT_LEAVING, .in_outgoing = true}}};
+    const struct raft_config config = {.joint = true,
+                                       .member_count = 3,
+                                       .members = {{.id = 1,
+                                                    .role = RAFT_VOTER,
+                                                    .in_outgoing = true,
+                                                    .priority = 9,
+                                                    .thumbprint = {0xaa, [31] = 0xbb},
+                                                    .name = "n",
+                                                    .address = "a:1",
+                                                    .client_address = "b:22"},
+                                                   {.id = 0x0102030405060708, .role = RAFT_LEARNER},
+                                                   {.id = 3, .role = RAFT_LEAVING, .in_outgoing = true}}};
     /* clang-format off */
     static const uint8_t wanted[4 + 54 + 46 + 46] = {
         1, 1, 3, 0,                                           /* version, joint, members */

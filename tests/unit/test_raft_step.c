@@ -590,7 +590,9 @@ static struct raft *leader_of_two(struct alloc *alloc, struct raft_update *updat
         {.type = RAFT_EVENT_MESSAGE, .now_us = now_us, .u.message = &replies[0]},
         {.type = RAFT_EVENT_SYNCED, .now_us = now_us, .u.synced = {.term = 1, .vote = 1}},
         {.type = RAFT_EVENT_MESSAGE, .now_us = now_us, .u.message = &replies[1]},
-        {.type = RAFT_EVENT_SYNCED, .now_us = now_us, .u.synced = {.term = 1, .vote = 1, .last_index = 1, .last_term = 1}},
+        {.type = RAFT_EVENT_SYNCED,
+         .now_us = now_us,
+         .u.synced = {.term = 1, .vote = 1, .last_index = 1, .last_term = 1}},
         {.type = RAFT_EVENT_MESSAGE, .now_us = now_us, .u.message = &replies[2]},
     };
     for (size_t i = 0; i < sizeof events / sizeof events[0]; i++) {
