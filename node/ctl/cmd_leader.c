@@ -80,8 +80,8 @@ static enum ctl_exit transfer(struct ctl *ctl, const char *node) {
     }
     const struct holdfast_member *leader = leader_of(&members);
     if (target_id != 0 && members.leader_id != target_id) {
-        return ctl_fail(ctl, CTL_FAILED, "%s leads now, not %s: try again", leader != NULL ? leader->name : "another node",
-                        name);
+        return ctl_fail(ctl, CTL_FAILED, "%s leads now, not %s: try again",
+                        leader != NULL ? leader->name : "another node", name);
     }
     return print_leader(ctl, &members);
 }

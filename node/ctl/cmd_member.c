@@ -1,6 +1,6 @@
 /*
- * member: who is in the cluster, and changes of that. A node comes in as a learner, gets the log, and votes only when it
- * keeps up; so adding one that never comes up costs nothing but a line in the list.
+ * member: who is in the cluster, and changes of that. A node comes in as a learner, gets the log, and votes only when
+ * it keeps up; so adding one that never comes up costs nothing but a line in the list.
  */
 #include "node/ctl/members.h"
 
@@ -14,7 +14,7 @@ struct member_command {
     const char *name;
     int arguments; /* behind the name */
     const char *usage;
-    uint32_t options;  /* bits of arguments.c */
+    uint32_t options; /* bits of arguments.c */
     /* add: the change that brings the new member in; NULL for commands that take none of its options. */
     enum ctl_exit (*run)(struct ctl *ctl, char **argv, const struct holdfast_member_change *add);
 };
@@ -116,7 +116,8 @@ static enum ctl_exit take_new_member(struct ctl *ctl, const char *name, uint8_t 
 static enum ctl_exit make_config(struct ctl *ctl, struct buf *out) {
     struct holdfast_members members;
     enum ctl_exit code = members_fetch(ctl, &members);
-    if (code == CTL_DONE && (members_append_config(&members, out) != STATUS_OK || buf_append(out, "", 1) != STATUS_OK)) {
+    if (code == CTL_DONE &&
+        (members_append_config(&members, out) != STATUS_OK || buf_append(out, "", 1) != STATUS_OK)) {
         code = ctl_fail(ctl, CTL_FAILED, "out of memory");
     }
     return code;
@@ -125,10 +126,11 @@ static enum ctl_exit make_config(struct ctl *ctl, struct buf *out) {
 /* In JSON everything comes with the last step. */
 static void print_config(struct ctl *ctl, const char *name, const char *config) {
     if (!ctl->options.json) {
-        (void)fprintf(ctl->io->out,
-                      "Its configuration needs this, beside [tls] and a [node] section with name = %s and the cluster's id "
-                      "(`holdfastctl status`):\n\n%s\n",
-                      name, config);
+        (void)fprintf(
+            ctl->io->out,
+            "Its configuration needs this, beside [tls] and a [node] section with name = %s and the cluster's id "
+            "(`holdfastctl status`):\n\n%s\n",
+            name, config);
         (void)fflush(ctl->io->out);
     }
 }
@@ -149,11 +151,12 @@ static enum ctl_exit run_add(struct ctl *ctl, char **argv, const struct holdfast
     }
     const char *text = (const char *)config.data;
     if (!options->promote) {
-        code = print_done(ctl, index, add->id, add->name, "is a learner", "", json_pack("{s:s, s:s}", "role", "learner",
-                                                                                      "config", text));
+        code = print_done(ctl, index, add->id, add->name, "is a learner", "",
+                          json_pack("{s:s, s:s}", "role", "learner", "config", text));
         print_config(ctl, add->name, text);
         if (!ctl->options.json) {
-            (void)fprintf(ctl->io->out, "When it runs: `holdfastctl member promote %s --wait %d`.\n", add->name, WAIT_S);
+            (void)fprintf(ctl->io->out, "When it runs: `holdfastctl member promote %s --wait %d`.\n", add->name,
+                          WAIT_S);
             code = ctl_finish_output(ctl);
         }
         goto out;
@@ -204,8 +207,8 @@ static enum ctl_exit run_replace(struct ctl *ctl, char **argv, const struct hold
     }
     if (code == CTL_DONE) {
         char next[192];
-        (void)snprintf(next, sizeof next, "%s is no member any more: stop it, and never start a node with its data again.",
-                       old->name);
+        (void)snprintf(next, sizeof next,
+                       "%s is no member any more: stop it, and never start a node with its data again.", old->name);
         code = print_done(ctl, index, add->id, add->name, "is a voter", next,
                           json_pack("{s:s, s:o, s:s}", "role", "voter", "removed", members_text_json(old->name),
                                     "config", (const char *)config.data));
@@ -228,9 +231,8 @@ static enum ctl_exit change_one(struct ctl *ctl, const char *node, struct holdfa
     }
     if (code == CTL_DONE) {
         change.id = member->id;
-        code = change.action == HOLDFAST_MEMBER_PROMOTE
-                   ? members_promote(ctl, &change, 1, ctl->options.wait_s, &index)
-                   : members_change(ctl, &change, 1, &index);
+        code = change.action == HOLDFAST_MEMBER_PROMOTE ? members_promote(ctl, &change, 1, ctl->options.wait_s, &index)
+                                                        : members_change(ctl, &change, 1, &index);
     }
     if (code != CTL_DONE) {
         json_decref(more);

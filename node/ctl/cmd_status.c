@@ -83,12 +83,12 @@ static json_t *members_json(const struct holdfast_node_status *status) {
     json_t *members = json_array();
     for (uint32_t i = 0; i < status->member_count; i++) {
         const struct holdfast_member *member = &status->members[i];
-        json_t *object =
-            json_pack("{s:I, s:o, s:o, s:o, s:o, s:I, s:o}", "id", (json_int_t)member->id, "name",
-                      text_json(member->name), "client_address", text_json(member->client_address), "peer_address",
-                      text_json(member->peer_address), "role", text_json(member->role), "match",
-                      (json_int_t)member->match, "heard_ms_ago",
-                      member->heard_ms_ago != UINT64_MAX ? json_integer((json_int_t)member->heard_ms_ago) : json_null());
+        json_t *object = json_pack("{s:I, s:o, s:o, s:o, s:o, s:I, s:o}", "id", (json_int_t)member->id, "name",
+                                   text_json(member->name), "client_address", text_json(member->client_address),
+                                   "peer_address", text_json(member->peer_address), "role", text_json(member->role),
+                                   "match", (json_int_t)member->match, "heard_ms_ago",
+                                   member->heard_ms_ago != UINT64_MAX ? json_integer((json_int_t)member->heard_ms_ago)
+                                                                      : json_null());
         (void)json_array_append_new(members, object);
     }
     return members;

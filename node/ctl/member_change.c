@@ -1,8 +1,8 @@
 /*
  * A change of members to its end: see members.h.
  *
- * A reply can get lost when the leader changes, and with membership that is nothing unusual: a leader may remove itself.
- * So an unknown outcome is looked for in the list of members before it is told.
+ * A reply can get lost when the leader changes, and with membership that is nothing unusual: a leader may remove
+ * itself. So an unknown outcome is looked for in the list of members before it is told.
  */
 #include "node/ctl/members.h"
 
@@ -12,10 +12,10 @@
 
 enum {
     LOOK_MS = 200,
-    CONFIRM_US = 10 * 1000 * 1000,  /* how long an outcome that got lost is looked for */
-    REPORT_US = 5 * 1000 * 1000,    /* between two lines about a learner, where there is no terminal */
-    NEAR_ENTRIES = 1000,            /* a learner that lags by no more */
-    NEAR_REFUSALS_MAX = 25,         /* and still isn't taken has another reason than its lag */
+    CONFIRM_US = 10 * 1000 * 1000, /* how long an outcome that got lost is looked for */
+    REPORT_US = 5 * 1000 * 1000,   /* between two lines about a learner, where there is no terminal */
+    NEAR_ENTRIES = 1000,           /* a learner that lags by no more */
+    NEAR_REFUSALS_MAX = 25,        /* and still isn't taken has another reason than its lag */
     US_PER_S = 1000 * 1000
 };
 
@@ -162,8 +162,8 @@ static enum promotion try_promotion(struct learner *learner, const struct holdfa
     const struct holdfast_member *member = members_by_id(&learner->members, learner->id);
     if (member == NULL) {
         stop_telling(learner);
-        *ret_code = ctl_fail(ctl, CTL_FAILED, "the learner with the id %" PRIu64 " is no member any more: it was removed",
-                             learner->id);
+        *ret_code = ctl_fail(ctl, CTL_FAILED,
+                             "the learner with the id %" PRIu64 " is no member any more: it was removed", learner->id);
         return PROMOTION_FAILED;
     }
     if (is_complete(&learner->members, changes, count)) {
@@ -192,10 +192,11 @@ static enum ctl_exit give_up(const struct learner *learner, uint32_t wait_s) {
     }
     const struct holdfast_member *member = members_by_id(&learner->members, learner->id);
     describe(learner, member, text, sizeof text);
-    return ctl_fail(learner->ctl, CTL_UNREACHABLE,
-                    "%s, and stays a learner: it did not catch up within %u s; when it runs, `holdfastctl member promote "
-                    "%s --wait SECONDS` goes on",
-                    text, wait_s, member->name);
+    return ctl_fail(
+        learner->ctl, CTL_UNREACHABLE,
+        "%s, and stays a learner: it did not catch up within %u s; when it runs, `holdfastctl member promote "
+        "%s --wait SECONDS` goes on",
+        text, wait_s, member->name);
 }
 
 enum ctl_exit members_promote(struct ctl *ctl, const struct holdfast_member_change *changes, size_t count,

@@ -136,7 +136,7 @@ static void add_member(struct table *table, const struct holdfast_members *membe
 }
 
 static bool print_text(struct ctl *ctl, const struct holdfast_members *members) {
-    static const char *const HEADS[] = {"NAME",   "ID",    "ROLE", "PRIORITY", "PEERS",
+    static const char *const HEADS[] = {"NAME",    "ID",    "ROLE", "PRIORITY", "PEERS",
                                         "CLIENTS", "MATCH", "LAG",  "STATE",    "HEARD"};
     enum { COLUMNS = sizeof HEADS / sizeof HEADS[0], RIGHT = 0xca };
     struct table table;

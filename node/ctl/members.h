@@ -1,6 +1,6 @@
 /*
- * What `member` and `leader` share: the members of the cluster, fetched, found by name or id, and shown; and a change of
- * them carried out to its end.
+ * What `member` and `leader` share: the members of the cluster, fetched, found by name or id, and shown; and a change
+ * of them carried out to its end.
  *
  * One thread. Functions that return an exit code have said what is wrong when it isn't CTL_DONE.
  */
@@ -27,7 +27,8 @@ enum status members_append_config(const struct holdfast_members *members, struct
 /* Texts from outside may be any bytes: what isn't UTF-8 becomes "?". */
 json_t *members_text_json(const char *text);
 
-/* Until it is committed. An outcome that got lost is looked for in the list. *ret_index: the entry that completed it. */
+/* Until it is committed. An outcome that got lost is looked for in the list. *ret_index: the entry that completed it.
+ */
 enum ctl_exit members_change(struct ctl *ctl, const struct holdfast_member_change *changes, size_t count,
                              uint64_t *ret_index);
 /* Waits until this learner keeps up, at most wait_s, and then carries out the changes, the first of which promotes it.

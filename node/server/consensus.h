@@ -80,9 +80,9 @@ struct consensus_member_status {
     char peer_address[LIMIT_ADDRESS_BYTES];
     char client_address[LIMIT_ADDRESS_BYTES];
     uint8_t thumbprint[RAFT_THUMBPRINT_BYTES]; /* zeroes: not known */
-    uint64_t match_index;       /* leader only */
-    uint64_t heard_ms_ago;      /* leader only; UINT64_MAX: never */
-    enum raft_peer_state state; /* leader only; of the leader itself and on others REPLICATE */
+    uint64_t match_index;                      /* leader only */
+    uint64_t heard_ms_ago;                     /* leader only; UINT64_MAX: never */
+    enum raft_peer_state state;                /* leader only; of the leader itself and on others REPLICATE */
 };
 
 struct consensus_status {

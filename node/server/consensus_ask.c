@@ -1,6 +1,6 @@
 /*
- * Changes of membership and leadership asked for from any thread: there as a message, and back as one. What decides about
- * them is consensus_member.c.
+ * Changes of membership and leadership asked for from any thread: there as a message, and back as one. What decides
+ * about them is consensus_member.c.
  *
  * Owner: the consensus loop, between the two messages.
  */

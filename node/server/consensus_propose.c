@@ -117,7 +117,8 @@ void propose__on_pace_timer(struct env_timer *timer) {
 }
 
 /* A leader that removes itself leads until that is committed. What it put into the log behind it would be the next
- * leader's to commit, and nobody tells this node of that: so proposals wait, and are refused when it has stepped down. */
+ * leader's to commit, and nobody tells this node of that: so proposals wait, and are refused when it has stepped down.
+ */
 static bool is_on_its_way_out(const struct consensus *consensus) {
     struct raft_info info;
     raft_get_info(consensus->raft, &info);

@@ -225,8 +225,7 @@ static void change_members(struct client_connection *connection, const struct co
         fill_change(asked, i, member->changes[i]);
     }
     log_event(clients->options.logger, LOG_INFO, "member.asked", "by=%s what=%s parts=%u first=%llu",
-              connection->identity.name, change->is_transfer ? "transfer" : "change",
-              change->change_count,
+              connection->identity.name, change->is_transfer ? "transfer" : "change", change->change_count,
               (unsigned long long)(change->is_transfer ? change->target : change->changes[0].id));
     consensus_ask_change(clients->options.consensus, &asked->query);
 }

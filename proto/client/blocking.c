@@ -254,10 +254,11 @@ enum holdfast_outcome holdfast_upkeep(struct holdfast *handle, uint32_t endpoint
 
 /* In words of its own: no key is wrong here. */
 static enum holdfast_outcome refuse_changes(struct holdfast_result *result, enum holdfast_code code) {
-    client_result_set(result, HOLDFAST_FAILED, code,
-                      "a change of members needs 1 to %d parts, each with an id from 1 to 2^63; who is added, a name, two "
-                      "addresses and a thumbprint",
-                      HOLDFAST_MEMBER_CHANGES_MAX);
+    client_result_set(
+        result, HOLDFAST_FAILED, code,
+        "a change of members needs 1 to %d parts, each with an id from 1 to 2^63; who is added, a name, two "
+        "addresses and a thumbprint",
+        HOLDFAST_MEMBER_CHANGES_MAX);
     return result->outcome;
 }
 

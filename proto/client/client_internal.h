@@ -85,7 +85,7 @@ struct client_request {
     struct slice upper; /* scan, range delete, compaction */
     struct slice value; /* put; batch: all keys and values */
     enum holdfast_upkeep_action upkeep_action;
-    const char *dir; /* checkpoint; borrowed */
+    const char *dir;                              /* checkpoint; borrowed */
     const struct holdfast_member_change *changes; /* of members; borrowed */
     size_t change_count;
     uint64_t transfer_target; /* 0: to the best */

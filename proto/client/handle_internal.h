@@ -57,8 +57,8 @@ void handle__fill_scan(struct client_request *request, const struct holdfast_sca
 /* Copies the operations into call->batch_block. */
 enum holdfast_code handle__fill_batch(struct handle_call *call, const struct holdfast_operation *operations,
                                       size_t count, const struct holdfast_write_options *options);
-/* Bytes that a copy of these changes takes (sound ones), and the copy itself, in memory of so many bytes that is aligned
- * for the structs. Returns the first of them. */
+/* Bytes that a copy of these changes takes (sound ones), and the copy itself, in memory of so many bytes that is
+ * aligned for the structs. Returns the first of them. */
 size_t handle__changes_bytes(const struct holdfast_member_change *changes, size_t count);
 const struct holdfast_member_change *handle__copy_changes(void *memory, const struct holdfast_member_change *changes,
                                                           size_t count);

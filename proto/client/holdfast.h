@@ -412,13 +412,13 @@ enum holdfast_outcome holdfast_upkeep(struct holdfast *handle, uint32_t endpoint
  * Who is a member. options->local: of any node, as it knows it; of options, only that and timeout_ms count. */
 enum holdfast_outcome holdfast_list_members(struct holdfast *handle, const struct holdfast_read_options *options,
                                             struct holdfast_members *ret_members, struct holdfast_result *result);
-/* 1 to HOLDFAST_MEMBER_CHANGES_MAX changes, all of them at once or none. HOLDFAST_OK: committed, and result->revision is
- * the entry that completed it. HOLDFAST_CODE_CONDITION: refused, and the message says why; HOLDFAST_UNKNOWN: list the
- * members to see what became of it. timeout_ms 0: the handle's. */
+/* 1 to HOLDFAST_MEMBER_CHANGES_MAX changes, all of them at once or none. HOLDFAST_OK: committed, and result->revision
+ * is the entry that completed it. HOLDFAST_CODE_CONDITION: refused, and the message says why; HOLDFAST_UNKNOWN: list
+ * the members to see what became of it. timeout_ms 0: the handle's. */
 enum holdfast_outcome holdfast_change_members(struct holdfast *handle, const struct holdfast_member_change *changes,
                                               size_t count, uint32_t timeout_ms, struct holdfast_result *result);
-/* Hands the lead to this member, or (0) to the one that is fit best. HOLDFAST_OK: another node leads, *ret_leader_id (may
- * be NULL). HOLDFAST_CODE_CONDITION: refused, with the reason. */
+/* Hands the lead to this member, or (0) to the one that is fit best. HOLDFAST_OK: another node leads, *ret_leader_id
+ * (may be NULL). HOLDFAST_CODE_CONDITION: refused, with the reason. */
 enum holdfast_outcome holdfast_transfer_leader(struct holdfast *handle, uint64_t target_id, uint32_t timeout_ms,
                                                uint64_t *ret_leader_id, struct holdfast_result *result);
 /* SHA-256 of the first certificate of a PEM file: what members and identities are known by. Blocks for the file. */

@@ -154,7 +154,9 @@ static inline void expect(struct fixture *fixture, struct op *op, enum holdfast_
     assert_int_equal(op->result.code, code);
 }
 
-static inline void expect_ok(struct fixture *fixture, struct op *op) { expect(fixture, op, HOLDFAST_OK, HOLDFAST_CODE_OK); }
+static inline void expect_ok(struct fixture *fixture, struct op *op) {
+    expect(fixture, op, HOLDFAST_OK, HOLDFAST_CODE_OK);
+}
 
 static inline uint64_t applied(struct fixture *fixture) { return atomic_load(&fixture->cluster.applied); }
 

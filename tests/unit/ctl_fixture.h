@@ -1,6 +1,6 @@
 /*
- * holdfastctl in-process, against played nodes over TCP on a thread of their own: for test_ctl_*.c. Each test begins with
- * a new cluster and an empty folder, where no profile is found.
+ * holdfastctl in-process, against played nodes over TCP on a thread of their own: for test_ctl_*.c. Each test begins
+ * with a new cluster and an empty folder, where no profile is found.
  */
 #ifndef HOLDFAST_TESTS_CTL_FIXTURE_H
 #define HOLDFAST_TESTS_CTL_FIXTURE_H
@@ -34,7 +34,7 @@ struct fixture {
 static struct fixture shared;
 
 static inline enum holdfast_outcome open_plain(const struct holdfast_options *options, struct holdfast **ret_handle,
-                                        struct holdfast_result *result) {
+                                               struct holdfast_result *result) {
     struct holdfast_options plain = *options;
     plain.silence_ms = 2000;
     return client_open_plain(&plain, ret_handle, result);

@@ -134,7 +134,7 @@ static void test_clients_wrong_requests_get_typed_errors(void **state) {
     }
 
     /* Types that are no requests, and types that nobody knows. */
-    static const uint8_t others[] = {FRAME_GREETING, FRAME_ERROR, FRAME_PONG, FRAME_WRITE_REPLY, FRAME_RAFT, 31, 255};
+    static const uint8_t others[] = {FRAME_GREETING, FRAME_ERROR, FRAME_PONG, FRAME_WRITE_REPLY, FRAME_RAFT, 33, 255};
     for (size_t i = 0; i < sizeof others; i++) {
         fake_send(client, others[i], 20 + i, NULL, NULL, 0);
         fixture_run(fixture);

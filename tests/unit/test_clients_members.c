@@ -208,9 +208,10 @@ static void test_clients_wrong_member_requests_are_refused(void **state) {
     changes[11].thumbprint.len = 31;
     changes[12].thumbprint.data = zeroes;
     changes[13].peer_address = NULL;
-    static const char *const words[] = {"no change",    "no change",    "id is",     "id is",        "priority is",
-                                        "name has",     "name has",     "name has",  "addresses are", "addresses are",
-                                        "one address",  "thumbprint is", "thumbprint is", "addresses are"};
+    static const char *const words[] = {"no change",     "no change",     "id is",       "id is",
+                                        "priority is",   "name has",      "name has",    "name has",
+                                        "addresses are", "addresses are", "one address", "thumbprint is",
+                                        "thumbprint is", "addresses are"};
     uint32_t at = 0;
     for (; at < sizeof changes / sizeof changes[0]; at++) {
         send_changes(client, at, &changes[at], 1);

@@ -7,7 +7,7 @@
  */
 #include "tests/unit/ctl_fixture.h"
 
-#define HEX64 "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
+#define HEX64  "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
 #define NEW_N4 "--id|4|--peer|host-4:4500|--client|host-4:4400|--thumbprint|" HEX64
 
 static struct fake_members *members_of(struct fixture *fixture) { return &fixture->fake.cluster.members; }
@@ -49,8 +49,9 @@ static void test_ctl_member_add_prints_what_the_new_node_needs(void **state) {
     assert_int_equal(strncmp(fixture->out, "n4 (id 4) is a learner as of entry 6.\n", 38), 0);
     assert_non_null(strstr(fixture->out, "\n[raft]\njoin = on\n\n[member n1]\nid = 1\npeer = host-1:4500\nclient = "
                                          "host-1:4400\nthumbprint = 0101010101"));
-    assert_non_null(strstr(fixture->out, "\n[member n4]\nid = 4\npeer = host-4:4500\nclient = host-4:4400\nthumbprint = " HEX64
-                                         "\n"));
+    assert_non_null(strstr(fixture->out,
+                           "\n[member n4]\nid = 4\npeer = host-4:4500\nclient = host-4:4400\nthumbprint = " HEX64
+                           "\n"));
     assert_non_null(strstr(fixture->out, "`holdfastctl member promote n4 --wait"));
     assert_int_equal(members_of(fixture)->members[3].priority, 9);
     expect(fixture, "member|add|n5|" NEW_N4, 3, ""); /* its id is taken */
@@ -58,7 +59,8 @@ static void test_ctl_member_add_prints_what_the_new_node_needs(void **state) {
     assert_true(is_one_line(fixture->err));
     expect(fixture, "member|add|n5|" NEW_N4 "|--output|json", 3, NULL);
     assert_non_null(strstr(fixture->out, "\"code\":\"condition\",\"outcome\":\"failed\""));
-    expect(fixture, "member|promote|n4|--output=json", 0, "{\"index\":7,\"id\":4,\"name\":\"n4\",\"role\":\"voter\"}\n");
+    expect(fixture, "member|promote|n4|--output=json", 0,
+           "{\"index\":7,\"id\":4,\"name\":\"n4\",\"role\":\"voter\"}\n");
     expect(fixture, "member|demote|4", 0, "n4 (id 4) is a learner as of entry 8.\n"); /* by its id */
     expect(fixture, "member|priority|n4|255", 0, "n4 (id 4) has the priority 255 as of entry 9.\n");
     expect(fixture, "member|remove|n4", 0, NULL);
@@ -88,7 +90,8 @@ static void test_ctl_member_add_with_promotion_waits_until_it_keeps_up(void **st
     atomic_store(&members_of(fixture)->refusals, 1000);
     expect(fixture, "member|promote|n4", 3, ""); /* without --wait: once */
     atomic_store(&members_of(fixture)->refusals, 0);
-    expect(fixture, "member|add|n5|--promote|--output|json|--id|5|--peer|h:1|--client|h:2|--thumbprint|" HEX64, 0, NULL);
+    expect(fixture, "member|add|n5|--promote|--output|json|--id|5|--peer|h:1|--client|h:2|--thumbprint|" HEX64, 0,
+           NULL);
     json_t *root = json_loads(fixture->out, 0, NULL); /* one object */
     assert_string_equal(json_string_value(json_object_get(root, "role")), "voter");
     assert_non_null(strstr(json_string_value(json_object_get(root, "config")), "[member n5]\nid = 5\n"));
