@@ -80,7 +80,7 @@ static const struct config_key limits_keys[] = {
 };
 
 static const struct config_key member_keys[] = {
-    {"id", config__parse_u64, offsetof(struct config_member, id), .min = 1, .max = UINT64_C(1) << 63, .required = true},
+    {"id", config__parse_u64, offsetof(struct config_member, id), .min = 1, .max = CONFIG_ID_MAX, .required = true},
     {"peer", config__parse_address, MEMBER_FIELD(peer_address), .min = 1, .required = true},
     {"client", config__parse_address, MEMBER_FIELD(client_address), .min = 1, .required = true},
     {"thumbprint", config__parse_hex, MEMBER_FIELD(thumbprint), .required = true},

@@ -9,6 +9,7 @@
  *   consensus_floor.c    what the log must keep, and for whom
  *   consensus_read.c     ReadIndex rounds and waiting for apply
  *   consensus_upkeep.c   long jobs that an operator asked for
+ *   consensus_ask.c      changes of membership and leadership, asked for from other threads
  *   consensus_status.c   what it says of itself
  *
  * Owner: the consensus loop, everything. Atomics are what other threads may look at.

@@ -29,6 +29,7 @@ static void fill_members(const struct consensus *consensus, struct consensus_sta
         memcpy(member->name, entry.name, sizeof member->name);
         memcpy(member->peer_address, entry.peer_address, sizeof member->peer_address);
         memcpy(member->client_address, entry.client_address, sizeof member->client_address);
+        memcpy(member->thumbprint, entry.thumbprint, sizeof member->thumbprint);
         if (member->id == consensus->options.config->id) {
             member->match_index = status->synced_index;
             member->heard_ms_ago = 0;
