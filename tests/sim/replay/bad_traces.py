@@ -82,7 +82,10 @@ def a_vote_answered_before_it_is_durable(p):
 
 @lie("ack-unsynced")
 def entries_acknowledged_before_they_are_durable(p):
-    if p.received() == "append" and p.line.get("append") and "send" not in p.line:
+    if p.line["event"] == "synced":
+        p.seen[p.line["node"]] = p.line["group"]["term"]
+    durable = p.seen.get(p.line["node"]) == p.line["term"]
+    if p.received() == "append" and p.line.get("append") and "send" not in p.line and durable:
         p.line["send"] = [{"type": "append_reply", "from": p.line["node"], "to": p.line["leader"],
                            "term": p.line["term"], "index": p.line["last"]}]
         return True
@@ -224,8 +227,9 @@ def a_restart_without_the_newest_entry(p):
 @lie("life")
 def words_from_beyond(p):
     if p.line["event"] == "start" and p.before.get("last"):
+        time = p.line["t"]
         p.line.clear()
-        p.line.update(copy.deepcopy(p.before), event="tick", t=p.seen["t"])
+        p.line.update(copy.deepcopy(p.before), event="tick", t=time)
         return True
 
 
@@ -248,7 +252,6 @@ def tell(lines, function):
                 out.append(json.dumps(line) + "\n")
                 return out, number + 1
             before[node] = json.loads(text)
-            seen["t"] = line["t"]
         out.append(text)
     return None, None
 

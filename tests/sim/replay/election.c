@@ -172,6 +172,9 @@ static bool enter_candidate(struct step *step) {
     for (size_t id = 0; id < NODES_MAX; id++) {
         node->peers[id].vote = false;
     }
+    node->candidacy_term = step->line->term;
+    node->candidacy_last = node->log.last;
+    node->candidacy_last_term = log_term(&node->log, node->log.last);
     return true;
 }
 

@@ -199,6 +199,8 @@ struct node {
     struct configs configs; /* by index; the last is effective */
     struct peer peers[NODES_MAX];
     uint64_t noop; /* a leader's first entry */
+    /* The newest candidacy: what its questions say of the log. */
+    uint64_t candidacy_term, candidacy_last, candidacy_last_term;
     /* Disk. */
     struct log disk;      /* at least this is durable */
     uint64_t disk_floor;  /* durable otherwise: an installed snapshot, flushed entries */

@@ -53,8 +53,11 @@ static bool check_prevote_reply(struct step *step, const struct message *message
            false_words(step, message, "granted to an older log");
 }
 
+/* The question may have waited for the disk until the candidate followed another one: nobody counts its answers then. */
 static bool check_vote(struct step *step, const struct message *message) {
-    bool good = step->line->role == ROLE_CANDIDATE && names_our_end(step->node, message);
+    const struct node *node = step->node;
+    bool good = node->vote == node->id && message->term == node->candidacy_term &&
+                message->index == node->candidacy_last && message->log_term == node->candidacy_last_term;
     return good || false_words(step, message, "not the question of a candidate");
 }
 
