@@ -27,7 +27,7 @@ void reads_hear(struct step *step) {
     if (line->asked > 0) {
         ask(node, line->asked, step->judge->commit);
     }
-    if (!step->has_message || step->role != ROLE_LEADER || line->role != ROLE_LEADER) {
+    if (!step->has_message || step->role != ROLE_LEADER || step->term != line->term) {
         return;
     }
     const struct message *message = &line->message;
@@ -59,7 +59,7 @@ static bool has_confirmed(const void *context, uint64_t id) {
 static bool check_confirmed(struct step *step) {
     const struct line *line = step->line;
     struct node *node = step->node;
-    if (line->role != ROLE_LEADER) {
+    if (line->role != ROLE_LEADER && step->role != ROLE_LEADER) {
         const struct message *message = &line->message;
         bool answered = step->has_message && message->type == TYPE_READ_INDEX_REPLY &&
                         message->round == line->ready_round && message->index == line->ready_index;

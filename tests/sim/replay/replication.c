@@ -166,7 +166,7 @@ bool replication_check_log(struct step *step) {
 
 void replication_hear(struct step *step) {
     const struct message *message = &step->line->message;
-    if (!step->has_message || step->role != ROLE_LEADER || step->line->role != ROLE_LEADER || message->reject) {
+    if (!step->has_message || step->role != ROLE_LEADER || step->term != step->line->term || message->reject) {
         return;
     }
     bool tells = message->type == TYPE_APPEND_REPLY || message->type == TYPE_HEARTBEAT_REPLY;
