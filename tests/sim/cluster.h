@@ -235,7 +235,7 @@ void plan__term_changed(struct replica *replica);
 void plan__manifest_switched(struct replica *replica);
 /* Puts this seed's faults on schedule until end_us, but those that the mask leaves out. */
 void plan__schedule(struct cluster *cluster, uint64_t end_us);
-/* The faults that were not left out, one a line. */
+/* The faults that have begun, one a line. */
 void plan__print(const struct cluster *cluster);
 /* NULL beyond the last kind. */
 const char *plan_kind_name(uint32_t kind);

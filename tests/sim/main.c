@@ -29,7 +29,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { JOBS_MAX = 64, SEED_SECONDS = 120, REDUCE_SECONDS = 20 };
+enum { JOBS_MAX = 64, SEED_SECONDS = 120, REDUCE_SECONDS = 20, DEATH_SECONDS = 5, DEATH_STACK_BYTES = 256 * 1024 };
 
 struct settings {
     bool single;
@@ -76,27 +76,66 @@ static void print_run(const struct cluster *cluster) {
            stats->puts_ok, stats->puts_failed, stats->puts_unknown, stats->reads, stats->elections);
 }
 
+static void print_failure(const struct cluster *cluster, const struct settings *settings) {
+    cluster_print_failure(cluster);
+    printf("commit %s; repeat with: make sim SEED=%" PRIu64 "%s%s%s\n", BUILD_COMMIT, cluster->seed,
+           settings->faults != NULL ? " SIMFLAGS=\"--faults " : "", settings->faults != NULL ? settings->faults : "",
+           settings->faults != NULL ? "\"" : "");
+}
+
+/* The run of this process, for when it dies: of a failed check, or of time that is up. */
+static struct {
+    struct cluster *cluster;
+    const struct settings *settings;
+} own_run;
+
+/* The report may fail in its turn, or never end; the process dies anyway. */
+static void on_death(int sig) {
+    (void)signal(SIGABRT, SIG_DFL);
+    (void)signal(SIGALRM, SIG_DFL);
+    (void)alarm(DEATH_SECONDS);
+    struct cluster *cluster = own_run.cluster;
+    if (cluster != NULL) {
+        cluster__fail(cluster, sig == SIGALRM ? "it hangs: no end in time" : "a check failed (its line is above)");
+        print_failure(cluster, own_run.settings);
+        (void)trace_close(cluster->trace);
+        fflush(stdout);
+    }
+    (void)raise(sig);
+}
+
+/* Fibers' stacks are small. */
+static void expect_death(struct cluster *cluster, const struct settings *settings) {
+    static uint8_t stack[DEATH_STACK_BYTES];
+    stack_t alternative = {.ss_sp = stack, .ss_size = sizeof stack};
+    struct sigaction action = {.sa_handler = on_death, .sa_flags = SA_ONSTACK | SA_NODEFER};
+    own_run.cluster = cluster;
+    own_run.settings = settings;
+    CHECK(sigaltstack(&alternative, NULL) == 0);
+    CHECK(sigaction(SIGABRT, &action, NULL) == 0 && sigaction(SIGALRM, &action, NULL) == 0);
+}
+
 static bool run_seed(uint64_t seed, const struct settings *settings, struct cluster_stats *ret_stats) {
     (void)alarm(settings->seconds); /* a callback that never returns makes no steps that could be counted */
     struct trace *trace = settings->trace_path != NULL ? open_trace(settings->trace_path, seed) : NULL;
     struct cluster *cluster = cluster_new(seed);
+    expect_death(cluster, settings);
     cluster->trace = trace;
     cluster->mask = settings->faults != NULL ? &settings->mask : NULL;
     bool good = cluster_run(cluster);
-    if (!good || settings->log) {
+    if (!good) {
+        print_failure(cluster, settings);
+    } else if (settings->log) {
         cluster_print_failure(cluster);
     }
-    if (!good) {
-        printf("commit %s; repeat with: make sim SEED=%" PRIu64 "%s%s%s\n", BUILD_COMMIT, seed,
-               settings->faults != NULL ? " SIMFLAGS=\"--faults " : "",
-               settings->faults != NULL ? settings->faults : "", settings->faults != NULL ? "\"" : "");
-    } else if (settings->single) {
+    if (good && settings->single) {
         print_run(cluster);
     }
     if (settings->single) {
         printf("hash: %016" PRIx64 "\n", run_hash(cluster));
     }
     *ret_stats = cluster->stats;
+    own_run.cluster = NULL;
     cluster_free(cluster);
     close_trace(trace, settings->trace_path);
     return good;

@@ -259,6 +259,19 @@ const char *plan_kind_name(uint32_t kind) {
     return NULL;
 }
 
+/* Whom a fault is about. */
+static void print_names(const struct plan_fault *fault) {
+    switch ((enum fault)fault->kind) {
+    case PLAN_POWER_LOSS_ALL:
+    case PLAN_CRASH_ALL:
+    case PLAN_NETWORK_SLOW: return;
+    case PLAN_PARTITION:
+    case PLAN_ONE_WAY:
+    case PLAN_RESETS: printf(" n%" PRIu32 " to n%" PRIu32, fault->victim + 1, fault->other + 1); return;
+    default: printf(" n%" PRIu32, fault->victim + 1); return;
+    }
+}
+
 void plan__print(const struct cluster *cluster) {
     if (cluster->crashes_at_elections) {
         printf("  fault %d: power loss at elections\n", CRASHES_AT_ELECTIONS);
@@ -268,10 +281,10 @@ void plan__print(const struct cluster *cluster) {
     }
     for (uint32_t i = FIRST_SCHEDULED; i < cluster->plan_count; i++) {
         const struct plan_fault *fault = &cluster->plan[i];
-        if (!plan_mask_has(cluster->mask, i)) {
-            printf("  fault %" PRIu32 ": %.3f s: %s of n%" PRIu32 " (n%" PRIu32 ") for %.3f s\n", i,
-                   (double)fault->at_us / 1e6, plan_kind_name(fault->kind), fault->victim + 1, fault->other + 1,
-                   (double)fault->lasts_us / 1e6);
+        if (!plan_mask_has(cluster->mask, i) && fault->at_us <= sim_now_us(cluster->sim)) {
+            printf("  fault %" PRIu32 ": %.3f s: %s", i, (double)fault->at_us / 1e6, plan_kind_name(fault->kind));
+            print_names(fault);
+            printf(" for %.3f s\n", (double)fault->lasts_us / 1e6);
         }
     }
 }

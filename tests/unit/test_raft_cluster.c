@@ -34,7 +34,7 @@
 
 enum {
     NODES_MAX = 7,
-    TRACES_EACH = 12,
+    TRACES_EACH = 5,
     TRANSFERS_MAX = 16,
     PACKETS_MAX = 600,
     TERMS_MAX = 4096,
