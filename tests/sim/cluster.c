@@ -16,6 +16,7 @@ enum {
     ENTRY_BYTES = 16 * 1024,
     SEGMENT_BYTES = 128 * 1024,
     MEMTABLE_BYTES = 48 * 1024,
+    CACHE_BYTES = MIB, /* a run has few tables, and to forget one walks the whole cache */
     SST_BYTES = 16 * 1024,
     LEVEL_BASE_BYTES = 32 * 1024,
     HISTORY = 300, /* revisions */
@@ -237,6 +238,7 @@ static void fill_config(struct cluster *cluster, struct replica *replica) {
     config->entry_bytes_max = ENTRY_BYTES;
     config->segment_bytes = SEGMENT_BYTES;
     config->memtable_bytes = MEMTABLE_BYTES;
+    config->cache_bytes = CACHE_BYTES;
     config->history_revisions = HISTORY;
     config->value_threshold_bytes = cluster_has_large_values(cluster) ? VALUE_BYTES : config->value_threshold_bytes;
     config->change_files = cluster->seed % 8 != 5;

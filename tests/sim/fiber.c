@@ -197,7 +197,8 @@ struct sim_fiber *sim__fiber_new(struct sim_node *node, void (*run)(void *argume
     fiber->context.first.uc_stack.ss_size = fiber->stack->bytes;
     fiber->context.first.uc_link = NULL;
     uintptr_t self = (uintptr_t)fiber;
-    makecontext(&fiber->context.first, (void (*)(void))fiber_main, 2, (unsigned)(self >> 32), (unsigned)(self & UINT32_MAX));
+    makecontext(&fiber->context.first, (void (*)(void))fiber_main, 2, (unsigned)(self >> 32),
+                (unsigned)(self & UINT32_MAX));
     list_push_back(&node->fibers, &fiber->link);
     sim__event_schedule(sim, &fiber->wake_event, start_us);
     return fiber;

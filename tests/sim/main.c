@@ -156,8 +156,9 @@ static void format_faults(const struct reduce *reduce, char *out, size_t size) {
 
 /* The report and the trace come from one more run, with what the reduction left. */
 static void report_failure(uint64_t seed, const struct settings *settings) {
-    struct reduce reduce = {
-        .seed = seed, .seconds_max = settings->reduce_seconds, .run_seconds = settings->reduce_seconds};
+    struct reduce reduce = {.seed = seed,
+                            .seconds_max = settings->reduce_seconds,
+                            .run_seconds = settings->reduce_seconds};
     if (settings->reduce_seconds == 0 || !reduce_run(&reduce)) {
         return;
     }

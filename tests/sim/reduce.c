@@ -111,8 +111,7 @@ static void minimise(struct reduce *reduce, struct kept *kept, uint64_t check, s
 }
 
 bool reduce_run(struct reduce *reduce) {
-    struct run_report *report =
-        mmap(NULL, sizeof *report, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    struct run_report *report = mmap(NULL, sizeof *report, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     CHECK(report != MAP_FAILED);
     reduce->mask = (struct plan_mask){0};
     reduce->runs = 0;

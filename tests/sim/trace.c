@@ -27,18 +27,12 @@ struct trace {
 };
 
 static const char *const event_names[] = {
-    [RAFT_EVENT_TICK] = "tick",
-    [RAFT_EVENT_MESSAGE] = "receive",
-    [RAFT_EVENT_PROPOSE] = "propose",
-    [RAFT_EVENT_SYNCED] = "synced",
-    [RAFT_EVENT_READ] = "read",
-    [RAFT_EVENT_UNREACHABLE] = "unreachable",
-    [RAFT_EVENT_TRIMMED] = "trimmed",
-    [RAFT_EVENT_CHANGE] = "change",
-    [RAFT_EVENT_TRANSFER] = "transfer",
-    [RAFT_EVENT_SNAPSHOT_SENT] = "snapshot_sent",
-    [RAFT_EVENT_INSTALLED] = "installed",
-    [RAFT_EVENT_FENCE] = "fence",
+    [RAFT_EVENT_TICK] = "tick",           [RAFT_EVENT_MESSAGE] = "receive",
+    [RAFT_EVENT_PROPOSE] = "propose",     [RAFT_EVENT_SYNCED] = "synced",
+    [RAFT_EVENT_READ] = "read",           [RAFT_EVENT_UNREACHABLE] = "unreachable",
+    [RAFT_EVENT_TRIMMED] = "trimmed",     [RAFT_EVENT_CHANGE] = "change",
+    [RAFT_EVENT_TRANSFER] = "transfer",   [RAFT_EVENT_SNAPSHOT_SENT] = "snapshot_sent",
+    [RAFT_EVENT_INSTALLED] = "installed", [RAFT_EVENT_FENCE] = "fence",
 };
 
 static const char *const message_names[RAFT_MESSAGE_TYPE_COUNT] = {

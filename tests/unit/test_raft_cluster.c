@@ -16,8 +16,8 @@
  * At the end everything heals, and the cluster must commit again everywhere. Breaks if any safety rule of raft/ is
  * dropped.
  *
- * With HOLDFAST_TRACES=DIR the first runs of each kind leave their traces there (tests/sim/TRACE.md), for the judge that
- * knows none of this code.
+ * With HOLDFAST_TRACES=DIR the first runs of each kind leave their traces there (tests/sim/TRACE.md), for the judge
+ * that knows none of this code.
  */
 #include "node/base/check.h"
 #include "node/base/random.h"

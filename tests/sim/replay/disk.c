@@ -109,9 +109,9 @@ static uint64_t found_last(const struct line *line) { return line->start_index +
 
 /* What was found is what this log is, from where it starts on. */
 static bool is_found(const struct line *line, const struct log *log) {
-    if (log->last != found_last(line) || (line->start_index > 0 && line->start_term != 0 &&
-                                          log_term(log, line->start_index) != line->start_term &&
-                                          log_term(log, line->start_index) != 0)) {
+    if (log->last != found_last(line) ||
+        (line->start_index > 0 && line->start_term != 0 && log_term(log, line->start_index) != line->start_term &&
+         log_term(log, line->start_index) != 0)) {
         return false;
     }
     for (size_t i = 0; i < line->log.count; i++) {

@@ -53,9 +53,8 @@ static bool check_new_term(struct step *step) {
     if (message->type == TYPE_PREVOTE || (message->type == TYPE_PREVOTE_REPLY && !message->reject)) {
         return broken(step, "term", "a %s carries a term that nobody is in yet", type_names[message->type]);
     }
-    return message->term == line->term || broken(step, "term",
-                                                 "the term rose to %" PRIu64 ", the message's is %" PRIu64, line->term,
-                                                 message->term);
+    return message->term == line->term ||
+           broken(step, "term", "the term rose to %" PRIu64 ", the message's is %" PRIu64, line->term, message->term);
 }
 
 static bool check_vote(struct step *step) {

@@ -98,8 +98,8 @@ static bool check_change(struct step *step, const struct config *config) {
         bool leaves = !config_is_joint(config) && set_equal(&config->voters, &old->voters);
         return leaves || broken(step, "change", "a joint configuration was left for another than its incoming one");
     }
-    bool joint_fits = config_is_joint(config) ? set_equal(&config->outgoing, &old->voters)
-                                              : set_equal(&config->voters, &old->voters);
+    bool joint_fits =
+        config_is_joint(config) ? set_equal(&config->outgoing, &old->voters) : set_equal(&config->voters, &old->voters);
     return joint_fits || broken(step, "change", "voters changed without a joint configuration of both sets");
 }
 
@@ -115,8 +115,7 @@ static const struct config *find_made(const struct judge *judge, uint64_t index,
 
 static void make(struct judge *judge, const struct config *config, uint64_t term) {
     size_t count = judge->configs.count;
-    judge->config_terms =
-        grown(judge->config_terms, count, &judge->config_terms_capacity, sizeof *judge->config_terms);
+    judge->config_terms = grown(judge->config_terms, count, &judge->config_terms_capacity, sizeof *judge->config_terms);
     judge->config_terms[count] = term;
     push(&judge->configs, config);
 }
@@ -150,8 +149,9 @@ bool membership_check_state(struct step *step) {
     const struct line *line = step->line;
     const struct config *config = node_config(step->node);
     if (config->index != line->config_index) {
-        return broken(step, "membership", "the configuration of entry %" PRIu64 " is effective, but %" PRIu64 " is used",
-                      config->index, line->config_index);
+        return broken(step, "membership",
+                      "the configuration of entry %" PRIu64 " is effective, but %" PRIu64 " is used", config->index,
+                      line->config_index);
     }
     if (line->has_configuration && !config_equal(config, &line->configuration)) {
         return broken(step, "membership", "the configuration of entry %" PRIu64 " isn't what it was", config->index);
@@ -175,9 +175,9 @@ bool membership_check_start(struct step *step) {
         configs->count--;
     }
     for (uint64_t index = node->log.start + 1; index <= node->log.last; index++) {
-        const struct config *made =
-            node->log.entries[index].kind == KIND_CONFIG ? find_made(step->judge, index, log_term(&node->log, index))
-                                                         : NULL;
+        const struct config *made = node->log.entries[index].kind == KIND_CONFIG
+                                        ? find_made(step->judge, index, log_term(&node->log, index))
+                                        : NULL;
         if (made != NULL) {
             push(configs, made);
         }

@@ -8,13 +8,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const event_names[EVENT_COUNT] = {
-    "trace",   "start",  "crash",    "tick",          "receive",   "propose", "synced", "read", "unreachable",
-    "trimmed", "change", "transfer", "snapshot_sent", "installed", "fence"};
+static const char *const event_names[EVENT_COUNT] = {"trace",   "start",    "crash",         "tick",        "receive",
+                                                     "propose", "synced",   "read",          "unreachable", "trimmed",
+                                                     "change",  "transfer", "snapshot_sent", "installed",   "fence"};
 
-const char *const type_names[TYPE_COUNT] = {
-    "prevote",   "prevote_reply",   "vote",        "vote_reply", "append",          "append_reply",
-    "heartbeat", "heartbeat_reply", "timeout_now", "read_index", "read_index_reply"};
+const char *const type_names[TYPE_COUNT] = {"prevote",    "prevote_reply",   "vote",
+                                            "vote_reply", "append",          "append_reply",
+                                            "heartbeat",  "heartbeat_reply", "timeout_now",
+                                            "read_index", "read_index_reply"};
 
 static const char *const role_names[ROLE_COUNT] = {"follower", "precandidate", "candidate", "leader"};
 
@@ -244,9 +245,7 @@ static void get_effect(struct reading *reading, const json_t *object, struct lin
     }
     size_t position;
     const json_t *message;
-    json_array_foreach(sends, position, message) {
-        get_message(reading, message, &line->sends[line->send_count++]);
-    }
+    json_array_foreach(sends, position, message) { get_message(reading, message, &line->sends[line->send_count++]); }
 }
 
 static void get_state(struct reading *reading, const json_t *object, struct line *line) {
@@ -303,8 +302,10 @@ bool line_read(const char *text, size_t len, struct line *line, const char **ret
     /* All but the messages, of which only the first send_count are looked at. */
     memset(line, 0, offsetof(struct line, sends));
     memset(&line->send_count, 0, sizeof *line - offsetof(struct line, send_count));
-    line->message_entries = (struct entries){.list = old.message_entries.list, .capacity = old.message_entries.capacity};
-    line->message_configs = (struct configs){.list = old.message_configs.list, .capacity = old.message_configs.capacity};
+    line->message_entries =
+        (struct entries){.list = old.message_entries.list, .capacity = old.message_entries.capacity};
+    line->message_configs =
+        (struct configs){.list = old.message_configs.list, .capacity = old.message_configs.capacity};
     line->log = (struct entries){.list = old.log.list, .capacity = old.log.capacity};
     line->append = (struct entries){.list = old.append.list, .capacity = old.append.capacity};
     struct reading reading = {0};

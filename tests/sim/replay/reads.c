@@ -69,8 +69,7 @@ static bool check_confirmed(struct step *step) {
     struct confirming confirming = {.node = node, .round = line->ready_round};
     if (step->role != ROLE_LEADER || (!config_quorum(&step->config, has_confirmed, &confirming) &&
                                       !config_quorum(node_config(node), has_confirmed, &confirming))) {
-        return broken(step, "read-round", "round %" PRIu64 " is served, but no quorum confirmed it",
-                      line->ready_round);
+        return broken(step, "read-round", "round %" PRIu64 " is served, but no quorum confirmed it", line->ready_round);
     }
     if (line->ready_index < node->noop || line->ready_index > line->commit) {
         return broken(step, "read", "reads are served from %" PRIu64 ", which no entry of this term covers",

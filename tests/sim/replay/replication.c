@@ -104,14 +104,14 @@ static bool lead_append(struct step *step) {
     }
     for (size_t i = 0; i < entries->count; i++) {
         if (entries->list[i].term != line->term) {
-            return broken(step, "append", "a leader of term %" PRIu64 " appended an entry of term %" PRIu64,
-                          line->term, entries->list[i].term);
+            return broken(step, "append", "a leader of term %" PRIu64 " appended an entry of term %" PRIu64, line->term,
+                          entries->list[i].term);
         }
     }
     bool leads = line->role == ROLE_LEADER || step->role == ROLE_LEADER;
-    bool kind_fits = takes_office                        ? entries->count == 1 && entries->list[0].kind == KIND_NOOP
-                     : line->event == EVENT_PROPOSE      ? line->ok && entries->list[0].kind != KIND_CONFIG
-                                                         : entries->count == 1 && entries->list[0].kind == KIND_CONFIG;
+    bool kind_fits = takes_office                   ? entries->count == 1 && entries->list[0].kind == KIND_NOOP
+                     : line->event == EVENT_PROPOSE ? line->ok && entries->list[0].kind != KIND_CONFIG
+                                                    : entries->count == 1 && entries->list[0].kind == KIND_CONFIG;
     if (!leads || !kind_fits || entries->first_index != step->node->log.last + 1) {
         return broken(step, "append", "entries appended by somebody who may not, or not at the end");
     }
@@ -156,8 +156,8 @@ bool replication_check_log(struct step *step) {
         node->disk_floor = line->index > node->disk_floor ? line->index : node->disk_floor;
     }
     if (good && (line->last != node->log.last || line->last_term != log_term(&node->log, node->log.last))) {
-        return broken(step, "append", "the log ends at %" PRIu64 " of term %" PRIu64 ", not at %" PRIu64, node->log.last,
-                      log_term(&node->log, node->log.last), line->last);
+        return broken(step, "append", "the log ends at %" PRIu64 " of term %" PRIu64 ", not at %" PRIu64,
+                      node->log.last, log_term(&node->log, node->log.last), line->last);
     }
     return good;
 }
@@ -211,9 +211,9 @@ static bool check_follower_commit(struct step *step) {
         return broken(step, "commit", "committed without the leader's word");
     }
     uint64_t most = message->commit < step->node->matched ? message->commit : step->node->matched;
-    return line->commit <= most || broken(step, "commit-match",
-                                          "committed %" PRIu64 ", but only %" PRIu64 " is the leader's and matches",
-                                          line->commit, most);
+    return line->commit <= most ||
+           broken(step, "commit-match", "committed %" PRIu64 ", but only %" PRIu64 " is the leader's and matches",
+                  line->commit, most);
 }
 
 /* State-machine safety: the first to commit an index settles what it is. */

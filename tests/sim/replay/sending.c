@@ -44,8 +44,8 @@ static bool check_prevote_reply(struct step *step, const struct message *message
     if (message->reject) {
         return message->term == line->term || false_words(step, message, "a refusal carries the own term");
     }
-    bool is_free = asked->term > line->term ||
-                   (asked->term == line->term && (line->vote == 0 || line->vote == asked->from));
+    bool is_free =
+        asked->term > line->term || (asked->term == line->term && (line->vote == 0 || line->vote == asked->from));
     if (message->term != asked->term || !is_free) {
         return false_words(step, message, "the vote of that term isn't free");
     }
@@ -53,7 +53,8 @@ static bool check_prevote_reply(struct step *step, const struct message *message
            false_words(step, message, "granted to an older log");
 }
 
-/* The question may have waited for the disk until the candidate followed another one: nobody counts its answers then. */
+/* The question may have waited for the disk until the candidate followed another one: nobody counts its answers then.
+ */
 static bool check_vote(struct step *step, const struct message *message) {
     const struct node *node = step->node;
     bool good = node->vote == node->id && message->term == node->candidacy_term &&
@@ -120,15 +121,16 @@ static bool check_heartbeat_reply(struct step *step, const struct message *messa
         return false_words(step, message, "a match with somebody who doesn't lead this term");
     }
     return message->index <= provable(node) ||
-           broken(step, "ack-unsynced", "a heartbeat's answer claims entry %" PRIu64 ", but only %" PRIu64
-                  " is durable and matches", message->index, provable(node));
+           broken(step, "ack-unsynced",
+                  "a heartbeat's answer claims entry %" PRIu64 ", but only %" PRIu64 " is durable and matches",
+                  message->index, provable(node));
 }
 
 static bool check_read_index_reply(struct step *step, const struct message *message) {
     const struct line *line = step->line;
     struct peer *peer = &step->node->peers[message->to];
-    bool asked = leads(step) && peer->read_waits && peer->read_round == message->round &&
-                 peer->read_run == message->hint;
+    bool asked =
+        leads(step) && peer->read_waits && peer->read_round == message->round && peer->read_run == message->hint;
     if (!asked) {
         return false_words(step, message, "nobody asked");
     }
@@ -153,10 +155,10 @@ static bool check_words(struct step *step, const struct message *message) {
     case TYPE_APPEND_REPLY: return check_append_reply(step, message);
     case TYPE_HEARTBEAT: return check_heartbeat(step, message);
     case TYPE_HEARTBEAT_REPLY: return check_heartbeat_reply(step, message);
-    case TYPE_TIMEOUT_NOW:
-        return leads(step) || false_words(step, message, "only a leader hands over");
+    case TYPE_TIMEOUT_NOW: return leads(step) || false_words(step, message, "only a leader hands over");
     case TYPE_READ_INDEX:
-        return step->line->leader == message->to || false_words(step, message, "asked of somebody else than the leader");
+        return step->line->leader == message->to ||
+               false_words(step, message, "asked of somebody else than the leader");
     case TYPE_READ_INDEX_REPLY: return check_read_index_reply(step, message);
     case TYPE_COUNT: break;
     }
