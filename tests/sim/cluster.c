@@ -369,5 +369,6 @@ void cluster_free(struct cluster *cluster) {
     free(cluster->committed_terms);
     free(cluster->committed_in);
     free(cluster->leaders);
+    free(cluster->planned);
     free(cluster);
 }

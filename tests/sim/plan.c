@@ -108,7 +108,6 @@ static void end_fault(void *context) {
         break;
     default: break;
     }
-    free(planned);
 }
 
 static void crash_all(struct planned *planned, enum sim_crash crash) {
@@ -291,7 +290,6 @@ void plan__print(const struct cluster *cluster) {
 
 /* Gives the fault its number; false: it is left out. */
 static bool enter(struct cluster *cluster, struct planned *planned, uint64_t at_us) {
-    CHECK(cluster->plan_count < PLAN_FAULTS_MAX);
     uint32_t number = cluster->plan_count++;
     cluster->plan[number] = (struct plan_fault){.at_us = at_us,
                                                 .lasts_us = planned->lasts_us,
@@ -304,6 +302,8 @@ static bool enter(struct cluster *cluster, struct planned *planned, uint64_t at_
 
 void plan__schedule(struct cluster *cluster, uint64_t end_us) {
     struct random *random = &cluster->random;
+    cluster->planned = calloc(PLAN_FAULTS_MAX, sizeof *cluster->planned);
+    CHECK(cluster->planned != NULL);
     cluster->plan_count = FIRST_SCHEDULED;
     uint32_t weights[PLAN_COUNT];
     uint32_t sum = 0;
@@ -322,8 +322,8 @@ void plan__schedule(struct cluster *cluster, uint64_t end_us) {
         while (draw >= weights[fault]) {
             draw -= weights[fault++];
         }
-        struct planned *planned = calloc(1, sizeof *planned);
-        CHECK(planned != NULL);
+        CHECK(cluster->plan_count < PLAN_FAULTS_MAX);
+        struct planned *planned = &cluster->planned[cluster->plan_count];
         planned->cluster = cluster;
         planned->fault = (enum fault)fault;
         planned->victim = (uint32_t)random_below(random, cluster->replica_count);
@@ -332,8 +332,6 @@ void plan__schedule(struct cluster *cluster, uint64_t end_us) {
         planned->lasts_us = 20 * 1000 + random_below(random, random_chance(random, 1, 4) ? 3000 * 1000 : 600 * 1000);
         if (enter(cluster, planned, at_us)) {
             sim_call_at(cluster->sim, at_us, begin_fault, planned);
-        } else {
-            free(planned);
         }
     }
     cluster->crashes_at_switches = random_chance(random, 1, 4) && !plan_mask_has(cluster->mask, CRASHES_AT_SWITCHES);

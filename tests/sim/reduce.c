@@ -39,14 +39,20 @@ _Noreturn static void run_quietly(const struct reduce *reduce, const struct plan
     _exit(good ? 0 : 1);
 }
 
+/* Runs of one seed in processes of their own. */
+struct runs {
+    const struct reduce *reduce;
+    struct run_report *report; /* shared with them */
+    uint64_t check;            /* that failed with all faults */
+};
+
 /* What fails: 0 if nothing does, or it hangs; signals are checks, too. */
-static uint64_t attempt(struct reduce *reduce, const struct plan_mask *mask, struct run_report *report) {
-    reduce->runs++;
-    *report = (struct run_report){0};
+static uint64_t attempt(struct runs *runs, const struct plan_mask *mask) {
+    *runs->report = (struct run_report){0};
     (void)fflush(stdout);
     pid_t pid = fork();
     if (pid == 0) {
-        run_quietly(reduce, mask, report);
+        run_quietly(runs->reduce, mask, runs->report);
     }
     int status;
     if (pid < 0 || waitpid(pid, &status, 0) != pid) {
@@ -55,8 +61,15 @@ static uint64_t attempt(struct reduce *reduce, const struct plan_mask *mask, str
     if (WIFSIGNALED(status)) {
         return WTERMSIG(status) == SIGALRM ? 0 : (uint64_t)WTERMSIG(status) << 32;
     }
-    return WEXITSTATUS(status) == 1 ? report->check : 0;
+    return WEXITSTATUS(status) == 1 ? runs->report->check : 0;
 }
+
+static bool fails_alike(void *context, const struct plan_mask *mask) {
+    struct runs *runs = context;
+    return attempt(runs, mask) == runs->check;
+}
+
+/* ---- The search ------------------------------------------------------------------------------------------------- */
 
 struct kept {
     uint32_t numbers[PLAN_FAULTS_MAX];
@@ -80,14 +93,23 @@ static void drop(struct kept *kept, uint32_t from, uint32_t to) {
     kept->count -= to - from;
 }
 
+struct search {
+    struct reduce *reduce;
+    double end_s;
+    bool (*fails)(void *context, const struct plan_mask *mask);
+    void *context;
+    struct kept kept;
+};
+
 /* True if one of the parts could be left out. */
-static bool drop_one_part(struct reduce *reduce, struct kept *kept, uint32_t parts, uint64_t check, double end_s,
-                          struct run_report *report) {
-    for (uint32_t part = 0; part < parts && now_s() < end_s; part++) {
+static bool drop_one_part(struct search *search, uint32_t parts) {
+    struct kept *kept = &search->kept;
+    for (uint32_t part = 0; part < parts && now_s() < search->end_s; part++) {
         uint32_t from = (uint32_t)((uint64_t)kept->count * part / parts);
         uint32_t to = (uint32_t)((uint64_t)kept->count * (part + 1) / parts);
         struct plan_mask mask = mask_without(kept, from, to);
-        if (to > from && attempt(reduce, &mask, report) == check) {
+        search->reduce->runs++;
+        if (search->fails(search->context, &mask)) {
             drop(kept, from, to);
             return true;
         }
@@ -95,11 +117,20 @@ static bool drop_one_part(struct reduce *reduce, struct kept *kept, uint32_t par
     return false;
 }
 
-static void minimise(struct reduce *reduce, struct kept *kept, uint64_t check, struct run_report *report) {
-    double end_s = now_s() + reduce->seconds_max;
+void reduce_search(struct reduce *reduce, uint32_t fault_count,
+                   bool (*fails)(void *context, const struct plan_mask *mask), void *context) {
+    CHECK(fault_count <= PLAN_FAULTS_MAX);
+    struct search search = {.reduce = reduce,
+                            .end_s = now_s() + reduce->seconds_max,
+                            .fails = fails,
+                            .context = context};
+    struct kept *kept = &search.kept;
+    for (; kept->count < fault_count; kept->count++) {
+        kept->numbers[kept->count] = kept->count;
+    }
     uint32_t parts = 1; /* all of them first */
-    while (kept->count > 0 && now_s() < end_s) {
-        if (drop_one_part(reduce, kept, parts, check, end_s, report)) {
+    while (kept->count > 0 && now_s() < search.end_s) {
+        if (drop_one_part(&search, parts)) {
             parts = parts > 2 ? parts - 1 : 2;
         } else if (parts >= kept->count) {
             break;
@@ -108,24 +139,21 @@ static void minimise(struct reduce *reduce, struct kept *kept, uint64_t check, s
         }
         parts = parts < kept->count ? parts : kept->count;
     }
+    reduce->mask = mask_without(kept, 0, 0);
+    reduce->faults_before = fault_count;
+    reduce->faults_after = kept->count;
 }
 
 bool reduce_run(struct reduce *reduce) {
     struct run_report *report = mmap(NULL, sizeof *report, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     CHECK(report != MAP_FAILED);
+    struct runs runs = {.reduce = reduce, .report = report};
     reduce->mask = (struct plan_mask){0};
-    reduce->runs = 0;
-    uint64_t check = attempt(reduce, &reduce->mask, report);
-    struct kept kept = {.count = report->fault_count};
-    for (uint32_t i = 0; i < kept.count; i++) {
-        kept.numbers[i] = i;
-    }
-    reduce->faults_before = reduce->faults_after = kept.count;
-    if (check != 0) {
-        minimise(reduce, &kept, check, report);
-        reduce->mask = mask_without(&kept, 0, 0);
-        reduce->faults_after = kept.count;
+    reduce->runs = 1;
+    runs.check = attempt(&runs, &reduce->mask);
+    if (runs.check != 0) {
+        reduce_search(reduce, report->fault_count, fails_alike, &runs);
     }
     (void)munmap(report, sizeof *report);
-    return check != 0;
+    return runs.check != 0;
 }

@@ -21,6 +21,11 @@ struct reduce {
 /* False: the seed doesn't fail, or hangs, and can't be reduced; the mask then leaves nothing out. */
 bool reduce_run(struct reduce *reduce);
 
+/* The search alone. fails: whether it still does with what the mask leaves in; it did with everything. Afterwards the
+ * mask leaves in what no part of can be left out any more, as far as the time went. */
+void reduce_search(struct reduce *reduce, uint32_t fault_count,
+                   bool (*fails)(void *context, const struct plan_mask *mask), void *context);
+
 /* Which check failed, as a number: the same for the same check of the same build. */
 uint64_t reduce_check_of(const struct cluster *cluster);
 

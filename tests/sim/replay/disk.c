@@ -57,8 +57,7 @@ void disk_vote(struct node *node, uint64_t term, uint64_t vote) {
 void disk_synced(struct node *node, const struct line *line) {
     for (size_t i = node->vote_count; i > 0; i--) {
         if (node->votes[i - 1].term == line->group.term && node->votes[i - 1].vote == line->group.vote) {
-            node->vote_count -= i - 1;
-            memmove(node->votes, node->votes + i - 1, node->vote_count * sizeof *node->votes);
+            node->vote_count = shed(node->votes, node->vote_count, i - 1, sizeof *node->votes);
             break;
         }
     }
@@ -74,8 +73,7 @@ void disk_synced(struct node *node, const struct line *line) {
     for (size_t i = 0; i < count; i++) {
         log_put(&node->disk, node->writes[i].index, node->writes[i].entry);
     }
-    node->write_count -= count;
-    memmove(node->writes, node->writes + count, node->write_count * sizeof *node->writes);
+    node->write_count = shed(node->writes, node->write_count, count, sizeof *node->writes);
 }
 
 void disk_installed(struct node *node, uint64_t index, uint64_t term) {

@@ -34,6 +34,13 @@ void *grown(void *list, size_t count, size_t *capacity, size_t size) {
     return more;
 }
 
+size_t shed(void *list, size_t count, size_t gone, size_t size) {
+    if (gone > 0 && gone < count) {
+        memmove(list, (const char *)list + gone * size, (count - gone) * size);
+    }
+    return count - gone;
+}
+
 void entries_add(struct entries *entries, uint64_t index, struct entry entry) {
     if (entries->count == 0) {
         entries->first_index = index;

@@ -7,7 +7,6 @@
 #include "tests/sim/replay/replay.h"
 
 #include <inttypes.h>
-#include <string.h>
 
 static void ask(struct node *node, uint64_t round, uint64_t need) {
     if (node->ask_count > 0 && node->asks[node->ask_count - 1].round == round) {
@@ -95,8 +94,7 @@ bool reads_check(struct step *step) {
                           line->ready_index, node->asks[done].need);
         }
     }
-    node->ask_count -= done;
-    memmove(node->asks, node->asks + done, node->ask_count * sizeof *node->asks);
+    node->ask_count = shed(node->asks, node->ask_count, done, sizeof *node->asks);
     step->judge->reads += done;
     return true;
 }

@@ -150,6 +150,8 @@ void line_deinit(struct line *line);
 
 /* Room for one more. */
 void *grown(void *list, size_t count, size_t *capacity, size_t size);
+/* What is left of a list of `count` things without its first `gone`. */
+size_t shed(void *list, size_t count, size_t gone, size_t size);
 void entries_add(struct entries *entries, uint64_t index, struct entry entry);
 
 /* ---- The model -------------------------------------------------------------------------------------------------- */
