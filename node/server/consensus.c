@@ -169,6 +169,13 @@ static void carry_out(struct consensus *consensus, const struct raft_update *upd
     await_raft(consensus, is_never ? UINT64_MAX : update->deadline_us + consensus->held_up_us);
 }
 
+static void observe(const struct consensus *consensus, const struct raft_event *event, enum status status,
+                    const struct raft_update *update) {
+    if (consensus->options.observe != NULL) {
+        consensus->options.observe(consensus->options.observe_context, consensus->raft, event, status, update);
+    }
+}
+
 enum status consensus__step(struct consensus *consensus, struct raft_event *event) {
     if (consensus__is_dead(consensus)) {
         return STATUS_FAILED;
@@ -176,6 +183,7 @@ enum status consensus__step(struct consensus *consensus, struct raft_event *even
     struct raft_update update;
     event->now_us = consensus__raft_now_us(consensus);
     enum status status = raft_step(consensus->raft, event, &update);
+    observe(consensus, event, status, &update);
     if (status == STATUS_NO_MEMORY) {
         fail_with(consensus, status, "raft");
         return STATUS_FAILED;
@@ -469,6 +477,7 @@ enum status consensus_start(struct consensus *consensus, struct raft *raft, stru
     if (status != STATUS_OK) {
         return error_set(err, status, "raft can't start: %s", status_name(status));
     }
+    observe(consensus, NULL, STATUS_OK, &update);
     carry_out(consensus, &update, false);
     apply__set_durable(consensus);
     consensus__schedule(consensus);

@@ -24,6 +24,11 @@
 
 struct consensus;
 
+/* For tests that look on: what one raft_step (or raft_start: event NULL) was given and answered. Called before the
+ * update is carried out; borrowed for the call, which must not call back. */
+typedef void consensus_observe(void *context, const struct raft *raft, const struct raft_event *event,
+                               enum status status, const struct raft_update *update);
+
 /* ---- Writes (any thread) --------------------------------------------------------------------------------------- */
 
 struct consensus_proposal {

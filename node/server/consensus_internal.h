@@ -46,6 +46,8 @@ struct consensus_options {
     void *context;
     /* The log failed: nothing leaves any more. Once, on the loop, never from inside a call. */
     void (*failed)(void *context, const struct error *err);
+    consensus_observe *observe; /* NULL in production */
+    void *observe_context;
 };
 
 /* AppendEntries to one peer, in order. Those whose records are in memory leave at once, unless one before them waits
