@@ -19,8 +19,17 @@
 
 enum permission { PERMIT_ANYONE, PERMIT_READ, PERMIT_WRITE, PERMIT_ADMIN };
 
+static char *borrow_text(const char *text) { return (char *)text; }
+
+/* Clients whose leader is silent ask others who leads. */
 static void answer_ping(struct client_connection *connection, const struct connection_frame *frame) {
-    client_connection__send(connection, FRAME_PONG, frame->request_id, NULL, NULL, 0);
+    const struct clients_options *options = &connection->clients->options;
+    const struct config_member *leader = config_member_by_id(options->config, consensus_leader(options->consensus));
+    Wire__Pong pong = WIRE__PONG__INIT;
+    pong.has_leader_id = leader != NULL;
+    pong.leader_id = leader != NULL ? leader->id : 0;
+    pong.leader_address = leader != NULL ? borrow_text(leader->client_address) : NULL;
+    client_connection__send(connection, FRAME_PONG, frame->request_id, &pong.base, NULL, 0);
 }
 
 struct frame_handler {
@@ -54,8 +63,6 @@ void client_connection__send(struct client_connection *connection, uint8_t type,
         connection_close(connection->connection);
     }
 }
-
-static char *borrow_text(const char *text) { return (char *)text; }
 
 void client_connection__send_error(struct client_connection *connection, uint64_t request_id, enum status status,
                                    bool unknown, const char *message) {
