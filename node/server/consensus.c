@@ -196,6 +196,12 @@ static void on_unreachable(void *context, uint64_t node_id) {
     (void)consensus__step(consensus, &event);
 }
 
+static void on_gone(void *context, uint64_t node_id) {
+    struct consensus *consensus = context;
+    struct raft_event event = {.type = RAFT_EVENT_GONE, .u.peer = node_id};
+    (void)consensus__step(consensus, &event);
+}
+
 /* A candidacy that becomes durable makes a single node leader, whose first record needs room: until there is some, the
  * news waits; housekeeping asks again. */
 static bool must_wait_for_room(struct consensus *consensus) {
@@ -383,6 +389,7 @@ static enum status start_peers(struct consensus *consensus, struct error *err) {
         .context = consensus,
         .received = append__received,
         .unreachable = on_unreachable,
+        .gone = on_gone,
     };
     return peers_start(&peers_options, &consensus->peers, err);
 }

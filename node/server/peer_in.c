@@ -154,6 +154,16 @@ struct env_stream_handler *peer_in__accepted(void *context, struct env_stream *s
     return connection_stream_handler(in->connection);
 }
 
+bool peer_in__has(const struct peers *peers, uint64_t node_id) {
+    LIST_FOREACH (node, &peers->incoming) {
+        const struct peer_in *in = LIST_ENTRY(node, struct peer_in, link);
+        if (in->introduced && in->identity.node_id == node_id) {
+            return true;
+        }
+    }
+    return false;
+}
+
 void peer_in__stop_all(struct peers *peers) {
     LIST_FOREACH (node, &peers->incoming) {
         connection_finish(LIST_ENTRY(node, struct peer_in, link)->connection);

@@ -15,7 +15,7 @@ enum {
     PEER_CONNECT_TIMEOUT_US = 2 * 1000 * 1000,
     PEER_PING_INTERVAL_US = 500 * 1000,
     PEER_SILENCE_MAX_US = 2 * 1000 * 1000,
-    PEER_BACKOFF_MIN_US = 20 * 1000,
+    PEER_BACKOFF_MIN_US = 5 * 1000,
     PEER_BACKOFF_MAX_US = 1000 * 1000,
     PEER_DELAYED_MAX = 1024 /* messages that hooks hold back */
 };
@@ -80,6 +80,8 @@ bool peer_out__send(struct peer_link *link, const struct raft_message *message, 
 
 struct env_stream_handler *peer_in__accepted(void *context, struct env_stream *stream);
 void peer_in__stop_all(struct peers *peers);
+/* True if it has a connection open to us. */
+bool peer_in__has(const struct peers *peers, uint64_t node_id);
 /* Behind the fault hooks. */
 void peers__deliver(struct peers *peers, const struct raft_message *message, struct slice raw);
 bool peers__send_now(struct peers *peers, const struct raft_message *message, const struct slice *raw,
