@@ -52,8 +52,20 @@ static bool look_at(struct look *look) {
     return true;
 }
 
-/* A stretch begins with a look that shows requests in flight, and ends with the last look that shows no more finished.
- */
+/* The newest stretch, or one more if it doesn't go on from there. */
+static void note(double from_us, double to_us) {
+    pthread_mutex_lock(&watch.mutex);
+    if (watch.count > 0 && watch.stretches[watch.count - 1].to_us >= from_us) {
+        watch.stretches[watch.count - 1].to_us = to_us;
+    } else if (watch.count < STRETCHES_MAX) {
+        watch.stretches[watch.count].from_us = from_us;
+        watch.stretches[watch.count++].to_us = to_us;
+    }
+    pthread_mutex_unlock(&watch.mutex);
+}
+
+/* A stretch begins with a look that shows requests in flight, and ends with the last one that shows no more finished.
+ * A look that comes much too late is a stretch, too: this thread hardly needs the processor, so nothing ran. */
 static void *keep_looking(void *argument) {
     struct look begin;
     struct look look;
@@ -61,29 +73,21 @@ static void *keep_looking(void *argument) {
     if (!look_at(&begin)) {
         return NULL;
     }
-    bool is_noted = false;
+    double last_us = begin.us;
     while (!atomic_load_explicit(&watch.stop, memory_order_relaxed)) {
         usleep(LOOK_US);
         if (!look_at(&look)) {
             return NULL;
         }
+        if (look.us - last_us > LOOK_US + STRETCH_US_MIN) {
+            note(last_us + LOOK_US, look.us);
+        }
+        last_us = look.us;
         if (look.finished != begin.finished || begin.in_flight == 0) {
             begin = look;
-            is_noted = false;
-            continue;
+        } else if (look.us - begin.us >= STRETCH_US_MIN) {
+            note(begin.us, look.us);
         }
-        if (look.us - begin.us < STRETCH_US_MIN) {
-            continue;
-        }
-        pthread_mutex_lock(&watch.mutex);
-        if (!is_noted && watch.count < STRETCHES_MAX) {
-            watch.stretches[watch.count++].from_us = begin.us;
-            is_noted = true;
-        }
-        if (is_noted) {
-            watch.stretches[watch.count - 1].to_us = look.us;
-        }
-        pthread_mutex_unlock(&watch.mutex);
     }
     return NULL;
 }

@@ -9,8 +9,8 @@
  * be compared.
  *
  * Each write is timed (processor's counter where there is one), so that p99 and the longest stall are known; the
- * engines pay for that alike. The longest is told twice: as it was, and without the time in which the disk stood
- * still (disk_watch.h).
+ * engines pay for that alike. The longest is told twice: as it was, and without the time in which disk or
+ * machine stood still (disk_watch.h).
  *
  * Written bytes are what the kernel counts for this process: pages that became dirty, in mapped files, too, and direct
  * writes; so logs, zeroes, manifests and what is deleted again before it reaches the disk are all in it, of any engine.
@@ -163,7 +163,7 @@ static void count_latency(struct histogram *histogram, uint64_t took) {
     }
 }
 
-/* The longest without the time in which the disk stood still. */
+/* The longest without the time in which disk or machine stood still. */
 static double longest_moving_us(const struct histogram *histogram) {
     double longest_us = (double)histogram->longest / ticks_per_us;
     if (histogram->slow_count == 0 || histogram->slow_count == SLOW_MAX) {
