@@ -168,14 +168,14 @@ class Cluster:
         return leader if leader.leads_in_term() > 0 else None
 
     def make_lead(self, node):
-        """Holds others up until this one leads."""
+        """Kills whoever leads until this one does: who follows an ended process draws a new lot each time."""
         for _ in range(20):
             leader = self.leader()
             if leader is node:
                 return
-            leader.signal(signal.SIGSTOP)
-            time.sleep(0.6)
-            leader.signal(signal.SIGCONT)
+            leader.kill()
+            time.sleep(0.4)
+            leader.start()
             self.await_whole(20, equal=False)
         raise Failure(f"{node.name} could not be made to lead")
 
