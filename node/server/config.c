@@ -18,6 +18,7 @@
 enum {
     DEFAULT_ELECTION_TIMEOUT_MS = 150,
     DEFAULT_HEARTBEAT_MS = 30,
+    DEFAULT_STALL_LIMIT_MS = 350,
     DEFAULT_CONNECTIONS = 4096,
     DEFAULT_REQUESTS = 1024,
     DEFAULT_IDLE_TIMEOUT_MS = 600000,
@@ -56,6 +57,7 @@ static const struct config_key raft_keys[] = {
     {"join", config__parse_switch, FIELD(join)},
     {"election_timeout_ms", config__parse_u32, RANGE(election_timeout_ms, 10, 60000)},
     {"heartbeat_ms", config__parse_u32, RANGE(heartbeat_ms, 1, 20000)},
+    {"stall_limit_ms", config__parse_u32, RANGE(stall_limit_ms, 40, 600000)},
 };
 
 static const struct config_key storage_keys[] = {
@@ -115,6 +117,7 @@ void config_init(struct config *config, struct alloc *alloc) {
         .log_level = LOG_INFO,
         .election_timeout_ms = DEFAULT_ELECTION_TIMEOUT_MS,
         .heartbeat_ms = DEFAULT_HEARTBEAT_MS,
+        .stall_limit_ms = DEFAULT_STALL_LIMIT_MS,
         .entry_bytes_max = LIMIT_ENTRY_PAYLOAD_BYTES,
         .segment_bytes = MIB_BYTES(72),
         .memtable_bytes = MIB_BYTES(64),

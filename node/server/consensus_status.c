@@ -62,9 +62,8 @@ static void fill_problem(const struct consensus *consensus, struct consensus_sta
     const struct consensus_member_status *left = left_behind(consensus, status);
     if (problem->code != STATUS_OK) {
         (void)snprintf(status->problem, sizeof status->problem, "%s", problem->message);
-    } else if (consensus->log_stalled) {
-        (void)snprintf(status->problem, sizeof status->problem, "a log write takes over %d ms: look at the disk",
-                       CONSENSUS_FENCE_US / 1000);
+    } else if (consensus->fence.reason != RAFT_FENCE_NONE) {
+        fence__describe(consensus, status->problem, sizeof status->problem);
     } else if (status->storage.problem[0] != '\0') {
         (void)snprintf(status->problem, sizeof status->problem, "%s", status->storage.problem);
     } else if (left != NULL) {

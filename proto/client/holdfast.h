@@ -97,7 +97,8 @@ struct holdfast_options {
     uint32_t connections;         /* to each node in use, 1 to 256 */
     uint32_t in_flight_max;       /* requests, 1 to 65,536 */
     uint64_t in_flight_bytes_max; /* keys and values of requests in flight; one request may exceed it alone */
-    uint32_t silence_ms; /* a node that sends nothing for so long while requests wait is given up, 50 to 60,000 */
+    uint32_t silence_ms; /* a node that sends nothing for so long while requests wait is given up, 50 to 60,000; after a
+                            tenth of it the others are asked who leads */
 };
 
 /* Defaults: 5,000 ms, 1 connection, 4,096 requests, 64 MiB, 1,000 ms; everything else NULL. */
