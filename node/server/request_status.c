@@ -67,6 +67,12 @@ static void fill_state(Wire__StatusReply *reply, const struct consensus_status *
     SET(reply, log_groups_start, status->wal.triggers[WAL_TRIGGER_START]);
     SET(reply, log_groups_state, status->wal.triggers[WAL_TRIGGER_STATE]);
     SET(reply, log_groups_mark, status->wal.triggers[WAL_TRIGGER_MARK]);
+    SET(reply, digest_index, status->digest_index);
+    reply->has_digest = 1;
+    reply->digest.data = (uint8_t *)status->digest;
+    reply->digest.len = sizeof status->digest;
+    SET(reply, digest_mismatches, status->digest_mismatches);
+    SET(reply, replay_ms, status->replay_us / 1000);
     reply->problem = borrow_text(status->problem);
 }
 

@@ -346,5 +346,7 @@ void cluster_free(struct cluster *cluster) {
     free(cluster->committed_terms);
     free(cluster->committed_in);
     free(cluster->leaders);
+    free(cluster->digests[0]);
+    free(cluster->digests[1]);
     free(cluster);
 }
