@@ -4,7 +4,8 @@
  * comparing now and then is enough.
  *
  *   effects = 0; for each operation as it was put into the memtable, versions in order, then range deletes in order:
- *             effects = XXH3-64(key value, seed: effects ^ (ordinal << 24 | key length << 8 | kind))
+ *             effects = fold(effects ^ hash(key) ^ A, hash(value or end of the range) ^ (ordinal << 8 | kind) * B ^ C)
+ *             fold: both halves of the product, xored; hash: XXH3-64, of nothing 0
  *   chain   = next(chain, index, term, effects)          128 bits; of no entries: 0
  *
  * Effects are read from the memtable, not from the entry: a request that was evaluated differently, or copied wrongly,
@@ -40,23 +41,29 @@ static inline bool digest_equal(const struct digest *left, const struct digest *
 void digest_encode(const struct digest *digest, uint8_t ret_bytes[DIGEST_BYTES]);
 struct digest digest_decode(const uint8_t bytes[DIGEST_BYTES]);
 
-/* One more operation: `bytes` is its key, then its value (or the end of its range). */
-static inline uint64_t digest_effect(uint64_t effects, uint8_t kind, uint32_t ordinal, uint16_t key_len,
-                                     const uint8_t *bytes, size_t len) {
-    uint64_t head = (uint64_t)ordinal << 24 | (uint64_t)key_len << 8 | kind;
-    return checksum64(bytes, len, effects ^ head);
+#define DIGEST_A UINT64_C(0x9e3779b97f4a7c15)
+#define DIGEST_B UINT64_C(0xd6e8feb86659fd93)
+#define DIGEST_C UINT64_C(0xa0761d6478bd642f)
+
+static inline uint64_t digest_fold(uint64_t left, uint64_t right) {
+    unsigned __int128 product = (unsigned __int128)left * right;
+    return (uint64_t)product ^ (uint64_t)(product >> 64);
+}
+
+/* One more operation. key_hash: checksum64 of its key, seed 0, which the memtable needs anyway. */
+static inline uint64_t digest_effect(uint64_t effects, uint8_t kind, uint32_t ordinal, uint64_t key_hash,
+                                     const uint8_t *value, size_t value_len) {
+    uint64_t head = ((uint64_t)ordinal << 8 | kind) * DIGEST_B;
+    uint64_t value_hash = value_len > 0 ? checksum64(value, value_len, 0) : 0;
+    return digest_fold(effects ^ key_hash ^ DIGEST_A, value_hash ^ head ^ DIGEST_C);
 }
 
 /* A change of `before` or of the effects alone always, or but for one chance in 2^64, changes the result. */
 static inline struct digest digest_next(const struct digest *before, uint64_t index, uint64_t term, uint64_t effects) {
-    const uint64_t a = UINT64_C(0x9e3779b97f4a7c15);
-    const uint64_t b = UINT64_C(0xd6e8feb86659fd93);
-    const uint64_t c = UINT64_C(0xa0761d6478bd642f);
-    unsigned __int128 product = (unsigned __int128)(before->low ^ effects ^ a) * (index * b ^ term ^ c);
+    uint64_t high = before->high * DIGEST_B;
     struct digest next;
-    next.low = ((uint64_t)product ^ (uint64_t)(product >> 64)) + before->high;
-    uint64_t high = before->high * b;
-    next.high = ((high << 29 | high >> 35) ^ next.low) * a + before->low;
+    next.low = digest_fold(before->low ^ effects ^ DIGEST_A, index * DIGEST_B ^ term ^ DIGEST_C) + before->high;
+    next.high = ((high << 29 | high >> 35) ^ next.low) * DIGEST_A + before->low;
     return next;
 }
 
@@ -71,8 +78,7 @@ struct digest_history {
 void digest_history_begin(struct digest_history *history, uint64_t index, const struct digest *digest);
 
 /* The entry behind the newest one. */
-static inline void digest_history_add(struct digest_history *history, uint64_t index, uint64_t term,
-                                      uint64_t effects) {
+static inline void digest_history_add(struct digest_history *history, uint64_t index, uint64_t term, uint64_t effects) {
     const struct digest *before = &history->chain[history->newest % DIGESTS_KEPT];
     history->chain[index % DIGESTS_KEPT] = digest_next(before, index, term, effects);
     history->newest = index;

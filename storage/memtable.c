@@ -180,10 +180,10 @@ static enum status make_ranges(struct memtable *memtable, uint64_t revision, str
 }
 
 /* Of the record as it is found from now on. */
-static inline void add_effect(uint64_t *effects, const struct memtable_record *record) {
+static inline void add_effect(uint64_t *effects, const struct memtable_record *record, uint64_t key_hash) {
     if (effects != NULL) {
-        *effects = digest_effect(*effects, record->kind, record->ordinal, record->key_len, record->bytes,
-                                 (size_t)record->key_len + record->value_len);
+        *effects = digest_effect(*effects, record->kind, record->ordinal, key_hash, record->bytes + record->key_len,
+                                 record->value_len);
     }
 }
 
@@ -211,13 +211,13 @@ static inline enum status apply(struct memtable *memtable, uint64_t revision, st
         __builtin_prefetch((const void *)filter_place(memtable, hash), 1); /* it comes while the tree is searched */
         memtable__tree_insert(memtable, record);
         filter_add(memtable, hash);
-        add_effect(effects, record);
+        add_effect(effects, record, hash);
         record = next;
     }
     for (struct memtable_record *record = pending.first_range; record != NULL;) {
         struct memtable_record *next = record->pending;
         record->revision = revision;
-        add_effect(effects, record);
+        add_effect(effects, record, effects != NULL ? filter_hash(record_key(record)) : 0);
         record = next;
     }
     if (pending.ranges != NULL) {

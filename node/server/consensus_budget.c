@@ -12,8 +12,8 @@ void consensus_note_replay(struct consensus *consensus, uint64_t entries, uint64
 
 /* A recovery's measurement is better than any of this, and for good. */
 uint64_t budget__begin_us(const struct consensus *consensus) {
-    bool is_needed = !consensus->replay_speed.is_measured &&
-                     storage_applied_index(consensus->storage) < consensus->commit_index;
+    bool is_needed =
+        !consensus->replay_speed.is_measured && storage_applied_index(consensus->storage) < consensus->commit_index;
     return is_needed ? env_clock_us(consensus->options.env) : 0;
 }
 
@@ -38,8 +38,8 @@ void budget__tick(struct consensus *consensus) {
         return;
     }
     log_event(consensus->options.logger, LOG_INFO, "storage.flush_early",
-              "entries=%" PRIu64 " bytes=%" PRIu64 " replay_ms=%" PRIu64 " budget_ms=%" PRIu64, unflushed.active_entries,
-              unflushed.active_bytes,
+              "entries=%" PRIu64 " bytes=%" PRIu64 " replay_ms=%" PRIu64 " budget_ms=%" PRIu64,
+              unflushed.active_entries, unflushed.active_bytes,
               replay_speed_estimate_us(&consensus->replay_speed, unflushed.active_entries, unflushed.active_bytes) /
                   1000,
               budget_us / 1000);

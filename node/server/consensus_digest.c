@@ -1,9 +1,9 @@
 /*
  * Digests compared: who has applied something else than the others (DESIGN section 5).
  *
- * The leader asks in rounds. A round is an entry that it has applied, and its digest chain (storage/digest.h) there. The
- * question travels with appends and heartbeats until a member has answered; the answer, the member's own chain at the
- * same entry, with its next reply. So all answers of a round are about one entry, and can be counted:
+ * The leader asks in rounds. A round is an entry that it has applied, and its digest chain (storage/digest.h) there.
+ * The question travels with appends and heartbeats until a member has answered; the answer, the member's own chain at
+ * the same entry, with its next reply. So all answers of a round are about one entry, and can be counted:
  *
  *   round open --all have answered, or ROUND_US--> judged --applied further, or somebody was missing--> next round
  *
@@ -47,7 +47,8 @@ static const char *name_of(const struct consensus *consensus, uint64_t id, char 
     return text;
 }
 
-/* ---- The asked ----------------------------------------------------------------------------------------------------- */
+/* ---- The asked -----------------------------------------------------------------------------------------------------
+ */
 
 /* Finds the answer, if the entry is applied by now. */
 static void find_answer(struct consensus *consensus) {
@@ -66,7 +67,8 @@ static void find_answer(struct consensus *consensus) {
         char theirs[HEX_BYTES];
         char name[LIMIT_NAME_BYTES];
         log_event(consensus->options.logger, LOG_WARN, "digest.differs",
-                  "index=%" PRIu64 " own=%s leader=%s leaders=%s hint=\"the leader's log and status say who is suspected\"",
+                  "index=%" PRIu64
+                  " own=%s leader=%s leaders=%s hint=\"the leader's log and status say who is suspected\"",
                   state->asked_index, hex(&state->own, ours), name_of(consensus, state->asked_by, name),
                   hex(&state->asked, theirs));
     }
@@ -134,7 +136,8 @@ static uint32_t alike(const struct consensus *consensus, const struct digest *di
     uint32_t positions = 0;
     for (uint32_t i = 0; i < membership->member_count; i++) {
         for (uint32_t k = 0; k < state->vote_count; k++) {
-            bool same = state->votes[k].id == membership->members[i].id && digest_equal(&state->votes[k].digest, digest);
+            bool same =
+                state->votes[k].id == membership->members[i].id && digest_equal(&state->votes[k].digest, digest);
             positions |= same ? UINT32_C(1) << i : 0;
         }
     }
@@ -223,7 +226,8 @@ static void alarm_split(struct consensus *consensus) {
     struct consensus_digest *state = &consensus->digest;
     alarm_if_new(consensus, "");
     (void)snprintf(state->problem, sizeof state->problem,
-                   "at entry %" PRIu64 " the nodes' digests differ, and no majority agrees: the log of this node has them",
+                   "at entry %" PRIu64
+                   " the nodes' digests differ, and no majority agrees: the log of this node has them",
                    state->round_index);
 }
 
@@ -336,7 +340,8 @@ void digest__tick(struct consensus *consensus) {
     }
 }
 
-/* ---- With messages ------------------------------------------------------------------------------------------------ */
+/* ---- With messages ------------------------------------------------------------------------------------------------
+ */
 
 void digest__tag(struct consensus *consensus, struct raft_message *message) {
     struct consensus_digest *state = &consensus->digest;
@@ -381,7 +386,8 @@ void digest__received(struct consensus *consensus, const struct raft_message *me
     }
 }
 
-/* ---- Status ------------------------------------------------------------------------------------------------------- */
+/* ---- Status -------------------------------------------------------------------------------------------------------
+ */
 
 void digest__fill_status(const struct consensus *consensus, struct consensus_status *status) {
     const struct consensus_digest *state = &consensus->digest;

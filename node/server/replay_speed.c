@@ -50,10 +50,10 @@ uint64_t replay_speed_estimate_us(const struct replay_speed *speed, uint64_t ent
     return saturated((unsigned __int128)ns * speed->pace / REPLAY_PACE_ONE / 1000);
 }
 
-bool replay_wants_flush(const struct replay_speed *speed, const struct storage_unflushed *unflushed,
-                        uint64_t budget_us, uint64_t memtable_bytes) {
-    bool is_worth_it = unflushed->active_memory_bytes == 0 ||
-                       unflushed->active_memory_bytes >= memtable_bytes / REPLAY_FLUSH_PART;
+bool replay_wants_flush(const struct replay_speed *speed, const struct storage_unflushed *unflushed, uint64_t budget_us,
+                        uint64_t memtable_bytes) {
+    bool is_worth_it =
+        unflushed->active_memory_bytes == 0 || unflushed->active_memory_bytes >= memtable_bytes / REPLAY_FLUSH_PART;
     return unflushed->waiting == 0 && unflushed->active_entries > 0 && is_worth_it &&
            replay_speed_estimate_us(speed, unflushed->active_entries, unflushed->active_bytes) >= budget_us / 2;
 }

@@ -18,7 +18,7 @@
 #include <stdint.h>
 
 struct replay_speed {
-    uint64_t pace; /* in parts of REPLAY_PACE_ONE */
+    uint64_t pace;    /* in parts of REPLAY_PACE_ONE */
     bool is_measured; /* by a recovery */
     /* Applying, until that is worth a measurement: */
     uint64_t applied_entries;
@@ -45,8 +45,8 @@ uint64_t replay_speed_estimate_us(const struct replay_speed *speed, uint64_t ent
 /* True: a flush is due, or a start would take longer than the budget before the flush after it is done. Half of the
  * budget is for what comes while this flush is under way. Never while another is (it would not be done sooner), never
  * for less than a REPLAY_FLUSH_PART of a memtable, unless the memtable is empty: then it costs next to nothing. */
-bool replay_wants_flush(const struct replay_speed *speed, const struct storage_unflushed *unflushed,
-                        uint64_t budget_us, uint64_t memtable_bytes);
+bool replay_wants_flush(const struct replay_speed *speed, const struct storage_unflushed *unflushed, uint64_t budget_us,
+                        uint64_t memtable_bytes);
 
 /* What a recovery that did `done` of `total` in so many microseconds has still to take; UINT64_MAX: can't be told. */
 uint64_t replay_left_us(uint64_t done, uint64_t total, uint64_t elapsed_us);

@@ -1,7 +1,7 @@
 /*
  * The restart budget in whole nodes of the simulator. Breaks when: a node whose replay would take too long lets the log
- * grow until its memory is full; the flushed frontier doesn't follow, so that a restart replays all of it; a node within
- * its budget flushes early; what a recovery measured is forgotten.
+ * grow until its memory is full; the flushed frontier doesn't follow, so that a restart replays all of it; a node
+ * within its budget flushes early; what a recovery measured is forgotten.
  */
 #include "tests/unit/nodes_fixture.h"
 
@@ -53,7 +53,8 @@ static void test_restart_budget_flushes_before_the_memory_is_full(void **state) 
     replica__schedule_restart(&cluster->replicas[slow], 1000);
     pass(SETTLE_US);
     assert_int_equal(storage_frontier(consensus_of(slow)->storage)->index, flushed_index);
-    assert_int_equal(storage_applied_index(consensus_of(slow)->storage), storage_applied_index(consensus_of(fast)->storage));
+    assert_int_equal(storage_applied_index(consensus_of(slow)->storage),
+                     storage_applied_index(consensus_of(fast)->storage));
     cluster_free(cluster);
 }
 
