@@ -136,9 +136,9 @@ void apply__on_timer(struct env_timer *timer) {
 
 void apply__advance(struct consensus *consensus) {
     uint64_t index = storage_applied_index(consensus->storage) + 1;
+    uint64_t begin_us = budget__begin_us(consensus);
     uint32_t count = 0;
     size_t bytes = 0;
-    uint64_t begin_us = budget__begin_us(consensus);
     while (!consensus->apply_suspended && index <= consensus->commit_index) {
         struct wal_record record;
         struct error error = {0};
