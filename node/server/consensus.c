@@ -96,7 +96,9 @@ static void send_messages(struct consensus *consensus, const struct raft_update 
         if (message->type == RAFT_APPEND) {
             append__send(consensus, message);
         } else {
-            (void)peers_send(consensus->peers, message, NULL, 0);
+            struct raft_message tagged = *message;
+            digest__tag(consensus, &tagged);
+            (void)peers_send(consensus->peers, &tagged, NULL, 0);
         }
     }
 }
@@ -323,6 +325,8 @@ static void on_housekeeping(struct env_timer *timer) {
     }
     note_progress(consensus);
     step_synced(consensus);
+    digest__tick(consensus);
+    budget__tick(consensus);
     floor__update(consensus);
     if (env_timer_arm(timer, consensus__now_us(consensus) + CONSENSUS_HOUSEKEEPING_US) != STATUS_OK) {
         fail_with(consensus, STATUS_NO_MEMORY, "the housekeeping timer can't be armed");
@@ -420,6 +424,7 @@ enum status consensus_new(const struct consensus_options *options, struct consen
     consensus->options = *options;
     init_lists(consensus);
     init_timers(consensus);
+    replay_speed_init(&consensus->replay_speed);
     *ret_consensus = consensus;
     return STATUS_OK;
 }

@@ -257,6 +257,12 @@ struct holdfast_node_status {
     uint64_t config_index;
     bool config_committed, config_joint;
     uint64_t transfer_target;
+    /* The newest entry up to which all that was applied on this node was found equal to the others', and its digest
+     * there (0: nothing was compared yet); comparisons that found a difference since the node started. */
+    uint64_t digest_index;
+    uint8_t digest[16];
+    uint64_t digest_mismatches;
+    uint64_t replay_ms; /* what a start of this node would take to replay now, as far as it knows */
 };
 
 /* What keeps the segment files of a node's log. */
