@@ -168,7 +168,7 @@ struct cluster {
 
     struct plan_fault plan[PLAN_FAULTS_MAX];
     uint32_t plan_count;
-    struct planned *planned; /* plan.c's own, by the same numbers */
+    struct planned *planned;   /* plan.c's own, by the same numbers */
     bool crashes_at_elections; /* who votes or campaigns may lose power at that moment */
     bool crashes_at_switches;  /* ... or who has switched its manifest, soon after */
 

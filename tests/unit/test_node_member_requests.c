@@ -1,7 +1,8 @@
 /*
- * Membership and leadership by an admin's requests, from the client library to whole nodes in the simulator. Breaks when:
- * a request gets lost between a front end and the consensus actor, isn't taken to the leader, or is answered before it is
- * done; writes that wait on a leader which removes itself, or that it has logged, get an outcome that nobody knows.
+ * Membership and leadership by an admin's requests, from the client library to whole nodes in the simulator. Breaks
+ * when: a request gets lost between a front end and the consensus actor, isn't taken to the leader, or is answered
+ * before it is done; writes that wait on a leader which removes itself, or that it has logged, get an outcome that
+ * nobody knows.
  */
 #include "tests/unit/node_probe.h"
 
@@ -116,12 +117,12 @@ static void run_writes(struct env_message *message) {
         struct write *write = &writer->writes[writer->count++];
         write->key[0] = 'k';
         write->operation = (struct batch_operation){.kind = BATCH_PUT, .key = slice_of(write->key, 1)};
-        write->proposal = (struct consensus_proposal){.loop = writer->replica->loop,
-                                                      .operations = &write->operation,
-                                                      .operation_count = 1,
-                                                      .deadline_us =
-                                                          env_clock_us(writer->replica->env) + WRITE_TIMEOUT_US,
-                                                      .done = write_done};
+        write->proposal =
+            (struct consensus_proposal){.loop = writer->replica->loop,
+                                        .operations = &write->operation,
+                                        .operation_count = 1,
+                                        .deadline_us = env_clock_us(writer->replica->env) + WRITE_TIMEOUT_US,
+                                        .done = write_done};
         consensus_propose(replica__consensus(writer->replica), &write->proposal);
     }
 }
