@@ -289,6 +289,11 @@ void checker__crashed(struct replica *replica) { replica->must_check_start = fal
 
 /* ---- The end ----------------------------------------------------------------------------------------------------- */
 
+/* A learner that was added when the log already went: only a snapshot would help it, and nobody sends one. */
+static bool is_left_behind(const struct replica *replica, const struct raft *leader) {
+    return raft_last_index(replica__consensus(replica)->raft) + 1 < raft_first_index(leader);
+}
+
 /* A member of the membership that it knows. */
 static bool is_member(const struct replica *replica) {
     const struct consensus *consensus = replica__consensus(replica);
@@ -324,7 +329,8 @@ bool checker__converged(void *context) {
     uint64_t last_index = raft_last_index(raft);
     for (uint32_t i = 0; i < cluster->replica_count; i++) {
         const struct consensus *consensus = replica__consensus(&cluster->replicas[i]);
-        bool counts = raft__config_find(raft_membership(raft), i + 1) != RAFT__NOWHERE;
+        bool counts = raft__config_find(raft_membership(raft), i + 1) != RAFT__NOWHERE &&
+                      !is_left_behind(&cluster->replicas[i], raft);
         bool has_all = storage_applied_index(consensus->storage) == last_index &&
                        raft_last_index(consensus->raft) == last_index && is_member(&cluster->replicas[i]);
         if (counts && !has_all) {
@@ -371,8 +377,9 @@ void checker__final(struct cluster *cluster) {
     cluster->state_digest = digest_of(cluster, leader);
     for (uint32_t i = 0; i < cluster->replica_count && !cluster__has_failed(cluster); i++) {
         struct replica *replica = &cluster->replicas[i];
-        const struct raft_config *membership = raft_membership(replica__consensus(leader)->raft);
-        if (raft__config_find(membership, replica->config.id) == RAFT__NOWHERE) {
+        const struct raft *raft = replica__consensus(leader)->raft;
+        if (raft__config_find(raft_membership(raft), replica->config.id) == RAFT__NOWHERE ||
+            is_left_behind(replica, raft)) {
             continue;
         }
         if (digest_of(cluster, replica) != cluster->state_digest) {
