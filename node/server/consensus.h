@@ -95,6 +95,8 @@ struct consensus_status {
     uint64_t applied_index;
     uint64_t flushed_index;
     uint64_t elections_started;
+    uint64_t fences;       /* how often it stood aside (consensus_fence.c) */
+    uint64_t stand_stills; /* of the loop, for longer than an election timeout */
     uint64_t proposals_waiting;
     struct wal_stats wal;
     struct storage_stats storage;

@@ -63,6 +63,8 @@ static void fill_state(Wire__StatusReply *reply, const struct consensus_status *
     SET(reply, log_groups_start, status->wal.triggers[WAL_TRIGGER_START]);
     SET(reply, log_groups_state, status->wal.triggers[WAL_TRIGGER_STATE]);
     SET(reply, log_groups_mark, status->wal.triggers[WAL_TRIGGER_MARK]);
+    SET(reply, fences, status->fences);
+    SET(reply, loop_stand_stills, status->stand_stills);
     reply->problem = borrow_text(status->problem);
 }
 

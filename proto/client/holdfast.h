@@ -247,6 +247,9 @@ struct holdfast_node_status {
     uint64_t damaged_places;            /* in live tables, as far as the scrub knows */
     /* How often writers were made to wait for flushes and compactions, and for how long in all and at most. */
     uint64_t write_stalls, write_stall_us_total, write_stall_us_max;
+    /* How often it stood aside because its log or applying stalled, or the log was full; how often its loop got no turn
+     * for longer than an election timeout. */
+    uint64_t fences, loop_stand_stills;
 };
 
 /* What keeps the segment files of a node's log. */

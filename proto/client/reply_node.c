@@ -81,6 +81,8 @@ enum status reply__status(struct client_request *request, const struct connectio
     COPY(status, reply, write_stalls);
     COPY(status, reply, write_stall_us_total);
     COPY(status, reply, write_stall_us_max);
+    COPY(status, reply, fences);
+    COPY(status, reply, loop_stand_stills);
     copy_log_figures(status, reply);
     for (size_t i = 0; i < reply->n_members && i < HOLDFAST_MEMBERS_MAX; i++) {
         copy_member(&status->members[status->member_count++], reply->members[i]);
