@@ -56,7 +56,7 @@ struct config {
     bool join; /* a new data directory waits for a leader to add this node; default off: the file's members found it */
     uint32_t election_timeout_ms; /* default 150 */
     uint32_t heartbeat_ms;        /* default 30 */
-    uint32_t stall_limit_ms;      /* of a leader's log write; default 300 */
+    uint32_t stall_limit_ms;      /* of a leader's log write; default 350 */
     /* [storage] */
     uint32_t
         entry_bytes_max; /* a log entry's payload: LIMIT_ENTRY_PAYLOAD_BYTES; not in the file, smaller in simulations */

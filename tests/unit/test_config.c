@@ -117,7 +117,7 @@ static void test_config_absent_keys_have_documented_defaults(void **state) {
     assert_int_equal(config->log_level, LOG_INFO);
     assert_int_equal(config->election_timeout_ms, 150);
     assert_int_equal(config->heartbeat_ms, 30);
-    assert_int_equal(config->stall_limit_ms, 300);
+    assert_int_equal(config->stall_limit_ms, 350);
     assert_int_equal(config->segment_bytes, 72 * MIB);
     assert_int_equal(config->memtable_bytes, 64 * MIB);
     assert_int_equal(config->wal_cache_bytes, 32 * MIB);
