@@ -107,6 +107,21 @@ $(BIN)/holdfast-sim: $(O)/tests/sim/main.o $(LIBS_SIM) $(call archive,client)
 	$(call say,LINK)$(CC) $(LDFLAGS) -o $@ $< -Wl,--whole-archive $(LIBS_SIM) -Wl,--no-whole-archive $(call archive,client) $(LD_SERVER) \
 	    -Wl,-Map=$(O)/holdfast-sim.map
 
+# A file that changes only when the commit does, for reports of failing seeds.
+COMMIT = $(shell git describe --always --dirty 2>/dev/null || echo unknown)
+$(GEN)/build-commit.h: FORCE
+	@mkdir -p $(@D)
+	@echo '#define BUILD_COMMIT "$(COMMIT)"' | cmp -s - $@ || echo '#define BUILD_COMMIT "$(COMMIT)"' >$@
+$(O)/tests/sim/main.o: $(GEN)/build-commit.h
+FORCE:
+
+# The judge of the simulator's traces shares nothing with what it judges.
+REPLAY_OBJECTS := $(call objects,$(call sources,tests/sim/replay))
+OBJECTS += $(REPLAY_OBJECTS)
+$(BIN)/holdfast-replay: $(REPLAY_OBJECTS)
+	@mkdir -p $(@D)
+	$(call say,LINK)$(link) -ljansson
+
 # Programs of the tests that use the library as anybody would: its public header, nothing else.
 $(BIN)/holdfast-history: $(O)/tests/chaos/history.o $(BIN)/../lib/libholdfast.a
 	@mkdir -p $(@D)
@@ -197,8 +212,8 @@ storage-torture: ## everything that tries to break the storage engine, whole: cr
 
 SEEDS ?= 200
 FIRST ?= 1
-sim: $(BIN)/holdfast-sim ## simulate: SEEDS=200 [FIRST=1], or SEED=n
-	@$(BIN)/holdfast-sim $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --first $(FIRST)) $(SIMFLAGS)
+sim: $(BIN)/holdfast-sim ## simulate: SEEDS=200 [FIRST=1], or SEED=n [TRACE=file.ndjson]
+	@$(BIN)/holdfast-sim $(if $(SEED),--seed $(SEED) $(if $(TRACE),--trace $(TRACE)),--seeds $(SEEDS) --first $(FIRST)) $(SIMFLAGS)
 
 mutants: ## bugs that the simulator, unit tests or torture must find; MUTANTS="name..."
 	@O=$(O) GEN=$(GEN) BIN=$(BIN) tests/sim/mutants/run $(MUTANTS)
@@ -290,5 +305,5 @@ clean: ## delete build/, but not the local cluster's data
 	@find build -mindepth 1 -maxdepth 1 ! -name cluster -exec rm -rf {} + 2>/dev/null || true
 
 
-.PHONY: all unit-tests fuzzers fuzz test test-long check asan tsan storage-torture sim mutants deps deps-test deps-bench cluster cluster-stop cluster-wipe \
+.PHONY: FORCE all unit-tests fuzzers fuzz test test-long check asan tsan storage-torture sim mutants deps deps-test deps-bench cluster cluster-stop cluster-wipe \
     deploy-test bench-cluster bench-failover bench-steady bench-storage chaos install format tidy help clean

@@ -167,6 +167,8 @@ enum raft_message_type {
     RAFT_MESSAGE_TYPE_COUNT
 };
 
+enum { RAFT_DIGEST_BYTES = 16 };
+
 /* One message, both directions. Fields that a type doesn't name are 0.
  *
  *   PREVOTE, VOTE        index, log_term: the candidate's last entry. A PREVOTE carries the term it would campaign in.
@@ -195,6 +197,10 @@ struct raft_message {
     uint64_t round;
     uint64_t floor;
     uint32_t entry_count;
+    /* Not the core's, which neither looks at it nor sets it: what the node says along with a message about the digest
+     * of what it has applied up to an entry. digest_index 0: nothing. */
+    uint64_t digest_index;
+    uint8_t digest[RAFT_DIGEST_BYTES];
     /* APPEND, received: entry_count of them, contiguous from index + 1; borrowed. Sent: NULL, the caller fills in the
      * records index + 1 .. index + entry_count from its log. */
     const struct raft_entry *entries;
@@ -405,6 +411,10 @@ uint64_t raft_term_at(const struct raft *raft, uint64_t index);
 uint64_t raft_floor_index(const struct raft *raft);
 /* The effective configuration: the newest in the log, committed or not (DESIGN rule 17). */
 const struct raft_config *raft_membership(const struct raft *raft);
+
+/* True if the members at these positions of raft_membership() (bit i: members[i]) are a quorum of it, joint included.
+ */
+bool raft_is_quorum(const struct raft *raft, uint32_t positions);
 
 /* True if a snapshot whose last entry is (index, term) would bring this node forward: ask before the manifest is
  * switched to it, on the consensus thread, and report INSTALLED in the same turn. */

@@ -96,7 +96,9 @@ static void send_messages(struct consensus *consensus, const struct raft_update 
         if (message->type == RAFT_APPEND) {
             append__send(consensus, message);
         } else {
-            (void)peers_send(consensus->peers, message, NULL, 0);
+            struct raft_message tagged = *message;
+            digest__tag(consensus, &tagged);
+            (void)peers_send(consensus->peers, &tagged, NULL, 0);
         }
     }
 }
@@ -161,6 +163,13 @@ static void carry_out(struct consensus *consensus, const struct raft_update *upd
     await_raft(consensus, is_never ? UINT64_MAX : update->deadline_us + consensus->held_up_us);
 }
 
+static void observe(const struct consensus *consensus, const struct raft_event *event, enum status status,
+                    const struct raft_update *update) {
+    if (consensus->options.observe != NULL) {
+        consensus->options.observe(consensus->options.observe_context, consensus->raft, event, status, update);
+    }
+}
+
 enum status consensus__step(struct consensus *consensus, struct raft_event *event) {
     if (consensus__is_dead(consensus)) {
         return STATUS_FAILED;
@@ -168,6 +177,7 @@ enum status consensus__step(struct consensus *consensus, struct raft_event *even
     struct raft_update update;
     event->now_us = consensus__raft_now_us(consensus);
     enum status status = raft_step(consensus->raft, event, &update);
+    observe(consensus, event, status, &update);
     if (status == STATUS_NO_MEMORY) {
         fail_with(consensus, status, "raft");
         return STATUS_FAILED;
@@ -315,6 +325,8 @@ static void on_housekeeping(struct env_timer *timer) {
     }
     note_progress(consensus);
     step_synced(consensus);
+    digest__tick(consensus);
+    budget__tick(consensus);
     floor__update(consensus);
     if (env_timer_arm(timer, consensus__now_us(consensus) + CONSENSUS_HOUSEKEEPING_US) != STATUS_OK) {
         fail_with(consensus, STATUS_NO_MEMORY, "the housekeeping timer can't be armed");
@@ -412,6 +424,7 @@ enum status consensus_new(const struct consensus_options *options, struct consen
     consensus->options = *options;
     init_lists(consensus);
     init_timers(consensus);
+    replay_speed_init(&consensus->replay_speed);
     *ret_consensus = consensus;
     return STATUS_OK;
 }
@@ -455,6 +468,7 @@ enum status consensus_start(struct consensus *consensus, struct raft *raft, stru
     if (status != STATUS_OK) {
         return error_set(err, status, "raft can't start: %s", status_name(status));
     }
+    observe(consensus, NULL, STATUS_OK, &update);
     carry_out(consensus, &update, false);
     apply__set_durable(consensus);
     consensus__schedule(consensus);

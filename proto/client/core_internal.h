@@ -161,6 +161,13 @@ void link__close(struct client_link *link, const struct error *err);
 MUST_USE enum status encode__request(struct client_link *link, const struct client_request *request,
                                      uint64_t request_id, uint32_t timeout_ms);
 
+/* members.c: the request, its answer, and a member as status gives it, too. */
+MUST_USE enum status encode__members(struct client_link *link, const struct client_request *request,
+                                     uint64_t request_id, uint32_t timeout_ms);
+MUST_USE enum status reply__members(struct client_request *request, const struct connection_frame *frame,
+                                    struct client_answer *answer, struct error *err);
+void reply__copy_member(struct holdfast_member *out, const Wire__MemberStatus *member);
+
 /* reply.c */
 /* A reply for `request`, which is on its link's list still. STATUS_CORRUPT: the link can't be trusted any more. */
 MUST_USE enum status reply__receive(struct client_request *request, const struct connection_frame *frame,

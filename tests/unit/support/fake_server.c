@@ -394,6 +394,26 @@ static void do_explain_log(struct fake_peer *peer, const struct connection_frame
     send(peer, FRAME_EXPLAIN_LOG_REPLY, frame->request_id, &reply.base, NULL, 0);
 }
 
+/* peer NULL: done, but not answered. */
+static void do_member(struct fake_peer *peer, struct fake_cluster *cluster, const struct connection_frame *frame) {
+    const Wire__MemberRequest *request = unpack(cluster, &wire__member_request__descriptor, frame->message);
+    Wire__MemberReply reply = WIRE__MEMBER_REPLY__INIT;
+    const char *refusal = fake_members_do(&cluster->members, request, &cluster->leader, &reply);
+    if (peer != NULL && request->action != 0 && atomic_load(&cluster->members.lost_answers) > 0) {
+        atomic_fetch_sub(&cluster->members.lost_answers, 1);
+        connection_close(peer->connection);
+    } else if (peer != NULL && refusal != NULL) {
+        Wire__Error error = WIRE__ERROR__INIT;
+        error.has_code = error.has_outcome = 1;
+        error.code = WIRE_CONDITION;
+        error.outcome = WIRE__OUTCOME__OUTCOME_FAILED;
+        error.message = (char *)refusal;
+        send(peer, FRAME_ERROR, frame->request_id, &error.base, NULL, 0);
+    } else {
+        send(peer, FRAME_MEMBER_REPLY, frame->request_id, &reply.base, NULL, 0);
+    }
+}
+
 static bool is_write(uint8_t type) {
     return type == FRAME_PUT || type == FRAME_DELETE || type == FRAME_DELETE_RANGE || type == FRAME_BATCH;
 }
@@ -403,6 +423,8 @@ static void serve(struct fake_peer *peer, struct fake_cluster *cluster, const st
         do_write(peer, cluster, frame);
     } else if (frame->type == FRAME_GET) {
         do_get(peer, cluster, frame);
+    } else if (frame->type == FRAME_MEMBER) {
+        do_member(peer, cluster, frame);
     } else {
         CHECK(frame->type == FRAME_SCAN);
         do_scan(peer, cluster, frame);
@@ -415,6 +437,8 @@ static bool is_local_read(struct fake_cluster *cluster, const struct connection_
         options = ((Wire__GetRequest *)unpack(cluster, &wire__get_request__descriptor, frame->message))->options;
     } else if (frame->type == FRAME_SCAN) {
         options = ((Wire__ScanRequest *)unpack(cluster, &wire__scan_request__descriptor, frame->message))->options;
+    } else if (frame->type == FRAME_MEMBER) {
+        return ((Wire__MemberRequest *)unpack(cluster, &wire__member_request__descriptor, frame->message))->local;
     }
     return options != NULL && options->local;
 }
@@ -511,6 +535,8 @@ static void data_request(struct fake_peer *peer, const struct connection_frame *
     case FAKE_APPLIES_THEN_DROPS:
         if (is_write(frame->type)) {
             (void)apply(cluster, frame);
+        } else if (frame->type == FRAME_MEMBER) {
+            do_member(NULL, cluster, frame);
         }
         connection_close(peer->connection);
         return;
@@ -620,6 +646,7 @@ void fake_cluster_init(struct fake_cluster *cluster, struct env *env, struct env
     cluster->count = count;
     arena_init(&cluster->arena, alloc_system(), ARENA_CHUNK_BYTES, ARENA_BUDGET_BYTES);
     env_timer_init(&cluster->reverse_timer, loop, reverse_run);
+    fake_members_init(&cluster->members, count);
     for (uint32_t i = 0; i < count; i++) {
         cluster->nodes[i].cluster = cluster;
         cluster->nodes[i].index = i;

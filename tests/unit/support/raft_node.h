@@ -15,6 +15,7 @@
 #define HOLDFAST_TESTS_RAFT_NODE_H
 
 #include "raft/raft.h"
+#include "tests/sim/trace.h"
 
 #include <stddef.h>
 
@@ -79,6 +80,8 @@ struct raft_node {
     bool state_waits; /* a new term or vote isn't in a group yet */
     struct raft_records forming;
     struct raft_group inflight;
+
+    struct trace *trace; /* told of starts and steps, or NULL. Borrowed */
 
     /* Called for each message of an update; takes the packet. */
     void (*send)(void *context, struct raft_packet *packet);

@@ -27,5 +27,8 @@ const ProtobufCMessageDescriptor *const wire_messages[] = {
     &wire__log_segment__descriptor,
     &wire__upkeep_request__descriptor,
     &wire__upkeep_reply__descriptor,
+    &wire__member_change__descriptor,
+    &wire__member_request__descriptor,
+    &wire__member_reply__descriptor,
 };
 const unsigned wire_message_count = sizeof wire_messages / sizeof wire_messages[0];
