@@ -194,6 +194,8 @@ static json_t *node_json(const struct ctl *ctl, const struct node_answer *answer
         {"snapshots_sent", status->snapshots_sent},
         {"snapshots_installed", status->snapshots_installed},
         {"snapshots_failed", status->snapshots_failed},
+        {"fences", status->fences},
+        {"loop_stand_stills", status->loop_stand_stills},
         {"digest_index", status->digest_index},
         {"digest_mismatches", status->digest_mismatches},
         {"replay_ms", status->replay_ms},

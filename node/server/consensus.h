@@ -102,6 +102,8 @@ struct consensus_status {
     uint64_t applied_index;
     uint64_t flushed_index;
     uint64_t elections_started;
+    uint64_t fences;       /* how often it stood aside (consensus_fence.c) */
+    uint64_t stand_stills; /* of the loop, for longer than an election timeout */
     uint64_t proposals_waiting;
     uint64_t digest_index; /* newest entry up to which the digests were found equal; 0: none yet */
     uint8_t digest[DIGEST_BYTES];

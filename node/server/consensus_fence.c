@@ -17,8 +17,9 @@
  *
  * Applying may stand still for 8 L. A write, and an apply that moves, begin anew each time.
  *
- * Stalls are counted in looks: time in which this node couldn't look (a paused process, too few CPUs) counts as one
- * look, for what it waits for may long be there. Such stand-stills are logged if they outlast an election timeout.
+ * Stalls are counted in looks, and one that comes late counts as one in time: where this node gets no turn (a paused
+ * process, too few CPUs), what completes a write or applies gets none either, or is done and wasn't seen. Such
+ * stand-stills are logged if they outlast an election timeout.
  *
  * A leader without room for records keeps the lead, for reads and refusals with the right word, but tries the other
  * voters in turn: who has room takes the lead, who hasn't is fenced and lets it pass. A single voter is never fenced
@@ -86,22 +87,22 @@ static uint64_t best_match(struct consensus *consensus) {
 
 /* ---- Looking ---------------------------------------------------------------------------------------------------- */
 
-/* The time since the last look, as far as somebody looked. */
+/* The time since the last look; of one that comes late, what it should have been. */
 static uint64_t note_time(struct consensus *consensus) {
     struct consensus_fence *fence = &consensus->fence;
     uint64_t now_us = consensus__now_us(consensus);
     uint64_t passed_us = now_us - fence->looked_us;
-    uint64_t looked_us = 2 * look_us(consensus);
+    uint64_t due_us = look_us(consensus);
     fence->looked_us = now_us;
-    if (passed_us <= looked_us) {
+    if (passed_us <= due_us) {
         return passed_us;
     }
-    if (passed_us - look_us(consensus) >= 1000ull * consensus->options.config->election_timeout_ms) {
+    if (passed_us - due_us >= 1000ull * consensus->options.config->election_timeout_ms) {
         fence->stand_stills++;
         log_event(consensus->options.logger, LOG_WARN, "loop.stood_still", "role=%s term=%" PRIu64 " ms=%" PRIu64,
-                  raft_role_name(consensus->role), consensus->term, (passed_us - look_us(consensus)) / 1000);
+                  raft_role_name(consensus->role), consensus->term, (passed_us - due_us) / 1000);
     }
-    return looked_us;
+    return due_us;
 }
 
 static void watch_log(struct consensus *consensus, uint64_t passed_us) {

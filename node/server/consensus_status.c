@@ -73,6 +73,8 @@ static void fill_status(struct consensus *consensus, struct consensus_status *st
         .applied_index = storage_applied_index(consensus->storage),
         .flushed_index = storage_frontier(consensus->storage)->index,
         .elections_started = consensus->elections_started,
+        .fences = consensus->fence.count,
+        .stand_stills = consensus->fence.stand_stills,
         .proposals_waiting = consensus->proposal_count,
     };
     wal_get_stats(consensus->wal, &status->wal);

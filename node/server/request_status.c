@@ -75,6 +75,8 @@ static void fill_state(Wire__StatusReply *reply, const struct consensus_status *
     SET(reply, log_groups_start, status->wal.triggers[WAL_TRIGGER_START]);
     SET(reply, log_groups_state, status->wal.triggers[WAL_TRIGGER_STATE]);
     SET(reply, log_groups_mark, status->wal.triggers[WAL_TRIGGER_MARK]);
+    SET(reply, fences, status->fences);
+    SET(reply, loop_stand_stills, status->stand_stills);
     SET(reply, config_index, status->config_index);
     SET(reply, config_committed, status->config_is_committed);
     SET(reply, config_joint, status->config_is_joint);

@@ -4,7 +4,7 @@
  * `current` follows what nodes say about the leader. A node that can't be reached, refuses or falls silent backs off
  * (20 ms, doubling to 500 ms, with jitter; after silence not before the silence limit) and `current` moves on, so that
  * no endpoint is stuck to; a hint at an endpoint that backs off is not followed, so that a dead leader that others
- * still name isn't either. So is one where connecting takes long, while there are others.
+ * still name isn't either; nor is one where connecting takes long, while there are others.
  *
  * A silent or slow leader: the others are asked who leads. While none of them names another, it is waited for.
  */

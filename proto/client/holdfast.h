@@ -266,6 +266,9 @@ struct holdfast_node_status {
     uint64_t snapshots_sent, snapshots_installed, snapshots_failed;
     uint32_t snapshot_count; /* under way */
     struct holdfast_snapshot snapshots[HOLDFAST_MEMBERS_MAX];
+    /* How often it stood aside because its log or applying stalled, or the log was full; how often its loop got no turn
+     * for longer than an election timeout. */
+    uint64_t fences, loop_stand_stills;
     /* Of members: the entry that brought it (0: the cluster's first start), whether that is known to be committed,
      * whether a change of voters is under way; to whom the lead is on its way (0: nobody). */
     uint64_t config_index;

@@ -471,7 +471,9 @@ void link__ask(struct client_endpoint *endpoint) {
     for (uint32_t i = 0; i < CLIENT_CONNECTIONS_MAX && endpoint->link_count > 0; i++) {
         struct client_link *link = endpoint->links[i];
         if (link != NULL && link->state == LINK_OPEN) {
-            ping(link);
+            if (!link->pinged) { /* else its answer is on the way */
+                ping(link);
+            }
             return;
         }
     }

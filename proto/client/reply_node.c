@@ -86,6 +86,8 @@ enum status reply__status(struct client_request *request, const struct connectio
     for (size_t i = 0; i < reply->n_snapshots && i < HOLDFAST_MEMBERS_MAX; i++) {
         copy_snapshot(&status->snapshots[status->snapshot_count++], reply->snapshots[i]);
     }
+    COPY(status, reply, fences);
+    COPY(status, reply, loop_stand_stills);
     COPY(status, reply, config_index);
     COPY(status, reply, config_committed);
     COPY(status, reply, config_joint);

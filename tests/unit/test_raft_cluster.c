@@ -577,6 +577,9 @@ static void disturb(struct cluster *cluster) {
         if (peer != member->node.id) {
             CHECK(raft_node_unreachable(&member->node, cluster->now_us, peer) == STATUS_OK);
             check_member(cluster, member);
+            /* True or not. */
+            CHECK(raft_node_gone(&member->node, cluster->now_us, peer) == STATUS_OK);
+            check_member(cluster, member);
         }
     }
 }
