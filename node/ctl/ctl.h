@@ -55,6 +55,7 @@ struct ctl_options {
     bool range;
     bool base64;
     bool skip_bad;
+    bool cluster;
     uint32_t in_flight;
     uint32_t give_up_s;
 };
@@ -115,6 +116,7 @@ enum ctl_option_bit {
     CTL_OPTION_IN_FLIGHT = 1 << 7,
     CTL_OPTION_GIVE_UP = 1 << 8,
     CTL_OPTION_RANGE = 1 << 9,
+    CTL_OPTION_CLUSTER = 1 << 10,
     CTL_OPTION_GLOBAL = 1 << 30
 };
 /* Fills ctl->options and ctl->command, moves operands to the end of argv: the command's start at *ret_first. False: a

@@ -81,7 +81,8 @@ struct client_request {
     struct slice upper; /* scan, range delete, compaction */
     struct slice value; /* put; batch: all keys and values */
     enum holdfast_upkeep_action upkeep_action;
-    const char *dir; /* checkpoint; borrowed */
+    const char *dir;          /* checkpoint; borrowed */
+    uint64_t upkeep_revision; /* digest */
     struct client_batch batch;
     struct holdfast_read_options read;
     uint32_t scan_limit;
