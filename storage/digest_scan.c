@@ -29,8 +29,8 @@ static void pace(struct storage *storage, const struct storage_digest_scan *scan
         return;
     }
     uint64_t due_us = begun_us + (uint64_t)((unsigned __int128)scan->bytes * 1000 * 1000 / scan->bytes_per_second);
-    for (uint64_t now_us = env_clock_us(storage->env);
-         now_us < due_us && !storage__upkeep_is_cancelled(&scan->upkeep); now_us = env_clock_us(storage->env)) {
+    for (uint64_t now_us = env_clock_us(storage->env); now_us < due_us && !storage__upkeep_is_cancelled(&scan->upkeep);
+         now_us = env_clock_us(storage->env)) {
         env_sleep_us(storage->env, due_us - now_us < NAP_US ? due_us - now_us : NAP_US);
     }
 }
@@ -112,9 +112,9 @@ static enum upkeep_next step(struct storage *storage, struct storage_upkeep *upk
         return UPKEEP_END;
     }
     if (scan->revision > applied_index) {
-        upkeep->status = error_set(&upkeep->error, STATUS_INVALID,
-                                   "revision %" PRIu64 " isn't applied here yet, only %" PRIu64, scan->revision,
-                                   applied_index);
+        upkeep->status =
+            error_set(&upkeep->error, STATUS_INVALID, "revision %" PRIu64 " isn't applied here yet, only %" PRIu64,
+                      scan->revision, applied_index);
         return UPKEEP_END;
     }
     begin(storage, scan);
