@@ -507,6 +507,23 @@ struct storage_verification {
 
 void storage_verify(struct storage *storage, struct storage_verification *verification);
 
+/* One number for all that can be seen at a revision (digest_scan.c), to be compared with other nodes'. Everything is
+ * read once, past the cache, at a rate. STATUS_INVALID: the revision isn't applied yet; STATUS_COMPACTED: it is below
+ * the horizon; STATUS_CORRUPT, STATUS_IO: something can't be read. */
+struct storage_digest_scan {
+    struct storage_upkeep upkeep;
+    uint64_t revision;
+    uint64_t bytes_per_second; /* of keys and values; 0: as fast as it goes */
+    /* Results: */
+    struct digest digest;
+    uint64_t keys;
+    uint64_t bytes; /* keys and values */
+    /* The store's: */
+    struct storage_view *view;
+};
+
+void storage_scan_digest(struct storage *storage, struct storage_digest_scan *scan);
+
 struct storage_verify_options {
     void *context;
     void (*found)(void *context, const struct storage_verify_finding *finding); /* may be NULL */

@@ -21,7 +21,7 @@
  *   throttle.c           rates: of compactions, of writers; stalls
  *   storage_stats.c      statistics, damage met by reads
  *   scrub.c              checksums of all tables, over and over
- *   upkeep.c             long jobs, one at a time: checkpoint.c, verify_live.c, ingest.c
+ *   upkeep.c             long jobs, one at a time: checkpoint.c, verify_live.c, digest_scan.c, ingest.c
  *   reaper.c             what nobody holds any more; closing
  *
  * A generation is one memtable's life:

@@ -46,6 +46,8 @@ static const struct option_info OPTIONS[] = {
     {"base64", NULL, "keys (and VALUE, if it is an argument) are base64", OPTION_FLAG, AT(base64), CTL_OPTION_BASE64, 0,
      0},
     {"skip-bad", NULL, "report bad lines and go on", OPTION_FLAG, AT(skip_bad), CTL_OPTION_SKIP_BAD, 0, 0},
+    {"cluster", NULL, "compare what the nodes hold with each other", OPTION_FLAG, AT(cluster), CTL_OPTION_CLUSTER, 0,
+     0},
     {"inflight", "N", "requests of up to 64 KiB under way at a time (64)", OPTION_U32, AT(in_flight),
      CTL_OPTION_IN_FLIGHT, 1, 1024},
     {"give-up", "SECONDS", "end when nothing was acknowledged for so long (60)", OPTION_U32, AT(give_up_s),

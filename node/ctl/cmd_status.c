@@ -138,9 +138,7 @@ static json_t *buckets_json(const struct holdfast_node_status *status) {
 /* Hex digits; null: nothing was compared yet. */
 static json_t *digest_json(const struct holdfast_node_status *status) {
     char text[2 * sizeof status->digest + 1];
-    for (size_t i = 0; i < sizeof status->digest; i++) {
-        (void)snprintf(text + 2 * i, 3, "%02x", status->digest[i]);
-    }
+    hex_of(status->digest, sizeof status->digest, text);
     return status->digest_index > 0 ? json_string(text) : json_null();
 }
 

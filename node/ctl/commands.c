@@ -104,8 +104,12 @@ const struct ctl_command CTL_COMMANDS[] = {
      "Every checksum and invariant, of all nodes, one after the other, or of the one that --node names. Reads and "
      "writes "
      "go on.\n"
-     "Damage: exit code 1, with the first place. Stopping this command with Ctrl-C leaves the node at it.\n",
-     0, 0, 0, ctl_cmd_verify},
+     "Damage: exit code 1, with the first place. Stopping this command with Ctrl-C leaves the node at it.\n"
+     "With --cluster instead: a digest of all that every node holds at one revision, and whether they are equal; if "
+     "not, "
+     "exit\n"
+     "code 1, and who differs from the majority.\n",
+     CTL_OPTION_CLUSTER, 0, 0, ctl_cmd_verify},
     {"checkpoint", "DIR", "Make a copy of a node's store, by links",
      "DIR is an absolute path on the machine of the node that --node names (needed); its parent must be there and DIR "
      "not. "

@@ -55,6 +55,7 @@ struct ctl_options {
     bool range;
     bool base64;
     bool skip_bad;
+    bool cluster;
     uint32_t in_flight;
     uint32_t give_up_s;
     /* Of a new member: */
@@ -130,6 +131,7 @@ enum ctl_option_bit {
     CTL_OPTION_NEW_MEMBER = 1 << 10,
     CTL_OPTION_PROMOTE = 1 << 11,
     CTL_OPTION_WAIT = 1 << 12,
+    CTL_OPTION_CLUSTER = 1 << 13,
     CTL_OPTION_GLOBAL = 1 << 30
 };
 /* Fills ctl->options and ctl->command, moves operands to the end of argv: the command's start at *ret_first. False: a

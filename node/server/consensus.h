@@ -179,7 +179,8 @@ enum consensus_upkeep_action {
     CONSENSUS_UPKEEP_COMPACT,
     CONSENSUS_UPKEEP_VERIFY,
     CONSENSUS_UPKEEP_CHECKPOINT,
-    CONSENSUS_UPKEEP_CANCEL /* the one that runs; it ends soon */
+    CONSENSUS_UPKEEP_CANCEL, /* the one that runs; it ends soon */
+    CONSENSUS_UPKEEP_DIGEST  /* of all data at a revision, to be compared with other nodes' */
 };
 
 /* Of the newest job. */
@@ -197,7 +198,9 @@ struct consensus_upkeep_state {
     uint64_t bytes;
     uint64_t copied_bytes; /* checkpoint: what couldn't be linked */
     uint64_t findings;     /* verify */
-    uint64_t index;        /* checkpoint, verify: of the frontier */
+    uint64_t index;        /* checkpoint, verify: of the frontier; digest: the revision */
+    uint64_t keys;         /* digest */
+    uint8_t digest[DIGEST_BYTES];
 };
 
 struct consensus_upkeep_query {
@@ -207,6 +210,7 @@ struct consensus_upkeep_query {
     struct slice lower; /* compact: the range; upper empty: no end. At most LIMIT_KEY_BYTES each, borrowed until done */
     struct slice upper;
     char dir[LIMIT_PATH_BYTES]; /* checkpoint: see storage_checkpoint */
+    uint64_t revision;          /* digest; 0: what is applied here */
     /* Results. STATUS_OK; STATUS_BUSY: one runs already; STATUS_UNSUPPORTED: a compaction can't be cancelled;
      * STATUS_UNAVAILABLE: the node stops or has failed. state in any case. */
     enum status status;

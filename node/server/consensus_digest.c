@@ -37,16 +37,6 @@ static const char *hex(const struct digest *digest, char text[HEX_BYTES]) {
     return text;
 }
 
-static const char *name_of(const struct consensus *consensus, uint64_t id, char text[LIMIT_NAME_BYTES]) {
-    const struct config_member *member = config_member_by_id(consensus->options.config, id);
-    if (member != NULL) {
-        (void)snprintf(text, LIMIT_NAME_BYTES, "%s", member->name);
-    } else {
-        (void)snprintf(text, LIMIT_NAME_BYTES, "%" PRIu64, id);
-    }
-    return text;
-}
-
 /* ---- The asked -----------------------------------------------------------------------------------------------------
  */
 
@@ -65,11 +55,10 @@ static void find_answer(struct consensus *consensus) {
     if (differs && !state->differs) {
         char ours[HEX_BYTES];
         char theirs[HEX_BYTES];
-        char name[LIMIT_NAME_BYTES];
         log_event(consensus->options.logger, LOG_WARN, "digest.differs",
                   "index=%" PRIu64
                   " own=%s leader=%s leaders=%s hint=\"the leader's log and status say who is suspected\"",
-                  state->asked_index, hex(&state->own, ours), name_of(consensus, state->asked_by, name),
+                  state->asked_index, hex(&state->own, ours), member__name(consensus, state->asked_by),
                   hex(&state->asked, theirs));
     }
     state->differs = differs;
@@ -169,9 +158,8 @@ static void list_votes(const struct consensus *consensus, char *text, size_t siz
     const struct consensus_digest *state = &consensus->digest;
     text[0] = '\0';
     for (uint32_t i = 0; i < state->vote_count; i++) {
-        char name[LIMIT_NAME_BYTES];
         char digits[HEX_BYTES];
-        append_text(text, size, "%s%s=%s", i > 0 ? "," : "", name_of(consensus, state->votes[i].id, name),
+        append_text(text, size, "%s%s=%s", i > 0 ? "," : "", member__name(consensus, state->votes[i].id),
                     hex(&state->votes[i].digest, digits));
     }
 }
@@ -182,10 +170,9 @@ static void list_suspects(const struct consensus *consensus, const struct digest
     const struct consensus_digest *state = &consensus->digest;
     text[0] = '\0';
     for (uint32_t i = 0; i < state->vote_count; i++) {
-        char name[LIMIT_NAME_BYTES];
         if (!digest_equal(&state->votes[i].digest, majority)) {
             *ret_digest = text[0] == '\0' ? state->votes[i].digest : *ret_digest;
-            append_text(text, size, "%s%s", text[0] != '\0' ? "," : "", name_of(consensus, state->votes[i].id, name));
+            append_text(text, size, "%s%s", text[0] != '\0' ? "," : "", member__name(consensus, state->votes[i].id));
         }
     }
 }
@@ -251,9 +238,8 @@ static void hand_over(struct consensus *consensus, const struct digest *majority
     }
     struct raft_event event = {.type = RAFT_EVENT_TRANSFER, .u.target = target};
     if (consensus__step(consensus, &event) == STATUS_OK) {
-        char name[LIMIT_NAME_BYTES];
         log_event(consensus->options.logger, LOG_WARN, "digest.hand_over",
-                  "to=%s reason=\"this node differs from the majority\"", name_of(consensus, target, name));
+                  "to=%s reason=\"this node differs from the majority\"", member__name(consensus, target));
     }
 }
 

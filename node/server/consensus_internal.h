@@ -111,6 +111,7 @@ struct consensus_upkeep {
         struct storage_compact compact;
         struct storage_verification verification;
         struct storage_checkpoint checkpoint;
+        struct storage_digest_scan scan;
     } u;
 };
 

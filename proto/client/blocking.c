@@ -248,6 +248,7 @@ enum holdfast_outcome holdfast_upkeep(struct holdfast *handle, uint32_t endpoint
     call.request.key = slice_of(request->range.lower, request->range.lower_len);
     call.request.upper = slice_of(request->range.upper, request->range.upper_len);
     call.request.dir = request->dir;
+    call.request.upkeep_revision = request->revision;
     call.upkeep = ret_upkeep;
     return call_run(&call, timeout_ms);
 }

@@ -90,6 +90,7 @@ struct client_request {
     const struct holdfast_member_change *changes; /* of members; borrowed */
     size_t change_count;
     uint64_t transfer_target; /* 0: to the best */
+    uint64_t upkeep_revision; /* digest */
     struct client_batch batch;
     struct holdfast_read_options read;
     uint32_t scan_limit;

@@ -98,6 +98,8 @@ static enum status encode_upkeep(struct connection *connection, const struct cli
     message.has_upper = request->upper.len > 0;
     message.upper = binary(request->upper);
     message.dir = (char *)request->dir; /* protobuf-c only reads it */
+    message.has_revision = request->upkeep_revision != 0;
+    message.revision = request->upkeep_revision;
     return connection_send(connection, FRAME_UPKEEP, request_id, &message.base, NULL, 0);
 }
 

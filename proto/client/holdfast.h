@@ -322,13 +322,15 @@ enum holdfast_upkeep_action {
     HOLDFAST_UPKEEP_COMPACT = 1,    /* rewrite a range, so that what was deleted or overwritten gives its space back */
     HOLDFAST_UPKEEP_VERIFY = 2,     /* read all tables and check every checksum and invariant */
     HOLDFAST_UPKEEP_CHECKPOINT = 3, /* a store of its own beside it, by links: for a backup */
-    HOLDFAST_UPKEEP_CANCEL = 4      /* the one that runs, unless it is a compaction */
+    HOLDFAST_UPKEEP_CANCEL = 4,     /* the one that runs, unless it is a compaction */
+    HOLDFAST_UPKEEP_DIGEST = 5      /* one number for all data at a revision, to be compared with the other nodes' */
 };
 
 struct holdfast_upkeep_request {
     enum holdfast_upkeep_action action;
     struct holdfast_range range; /* compact */
     const char *dir; /* checkpoint: an absolute path on the node's machine; its parent is there, it isn't. Else NULL */
+    uint64_t revision; /* digest: one that the node has applied; 0: what it has applied */
 };
 
 /* How far the newest job is, or how it ended. */
@@ -336,7 +338,7 @@ struct holdfast_upkeep {
     uint64_t node_id;
     char node_name[64];
     uint64_t job;  /* 1, 2, ... since the node started; 0: there was none */
-    char kind[16]; /* "compact", "verify", "checkpoint", "none" */
+    char kind[16]; /* "compact", "verify", "checkpoint", "digest", "none" */
     bool running;
     uint64_t done_bytes, total_bytes; /* total as estimated now; 0: not known yet */
     uint64_t elapsed_ms;
@@ -346,7 +348,10 @@ struct holdfast_upkeep {
     uint64_t files, bytes;   /* verify: tables that were read; checkpoint: what is in it */
     uint64_t copied_bytes;   /* checkpoint: of bytes, what couldn't be linked */
     uint64_t findings;       /* verify */
-    uint64_t index;          /* verify, checkpoint: newest entry in it */
+    uint64_t index;          /* verify, checkpoint: newest entry in it; digest: the revision */
+    uint64_t keys;           /* digest: that are there; bytes: theirs and their values' */
+    bool has_digest;
+    uint8_t digest[16];
 };
 
 /* Who is in the cluster, as the node that answers knows it. */

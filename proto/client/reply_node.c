@@ -191,7 +191,12 @@ enum status reply__upkeep(struct client_request *request, const struct connectio
         .copied_bytes = reply->copied_bytes,
         .findings = reply->findings,
         .index = reply->index,
+        .keys = reply->keys,
+        .has_digest = reply->digest.len == sizeof upkeep->digest,
     };
+    if (upkeep->has_digest) {
+        memcpy(upkeep->digest, reply->digest.data, sizeof upkeep->digest);
+    }
     client_text_copy(upkeep->node_name, sizeof upkeep->node_name, reply->node_name);
     client_text_copy(upkeep->kind, sizeof upkeep->kind, reply->kind);
     client_text_copy(upkeep->message, sizeof upkeep->message, reply->message);

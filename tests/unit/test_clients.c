@@ -302,7 +302,7 @@ static void test_clients_wrong_upkeep_is_refused(void **state) {
         uint32_t action;
         const char *lower, *upper, *dir, *words;
     } cases[] = {
-        {5, "", "", NULL, "no job that this node knows"},
+        {CONSENSUS_UPKEEP_DIGEST + 1, "", "", NULL, "no job that this node knows"},
         {UINT32_MAX, "", "", NULL, "no job that this node knows"},
         {CONSENSUS_UPKEEP_COMPACT, "b", "a", NULL, "the range is empty"},
         {CONSENSUS_UPKEEP_COMPACT, long_text, "", NULL, "more than 4096 bytes"},

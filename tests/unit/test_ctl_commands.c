@@ -110,6 +110,36 @@ static void test_ctl_long_jobs_wait_for_their_end_and_tell_of_it(void **state) {
     expect(fixture, "--node|n1|checkpoint|backup", 2, "");
 }
 
+static void test_ctl_verify_cluster_compares_the_nodes(void **state) {
+    struct fixture *fixture = *state;
+    _Atomic uint32_t *odd_nodes = &fixture->fake.cluster.odd_nodes;
+    static const char digest[] = "d1000000000000000000000000000000";
+    char want[512];
+    expect(fixture, "verify|--cluster", 0, NULL);
+    (void)snprintf(want, sizeof want, "n2: 12 keys, 0 bytes, digest %s at revision ", digest);
+    assert_non_null(strstr(fixture->out, want));
+    assert_non_null(strstr(fixture->out, "\nall 3 nodes hold the same\n"));
+    /* One differs: it is named. */
+    atomic_store(odd_nodes, 1 << 1);
+    expect(fixture, "verify|--cluster", 1, NULL);
+    assert_null(strstr(fixture->out, "the same"));
+    assert_non_null(strstr(fixture->err, " n2 holds other data than the majority"));
+    assert_true(is_one_line(fixture->err));
+    expect(fixture, "verify|--cluster|--output=json", 1, NULL);
+    json_t *root = json_loads(fixture->out, 0, NULL);
+    const json_t *nodes = json_object_get(root, "nodes");
+    assert_int_equal(json_array_size(nodes), 3);
+    assert_string_equal(json_string_value(json_object_get(json_array_get(nodes, 0), "digest")), digest);
+    assert_string_not_equal(json_string_value(json_object_get(json_array_get(nodes, 1), "digest")), digest);
+    json_decref(root);
+    /* Each has its own: nobody is. */
+    atomic_store(odd_nodes, 7);
+    expect(fixture, "verify|--cluster", 1, NULL);
+    assert_non_null(strstr(fixture->err, "no majority agrees"));
+    atomic_store(odd_nodes, 0);
+    expect(fixture, "--node|n1|verify|--cluster", 2, "");
+}
+
 static void test_ctl_usage_errors_show_the_right_usage(void **state) {
     struct fixture *fixture = *state;
     const struct {
@@ -422,6 +452,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_ctl_put_from_input_is_binary_safe, setup, teardown),
         cmocka_unit_test_setup_teardown(test_ctl_limits_are_named, setup, teardown),
         cmocka_unit_test_setup_teardown(test_ctl_long_jobs_wait_for_their_end_and_tell_of_it, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_ctl_verify_cluster_compares_the_nodes, setup, teardown),
         cmocka_unit_test_setup_teardown(test_ctl_usage_errors_show_the_right_usage, setup, teardown),
         cmocka_unit_test_setup_teardown(test_ctl_profile_is_found_above, setup, teardown),
         cmocka_unit_test_setup_teardown(test_ctl_scan_ranges_pages_and_forms, setup, teardown),

@@ -1,7 +1,8 @@
 /*
  * The digest chain, by itself and in a store. Breaks when: the chain isn't the one that is documented, so that nodes of
  * two builds differ; something that was applied differently leaves it as it was; it isn't the same after a restart, a
- * crash or an ingest as on a node that had none of them; it isn't that of the frontier it stands in.
+ * crash or an ingest as on a node that had none of them; it isn't that of the frontier it stands in. And the scan
+ * digest: it depends on where the data lies instead of what it is, misses a difference, or can't be stopped.
  */
 #include "storage/memtable.h"
 #include "tests/unit/upkeep_fixture.h"
@@ -196,6 +197,130 @@ static void test_digest_off_leaves_the_frontier_to_the_owner(void **state) {
     tear_down(fixture);
 }
 
+/* ---- Scans ------------------------------------------------------------------------------------------------------ */
+
+static enum status scan(struct fixture *fixture, uint64_t revision, struct digest *ret_digest) {
+    struct storage_digest_scan job = {.upkeep = {.done = on_done, .context = fixture}, .revision = revision};
+    fixture->done_count = 0;
+    storage_scan_digest(fixture->host.storage, &job);
+    assert_true(host_wait(&fixture->host, is_done));
+    *ret_digest = job.digest;
+    if (job.upkeep.status != STATUS_OK) {
+        assert_int_equal(job.upkeep.error.code, job.upkeep.status);
+        assert_true(job.upkeep.error.message[0] != '\0');
+    }
+    return job.upkeep.status;
+}
+
+static struct digest scan_of(struct fixture *fixture, uint64_t revision) {
+    struct digest digest;
+    assert_int_equal(scan(fixture, revision, &digest), STATUS_OK);
+    return digest;
+}
+
+static void test_digest_scan_is_the_same_wherever_the_data_lies(void **state) {
+    (void)state;
+    struct fixture *tables = set_up_with(11, 64);
+    struct fixture *memory = set_up_with(11, 0);
+    memory->host.options.memtable_bytes = 1024 * 1024;
+    host_reopen(&memory->host);
+    apply_some(tables, ENTRIES);
+    apply_some(memory, ENTRIES);
+    struct digest nothing = scan_of(tables, 0);
+    assert_same(nothing, scan_of(memory, 0));
+    struct digest middle = scan_of(memory, ENTRIES / 2);
+    struct digest end = scan_of(memory, ENTRIES);
+    assert_false(digest_equal(&middle, &end) || digest_equal(&nothing, &end));
+    assert_same(scan_of(tables, ENTRIES / 2), middle);
+    assert_same(scan_of(tables, ENTRIES), end);
+    settle(tables);
+    assert_same(scan_of(tables, ENTRIES / 2), middle);
+    assert_same(scan_of(tables, ENTRIES), end);
+    host_reopen(&tables->host);
+    assert_same(scan_of(tables, ENTRIES), end);
+    assert_int_equal(memory->host.flushed_count, 0);
+    tear_down(tables);
+    tear_down(memory);
+}
+
+static void test_digest_scan_finds_one_value_one_key_one_revision(void **state) {
+    (void)state;
+    struct digest digests[5];
+    for (unsigned kind = 0; kind < 5; kind++) {
+        struct fixture *fixture = set_up(13);
+        if (kind == 1) {
+            (void)host_put(&fixture->host, "early", "1");
+        }
+        (void)host_put(&fixture->host, "a", "1");
+        (void)host_put(&fixture->host, kind == 2 ? "B" : "b", kind == 3 ? "3" : "2");
+        if (kind == 1) {
+            (void)host_delete(&fixture->host, "early");
+        }
+        if (kind == 4) {
+            (void)host_put(&fixture->host, "c", "");
+        }
+        digests[kind] = scan_of(fixture, storage_applied_index(fixture->host.storage));
+        for (unsigned other = 0; other < kind; other++) {
+            assert_false(digest_equal(&digests[kind], &digests[other]));
+        }
+        tear_down(fixture);
+    }
+}
+
+static void test_digest_scan_says_what_it_cannot_read(void **state) {
+    (void)state;
+    struct fixture *fixture = set_up(17);
+    struct digest digest;
+    apply_some(fixture, ENTRIES);
+    assert_int_equal(scan(fixture, ENTRIES + 1, &digest), STATUS_INVALID);
+    storage_set_horizon(fixture->host.storage, ENTRIES / 2);
+    apply_some(fixture, 1);
+    settle(fixture);
+    apply_some(fixture, 1);
+    assert_int_equal(scan(fixture, 1, &digest), STATUS_COMPACTED);
+    /* Damage in a table is no digest. */
+    settle(fixture);
+    host_reopen(&fixture->host); /* nothing is cached */
+    char path[LIMIT_PATH_BYTES];
+    path_with(fixture, "/data", ".sst", path);
+    flip(fixture, path, 80);
+    assert_int_equal(scan(fixture, ENTRIES + 2, &digest), STATUS_CORRUPT);
+    flip(fixture, path, 80);
+    tear_down(fixture);
+}
+
+static void test_digest_scan_keeps_to_its_rate_and_stops_when_told(void **state) {
+    (void)state;
+    struct fixture *fixture = set_up(19);
+    enum { VALUES = 40, VALUE_BYTES = 50000, SECOND_US = 1000 * 1000 };
+    static char value[VALUE_BYTES];
+    memset(value, 'v', sizeof value - 1);
+    for (unsigned i = 0; i < VALUES; i++) {
+        char key[16];
+        (void)snprintf(key, sizeof key, "key%u", i);
+        (void)host_put(&fixture->host, key, value);
+    }
+    struct storage_digest_scan job = {.upkeep = {.done = on_done, .context = fixture},
+                                      .revision = VALUES,
+                                      .bytes_per_second = (uint64_t)VALUES * VALUE_BYTES / 4};
+    uint64_t begun_us = sim_now_us(fixture->host.sim);
+    fixture->done_count = 0;
+    storage_scan_digest(fixture->host.storage, &job);
+    assert_true(host_wait(&fixture->host, is_done));
+    assert_int_equal(job.upkeep.status, STATUS_OK);
+    assert_int_equal(job.keys, VALUES);
+    assert_in_range(sim_now_us(fixture->host.sim) - begun_us, 3 * SECOND_US, 5 * SECOND_US);
+    fixture->done_count = 0;
+    begun_us = sim_now_us(fixture->host.sim);
+    storage_scan_digest(fixture->host.storage, &job);
+    host_run_ms(&fixture->host, 1000);
+    storage_upkeep_cancel(&job.upkeep);
+    assert_true(host_wait(&fixture->host, is_done));
+    assert_int_equal(job.upkeep.status, STATUS_CANCELLED);
+    assert_true(sim_now_us(fixture->host.sim) - begun_us < 2 * SECOND_US);
+    tear_down(fixture);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_digest_chain_is_the_documented_one),
@@ -203,6 +328,10 @@ int main(void) {
         cmocka_unit_test(test_digest_history_knows_the_newest_only),
         cmocka_unit_test(test_digest_goes_through_flushes_restarts_and_crashes),
         cmocka_unit_test(test_digest_comes_with_a_checkpoint),
+        cmocka_unit_test(test_digest_scan_is_the_same_wherever_the_data_lies),
+        cmocka_unit_test(test_digest_scan_finds_one_value_one_key_one_revision),
+        cmocka_unit_test(test_digest_scan_says_what_it_cannot_read),
+        cmocka_unit_test(test_digest_scan_keeps_to_its_rate_and_stops_when_told),
         cmocka_unit_test(test_digest_off_leaves_the_frontier_to_the_owner),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

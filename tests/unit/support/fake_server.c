@@ -337,29 +337,36 @@ static void do_status(struct fake_peer *peer, const struct connection_frame *fra
 
 /* A job ends with the third look, a verification with damage where the node is n3. */
 static void do_upkeep(struct fake_peer *peer, const struct connection_frame *frame) {
-    static const char *const KINDS[] = {"none", "compact", "verify", "checkpoint"};
+    static const char *const KINDS[] = {"none", "compact", "verify", "checkpoint", "cancel", "digest"};
     struct fake_cluster *cluster = peer->node->cluster;
     const Wire__UpkeepRequest *request = unpack(cluster, &wire__upkeep_request__descriptor, frame->message);
     char name[16];
     (void)snprintf(name, sizeof name, "n%u", peer->node->index + 1);
     if (request->action != HOLDFAST_UPKEEP_LOOK) {
-        cluster->upkeep_kind = request->action;
-        cluster->upkeep_job++;
-        cluster->upkeep_looks = 3;
-    } else if (cluster->upkeep_looks > 0) {
-        cluster->upkeep_looks--;
+        peer->node->upkeep_kind = request->action;
+        peer->node->upkeep_job++;
+        peer->node->upkeep_looks = 3;
+    } else if (peer->node->upkeep_looks > 0) {
+        peer->node->upkeep_looks--;
     }
-    bool is_damaged = cluster->upkeep_kind == HOLDFAST_UPKEEP_VERIFY && peer->node->index == 2;
+    bool is_damaged = peer->node->upkeep_kind == HOLDFAST_UPKEEP_VERIFY && peer->node->index == 2;
     Wire__UpkeepReply reply = WIRE__UPKEEP_REPLY__INIT;
     reply.has_job = reply.has_running = reply.has_code = reply.has_files = reply.has_done_bytes = 1;
     reply.node_name = name;
-    reply.job = cluster->upkeep_job;
-    reply.kind = (char *)KINDS[cluster->upkeep_kind];
-    reply.running = cluster->upkeep_looks > 0;
+    reply.job = peer->node->upkeep_job;
+    reply.kind = (char *)KINDS[peer->node->upkeep_kind];
+    reply.running = peer->node->upkeep_looks > 0;
     reply.done_bytes = 100;
     reply.files = 4;
     reply.code = is_damaged ? WIRE_CORRUPT : WIRE_OK;
     reply.message = (char *)(is_damaged ? "table 7 is damaged" : "");
+    bool is_odd = (atomic_load(&cluster->odd_nodes) >> peer->node->index & 1) != 0;
+    uint8_t digest[16] = {0xd1, [15] = (uint8_t)(is_odd ? peer->node->index + 1 : 0)};
+    if (peer->node->upkeep_kind == HOLDFAST_UPKEEP_DIGEST && !reply.running) {
+        reply.has_digest = reply.has_keys = 1;
+        reply.digest = (ProtobufCBinaryData){.data = digest, .len = sizeof digest};
+        reply.keys = 12;
+    }
     send(peer, FRAME_UPKEEP_REPLY, frame->request_id, &reply.base, NULL, 0);
 }
 

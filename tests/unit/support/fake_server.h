@@ -51,6 +51,9 @@ struct fake_node {
     _Atomic uint32_t open;            /* any; connections now */
     _Atomic uint32_t pings;           /* any */
     _Atomic uint32_t last_timeout_ms; /* any; of the last request */
+    uint64_t upkeep_job;
+    uint32_t upkeep_kind;
+    uint32_t upkeep_looks; /* until it has ended */
 };
 
 struct fake_entry {
@@ -82,10 +85,8 @@ struct fake_cluster {
     struct fake_held held[FAKE_HELD_MAX];
     size_t held_count;
     struct env_timer reverse_timer;
-    uint64_t upkeep_job;
-    uint32_t upkeep_kind;
-    uint32_t upkeep_looks; /* until it has ended */
     struct fake_members members;
+    _Atomic uint32_t odd_nodes; /* any; bit i: node i holds other data */
     struct arena arena;
 };
 
