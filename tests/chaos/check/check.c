@@ -23,7 +23,7 @@ void check_budget_init(struct check_budget *budget) {
     *budget = (struct check_budget){.steps_first = 50 * 1000,
                                     .steps_max = 100 * 1000 * 1000,
                                     .memory_bytes = (uint64_t)512 << 20,
-                                    .shrink_steps = 20 * 1000 * 1000};
+                                    .shrink_steps = 4 * 1000 * 1000};
 }
 
 static uint32_t find_root(uint32_t *parents, uint32_t key) {

@@ -26,7 +26,7 @@ struct check_budget {
     void (*progress)(void *context, uint32_t round, uint32_t searched, uint32_t groups);
 };
 
-/* 50,000 steps, 100 million steps, 512 MiB, 20 million steps, no progress. */
+/* 50,000 steps, 100 million steps, 512 MiB, 4 million steps, no progress. */
 void check_budget_init(struct check_budget *budget);
 
 struct check_result {

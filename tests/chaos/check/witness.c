@@ -3,7 +3,7 @@
 
 #include "node/base/check.h"
 
-enum { ATTEMPT_STEPS_FACTOR = 16, ATTEMPT_STEPS_LEAST = 300 * 1000 };
+enum { ATTEMPT_STEPS_FACTOR = 16, ATTEMPT_STEPS_LEAST = 100 * 1000 };
 
 struct shrink {
     struct alloc *alloc;
@@ -59,15 +59,16 @@ static enum status try_attempt(struct shrink *shrink, uint32_t count, bool *ret_
 }
 
 /* The items without any claim of `size` of them. Returns their number; *ret_less: there was a claim. */
-static uint32_t ask_less(struct shrink *shrink, uint32_t from, uint32_t size, bool *ret_less) {
+static uint32_t ask_less(struct shrink *shrink, bool only_reads, uint32_t from, uint32_t size, bool *ret_less) {
     uint32_t count = 0;
     *ret_less = false;
     for (uint32_t i = 0; i < shrink->problem.item_count; i++) {
         struct search_item item = shrink->items[i];
-        if (i >= from && i - from < size && item.end != CHECK_NEVER) {
+        bool reads = is_read(&shrink->problem, &item);
+        if (i >= from && i - from < size && item.end != CHECK_NEVER && (reads || !only_reads)) {
             *ret_less = true;
             item.end = CHECK_NEVER;
-            if (is_read(&shrink->problem, &item)) {
+            if (reads) {
                 continue;
             }
         }
@@ -77,7 +78,7 @@ static uint32_t ask_less(struct shrink *shrink, uint32_t from, uint32_t size, bo
 }
 
 /* Halves first, then quarters, ... then single ones, until nothing more can go. */
-static enum status reduce(struct shrink *shrink, bool *ret_is_small) {
+static enum status reduce(struct shrink *shrink, bool only_reads, bool *ret_is_small) {
     enum status status = STATUS_OK;
     uint32_t size = (shrink->problem.item_count + 1) / 2;
     bool any = false;
@@ -97,7 +98,7 @@ static enum status reduce(struct shrink *shrink, bool *ret_is_small) {
             shrink->is_open = false;
             continue;
         }
-        uint32_t count = ask_less(shrink, from, size, &less);
+        uint32_t count = ask_less(shrink, only_reads, from, size, &less);
         if (less) {
             status = try_attempt(shrink, count, &taken);
         }
@@ -137,8 +138,11 @@ enum status witness_shrink(const struct search_problem *problem, struct search_r
         shrink.problem.items = shrink.items;
         status = search_prune(&shrink.problem, shrink.items, &shrink.problem.item_count);
     }
+    if (status == STATUS_OK) { /* few reads left, few writes are seen: that makes their turn easy */
+        status = reduce(&shrink, true, &is_small);
+    }
     if (status == STATUS_OK) {
-        status = reduce(&shrink, &is_small);
+        status = reduce(&shrink, false, &is_small);
     }
     if (status == STATUS_OK) { /* how far what is left goes; its values stay */
         shrink.problem.steps_max = UINT64_MAX;
