@@ -108,7 +108,7 @@ $(BIN)/../lib/libholdfast.so.0: $(CLIENT_OBJECTS) proto/client/libholdfast.map
 	@ln -sf libholdfast.so.0 $(@D)/libholdfast.so
 
 # Every production object but env and TLS, whether something asks for it or not; of the client only its core.
-LIBS_SIM := $(foreach lib,sim server proto storage raft env base,$(call archive,$(lib)))
+LIBS_SIM := $(foreach lib,sim check server proto storage raft env base,$(call archive,$(lib)))
 $(BIN)/holdfast-sim: $(O)/tests/sim/main.o $(LIBS_SIM) $(call archive,client)
 	@mkdir -p $(@D)
 	$(call say,LINK)$(CC) $(LDFLAGS) -o $@ $< -Wl,--whole-archive $(LIBS_SIM) -Wl,--no-whole-archive $(call archive,client) $(LD_SERVER) \

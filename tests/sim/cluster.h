@@ -6,6 +6,7 @@
  *
  * cluster.c    replicas: configuration, start, restart
  * workload.c   clients, and what a read may see
+ * linearizable.c  ... and whether one order explains all that they saw
  * checker.c    invariants after every step, and of the end
  * accounting.c what nodes do to their files
  * plan.c       faults
@@ -25,6 +26,8 @@
 enum {
     REPLICAS_MAX = 5,
     CLIENTS_MAX = 6,
+    CLIENTS_ALL_MAX = CLIENTS_MAX + REPLICAS_MAX, /* with those that stick to a node */
+    SHARED_KEYS = 3,
     KEYS_PER_CLIENT = 3,
     KEYS_MAX = CLIENTS_MAX * KEYS_PER_CLIENT,
     LOG_LINES_KEPT = 60,
@@ -73,7 +76,11 @@ struct sim_client {
     struct client_request request;
     struct env_timer timer; /* pause between operations */
     bool busy;
+    bool is_pinned;  /* talks to one node only, whoever leads ... */
+    bool only_reads; /* ... and only reads, or only writes */
+    uint64_t serial; /* of its puts of shared keys */
     /* The operation under way. */
+    bool is_shared;                    /* on a shared key */
     uint32_t key;                      /* the only one, or the first of a batch */
     uint64_t numbers[KEYS_PER_CLIENT]; /* what is written to key, key + 1, ... */
     uint32_t number_count;
@@ -101,7 +108,9 @@ struct cluster_stats {
     uint64_t puts_unknown;
     uint64_t reads;
     uint64_t scans;
-    uint64_t entries; /* committed */
+    uint64_t judged;    /* operations, by the linearizability checker */
+    uint64_t undecided; /* groups of keys that it gave up */
+    uint64_t entries;   /* committed */
     uint64_t elections;
     uint64_t crashes;
     uint64_t power_losses;
@@ -128,7 +137,9 @@ struct cluster {
     struct sim_node *client_node;
     struct env_loop *client_loop;
     uint32_t client_count;
-    struct sim_client clients[CLIENTS_MAX];
+    uint32_t pinned_count;
+    struct sim_client clients[CLIENTS_ALL_MAX]; /* client_count writers, then pinned_count */
+    struct linearizable *judge;
     struct key_truth keys[KEYS_MAX];
     uint64_t revision_seen; /* newest that was acknowledged or shown */
     bool workload_on;
@@ -160,6 +171,8 @@ bool cluster_run(struct cluster *cluster);
 void cluster_print_failure(const struct cluster *cluster);
 void cluster_free(struct cluster *cluster);
 
+/* Each replica has a clock speed of its own. */
+static inline bool cluster_has_drift(const struct cluster *cluster) { return cluster->seed % 3 == 1; }
 /* Most values are apart from the tree, and stay in segments of the log. */
 static inline bool cluster_has_large_values(const struct cluster *cluster) { return cluster->seed % 3 == 1; }
 
@@ -182,6 +195,11 @@ bool workload__is_idle(const struct cluster *cluster);
 void workload__check_pair(struct cluster *cluster, const struct replica *replica, struct slice key, struct slice value,
                           uint64_t *seen_keys);
 void workload__check_missing(struct cluster *cluster, const struct replica *replica, uint64_t seen_keys);
+
+/* Who has keys of its own, and who sticks to a node. */
+static inline uint32_t workload__client_count(const struct cluster *cluster) {
+    return cluster->client_count + cluster->pinned_count;
+}
 
 /* After every step. */
 void checker__step(struct cluster *cluster);

@@ -119,6 +119,8 @@ static void print_table(const struct shared *shared, double seconds) {
     printf("  writes: %" PRIu64 " ok, %" PRIu64 " failed, %" PRIu64 " unknown; reads checked %" PRIu64
            ", scans %" PRIu64 "\n",
            sum->puts_ok, sum->puts_failed, sum->puts_unknown, sum->reads, sum->scans);
+    printf("  histories: %" PRIu64 " operations judged, %" PRIu64 " groups of keys undecided\n", sum->judged,
+           sum->undecided);
     printf("  faults: %" PRIu64 " crashes, %" PRIu64 " power losses, %" PRIu64 " restarts, %" PRIu64
            " partitions, %" PRIu64 " resets, %" PRIu64 " pauses, %" PRIu64 " stops, %" PRIu64 " disk faults\n",
            sum->crashes, sum->power_losses, sum->restarts, sum->partitions, sum->resets, sum->pauses, sum->stops,
