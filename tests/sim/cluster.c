@@ -275,6 +275,7 @@ struct cluster *cluster_new(uint64_t seed) {
     }
     for (uint32_t i = 0; cluster_has_drift(cluster) && i < cluster->replica_count; i++) {
         int32_t drift_ppm = (int32_t)random_below(&cluster->random, 2 * CLOCK_DRIFT_PPM_MAX) - CLOCK_DRIFT_PPM_MAX;
+        cluster->replicas[i].drift_ppm = drift_ppm;
         sim_node_set_clock_drift(cluster->replicas[i].sim_node, drift_ppm);
     }
     return cluster;
@@ -303,6 +304,7 @@ bool cluster_run(struct cluster *cluster) {
     uint64_t busy_us = (4 + random_below(&cluster->random, 8)) * SECOND_US;
     workload__start(cluster);
     plan__schedule(cluster, busy_us);
+    depose__schedule(cluster, busy_us);
     (void)advance(cluster, busy_us, NULL);
     plan__end_faults(cluster);
     for (uint32_t i = 0; i < cluster->replica_count; i++) {

@@ -10,6 +10,7 @@
  * checker.c    invariants after every step, and of the end
  * accounting.c what nodes do to their files
  * plan.c       faults
+ * depose.c     ... and leaders that are cut off, for clients that stick to them
  * main.c       seeds, processes, the table
  *
  * Everything is a function of (seed, this code). One thread.
@@ -26,7 +27,7 @@
 enum {
     REPLICAS_MAX = 5,
     CLIENTS_MAX = 6,
-    CLIENTS_ALL_MAX = CLIENTS_MAX + REPLICAS_MAX, /* with those that stick to a node */
+    CLIENTS_ALL_MAX = CLIENTS_MAX + 2 * REPLICAS_MAX, /* with those that stick to a node */
     SHARED_KEYS = 3,
     KEYS_PER_CLIENT = 3,
     KEYS_MAX = CLIENTS_MAX * KEYS_PER_CLIENT,
@@ -42,6 +43,7 @@ struct replica {
     uint32_t number; /* 0-based; its node id is number + 1 */
     struct config config;
     struct sim_node *sim_node;
+    int32_t drift_ppm; /* of its clock, as a rule */
     struct logger logger;
     char log_lines[LOG_LINES_KEPT][256];
     uint64_t log_count;
@@ -116,6 +118,7 @@ struct cluster_stats {
     uint64_t power_losses;
     uint64_t restarts;
     uint64_t partitions;
+    uint64_t deposed; /* leaders that were cut off with a slow clock */
     uint64_t pauses;
     uint64_t stops;
     uint64_t resets;
@@ -140,6 +143,7 @@ struct cluster {
     uint32_t pinned_count;
     struct sim_client clients[CLIENTS_ALL_MAX]; /* client_count writers, then pinned_count */
     struct linearizable *judge;
+    uint64_t depose_end_us; /* no leader is cut off from then on */
     struct key_truth keys[KEYS_MAX];
     uint64_t revision_seen; /* newest that was acknowledged or shown */
     bool workload_on;
@@ -213,6 +217,9 @@ bool checker__converged(void *context);
 void accounting__note(void *context, const struct sim_trace *trace);
 /* Of a replica's present life. */
 void accounting__final(struct cluster *cluster, const struct replica *replica);
+
+/* Leaders are cut off now and then until end_us, in seeds with clients that stick to nodes. */
+void depose__schedule(struct cluster *cluster, uint64_t end_us);
 
 /* A replica's term changed. */
 void plan__term_changed(struct replica *replica);

@@ -122,9 +122,10 @@ static void print_table(const struct shared *shared, double seconds) {
     printf("  histories: %" PRIu64 " operations judged, %" PRIu64 " groups of keys undecided\n", sum->judged,
            sum->undecided);
     printf("  faults: %" PRIu64 " crashes, %" PRIu64 " power losses, %" PRIu64 " restarts, %" PRIu64
-           " partitions, %" PRIu64 " resets, %" PRIu64 " pauses, %" PRIu64 " stops, %" PRIu64 " disk faults\n",
-           sum->crashes, sum->power_losses, sum->restarts, sum->partitions, sum->resets, sum->pauses, sum->stops,
-           sum->disk_faults);
+           " partitions, %" PRIu64 " leaders cut off, %" PRIu64 " resets, %" PRIu64 " pauses, %" PRIu64
+           " stops, %" PRIu64 " disk faults\n",
+           sum->crashes, sum->power_losses, sum->restarts, sum->partitions, sum->deposed, sum->resets, sum->pauses,
+           sum->stops, sum->disk_faults);
     printf("  last lives: %" PRIu64 " groups of one write and one sync each, %" PRIu64 " flushes, %" PRIu64
            " log segments deleted, %" PRIu64 " KiB of them taken over for their large values\n",
            sum->groups, sum->flushes, sum->segments_deleted, sum->adopted_bytes / 1024);

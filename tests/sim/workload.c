@@ -407,6 +407,7 @@ void workload__start(struct cluster *cluster) {
     cluster->workload_on = true;
     cluster->client_count = 2 + (uint32_t)random_below(&cluster->random, CLIENTS_MAX - 1);
     cluster->pinned_count = cluster_has_drift(cluster) ? 2 * cluster->replica_count : 0;
+    CHECK(workload__client_count(cluster) <= CLIENTS_ALL_MAX);
     for (uint32_t i = 0; i < workload__client_count(cluster); i++) {
         cluster->clients[i].cluster = cluster;
         cluster->clients[i].number = i;
