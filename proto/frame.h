@@ -44,6 +44,8 @@ enum frame_type {
     FRAME_DELETE_RANGE = 28, /* answered by WRITE_REPLY */
     FRAME_UPKEEP = 29,
     FRAME_UPKEEP_REPLY = 30,
+    FRAME_MEMBER = 31,
+    FRAME_MEMBER_REPLY = 32,
 
     FRAME_PEER_HELLO = 64,
     FRAME_RAFT = 65
@@ -73,7 +75,8 @@ enum wire_code {
     WIRE_CERTIFICATE_EXPIRED = 34,
     WIRE_CERTIFICATE_NOT_YET_VALID = 35,
     WIRE_CERTIFICATE_UNTRUSTED = 36, /* not signed by the CA */
-    WIRE_WRONG_CLUSTER = 37
+    WIRE_WRONG_CLUSTER = 37,
+    WIRE_REMOVED = 38 /* peers: the node was removed from the cluster */
 };
 
 struct frame_header {

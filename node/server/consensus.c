@@ -7,19 +7,13 @@
  */
 #include "node/server/consensus_internal.h"
 
-#include "node/server/membership.h"
-
 #include <inttypes.h>
-
-static const char *member_name(const struct consensus *consensus, uint64_t id) {
-    const struct config_member *member = config_member_by_id(consensus->options.config, id);
-    return member != NULL ? member->name : "none";
-}
 
 static void run_failure(struct env_task *task) {
     struct consensus *consensus = CONTAINER_OF(task, struct consensus, failure_task);
     propose__end_all(consensus);
     read__refuse(consensus, STATUS_UNAVAILABLE, true);
+    member__end_all(consensus);
     consensus->options.failed(consensus->options.context, &consensus->failure);
 }
 
@@ -63,7 +57,7 @@ static void note_role(struct consensus *consensus) {
     enum log_level level = role != consensus->role || leader != consensus->leader ? LOG_INFO : LOG_DEBUG;
     log_event(consensus->options.logger, level, "raft.role",
               "role=%s term=%" PRIu64 " leader=%s last=%" PRIu64 " commit=%" PRIu64, raft_role_name(role), term,
-              member_name(consensus, leader), raft_last_index(consensus->raft), raft_commit_index(consensus->raft));
+              member__name(consensus, leader), raft_last_index(consensus->raft), raft_commit_index(consensus->raft));
     bool was_leader = consensus->role == RAFT_LEADER;
     consensus->role = role;
     consensus->leader = leader;
@@ -90,27 +84,21 @@ static enum status append_records(struct consensus *consensus, const struct raft
     }
     case RAFT_APPEND_PROPOSAL:
         return propose__write_records(consensus, update->append.first_index, update->append.term, update->append.count);
-    case RAFT_APPEND_CONFIG: break; /* nothing here asks for a change of membership yet */
+    case RAFT_APPEND_CONFIG: return member__write(consensus, update);
     case RAFT_APPEND_MESSAGE: return append__write_records(consensus, update->append.skip, update->append.count);
     }
     CHECK(false);
 }
 
-/* A leader with a hanging disk would keep its followers quiet for ever and commit nothing (hazard 13). */
-static bool is_fenced(const struct consensus *consensus, const struct raft_message *message) {
-    return consensus->log_stalled && (message->type == RAFT_APPEND || message->type == RAFT_HEARTBEAT);
-}
-
 static void send_messages(struct consensus *consensus, const struct raft_update *update) {
     for (uint32_t i = 0; i < update->message_count; i++) {
         const struct raft_message *message = &update->messages[i];
-        if (is_fenced(consensus, message)) {
-            continue;
-        }
         if (message->type == RAFT_APPEND) {
             append__send(consensus, message);
         } else {
-            (void)peers_send(consensus->peers, message, NULL, 0);
+            struct raft_message tagged = *message;
+            digest__tag(consensus, &tagged);
+            (void)peers_send(consensus->peers, &tagged, NULL, 0);
         }
     }
 }
@@ -151,6 +139,11 @@ static void carry_out(struct consensus *consensus, const struct raft_update *upd
         return;
     }
     note_role(consensus);
+    status = member__updated(consensus, update);
+    if (status != STATUS_OK) {
+        fail_with(consensus, status, "connections to new members");
+        return;
+    }
     send_messages(consensus, update);
     if (update->commit_index > consensus->commit_index) {
         consensus->commit_index = update->commit_index;
@@ -170,6 +163,13 @@ static void carry_out(struct consensus *consensus, const struct raft_update *upd
     await_raft(consensus, is_never ? UINT64_MAX : update->deadline_us + consensus->held_up_us);
 }
 
+static void observe(const struct consensus *consensus, const struct raft_event *event, enum status status,
+                    const struct raft_update *update) {
+    if (consensus->options.observe != NULL) {
+        consensus->options.observe(consensus->options.observe_context, consensus->raft, event, status, update);
+    }
+}
+
 enum status consensus__step(struct consensus *consensus, struct raft_event *event) {
     if (consensus__is_dead(consensus)) {
         return STATUS_FAILED;
@@ -177,6 +177,7 @@ enum status consensus__step(struct consensus *consensus, struct raft_event *even
     struct raft_update update;
     event->now_us = consensus__raft_now_us(consensus);
     enum status status = raft_step(consensus->raft, event, &update);
+    observe(consensus, event, status, &update);
     if (status == STATUS_NO_MEMORY) {
         fail_with(consensus, status, "raft");
         return STATUS_FAILED;
@@ -189,8 +190,11 @@ enum status consensus__step(struct consensus *consensus, struct raft_event *even
 
 static void on_raft_timer(struct env_timer *timer) {
     struct consensus *consensus = CONTAINER_OF(timer, struct consensus, raft_timer);
-    /* A tick may make a leader, whose first record needs room. Without it the node doesn't campaign. */
-    if (consensus->role != RAFT_LEADER && wal_reserve(consensus->wal, WAL_RECORD_HEADER_BYTES, 1) != STATUS_OK) {
+    /* A tick may make a leader, whose first record needs room. Without it the node doesn't campaign, nor when a member
+     * has told it that its removal is committed. */
+    bool may_campaign = consensus->members.removed_by == RAFT_NO_NODE &&
+                        wal_reserve(consensus->wal, WAL_RECORD_HEADER_BYTES, 1) == STATUS_OK;
+    if (consensus->role != RAFT_LEADER && !may_campaign) {
         await_raft(consensus, consensus__now_us(consensus) + CONSENSUS_HOUSEKEEPING_US);
         return;
     }
@@ -204,13 +208,22 @@ static void on_unreachable(void *context, uint64_t node_id) {
     (void)consensus__step(consensus, &event);
 }
 
-/* A candidacy that becomes durable makes a single node leader, whose first record needs room: until there is some, the
- * news waits; housekeeping asks again. */
+static void on_gone(void *context, uint64_t node_id) {
+    struct consensus *consensus = context;
+    struct raft_event event = {.type = RAFT_EVENT_GONE, .u.peer = node_id};
+    (void)consensus__step(consensus, &event);
+}
+
+/* A candidacy that becomes durable makes a single node leader, whose first record needs room, and a joint configuration
+ * that becomes durable is left by another record: until there is room, the news waits; housekeeping asks again. */
 static bool must_wait_for_room(struct consensus *consensus) {
-    if (raft_role(consensus->raft) != RAFT_CANDIDATE) {
+    if (raft_role(consensus->raft) != RAFT_CANDIDATE && raft_role(consensus->raft) != RAFT_LEADER) {
         return false;
     }
-    enum status status = wal_reserve(consensus->wal, WAL_RECORD_HEADER_BYTES, 1);
+    if (raft_role(consensus->raft) == RAFT_LEADER && !raft_membership(consensus->raft)->joint) {
+        return false;
+    }
+    enum status status = wal_reserve(consensus->wal, member__room(consensus), 1);
     return status == STATUS_NO_SPACE || status == STATUS_NO_MEMORY;
 }
 
@@ -271,9 +284,7 @@ void consensus__storage_failed(void *context, const struct error *err) { consens
 
 void consensus__fill_frontier(void *context, struct storage_frontier *frontier) {
     struct consensus *consensus = context;
-    uint8_t bytes[MEMBERSHIP_BYTES_MAX];
-    frontier->membership_len = (uint32_t)membership_encode(raft_membership(consensus->raft), bytes);
-    memcpy(frontier->membership, bytes, frontier->membership_len);
+    member__fill_frontier(consensus, frontier);
     frontier->feature_level = 1;
 }
 
@@ -292,24 +303,10 @@ void consensus__can_apply(void *context) {
     }
 }
 
-static void note_stall(struct consensus *consensus, bool log_stalled) {
-    if (log_stalled == consensus->log_stalled) {
-        return;
-    }
-    consensus->log_stalled = log_stalled;
-    if (log_stalled) {
-        log_event(consensus->options.logger, LOG_WARN, "log.stalled", "role=%s reason=\"a log write takes over %d ms\"",
-                  raft_role_name(consensus->role), CONSENSUS_FENCE_US / 1000);
-    } else {
-        log_event(consensus->options.logger, LOG_INFO, "log.moves", "role=%s", raft_role_name(consensus->role));
-    }
-}
-
 static void note_progress(struct consensus *consensus) {
     uint64_t now_us = consensus__now_us(consensus);
     struct wal_stats stats;
     wal_get_stats(consensus->wal, &stats);
-    note_stall(consensus, stats.inflight_since_us != 0 && now_us - stats.inflight_since_us >= CONSENSUS_FENCE_US);
     bool log_moves = stats.inflight_since_us == 0 || now_us - stats.inflight_since_us < CONSENSUS_STALL_US;
     bool applied_all = storage_applied_index(consensus->storage) >= consensus->commit_index;
     if (applied_all) {
@@ -328,6 +325,8 @@ static void on_housekeeping(struct env_timer *timer) {
     }
     note_progress(consensus);
     step_synced(consensus);
+    digest__tick(consensus);
+    budget__tick(consensus);
     floor__update(consensus);
     if (env_timer_arm(timer, consensus__now_us(consensus) + CONSENSUS_HOUSEKEEPING_US) != STATUS_OK) {
         fail_with(consensus, STATUS_NO_MEMORY, "the housekeeping timer can't be armed");
@@ -347,7 +346,8 @@ static void on_deadline(struct env_timer *timer) {
     uint64_t now_us = env_clock_us(consensus->options.env);
     propose__expire(consensus, now_us);
     read__expire(consensus, now_us);
-    if (consensus->proposal_count > 0 || consensus->read_count > 0) {
+    member__expire(consensus, now_us);
+    if (consensus->proposal_count > 0 || consensus->read_count > 0 || consensus->members.change_count > 0) {
         consensus__watch_deadlines(consensus);
     }
 }
@@ -366,6 +366,7 @@ static void run_deliver(struct env_task *task) {
     struct consensus *consensus = CONTAINER_OF(task, struct consensus, deliver_task);
     propose__deliver(consensus);
     read__deliver(consensus);
+    member__deliver(consensus);
 }
 
 /* ---- Life ------------------------------------------------------------------------------------------------------- */
@@ -379,6 +380,8 @@ static void init_lists(struct consensus *consensus) {
     list_init(&consensus->reads_asked);
     list_init(&consensus->reads_applying);
     list_init(&consensus->reads_done);
+    list_init(&consensus->members.changes);
+    list_init(&consensus->members.changes_done);
 }
 
 static void init_timers(struct consensus *consensus) {
@@ -388,6 +391,7 @@ static void init_timers(struct consensus *consensus) {
     env_timer_init(&consensus->deadline_timer, loop, on_deadline);
     env_timer_init(&consensus->pace_timer, loop, propose__on_pace_timer);
     env_timer_init(&consensus->housekeeping_timer, loop, on_housekeeping);
+    fence__init(consensus);
     env_task_init(&consensus->process_task, run_process);
     env_task_init(&consensus->deliver_task, run_deliver);
     env_task_init(&consensus->failure_task, run_failure);
@@ -400,10 +404,13 @@ static enum status start_peers(struct consensus *consensus, struct error *err) {
         .loop = options->loop,
         .transport = options->peer_transport,
         .config = options->config,
+        .directory = &consensus->members.directory,
         .logger = options->logger,
         .context = consensus,
         .received = append__received,
         .unreachable = on_unreachable,
+        .gone = on_gone,
+        .removed = member__was_removed,
     };
     return peers_start(&peers_options, &consensus->peers, err);
 }
@@ -417,7 +424,7 @@ enum status consensus_new(const struct consensus_options *options, struct consen
     consensus->options = *options;
     init_lists(consensus);
     init_timers(consensus);
-    append__init_senders(consensus);
+    replay_speed_init(&consensus->replay_speed);
     *ret_consensus = consensus;
     return STATUS_OK;
 }
@@ -425,12 +432,6 @@ enum status consensus_new(const struct consensus_options *options, struct consen
 void consensus_free_unstarted(struct consensus *consensus) {
     CHECK(consensus->raft == NULL);
     mem_free(consensus->options.env->alloc, consensus);
-}
-
-static enum status save_membership(struct consensus *consensus) {
-    uint8_t bytes[MEMBERSHIP_BYTES_MAX];
-    size_t len = membership_encode(raft_membership(consensus->raft), bytes);
-    return wal_set_membership(consensus->wal, slice_of(bytes, len));
 }
 
 enum status consensus_start(struct consensus *consensus, struct raft *raft, struct wal *wal, struct storage *storage,
@@ -450,7 +451,10 @@ enum status consensus_start(struct consensus *consensus, struct raft *raft, stru
     if (status != STATUS_OK) {
         return status;
     }
-    status = save_membership(consensus);
+    status = member__save(consensus);
+    if (status == STATUS_OK) {
+        status = member__connect(consensus);
+    }
     if (status != STATUS_OK) {
         return error_set(err, status, "the membership can't be kept: %s", status_name(status));
     }
@@ -464,10 +468,12 @@ enum status consensus_start(struct consensus *consensus, struct raft *raft, stru
     if (status != STATUS_OK) {
         return error_set(err, status, "raft can't start: %s", status_name(status));
     }
+    observe(consensus, NULL, STATUS_OK, &update);
     carry_out(consensus, &update, false);
     apply__set_durable(consensus);
     consensus__schedule(consensus);
     on_housekeeping(&consensus->housekeeping_timer);
+    fence__start(consensus);
     return STATUS_OK;
 }
 
@@ -500,6 +506,7 @@ void consensus_refuse_requests(struct consensus *consensus) {
     consensus->refusing = true;
     propose__end_all(consensus);
     read__refuse(consensus, STATUS_UNAVAILABLE, true);
+    member__end_all(consensus);
 }
 
 void consensus_stop(struct consensus *consensus, void (*stopped)(void *context), void *context) {
@@ -514,6 +521,7 @@ void consensus_stop(struct consensus *consensus, void (*stopped)(void *context),
     env_timer_cancel(&consensus->deadline_timer);
     env_timer_cancel(&consensus->pace_timer);
     env_timer_cancel(&consensus->housekeeping_timer);
+    fence__stop(consensus);
     consensus->stop_pending = consensus->peers != NULL ? 3 : 2;
     if (consensus->peers != NULL) {
         peers_stop(consensus->peers, on_part_stopped, consensus);

@@ -7,6 +7,7 @@
  *   state-machine safety   what is committed at an index has one term, wherever it is committed
  *   synced by a quorum     when an index is committed first, a quorum's disks hold it
  *   own term               a leader's commit moves to an entry of its own term only
+ *   same digest            what is applied up to an index has one digest, on whatever node, in whatever life
  *   applied <= committed   and synced <= last, commit never decreases in a life
  *   flushed <= durable     the manifest's frontier is at most min(synced, committed)
  *   durable means durable  after a restart, term and vote are not older than what a group saved, and the log reaches
@@ -16,6 +17,7 @@
 #include "tests/sim/cluster.h"
 
 #include "node/base/checksum.h"
+#include "raft/raft_internal.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -34,20 +36,44 @@ static void grow(uint64_t **array, uint64_t *capacity, uint64_t index) {
     *capacity = wanted;
 }
 
-/* How many disks hold the entry at index with this term, as their logs reported. */
-static uint32_t holders(const struct cluster *cluster, uint64_t index, uint64_t term) {
-    uint32_t count = 0;
-    for (uint32_t i = 0; i < cluster->replica_count; i++) {
-        const struct replica *replica = &cluster->replicas[i];
-        const struct consensus *consensus = replica__consensus(replica);
-        if (replica->synced_index < index) {
-            continue;
-        }
-        /* A replica that is down or recovering counts by what it reported last; its terms can't have changed since. */
-        count += consensus == NULL || index < raft_first_index(consensus->raft) ||
-                 raft_term_at(consensus->raft, index) == term;
+/* True if this replica's disk holds the entry at index with this term, as its log reported. */
+static bool holds(const struct replica *replica, uint64_t index, uint64_t term) {
+    const struct consensus *consensus = replica__consensus(replica);
+    if (replica->synced_index < index) {
+        return false;
     }
-    return count;
+    /* A replica that is down or recovering counts by what it reported last; its terms can't have changed since. */
+    return consensus == NULL || index < raft_first_index(consensus->raft) ||
+           raft_term_at(consensus->raft, index) == term;
+}
+
+static bool is_quorum(const struct raft_config *config, const bool yes[REPLICAS_MAX]) {
+    uint64_t values[LIMIT_MEMBERS] = {0};
+    for (uint32_t i = 0; i < config->member_count; i++) {
+        values[i] = yes[config->members[i].id - 1];
+    }
+    return config->member_count > 0 && raft__config_quorum(config, values) > 0;
+}
+
+/* By this replica's effective configuration, or one that it has just left: between two looks it may have done both,
+ * what needed the quorum and the change. */
+static bool is_quorum_for(const struct replica *replica, const bool yes[REPLICAS_MAX]) {
+    const struct consensus *consensus = replica__consensus(replica);
+    const struct raft *raft = consensus->raft;
+    bool is_enough = is_quorum(raft_membership(raft), yes) || is_quorum(&consensus->members.applied.config, yes) ||
+                     is_quorum(&consensus->members.before.config, yes);
+    for (size_t i = 0; i < raft->past_count && !is_enough; i++) {
+        is_enough = is_quorum(&raft->past[i].config, yes);
+    }
+    return is_enough;
+}
+
+static bool is_held(const struct cluster *cluster, const struct replica *by, uint64_t index, uint64_t term) {
+    bool yes[REPLICAS_MAX] = {false};
+    for (uint32_t i = 0; i < cluster->replica_count; i++) {
+        yes[i] = holds(&cluster->replicas[i], index, term);
+    }
+    return is_quorum_for(by, yes);
 }
 
 static void check_commit(struct cluster *cluster, struct replica *replica, const struct raft *raft) {
@@ -72,10 +98,10 @@ static void check_commit(struct cluster *cluster, struct replica *replica, const
             cluster->committed_terms[index] = term;
             grow(&cluster->committed_in, &cluster->committed_in_capacity, index);
             cluster->committed_in[index] = raft_term_at(raft, commit_index);
-            if (holders(cluster, index, term) <= cluster->replica_count / 2) {
+            if (!is_held(cluster, replica, index, term)) {
                 cluster__fail(cluster,
-                              "%s committed entry %" PRIu64 " of term %" PRIu64 ", but only %" PRIu32 " disks hold it",
-                              replica->config.name, index, term, holders(cluster, index, term));
+                              "%s committed entry %" PRIu64 " of term %" PRIu64 ", but no quorum's disks hold it",
+                              replica->config.name, index, term);
             }
         } else if (cluster->committed_terms[index] != term) {
             cluster__fail(cluster,
@@ -91,15 +117,15 @@ static void check_commit(struct cluster *cluster, struct replica *replica, const
 
 /* A vote that isn't on disk can be given twice. Who has moved on to a later term may have voted. */
 static void check_votes(struct cluster *cluster, const struct replica *leader, uint64_t term) {
-    uint32_t votes = 0;
+    bool yes[REPLICAS_MAX] = {false};
     for (uint32_t i = 0; i < cluster->replica_count; i++) {
         const struct replica *replica = &cluster->replicas[i];
-        votes += replica->durable_term > term ||
+        yes[i] = replica->durable_term > term ||
                  (replica->durable_term == term && replica->durable_vote == leader->number + 1);
     }
-    if (votes <= cluster->replica_count / 2) {
-        cluster__fail(cluster, "%s leads term %" PRIu64 ", but only %" PRIu32 " votes for it are durable",
-                      leader->config.name, term, votes);
+    if (!is_quorum_for(leader, yes)) {
+        cluster__fail(cluster, "%s leads term %" PRIu64 ", but no quorum's votes for it are durable",
+                      leader->config.name, term);
     }
 }
 
@@ -148,6 +174,7 @@ static void check_start(struct cluster *cluster, struct replica *replica, const 
     replica->durable_term = term;
     replica->durable_vote = raft_vote(raft);
     replica->commit_index = 0;
+    replica->digest_index = 0;
     replica->term = term;
     replica->was_leader = false;
 }
@@ -164,6 +191,31 @@ static void note_durable(struct cluster *cluster, struct replica *replica, const
     }
     replica->durable_term = synced->term;
     replica->durable_vote = synced->vote;
+}
+
+static void check_digests(struct cluster *cluster, struct replica *replica, const struct storage *storage) {
+    uint64_t applied_index = storage_applied_index(storage);
+    uint64_t index = replica->digest_index + 1;
+    if (applied_index >= DIGESTS_KEPT && index <= applied_index - DIGESTS_KEPT) {
+        index = applied_index - DIGESTS_KEPT + 1;
+    }
+    for (; index <= applied_index; index++) {
+        struct digest digest;
+        if (!storage_digest(storage, index, &digest)) {
+            continue; /* of an earlier life */
+        }
+        grow(&cluster->digests[0], &cluster->digests_capacity[0], index);
+        grow(&cluster->digests[1], &cluster->digests_capacity[1], index);
+        struct digest known = {.low = cluster->digests[0][index], .high = cluster->digests[1][index]};
+        if (known.low == 0 && known.high == 0) {
+            cluster->digests[0][index] = digest.low;
+            cluster->digests[1][index] = digest.high;
+        } else if (!digest_equal(&known, &digest)) {
+            cluster__fail(cluster, "%s has another digest at entry %" PRIu64 " than whoever applied it first",
+                          replica->config.name, index);
+        }
+    }
+    replica->digest_index = applied_index;
 }
 
 static void check_replica(struct cluster *cluster, struct replica *replica, struct consensus *consensus) {
@@ -189,6 +241,9 @@ static void check_replica(struct cluster *cluster, struct replica *replica, stru
     if (applied_index > raft_commit_index(raft)) {
         cluster__fail(cluster, "%s applied entry %" PRIu64 ", but only %" PRIu64 " are committed", replica->config.name,
                       applied_index, raft_commit_index(raft));
+    }
+    if (applied_index != replica->digest_index) {
+        check_digests(cluster, replica, consensus->storage);
     }
     uint64_t flushed_index = storage_frontier(consensus->storage)->index;
     if (flushed_index > replica->synced_index || flushed_index > raft_commit_index(raft)) {

@@ -17,6 +17,7 @@ enum {
     ENTRY_BYTES = 16 * 1024,
     SEGMENT_BYTES = 128 * 1024,
     MEMTABLE_BYTES = 48 * 1024,
+    CACHE_BYTES = MIB, /* a run has few tables, and to forget one walks the whole cache */
     SST_BYTES = 16 * 1024,
     LEVEL_BASE_BYTES = 32 * 1024,
     HISTORY = 300, /* revisions */
@@ -34,6 +35,7 @@ void cluster__fail(struct cluster *cluster, const char *format, ...) {
     if (cluster__has_failed(cluster)) {
         return;
     }
+    cluster->failure_format = format;
     va_list args;
     va_start(args, format);
     int used = snprintf(cluster->failure, sizeof cluster->failure, "at %" PRIu64 " us: ", sim_now_us(cluster->sim));
@@ -90,6 +92,19 @@ static void on_failed(void *context, const struct error *err) {
     env_exit(replica->env, 1);
 }
 
+static void on_raft_step(void *context, const struct raft *raft, const struct raft_event *event, enum status status,
+                         const struct raft_update *update) {
+    const struct cluster *cluster = ((struct replica *)context)->cluster;
+    if (cluster->trace == NULL) {
+        return;
+    }
+    if (event == NULL) {
+        trace_started(cluster->trace, sim_now_us(cluster->sim), raft);
+    } else {
+        trace_stepped(cluster->trace, sim_now_us(cluster->sim), raft, event, status, update);
+    }
+}
+
 static void on_stopped(void *context) { env_loop_stop(((struct replica *)context)->loop); }
 
 static struct env_transport *client_transport(void *context, struct env_loop *loop, struct error *err) {
@@ -112,6 +127,7 @@ static void replica_main(void *context, struct env *env) {
         .serving = on_serving,
         .failed = on_failed,
         .stopped = on_stopped,
+        .observe = on_raft_step,
     };
     enum status status = env_loop_new(env, "consensus", MAILBOX_MESSAGES, &replica->loop, &error);
     options.loop = replica->loop;
@@ -143,6 +159,11 @@ static void on_crashed(void *context, enum sim_crash crash, int exit_code) {
     struct replica *replica = context;
     log_event(&replica->logger, LOG_INFO, "sim.ended", "crash=%d code=%d", (int)crash, exit_code);
     checker__crashed(replica);
+    if (replica->cluster->trace != NULL) {
+        static const char *const kinds[] = {[SIM_CRASH_PROCESS] = "process", [SIM_CRASH_POWER] = "power"};
+        trace_crashed(replica->cluster->trace, sim_now_us(replica->cluster->sim), replica->config.id,
+                      exit_code >= 0 ? "exit" : kinds[crash]);
+    }
     replica->env = NULL;
     replica->loop = NULL;
     replica->stop_message.run = NULL;
@@ -196,10 +217,15 @@ void replica__crash(struct replica *replica, enum sim_crash crash) {
 
 /* ---- The cluster ------------------------------------------------------------------------------------------------ */
 
+/* Founders name each other; one that joins later names them and itself. */
 static void fill_config(struct cluster *cluster, struct replica *replica) {
     struct config *config = &replica->config;
     config_init(config, alloc_system());
+    config->join = replica->number >= cluster->founder_count;
     for (uint32_t i = 0; i < cluster->replica_count; i++) {
+        if (i >= cluster->founder_count && i != replica->number) {
+            continue;
+        }
         struct config_member *member = &config->members[config->member_count++];
         (void)snprintf(member->name, sizeof member->name, "n%" PRIu32, i + 1);
         member->id = i + 1;
@@ -207,7 +233,7 @@ static void fill_config(struct cluster *cluster, struct replica *replica) {
         (void)snprintf(member->client_address, sizeof member->client_address, "n%" PRIu32 ":4400", i + 1);
         sim_default_thumbprint(member->name, member->thumbprint);
     }
-    const struct config_member self = config->members[replica->number];
+    const struct config_member self = config->members[config->join ? cluster->founder_count : replica->number];
     (void)snprintf(config->name, sizeof config->name, "%s", self.name);
     config->id = self.id;
     memcpy(config->cluster_id, "simulated cluste", CONFIG_CLUSTER_ID_BYTES);
@@ -218,6 +244,7 @@ static void fill_config(struct cluster *cluster, struct replica *replica) {
     config->entry_bytes_max = ENTRY_BYTES;
     config->segment_bytes = SEGMENT_BYTES;
     config->memtable_bytes = MEMTABLE_BYTES;
+    config->cache_bytes = CACHE_BYTES;
     config->history_revisions = HISTORY;
     config->value_threshold_bytes = cluster_has_large_values(cluster) ? VALUE_BYTES : config->value_threshold_bytes;
     config->change_files = cluster->seed % 8 != 5;
@@ -250,6 +277,12 @@ static void make_replica(struct cluster *cluster, uint32_t number) {
 }
 
 struct cluster *cluster_new(uint64_t seed) {
+    uint32_t replica_count = seed % 6 == 5 ? 5 : 3;
+    return cluster_new_growing(seed, replica_count, replica_count);
+}
+
+struct cluster *cluster_new_growing(uint64_t seed, uint32_t replica_count, uint32_t founder_count) {
+    CHECK(founder_count > 0 && founder_count <= replica_count && replica_count <= REPLICAS_MAX);
     struct cluster *cluster = calloc(1, sizeof *cluster);
     CHECK(cluster != NULL);
     cluster->seed = seed;
@@ -264,7 +297,8 @@ struct cluster *cluster_new(uint64_t seed) {
         options.preempt_us_max = 20 * 1000;
     }
     cluster->sim = sim_new(seed, &options);
-    cluster->replica_count = seed % 6 == 5 ? 5 : 3;
+    cluster->replica_count = replica_count;
+    cluster->founder_count = founder_count;
     for (uint32_t i = 0; i < cluster->replica_count; i++) {
         make_replica(cluster, i);
     }
@@ -333,6 +367,7 @@ bool cluster_run(struct cluster *cluster) {
 
 void cluster_print_failure(const struct cluster *cluster) {
     printf("seed %" PRIu64 " failed: %s\n%s", cluster->seed, cluster->failure, linearizable__report(cluster->judge));
+    plan__print(cluster);
     for (uint32_t i = 0; i < cluster->replica_count; i++) {
         const struct replica *replica = &cluster->replicas[i];
         uint64_t count = replica->log_count < LOG_LINES_KEPT ? replica->log_count : LOG_LINES_KEPT;
@@ -352,5 +387,8 @@ void cluster_free(struct cluster *cluster) {
     free(cluster->committed_terms);
     free(cluster->committed_in);
     free(cluster->leaders);
+    free(cluster->planned);
+    free(cluster->digests[0]);
+    free(cluster->digests[1]);
     free(cluster);
 }
