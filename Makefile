@@ -51,8 +51,9 @@ LIB_client := $(call sources,proto/client)
 LIB_server := $(filter-out node/server/main.c,$(call sources,node/server))
 LIB_ctl := $(filter-out node/ctl/main.c,$(call sources,node/ctl))
 LIB_sim := $(filter-out tests/sim/main.c,$(call sources,tests/sim))
+LIB_check := $(filter-out tests/chaos/check/main.c,$(call sources,tests/chaos/check))
 LIB_support := $(call sources,tests/unit/support)
-LIBS_ALL := support sim ctl server client tls proto engine storage raft envos env base
+LIBS_ALL := support sim check ctl server client tls proto engine storage raft envos env base
 EXTRA_OBJECTS_proto := $(patsubst $(GEN)/%.c,$(O)/gen/%.o,$(PROTO_C))
 
 archive = $(O)/libholdfast-$(1).a
@@ -70,7 +71,7 @@ LD_SERVER := -luring -luv -lssl -lcrypto -lprotobuf-c -linih -ljansson -lsystemd
 LD_CLIENT := -luring -luv -lssl -lcrypto -lprotobuf-c -linih -ljansson -lm
 
 # ---- Programs ----------------------------------------------------------------------------------------------------
-PROGRAMS := $(if $(wildcard node/server/main.c),$(BIN)/holdfastd) $(if $(wildcard node/ctl/main.c),$(BIN)/holdfastctl) $(BIN)/holdfast-dump
+PROGRAMS := $(if $(wildcard node/server/main.c),$(BIN)/holdfastd) $(if $(wildcard node/ctl/main.c),$(BIN)/holdfastctl) $(BIN)/holdfast-dump $(BIN)/holdfast-check
 LIBRARIES := $(if $(LIB_client),$(BIN)/../lib/libholdfast.a $(BIN)/../lib/libholdfast.so.0) $(BIN)/../lib/libholdfast-storage.a
 
 all: $(PROGRAMS) $(LIBRARIES) ## build the daemon, the command line and the client library
@@ -89,6 +90,12 @@ $(BIN)/holdfast-dump: $(DUMP_OBJECTS) $(foreach lib,storage envos env base,$(cal
 	@mkdir -p $(@D)
 	$(call say,LINK)$(link) $(LD_SERVER)
 
+# Judges histories of clients; a program of the tests, which isn't installed.
+$(BIN)/holdfast-check: $(O)/tests/chaos/check/main.o $(foreach lib,check base,$(call archive,$(lib)))
+	@mkdir -p $(@D)
+	$(call say,LINK)$(link) -ljansson
+OBJECTS += $(O)/tests/chaos/check/main.o
+
 # The client library stands alone: its archive holds all that it needs of the folders below it.
 CLIENT_OBJECTS := $(call objects,$(LIB_client) $(LIB_tls) $(LIB_proto) $(LIB_envos) $(LIB_env) $(LIB_base)) $(EXTRA_OBJECTS_proto)
 $(BIN)/../lib/libholdfast.a: $(CLIENT_OBJECTS)
@@ -101,7 +108,7 @@ $(BIN)/../lib/libholdfast.so.0: $(CLIENT_OBJECTS) proto/client/libholdfast.map
 	@ln -sf libholdfast.so.0 $(@D)/libholdfast.so
 
 # Every production object but env and TLS, whether something asks for it or not; of the client only its core.
-LIBS_SIM := $(foreach lib,sim server proto storage raft env base,$(call archive,$(lib)))
+LIBS_SIM := $(foreach lib,sim check server proto storage raft env base,$(call archive,$(lib)))
 $(BIN)/holdfast-sim: $(O)/tests/sim/main.o $(LIBS_SIM) $(call archive,client)
 	@mkdir -p $(@D)
 	$(call say,LINK)$(CC) $(LDFLAGS) -o $@ $< -Wl,--whole-archive $(LIBS_SIM) -Wl,--no-whole-archive $(call archive,client) $(LD_SERVER) \

@@ -2,6 +2,7 @@
  * Replicas: a production node per simulated machine, restarted whenever it ends.
  */
 #include "tests/sim/cluster.h"
+#include "tests/sim/linearizable.h"
 
 #include "raft/raft_internal.h"
 #include "storage/storage_internal.h"
@@ -293,6 +294,7 @@ struct cluster *cluster_new_growing(uint64_t seed, uint32_t replica_count, uint3
     CHECK(cluster != NULL);
     cluster->seed = seed;
     random_seed(&cluster->random, seed ^ 0x5eed);
+    cluster->judge = linearizable__new();
     struct sim_options options;
     sim_options_init(&options);
     options.trace = accounting__note;
@@ -312,8 +314,9 @@ struct cluster *cluster_new_growing(uint64_t seed, uint32_t replica_count, uint3
         cluster->replicas[i].must_check_start = true;
         sim_node_start(cluster->replicas[i].sim_node);
     }
-    for (uint32_t i = 0; seed % 3 == 1 && i < cluster->replica_count; i++) {
+    for (uint32_t i = 0; cluster_has_drift(cluster) && i < cluster->replica_count; i++) {
         int32_t drift_ppm = (int32_t)random_below(&cluster->random, 2 * CLOCK_DRIFT_PPM_MAX) - CLOCK_DRIFT_PPM_MAX;
+        cluster->replicas[i].drift_ppm = drift_ppm;
         sim_node_set_clock_drift(cluster->replicas[i].sim_node, drift_ppm);
     }
     return cluster;
@@ -343,6 +346,7 @@ bool cluster_run(struct cluster *cluster) {
     workload__start(cluster);
     plan__schedule(cluster, busy_us);
     operator__start(cluster, busy_us);
+    depose__schedule(cluster, busy_us);
     (void)advance(cluster, busy_us, NULL);
     plan__end_faults(cluster);
     for (uint32_t i = 0; i < cluster->replica_count; i++) {
@@ -362,6 +366,7 @@ bool cluster_run(struct cluster *cluster) {
     }
     if (!cluster__has_failed(cluster)) {
         checker__final(cluster);
+        linearizable__judge(cluster);
     }
     cluster->stats.virtual_us = sim_now_us(cluster->sim);
     cluster->stats.entries = cluster->committed_index;
@@ -369,7 +374,7 @@ bool cluster_run(struct cluster *cluster) {
 }
 
 void cluster_print_failure(const struct cluster *cluster) {
-    printf("seed %" PRIu64 " failed: %s\n", cluster->seed, cluster->failure);
+    printf("seed %" PRIu64 " failed: %s\n%s", cluster->seed, cluster->failure, linearizable__report(cluster->judge));
     plan__print(cluster);
     for (uint32_t i = 0; i < cluster->replica_count; i++) {
         const struct replica *replica = &cluster->replicas[i];
@@ -386,6 +391,7 @@ void cluster_free(struct cluster *cluster) {
     for (uint32_t i = 0; i < cluster->replica_count; i++) {
         config_deinit(&cluster->replicas[i].config);
     }
+    linearizable__free(cluster->judge);
     free(cluster->committed_terms);
     free(cluster->committed_in);
     free(cluster->leaders);

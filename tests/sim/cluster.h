@@ -6,9 +6,11 @@
  *
  * cluster.c    replicas: configuration, start, restart
  * workload.c   clients, and what a read may see
+ * linearizable.c  ... and whether one order explains all that they saw
  * checker.c    invariants after every step, and of the end
  * accounting.c what nodes do to their files
  * plan.c       faults
+ * depose.c     ... and leaders that are cut off, for clients that stick to them
  * operator.c   changes of membership
  * reduce.c     a failing seed with as few faults as it needs
  * main.c       seeds, processes, the table
@@ -28,6 +30,8 @@
 enum {
     REPLICAS_MAX = 5,
     CLIENTS_MAX = 6,
+    CLIENTS_ALL_MAX = CLIENTS_MAX + 2 * REPLICAS_MAX, /* with those that stick to a node */
+    SHARED_KEYS = 3,
     KEYS_PER_CLIENT = 3,
     KEYS_MAX = CLIENTS_MAX * KEYS_PER_CLIENT,
     LOG_LINES_KEPT = 60,
@@ -44,6 +48,7 @@ struct replica {
     uint32_t number; /* 0-based; its node id is number + 1 */
     struct config config;
     struct sim_node *sim_node;
+    int32_t drift_ppm; /* of its clock, as a rule */
     struct logger logger;
     char log_lines[LOG_LINES_KEPT][256];
     uint64_t log_count;
@@ -82,7 +87,11 @@ struct sim_client {
     struct client_request request;
     struct env_timer timer; /* pause between operations */
     bool busy;
+    bool is_pinned;  /* talks to one node only, whoever leads ... */
+    bool only_reads; /* ... and only reads, or only writes */
+    uint64_t serial; /* of its puts of shared keys */
     /* The operation under way. */
+    bool is_shared;                    /* on a shared key */
     uint32_t key;                      /* the only one, or the first of a batch */
     uint64_t numbers[KEYS_PER_CLIENT]; /* what is written to key, key + 1, ... */
     uint32_t number_count;
@@ -141,12 +150,15 @@ struct cluster_stats {
     uint64_t puts_unknown;
     uint64_t reads;
     uint64_t scans;
-    uint64_t entries; /* committed */
+    uint64_t judged;    /* operations, by the linearizability checker */
+    uint64_t undecided; /* groups of keys that it gave up */
+    uint64_t entries;   /* committed */
     uint64_t elections;
     uint64_t crashes;
     uint64_t power_losses;
     uint64_t restarts;
     uint64_t partitions;
+    uint64_t deposed; /* leaders that were cut off with a slow clock */
     uint64_t pauses;
     uint64_t stops;
     uint64_t resets;
@@ -176,8 +188,11 @@ struct cluster {
     struct sim_node *client_node;
     struct env_loop *client_loop;
     uint32_t client_count;
-    struct sim_client clients[CLIENTS_MAX];
     struct sim_operator admin;
+    uint32_t pinned_count;
+    struct sim_client clients[CLIENTS_ALL_MAX]; /* client_count writers, then pinned_count */
+    struct linearizable *judge;
+    uint64_t depose_end_us; /* no leader is cut off from then on */
     struct key_truth keys[KEYS_MAX];
     uint64_t revision_seen; /* newest that was acknowledged or shown */
     bool workload_on;
@@ -221,6 +236,8 @@ bool cluster_run(struct cluster *cluster);
 void cluster_print_failure(const struct cluster *cluster);
 void cluster_free(struct cluster *cluster);
 
+/* Each replica has a clock speed of its own. */
+static inline bool cluster_has_drift(const struct cluster *cluster) { return cluster->seed % 3 == 1; }
 /* Most values are apart from the tree, and stay in segments of the log. */
 static inline bool cluster_has_large_values(const struct cluster *cluster) { return cluster->seed % 3 == 1; }
 
@@ -244,6 +261,11 @@ void workload__check_pair(struct cluster *cluster, const struct replica *replica
                           uint64_t *seen_keys);
 void workload__check_missing(struct cluster *cluster, const struct replica *replica, uint64_t seen_keys);
 
+/* Who has keys of its own, and who sticks to a node. */
+static inline uint32_t workload__client_count(const struct cluster *cluster) {
+    return cluster->client_count + cluster->pinned_count;
+}
+
 /* After every step. */
 void checker__step(struct cluster *cluster);
 /* A replica's life ended, or its node began to serve again. */
@@ -261,6 +283,8 @@ void accounting__final(struct cluster *cluster, const struct replica *replica);
 void operator__start(struct cluster *cluster, uint64_t end_us);
 /* True while an answer is due. */
 bool operator__is_waiting(const struct cluster *cluster);
+/* Leaders are cut off now and then until end_us, in seeds with clients that stick to nodes. */
+void depose__schedule(struct cluster *cluster, uint64_t end_us);
 
 /* A replica's term changed. */
 void plan__term_changed(struct replica *replica);

@@ -260,10 +260,13 @@ static void print_table(const struct shared *shared, double seconds) {
     printf("  writes: %" PRIu64 " ok, %" PRIu64 " failed, %" PRIu64 " unknown; reads checked %" PRIu64
            ", scans %" PRIu64 "\n",
            sum->puts_ok, sum->puts_failed, sum->puts_unknown, sum->reads, sum->scans);
+    printf("  histories: %" PRIu64 " operations judged, %" PRIu64 " groups of keys undecided\n", sum->judged,
+           sum->undecided);
     printf("  what became of them: %" PRIu64 " crashes, %" PRIu64 " power losses, %" PRIu64 " restarts, %" PRIu64
-           " partitions, %" PRIu64 " resets, %" PRIu64 " pauses, %" PRIu64 " stops, %" PRIu64 " disk faults\n",
-           sum->crashes, sum->power_losses, sum->restarts, sum->partitions, sum->resets, sum->pauses, sum->stops,
-           sum->disk_faults);
+           " partitions, %" PRIu64 " leaders cut off, %" PRIu64 " resets, %" PRIu64 " pauses, %" PRIu64
+           " stops, %" PRIu64 " disk faults\n",
+           sum->crashes, sum->power_losses, sum->restarts, sum->partitions, sum->deposed, sum->resets, sum->pauses,
+           sum->stops, sum->disk_faults);
     printf("  snapshots: %" PRIu64 " sent, %" PRIu64 " installed\n", sum->snapshots_sent, sum->snapshots_installed);
     printf("  membership: %" PRIu64 " changes, %" PRIu64 " transfers, %" PRIu64 " refused or unknown\n", sum->changes,
            sum->transfers, sum->changes_failed);
