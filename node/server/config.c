@@ -53,6 +53,7 @@ static const struct config_key tls_keys[] = {
 };
 
 static const struct config_key raft_keys[] = {
+    {"join", config__parse_switch, FIELD(join)},
     {"election_timeout_ms", config__parse_u32, RANGE(election_timeout_ms, 10, 60000)},
     {"heartbeat_ms", config__parse_u32, RANGE(heartbeat_ms, 1, 20000)},
 };

@@ -13,21 +13,17 @@ static char *borrow_text(const char *text) { return (char *)text; }
 
 #define SET(message, field, value) ((message)->has_##field = 1, (message)->field = (value))
 
-static void fill_member(Wire__MemberStatus *out, const struct config *config,
-                        const struct consensus_member_status *member) {
-    const struct config_member *known = config_member_by_id(config, member->id);
+static void fill_member(Wire__MemberStatus *out, const struct consensus_member_status *member) {
     wire__member_status__init(out);
     SET(out, id, member->id);
-    SET(out, voter, member->voter);
+    SET(out, voter, member->role == RAFT_VOTER);
     SET(out, match, member->match_index);
     if (member->heard_ms_ago != UINT64_MAX) {
         SET(out, heard_ms_ago, member->heard_ms_ago);
     }
-    if (known != NULL) {
-        out->name = borrow_text(known->name);
-        out->client_address = borrow_text(known->client_address);
-        out->peer_address = borrow_text(known->peer_address);
-    }
+    out->name = borrow_text(member->name);
+    out->client_address = borrow_text(member->client_address);
+    out->peer_address = borrow_text(member->peer_address);
 }
 
 static void fill_node(Wire__StatusReply *reply, const struct clients *clients) {
@@ -107,7 +103,7 @@ static void on_done(struct consensus_status_query *query) {
     fill_state(&reply, status);
     fill_engine(&reply, &status->storage);
     for (uint32_t i = 0; i < status->member_count; i++) {
-        fill_member(&members[i], clients->options.config, &status->members[i]);
+        fill_member(&members[i], &status->members[i]);
         member_pointers[i] = &members[i];
     }
     reply.n_log_sync_us_buckets = WAL_SYNC_BUCKETS;

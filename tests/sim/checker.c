@@ -16,6 +16,7 @@
 #include "tests/sim/cluster.h"
 
 #include "node/base/checksum.h"
+#include "raft/raft_internal.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -34,20 +35,44 @@ static void grow(uint64_t **array, uint64_t *capacity, uint64_t index) {
     *capacity = wanted;
 }
 
-/* How many disks hold the entry at index with this term, as their logs reported. */
-static uint32_t holders(const struct cluster *cluster, uint64_t index, uint64_t term) {
-    uint32_t count = 0;
-    for (uint32_t i = 0; i < cluster->replica_count; i++) {
-        const struct replica *replica = &cluster->replicas[i];
-        const struct consensus *consensus = replica__consensus(replica);
-        if (replica->synced_index < index) {
-            continue;
-        }
-        /* A replica that is down or recovering counts by what it reported last; its terms can't have changed since. */
-        count += consensus == NULL || index < raft_first_index(consensus->raft) ||
-                 raft_term_at(consensus->raft, index) == term;
+/* True if this replica's disk holds the entry at index with this term, as its log reported. */
+static bool holds(const struct replica *replica, uint64_t index, uint64_t term) {
+    const struct consensus *consensus = replica__consensus(replica);
+    if (replica->synced_index < index) {
+        return false;
     }
-    return count;
+    /* A replica that is down or recovering counts by what it reported last; its terms can't have changed since. */
+    return consensus == NULL || index < raft_first_index(consensus->raft) ||
+           raft_term_at(consensus->raft, index) == term;
+}
+
+static bool is_quorum(const struct raft_config *config, const bool yes[REPLICAS_MAX]) {
+    uint64_t values[LIMIT_MEMBERS] = {0};
+    for (uint32_t i = 0; i < config->member_count; i++) {
+        values[i] = yes[config->members[i].id - 1];
+    }
+    return config->member_count > 0 && raft__config_quorum(config, values) > 0;
+}
+
+/* By this replica's effective configuration, or one that it has just left: between two looks it may have done both,
+ * what needed the quorum and the change. */
+static bool is_quorum_for(const struct replica *replica, const bool yes[REPLICAS_MAX]) {
+    const struct consensus *consensus = replica__consensus(replica);
+    const struct raft *raft = consensus->raft;
+    bool is_enough = is_quorum(raft_membership(raft), yes) || is_quorum(&consensus->members.applied.config, yes) ||
+                     is_quorum(&consensus->members.before.config, yes);
+    for (size_t i = 0; i < raft->past_count && !is_enough; i++) {
+        is_enough = is_quorum(&raft->past[i].config, yes);
+    }
+    return is_enough;
+}
+
+static bool is_held(const struct cluster *cluster, const struct replica *by, uint64_t index, uint64_t term) {
+    bool yes[REPLICAS_MAX] = {false};
+    for (uint32_t i = 0; i < cluster->replica_count; i++) {
+        yes[i] = holds(&cluster->replicas[i], index, term);
+    }
+    return is_quorum_for(by, yes);
 }
 
 static void check_commit(struct cluster *cluster, struct replica *replica, const struct raft *raft) {
@@ -72,10 +97,10 @@ static void check_commit(struct cluster *cluster, struct replica *replica, const
             cluster->committed_terms[index] = term;
             grow(&cluster->committed_in, &cluster->committed_in_capacity, index);
             cluster->committed_in[index] = raft_term_at(raft, commit_index);
-            if (holders(cluster, index, term) <= cluster->replica_count / 2) {
+            if (!is_held(cluster, replica, index, term)) {
                 cluster__fail(cluster,
-                              "%s committed entry %" PRIu64 " of term %" PRIu64 ", but only %" PRIu32 " disks hold it",
-                              replica->config.name, index, term, holders(cluster, index, term));
+                              "%s committed entry %" PRIu64 " of term %" PRIu64 ", but no quorum's disks hold it",
+                              replica->config.name, index, term);
             }
         } else if (cluster->committed_terms[index] != term) {
             cluster__fail(cluster,
@@ -91,15 +116,15 @@ static void check_commit(struct cluster *cluster, struct replica *replica, const
 
 /* A vote that isn't on disk can be given twice. Who has moved on to a later term may have voted. */
 static void check_votes(struct cluster *cluster, const struct replica *leader, uint64_t term) {
-    uint32_t votes = 0;
+    bool yes[REPLICAS_MAX] = {false};
     for (uint32_t i = 0; i < cluster->replica_count; i++) {
         const struct replica *replica = &cluster->replicas[i];
-        votes += replica->durable_term > term ||
+        yes[i] = replica->durable_term > term ||
                  (replica->durable_term == term && replica->durable_vote == leader->number + 1);
     }
-    if (votes <= cluster->replica_count / 2) {
-        cluster__fail(cluster, "%s leads term %" PRIu64 ", but only %" PRIu32 " votes for it are durable",
-                      leader->config.name, term, votes);
+    if (!is_quorum_for(leader, yes)) {
+        cluster__fail(cluster, "%s leads term %" PRIu64 ", but no quorum's votes for it are durable",
+                      leader->config.name, term);
     }
 }
 

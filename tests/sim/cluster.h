@@ -150,6 +150,7 @@ struct cluster {
     struct trace *trace; /* NULL: nobody asked for it. Borrowed; set before the run */
     uint64_t seed;
     uint32_t replica_count;
+    uint32_t founder_count; /* the first of them are members from the start, the others join */
     struct replica replicas[REPLICAS_MAX];
     struct sim_node *client_node;
     struct env_loop *client_loop;
@@ -188,6 +189,8 @@ struct cluster {
 /* ---- Running ---------------------------------------------------------------------------------------------------- */
 
 struct cluster *cluster_new(uint64_t seed);
+/* Of these replicas, the first are the members; the others run, and wait to be added. */
+struct cluster *cluster_new_growing(uint64_t seed, uint32_t replica_count, uint32_t founder_count);
 /* Workload and faults, then quiet, then the checks of the end. False: cluster->failure says what is wrong. */
 bool cluster_run(struct cluster *cluster);
 /* Seed, failure, the faults that were on, the last lines of each replica's log. */
