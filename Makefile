@@ -129,7 +129,10 @@ $(BIN)/holdfast-history: $(O)/tests/chaos/history.o $(BIN)/../lib/libholdfast.a
 $(BIN)/holdfast-load: $(O)/tests/bench/load.o $(BIN)/../lib/libholdfast.a
 	@mkdir -p $(@D)
 	$(call say,LINK)$(link) $(LD_CLIENT)
-OBJECTS += $(O)/tests/chaos/history.o $(O)/tests/bench/load.o
+$(BIN)/holdfast-gaps: $(O)/tests/bench/gaps.o $(BIN)/../lib/libholdfast.a
+	@mkdir -p $(@D)
+	$(call say,LINK)$(link) $(LD_CLIENT)
+OBJECTS += $(O)/tests/chaos/history.o $(O)/tests/bench/load.o $(O)/tests/bench/gaps.o
 
 # The storage engine by itself, with all that it needs of the folders below it.
 ENGINE_OBJECTS := $(call objects,$(LIB_engine) $(LIB_storage) $(LIB_envos) $(LIB_env) $(LIB_base))
@@ -267,6 +270,14 @@ bench-cluster: ## our cluster and etcd in alternation (needs deps-bench)
 	@$(MAKE) --no-print-directory -j2 all
 	@tests/bench/bench-cluster
 
+bench-failover: ## how long writes stand still when the leader is lost, in four ways; BENCHFLAGS="--trials 3"
+	@$(MAKE) --no-print-directory -j2 all $(BIN)/holdfast-gaps
+	@tests/bench/bench-failover $(BENCHFLAGS)
+
+bench-steady: ## elections of a healthy cluster on a busy machine; BENCHFLAGS="--seconds 600"
+	@$(MAKE) --no-print-directory -j2 all $(BIN)/holdfast-load
+	@tests/bench/bench-steady $(BENCHFLAGS)
+
 bench-storage: ## our engine, LevelDB and RocksDB over the same workloads (needs deps-bench); BENCHFLAGS="--growth"
 	@$(MAKE) --no-print-directory deps deps-bench
 	@$(MAKE) --no-print-directory -j2 $(BIN)/holdfast-kvbench
@@ -295,4 +306,4 @@ clean: ## delete build/, but not the local cluster's data
 
 
 .PHONY: FORCE all unit-tests fuzzers fuzz test test-long check asan tsan storage-torture sim mutants deps deps-test deps-bench cluster cluster-stop cluster-wipe \
-    deploy-test bench-cluster bench-storage chaos install format tidy help clean
+    deploy-test bench-cluster bench-failover bench-steady bench-storage chaos install format tidy help clean

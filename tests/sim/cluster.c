@@ -382,5 +382,7 @@ void cluster_free(struct cluster *cluster) {
     free(cluster->committed_in);
     free(cluster->leaders);
     free(cluster->planned);
+    free(cluster->digests[0]);
+    free(cluster->digests[1]);
     free(cluster);
 }

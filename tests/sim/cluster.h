@@ -66,7 +66,8 @@ struct replica {
     uint64_t group_writes; /* of this life */
     uint64_t term;
     uint64_t commit_index;
-    bool was_leader; /* of `term`, at the last look */
+    bool was_leader;       /* of `term`, at the last look */
+    uint64_t digest_index; /* digests up to here were compared in this life */
 };
 
 /* A client with one operation outstanding. A key has one writer, whose writes of it are numbered. */
@@ -167,7 +168,7 @@ struct cluster {
 
     struct plan_fault plan[PLAN_FAULTS_MAX];
     uint32_t plan_count;
-    struct planned *planned; /* plan.c's own, by the same numbers */
+    struct planned *planned;   /* plan.c's own, by the same numbers */
     bool crashes_at_elections; /* who votes or campaigns may lose power at that moment */
     bool crashes_at_switches;  /* ... or who has switched its manifest, soon after */
 
@@ -179,6 +180,8 @@ struct cluster {
     uint64_t committed_index;
     uint64_t *leaders;
     uint64_t leaders_capacity;
+    uint64_t *digests[2]; /* by index: what its first applier's digest was there, low and high; both 0: nobody yet */
+    uint64_t digests_capacity[2];
 
     struct cluster_stats stats;
     uint64_t state_digest;       /* of the final, equal states */

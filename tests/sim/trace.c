@@ -33,6 +33,7 @@ static const char *const event_names[] = {
     [RAFT_EVENT_TRIMMED] = "trimmed",     [RAFT_EVENT_CHANGE] = "change",
     [RAFT_EVENT_TRANSFER] = "transfer",   [RAFT_EVENT_SNAPSHOT_SENT] = "snapshot_sent",
     [RAFT_EVENT_INSTALLED] = "installed", [RAFT_EVENT_FENCE] = "fence",
+    [RAFT_EVENT_GONE] = "gone",
 };
 
 static const char *const message_names[RAFT_MESSAGE_TYPE_COUNT] = {
@@ -198,7 +199,8 @@ static void put_event(FILE *file, const struct raft_event *event) {
         put_number(file, "last_term", event->u.synced.last_term);
         fputc('}', file);
         break;
-    case RAFT_EVENT_UNREACHABLE: put_number(file, "peer", event->u.peer); break;
+    case RAFT_EVENT_UNREACHABLE:
+    case RAFT_EVENT_GONE: put_number(file, "peer", event->u.peer); break;
     case RAFT_EVENT_TRIMMED: put_number(file, "index", event->u.trimmed_index); break;
     case RAFT_EVENT_TRANSFER: put_number(file, "target", event->u.target); break;
     case RAFT_EVENT_SNAPSHOT_SENT:

@@ -8,9 +8,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const event_names[EVENT_COUNT] = {"trace",   "start",    "crash",         "tick",        "receive",
-                                                     "propose", "synced",   "read",          "unreachable", "trimmed",
-                                                     "change",  "transfer", "snapshot_sent", "installed",   "fence"};
+static const char *const event_names[EVENT_COUNT] = {"trace",         "start",     "crash",  "tick",
+                                                     "receive",       "propose",   "synced", "read",
+                                                     "unreachable",   "trimmed",   "change", "transfer",
+                                                     "snapshot_sent", "installed", "fence",  "gone"};
 
 const char *const type_names[TYPE_COUNT] = {"prevote",    "prevote_reply",   "vote",
                                             "vote_reply", "append",          "append_reply",

@@ -49,6 +49,7 @@ enum event {
     EVENT_SNAPSHOT_SENT,
     EVENT_INSTALLED,
     EVENT_FENCE,
+    EVENT_GONE,
     EVENT_COUNT
 };
 

@@ -319,6 +319,11 @@ enum status raft_node_unreachable(struct raft_node *node, uint64_t now_us, uint6
     return step(node, &event, NULL, NULL, 0);
 }
 
+enum status raft_node_gone(struct raft_node *node, uint64_t now_us, uint64_t peer) {
+    struct raft_event event = {.type = RAFT_EVENT_GONE, .now_us = now_us, .u.peer = peer};
+    return step(node, &event, NULL, NULL, 0);
+}
+
 enum status raft_node_trim(struct raft_node *node, uint64_t now_us, uint64_t index) {
     struct raft_event event = {.type = RAFT_EVENT_TRIMMED, .now_us = now_us, .u.trimmed_index = index};
     node->config_index = config_at(node, &node->log, index, &node->config);
