@@ -436,9 +436,6 @@ bool workload__is_idle(const struct cluster *cluster) {
 void workload__check_pair(struct cluster *cluster, const struct replica *replica, struct slice key, struct slice value,
                           uint64_t *seen_keys) {
     uint32_t number = key_of(key);
-    if (replica->number == 0) {
-        linearizable__final_pair(cluster, key, value);
-    }
     if (slice_starts_with(key, slice_of_string("common"))) {
         return;
     }
