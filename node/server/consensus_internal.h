@@ -248,6 +248,8 @@ void member__applied(struct consensus *consensus, const struct wal_record *recor
 void member__installed(struct consensus *consensus, const struct membership *membership, uint64_t index);
 /* Callback for peers_options. */
 void member__was_removed(void *context, uint64_t by_node_id);
+/* True if nobody would answer this node's questions: it is no member, or was told so. */
+bool member__is_out(const struct consensus *consensus);
 /* What is wrong with this node's membership. False: nothing. */
 bool member__problem(const struct consensus *consensus, char *ret_text, size_t size);
 void member__expire(struct consensus *consensus, uint64_t now_us);

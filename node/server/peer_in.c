@@ -10,6 +10,8 @@
 #include "node/server/greeting.h"
 #include "node/server/raft_wire.h"
 
+#include <stdio.h>
+
 static const char removed_message[] =
     "this node was removed from the cluster: stop it, or give it a new id and an empty data directory and add that";
 
@@ -29,6 +31,15 @@ static void on_opened(struct connection_handler *handler) {
     char message[ERROR_MESSAGE_BYTES_MAX];
     enum wire_code code = identity_check(config, in->peers->options.directory, connection_peer(in->connection),
                                          &in->identity, message, sizeof message);
+    if (code == WIRE_CERTIFICATE_UNKNOWN) {
+        char thumbprint[2 * ENV_THUMBPRINT_BYTES + 1];
+        identity_thumbprint_text(connection_peer(in->connection)->thumbprint, thumbprint);
+        (void)
+            snprintf(message, sizeof message,
+                     "certificate %s is no member's that this node knows; add the node with `holdfastctl member add`, "
+                     "or give this node a [member] section for it",
+                     thumbprint);
+    }
     if (code != WIRE_OK) {
         refuse(in, code, message);
         return;

@@ -254,8 +254,9 @@ static void make_replica(struct cluster *cluster, uint32_t number) {
 }
 
 struct cluster *cluster_new(uint64_t seed) {
-    uint32_t replica_count = seed % 6 == 5 ? 5 : 3;
-    return cluster_new_growing(seed, replica_count, replica_count);
+    bool grows = seed % 7 == 3;
+    uint32_t replica_count = grows || seed % 6 == 5 ? 5 : 3;
+    return cluster_new_growing(seed, replica_count, grows ? 3 : replica_count);
 }
 
 struct cluster *cluster_new_growing(uint64_t seed, uint32_t replica_count, uint32_t founder_count) {
@@ -307,12 +308,13 @@ static bool advance(struct cluster *cluster, uint64_t until_us, bool (*done)(voi
     return false;
 }
 
-static bool is_idle(void *context) { return workload__is_idle(context); }
+static bool is_idle(void *context) { return workload__is_idle(context) && !operator__is_waiting(context); }
 
 bool cluster_run(struct cluster *cluster) {
     uint64_t busy_us = (4 + random_below(&cluster->random, 8)) * SECOND_US;
     workload__start(cluster);
     plan__schedule(cluster, busy_us);
+    operator__start(cluster, busy_us);
     (void)advance(cluster, busy_us, NULL);
     plan__end_faults(cluster);
     for (uint32_t i = 0; i < cluster->replica_count; i++) {

@@ -9,6 +9,7 @@
  * checker.c    invariants after every step, and of the end
  * accounting.c what nodes do to their files
  * plan.c       faults
+ * operator.c   changes of membership
  * main.c       seeds, processes, the table
  *
  * Everything is a function of (seed, this code). One thread.
@@ -51,6 +52,7 @@ struct replica {
     struct env_message stop_message;
     uint64_t lives;
     bool restarting;         /* a restart is on schedule */
+    bool was_added;          /* a change that adds it was asked for once */
     bool fault_explains_end; /* an injected error may end this life: its end is no failure */
 
     /* What the checker remembers of it, over its lives. */
@@ -95,6 +97,17 @@ struct key_truth {
     uint64_t revisions[NUMBERS_MAX];  /* of what was acknowledged; 0: not known */
 };
 
+/* One change of membership at a time. */
+struct sim_operator {
+    uint64_t end_us;
+    struct consensus_change change;
+    struct env_message message;
+    struct replica *replica; /* who was asked, in which of its lives */
+    struct replica *added;   /* by this change; NULL: nobody */
+    uint64_t life;
+    bool is_busy;
+};
+
 struct cluster_stats {
     uint64_t puts_ok;
     uint64_t puts_failed;
@@ -111,6 +124,9 @@ struct cluster_stats {
     uint64_t stops;
     uint64_t resets;
     uint64_t disk_faults;
+    uint64_t changes; /* of membership */
+    uint64_t changes_failed;
+    uint64_t transfers;
     uint64_t flushes;
     uint64_t adopted_bytes;
     uint64_t segments_deleted;
@@ -130,6 +146,7 @@ struct cluster {
     struct env_loop *client_loop;
     uint32_t client_count;
     struct sim_client clients[CLIENTS_MAX];
+    struct sim_operator admin;
     struct key_truth keys[KEYS_MAX];
     uint64_t revision_seen; /* newest that was acknowledged or shown */
     bool workload_on;
@@ -198,6 +215,11 @@ bool checker__converged(void *context);
 void accounting__note(void *context, const struct sim_trace *trace);
 /* Of a replica's present life. */
 void accounting__final(struct cluster *cluster, const struct replica *replica);
+
+/* Changes of membership until end_us, if there are nodes that wait to be added. */
+void operator__start(struct cluster *cluster, uint64_t end_us);
+/* True while an answer is due. */
+bool operator__is_waiting(const struct cluster *cluster);
 
 /* A replica's term changed. */
 void plan__term_changed(struct replica *replica);

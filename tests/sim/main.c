@@ -123,6 +123,8 @@ static void print_table(const struct shared *shared, double seconds) {
            " partitions, %" PRIu64 " resets, %" PRIu64 " pauses, %" PRIu64 " stops, %" PRIu64 " disk faults\n",
            sum->crashes, sum->power_losses, sum->restarts, sum->partitions, sum->resets, sum->pauses, sum->stops,
            sum->disk_faults);
+    printf("  membership: %" PRIu64 " changes, %" PRIu64 " transfers, %" PRIu64 " refused or unknown\n", sum->changes,
+           sum->transfers, sum->changes_failed);
     printf("  last lives: %" PRIu64 " groups of one write and one sync each, %" PRIu64 " flushes, %" PRIu64
            " log segments deleted, %" PRIu64 " KiB of them taken over for their large values\n",
            sum->groups, sum->flushes, sum->segments_deleted, sum->adopted_bytes / 1024);
