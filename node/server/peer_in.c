@@ -48,10 +48,6 @@ static void on_opened(struct connection_handler *handler) {
         refuse(in, WIRE_DENIED, "this is the peer port: only certificates of members may connect");
         return;
     }
-    if (peers__is_removed(in->peers, in->identity.node_id)) {
-        refuse(in, WIRE_REMOVED, removed_message);
-        return;
-    }
     Wire__Greeting greeting;
     greeting_fill(&greeting, config, in->identity.role);
     if (connection_send(in->connection, FRAME_GREETING, 0, &greeting.base, NULL, 0) != STATUS_OK) {
@@ -59,6 +55,23 @@ static void on_opened(struct connection_handler *handler) {
         return;
     }
     in->greeted = true;
+}
+
+/* Whose certificate this is may be told by the configuration file and by the membership, with different ids: a node
+ * that came back under a new id and kept its certificate, which files still name with the old one. */
+static bool may_be(struct peer_in *in, uint64_t node_id) {
+    if (in->identity.node_id == node_id) {
+        return true;
+    }
+    struct directory_entry entry;
+    const uint8_t *thumbprint = connection_peer(in->connection)->thumbprint;
+    if (!directory_find(in->peers->options.directory, node_id, &entry) ||
+        memcmp(entry.thumbprint, thumbprint, sizeof entry.thumbprint) != 0) {
+        return false;
+    }
+    in->identity.node_id = node_id;
+    memcpy(in->identity.name, entry.name, sizeof in->identity.name);
+    return true;
 }
 
 static void introduce(struct peer_in *in, const struct connection_frame *frame) {
@@ -73,8 +86,10 @@ static void introduce(struct peer_in *in, const struct connection_frame *frame) 
     } else if (hello->cluster_id.len != CONFIG_CLUSTER_ID_BYTES ||
                memcmp(hello->cluster_id.data, config->cluster_id, CONFIG_CLUSTER_ID_BYTES) != 0) {
         refuse(in, WIRE_WRONG_CLUSTER, "this node belongs to another cluster");
-    } else if (hello->node_id != in->identity.node_id) {
+    } else if (!may_be(in, hello->node_id)) {
         refuse(in, WIRE_DENIED, "the hello's node id is not the one of this certificate");
+    } else if (peers__is_removed(peers, hello->node_id)) {
+        refuse(in, WIRE_REMOVED, removed_message);
     } else if (!peers__welcome(peers, hello->node_id)) {
         refuse(in, WIRE_BUSY, "no memory for a connection back");
     } else {
@@ -186,7 +201,7 @@ void peer_in__stop_all(struct peers *peers) {
 void peer_in__expel(struct peers *peers, uint64_t node_id) {
     LIST_FOREACH (node, &peers->incoming) {
         struct peer_in *in = LIST_ENTRY(node, struct peer_in, link);
-        if (in->greeted && in->identity.node_id == node_id) {
+        if (in->introduced && in->identity.node_id == node_id) {
             refuse(in, WIRE_REMOVED, removed_message);
         }
     }

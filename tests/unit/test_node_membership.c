@@ -233,6 +233,29 @@ static void test_node_that_joins_is_known_everywhere_and_may_lead(void **state) 
     end(probe);
 }
 
+/* Files still name its certificate with the id that it had. */
+static void test_node_that_returns_under_a_new_id_may_keep_its_certificate(void **state) {
+    (void)state;
+    struct probe *probe = start();
+    struct cluster *cluster = probe->cluster;
+    for (uint32_t i = 0; i < 3; i++) {
+        struct config *config = &cluster->replicas[i].config;
+        replica__crash(&cluster->replicas[i], SIM_CRASH_PROCESS);
+        struct config_member *old = &config->members[config->member_count++];
+        *old = (struct config_member){.id = 9, .name = "old", .peer_address = "old:1", .client_address = "old:2"};
+        memcpy(old->thumbprint, adding(&cluster->replicas[3]).thumbprint, sizeof old->thumbprint);
+        replica__schedule_restart(&cluster->replicas[i], 1000);
+    }
+    pass(cluster, 10 * 1000);
+    await_leader(cluster);
+    pass(cluster, SETTLE_US);
+    assert_int_equal(ask_status(leader_of(cluster)).member_count, 3); /* no file makes a member */
+    must(change_at(leader_of(cluster), adding(&cluster->replicas[3])));
+    pass(cluster, SETTLE_US);
+    must(change_one(cluster, RAFT_CHANGE_PROMOTE, 4));
+    end(probe);
+}
+
 static void write_until_flushed(struct probe *probe) {
     uint64_t flushed_index = ask_status(leader_of(probe->cluster)).flushed_index;
     for (uint32_t i = 0; i < 60; i++) {
@@ -449,6 +472,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_node_follower_answers_linearizable_reads),
         cmocka_unit_test(test_node_that_joins_is_known_everywhere_and_may_lead),
+        cmocka_unit_test(test_node_that_returns_under_a_new_id_may_keep_its_certificate),
         cmocka_unit_test(test_node_membership_survives_restarts),
         cmocka_unit_test(test_h10_leader_that_removes_itself_leads_until_then_and_is_silent_after),
         cmocka_unit_test(test_node_follower_that_is_removed_is_told_and_does_not_campaign),
