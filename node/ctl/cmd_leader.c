@@ -2,7 +2,6 @@
 #include "node/ctl/members.h"
 
 #include <inttypes.h>
-#include <time.h>
 
 enum { LOOK_MS = 100, CONFIRM_US = 5 * 1000 * 1000 };
 
@@ -39,7 +38,6 @@ static enum ctl_exit show(struct ctl *ctl) {
 
 /* Who leads now, from whoever does; waits for one that isn't `old_id`, if wait is set, for a moment. */
 static bool look(struct ctl *ctl, uint64_t old_id, bool wait, struct holdfast_members *ret_members) {
-    const struct timespec pause = {.tv_nsec = LOOK_MS * 1000 * 1000};
     uint64_t end_us = ctl_clock_us() + CONFIRM_US;
     for (;;) {
         if (holdfast_list_members(ctl->handle, NULL, ret_members, NULL) == HOLDFAST_OK &&
@@ -49,7 +47,7 @@ static bool look(struct ctl *ctl, uint64_t old_id, bool wait, struct holdfast_me
         if (ctl_clock_us() >= end_us) {
             return false;
         }
-        (void)nanosleep(&pause, NULL);
+        ctl_sleep_ms(LOOK_MS);
     }
 }
 

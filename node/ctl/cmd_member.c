@@ -112,15 +112,20 @@ static enum ctl_exit take_new_member(struct ctl *ctl, const char *name, uint8_t 
     return code;
 }
 
-/* What the new node's configuration needs: the members as they are listed now. */
-static enum ctl_exit make_config(struct ctl *ctl, struct buf *out) {
+/* What the configuration of a node that was added needs: the members as they are listed now. */
+static enum ctl_exit make_config(struct ctl *ctl, const char *name, struct buf *out) {
     struct holdfast_members members;
-    enum ctl_exit code = members_fetch(ctl, &members);
-    if (code == CTL_DONE &&
-        (members_append_config(&members, out) != STATUS_OK || buf_append(out, "", 1) != STATUS_OK)) {
-        code = ctl_fail(ctl, CTL_FAILED, "out of memory");
+    struct holdfast_result result;
+    if (holdfast_list_members(ctl->handle, NULL, &members, &result) != HOLDFAST_OK) {
+        return ctl_fail(ctl, ctl_exit_of(&result),
+                        "%s is a learner, but what its configuration needs can't be told: %s: `holdfastctl member list "
+                        "--output json` has the members",
+                        name, result.message);
     }
-    return code;
+    if (members_append_config(&members, out) != STATUS_OK || buf_append(out, "", 1) != STATUS_OK) {
+        return ctl_fail(ctl, CTL_FAILED, "out of memory");
+    }
+    return CTL_DONE;
 }
 
 /* In JSON everything comes with the last step. */
@@ -144,7 +149,7 @@ static enum ctl_exit run_add(struct ctl *ctl, char **argv, const struct holdfast
     buf_init(&config, ctl->alloc, 0);
     enum ctl_exit code = members_change(ctl, add, 1, &index);
     if (code == CTL_DONE) {
-        code = make_config(ctl, &config);
+        code = make_config(ctl, add->name, &config);
     }
     if (code != CTL_DONE) {
         goto out;
@@ -196,7 +201,7 @@ static enum ctl_exit run_replace(struct ctl *ctl, char **argv, const struct hold
         code = members_change(ctl, add, 1, &index);
     }
     if (code == CTL_DONE) {
-        code = make_config(ctl, &config);
+        code = make_config(ctl, add->name, &config);
     }
     if (code == CTL_DONE) {
         const struct holdfast_member_change changes[] = {{.action = HOLDFAST_MEMBER_PROMOTE, .id = add->id},

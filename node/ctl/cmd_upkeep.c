@@ -7,7 +7,6 @@
 
 #include <inttypes.h>
 #include <jansson.h>
-#include <time.h>
 #include <unistd.h>
 
 enum { LOOK_FIRST_MS = 20, LOOK_MS = 500, LOOK_FAILURES_MAX = 20, DIGEST_TEXT_BYTES = 2 * 16 + 1 };
@@ -18,11 +17,6 @@ struct job {
     struct holdfast_upkeep state;
     struct holdfast_result result; /* of asking */
 };
-
-static void sleep_ms(uint32_t ms) {
-    struct timespec time = {.tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * 1000000};
-    (void)nanosleep(&time, NULL);
-}
 
 static const char *name_of(const struct ctl *ctl, const struct job *job) {
     return job->has_state && job->state.node_name[0] != '\0' ? job->state.node_name
@@ -58,7 +52,7 @@ static void wait_for(struct ctl *ctl, struct job *job) {
     while (job->has_state && job->state.running && failures < LOOK_FAILURES_MAX) {
         struct holdfast_upkeep state;
         show_progress(ctl, job, false);
-        sleep_ms(pause_ms);
+        ctl_sleep_ms(pause_ms);
         pause_ms = pause_ms * 2 < LOOK_MS ? pause_ms * 2 : LOOK_MS;
         if (holdfast_upkeep(ctl->handle, job->endpoint, &look, 0, &state, &job->result) != HOLDFAST_OK) {
             failures++;

@@ -156,5 +156,6 @@ enum ctl_exit ctl_finish_output(struct ctl *ctl);
 /* {"revision":N} or "revision N". */
 enum ctl_exit ctl_print_revision(struct ctl *ctl, uint64_t revision);
 uint64_t ctl_clock_us(void);
+void ctl_sleep_ms(uint32_t ms);
 
 #endif

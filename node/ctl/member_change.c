@@ -7,7 +7,6 @@
 #include "node/ctl/members.h"
 
 #include <inttypes.h>
-#include <time.h>
 #include <unistd.h>
 
 enum {
@@ -18,11 +17,6 @@ enum {
     NEAR_REFUSALS_MAX = 25,        /* and still isn't taken has another reason than its lag */
     US_PER_S = 1000 * 1000
 };
-
-static void pause_ms(uint32_t ms) {
-    struct timespec time = {.tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * 1000000};
-    (void)nanosleep(&time, NULL);
-}
 
 /* ---- Lost outcomes ---------------------------------------------------------------------------------------------- */
 
@@ -60,7 +54,7 @@ static bool confirm(struct ctl *ctl, const struct holdfast_member_change *change
             *ret_index = members.index;
             return true;
         }
-        pause_ms(LOOK_MS);
+        ctl_sleep_ms(LOOK_MS);
     } while (ctl_clock_us() < end_us);
     return false;
 }
@@ -212,7 +206,7 @@ enum ctl_exit members_promote(struct ctl *ctl, const struct holdfast_member_chan
         if (learner.has_members) {
             tell(&learner, members_by_id(&learner.members, learner.id));
         }
-        pause_ms(LOOK_MS);
+        ctl_sleep_ms(LOOK_MS);
         state = try_promotion(&learner, changes, count, ret_index, &code);
     }
     stop_telling(&learner);

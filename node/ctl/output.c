@@ -16,6 +16,11 @@ uint64_t ctl_clock_us(void) {
     return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
 }
 
+void ctl_sleep_ms(uint32_t ms) {
+    struct timespec time = {.tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * 1000000};
+    (void)nanosleep(&time, NULL);
+}
+
 enum ctl_exit ctl_exit_of(const struct holdfast_result *result) {
     if (result->outcome == HOLDFAST_OK) {
         return CTL_DONE;

@@ -2,7 +2,7 @@
  * Membership and leadership by an admin's requests, from the client library to whole nodes in the simulator. Breaks
  * when: a request gets lost between a front end and the consensus actor, isn't taken to the leader, or is answered
  * before it is done; writes that wait on a leader which removes itself, or that it has logged, get an outcome that
- * nobody knows.
+ * nobody knows; a member of a wrong address costs the quorum; what was deleted comes back on a node that joins later.
  */
 #include "tests/unit/node_probe.h"
 
@@ -42,18 +42,22 @@ static const struct holdfast_member *member_of(uint64_t id) {
     return NULL;
 }
 
+static struct holdfast_member_change adding(const struct replica *replica) {
+    const struct config_member *self = config_member_by_id(&replica->config, replica->config.id);
+    return (struct holdfast_member_change){.action = HOLDFAST_MEMBER_ADD,
+                                           .id = self->id,
+                                           .name = self->name,
+                                           .peer_address = self->peer_address,
+                                           .client_address = self->client_address,
+                                           .thumbprint = self->thumbprint};
+}
+
 static void test_node_members_change_as_an_admin_asks(void **state) {
     (void)state;
     struct probe *probe = probe_start(cluster_new_growing(SEED, 4, 3), configure_nothing);
     const struct replica *fourth = &probe->cluster->replicas[3];
-    const struct config_member *self = config_member_by_id(&fourth->config, 4);
-    const struct holdfast_member_change add = {.action = HOLDFAST_MEMBER_ADD,
-                                               .id = 4,
-                                               .priority = 3,
-                                               .name = self->name,
-                                               .peer_address = self->peer_address,
-                                               .client_address = self->client_address,
-                                               .thumbprint = self->thumbprint};
+    struct holdfast_member_change add = adding(fourth);
+    add.priority = 3;
     assert_int_equal(change(probe, &add), HOLDFAST_CODE_OK);
     uint64_t index = probe->result.revision;
     assert_int_equal(change(probe, &add), HOLDFAST_CODE_CONDITION);
@@ -66,10 +70,10 @@ static void test_node_members_change_as_an_admin_asks(void **state) {
     assert_int_equal(members.leader_id, leader_of(probe->cluster)->config.id);
     assert_string_equal(member_of(4)->role, "learner");
     assert_string_equal(member_of(4)->state, "replicate");
-    assert_string_equal(member_of(4)->name, self->name);
+    assert_string_equal(member_of(4)->name, add.name);
     assert_int_equal(member_of(4)->priority, 3);
     assert_true(member_of(4)->has_thumbprint);
-    assert_memory_equal(member_of(4)->thumbprint, self->thumbprint, sizeof self->thumbprint);
+    assert_memory_equal(member_of(4)->thumbprint, add.thumbprint, HOLDFAST_THUMBPRINT_BYTES);
     assert_true(member_of(4)->heard_ms_ago < 1000);
     const struct holdfast_member_change promote = {.action = HOLDFAST_MEMBER_PROMOTE, .id = 4};
     assert_int_equal(change(probe, &promote), HOLDFAST_CODE_OK);
@@ -86,6 +90,64 @@ static void test_node_members_change_as_an_admin_asks(void **state) {
     assert_null(member_of(1));
     assert_int_equal(members.leader_id, 4);
     (void)put(probe, "key", "value", 5);
+    end(probe);
+}
+
+/* ---- New members ------------------------------------------------------------------------------------------------- */
+
+static void isolate(struct cluster *cluster, const struct replica *replica) {
+    for (uint32_t i = 0; i < cluster->replica_count; i++) {
+        if (i != replica->number) {
+            sim_link_set(replica->sim_node, cluster->replicas[i].sim_node, false);
+            sim_link_set(cluster->replicas[i].sim_node, replica->sim_node, false);
+        }
+    }
+}
+
+/* Nobody is there. If it counted, two of three founders would be no quorum of four. */
+static void test_h62_node_member_of_a_wrong_address_costs_no_quorum(void **state) {
+    (void)state;
+    struct probe *probe = probe_start(cluster_new_growing(SEED, 4, 3), configure_nothing);
+    struct holdfast_member_change add = adding(&probe->cluster->replicas[3]);
+    const struct holdfast_member_change promote = {.action = HOLDFAST_MEMBER_PROMOTE, .id = 4};
+    const struct holdfast_member_change remove = {.action = HOLDFAST_MEMBER_REMOVE, .id = 4};
+    add.peer_address = "nowhere:1";
+    assert_int_equal(change(probe, &add), HOLDFAST_CODE_OK);
+    pass(probe->cluster, SETTLE_US);
+    assert_int_equal(change(probe, &promote), HOLDFAST_CODE_CONDITION);
+    assert_non_null(strstr(probe->result.message, "has not caught up"));
+    list(probe);
+    assert_int_equal(member_of(4)->heard_ms_ago, UINT64_MAX);
+    const struct replica *leader = leader_of(probe->cluster);
+    isolate(probe->cluster, &probe->cluster->replicas[(leader->number + 1) % 3]);
+    (void)put(probe, "key", "value", 5);
+    assert_int_equal(change(probe, &remove), HOLDFAST_CODE_OK);
+    (void)put(probe, "key", "other", 5);
+    end(probe);
+}
+
+static void test_h66_node_that_joins_later_does_not_bring_back_what_was_deleted(void **state) {
+    (void)state;
+    struct probe *probe = probe_start(cluster_new_growing(SEED, 4, 3), configure_nothing);
+    const struct replica *fourth = &probe->cluster->replicas[3];
+    const struct holdfast_member_change add = adding(fourth);
+    const struct holdfast_member_change promote = {.action = HOLDFAST_MEMBER_PROMOTE, .id = 4};
+    (void)put(probe, "deleted", "value", 5);
+    (void)put(probe, "kept", "value", 5);
+    client_request_init(&probe->request, CLIENT_DELETE, probe_done);
+    probe->request.key = slice_of_string("deleted");
+    (void)run(probe);
+    assert_int_equal(probe->result.outcome, HOLDFAST_OK);
+    assert_int_equal(change(probe, &add), HOLDFAST_CODE_OK);
+    pass(probe->cluster, SETTLE_US);
+    assert_int_equal(change(probe, &promote), HOLDFAST_CODE_OK);
+    client_request_init(&probe->request, CLIENT_TRANSFER_LEADER, probe_done);
+    probe->request.transfer_target = 4;
+    (void)run(probe);
+    assert_int_equal(probe->result.outcome, HOLDFAST_OK);
+    assert_ptr_equal(leader_of(probe->cluster), fourth);
+    assert_int_equal(get_at(probe, "deleted", 0), HOLDFAST_CODE_NOT_FOUND);
+    assert_int_equal(get_at(probe, "kept", 0), HOLDFAST_CODE_OK);
     end(probe);
 }
 
@@ -178,6 +240,8 @@ static void test_h51_node_writes_on_a_leader_that_removes_itself_are_done_or_sur
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_node_members_change_as_an_admin_asks),
+        cmocka_unit_test(test_h62_node_member_of_a_wrong_address_costs_no_quorum),
+        cmocka_unit_test(test_h66_node_that_joins_later_does_not_bring_back_what_was_deleted),
         cmocka_unit_test(test_h51_node_writes_on_a_leader_that_removes_itself_are_done_or_surely_not),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
