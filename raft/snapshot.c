@@ -14,6 +14,10 @@
 
 bool raft_wants_snapshot(const struct raft *raft, uint64_t index, uint64_t term) {
     bool has_it = raft__log_term_at(&raft->log, index) == term;
+    if (raft->lost_state) {
+        /* Any that our log continues, or that continues our log. */
+        return index >= raft->log.start_index && (has_it || index > raft->commit_index);
+    }
     return index > raft->commit_index && !has_it && raft->role != RAFT_LEADER;
 }
 
@@ -29,6 +33,7 @@ void raft__snapshot_sent(struct raft *raft, uint64_t id, uint64_t index, bool ok
         peer->snapshot_ask_us = raft->now_us + raft->options.heartbeat_interval_us;
         return;
     }
+    peer->snapshot_again_us = raft->now_us + raft->options.election_timeout_us;
     raft__peer_probe(raft, peer, raft__max(index, peer->match_index) + 1);
     raft__peer_send(raft, peer);
     if (!peer->waiting) {
@@ -77,6 +82,7 @@ enum status raft__snapshot_installed(struct raft *raft, const struct raft_event 
     if (!sane || (raft->role == RAFT_LEADER && !has_it && index > raft->commit_index)) {
         return STATUS_INVALID; /* a leader has all that was ever committed */
     }
+    raft__state_is_back(raft);
     if (index <= raft->commit_index) {
         return STATUS_OK; /* overtaken by the log */
     }
@@ -89,6 +95,7 @@ enum status raft__snapshot_installed(struct raft *raft, const struct raft_event 
         start_anew(raft, event);
     }
     raft__set_commit(raft, index);
+    raft__heal_advance(raft);
     if (raft->role != RAFT_LEADER) {
         raft__acknowledge(raft);
     }

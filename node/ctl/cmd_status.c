@@ -158,6 +158,9 @@ static json_t *node_json(const struct ctl *ctl, const struct node_answer *answer
         {"write_stalls", status->write_stalls},
         {"write_stall_us_total", status->write_stall_us_total},
         {"write_stall_us_max", status->write_stall_us_max},
+        {"heal_index", status->heal_index},
+        {"needs_snapshot", status->needs_snapshot},
+        {"log_segments_faulty", status->log_segments_faulty},
     };
     (void)json_object_set_new(object, "name", text_json(node_name(ctl, answer)));
     (void)json_object_set_new(object, "id", json_integer((json_int_t)status->node_id));

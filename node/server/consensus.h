@@ -94,6 +94,8 @@ struct consensus_status {
     struct storage_stats storage;
     uint32_t member_count;
     struct consensus_member_status members[LIMIT_MEMBERS];
+    uint64_t heal_index; /* see raft_info */
+    bool lost_state;
     char problem[ERROR_MESSAGE_BYTES_MAX]; /* empty when healthy */
 };
 

@@ -7,6 +7,7 @@
  *   consensus_apply.c    committed entries into the engine
  *   consensus_floor.c    what the log must keep, and for whom
  *   consensus_read.c     ReadIndex rounds and waiting for apply
+ *   consensus_heal.c     what this node, or a peer, lost
  *   consensus_upkeep.c   long jobs that an operator asked for
  *   consensus_status.c   what it says of itself
  *
@@ -136,6 +137,7 @@ struct consensus {
     void (*stopped)(void *context);
     void *stopped_context;
 
+    bool healing; /* as of the last look */
     struct wal_synced newest_synced; /* what raft hasn't heard of yet, if has_synced */
     bool has_synced;
 
@@ -213,6 +215,11 @@ MUST_USE enum status append__write_records(struct consensus *consensus, uint32_t
 void apply__set_durable(struct consensus *consensus);
 void apply__advance(struct consensus *consensus);
 void apply__on_timer(struct env_timer *timer);
+
+/* Looks whether what was lost is back, and tells the log. */
+void heal__update(struct consensus *consensus);
+/* What an operator should know of it: fills status->problem, if there is anything. */
+void heal__fill_status(struct consensus *consensus, struct consensus_status *status);
 
 /* Lets the log go as far as it may; tells raft where it begins. */
 void floor__update(struct consensus *consensus);

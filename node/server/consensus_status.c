@@ -80,6 +80,7 @@ static void fill_status(struct consensus *consensus, struct consensus_status *st
     storage_get_stats(consensus->storage, &status->storage);
     fill_members(consensus, status, consensus__raft_now_us(consensus));
     fill_problem(consensus, status);
+    heal__fill_status(consensus, status);
 }
 
 static void run_done(struct env_message *message) {

@@ -267,6 +267,15 @@ static void log_recovered(struct node *node) {
               recovery->tail, recovery->torn_bytes, raft_term(recovery->raft));
 }
 
+static void log_damage(struct node *node) {
+    const struct wal_fault *fault = &node->recovery.fault;
+    char quoted[sizeof fault->where + 16];
+    if (fault->present) {
+        log_event(node->options.logger, LOG_WARN, "log.damaged", "first=%" PRIu64 " last=%" PRIu64 " where=%s",
+                  fault->first_index, fault->last_index, log_quote(quoted, sizeof quoted, fault->where));
+    }
+}
+
 static void on_recovered(struct env_work *work) {
     struct node *node = CONTAINER_OF(work, struct node, recovery_work);
     struct recovery *recovery = &node->recovery;
@@ -276,6 +285,7 @@ static void on_recovered(struct env_work *work) {
         return;
     }
     log_recovered(node);
+    log_damage(node);
     set_state(node, NODE_STARTING);
     node->consensus_running = true;
     struct error error = {0};

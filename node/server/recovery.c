@@ -70,6 +70,7 @@ static enum status open_wal(struct recovery *recovery, struct wal_recovered *ret
         .prepared_segments = PREPARED_SEGMENTS,
         .spare_segments = SPARE_SEGMENTS,
         .cache_bytes_max = config->wal_cache_bytes,
+        .heals = true,
         .share_payload_bytes = (uint32_t)config->value_threshold_bytes, /* at most LIMIT_VALUE_BYTES */
         .mark_delay_us = MARK_DELAY_US,
         .context = recovery->consensus,
@@ -83,11 +84,12 @@ static enum status open_wal(struct recovery *recovery, struct wal_recovered *ret
     if (status != STATUS_OK) {
         return status;
     }
-    if (ret_recovered->fault.present) {
+    recovery->fault = ret_recovered->fault;
+    if (ret_recovered->fault.final) {
         return error_set(err, STATUS_CORRUPT,
-                         "the log is damaged at %s (entries %" PRIu64 " to %" PRIu64
-                         ") and good groups follow: it is not cut; restore this node from its peers",
-                         ret_recovered->fault.where, ret_recovered->fault.first_index, ret_recovered->fault.last_index);
+                         "the log is damaged at %s, and term and vote are lost with it: 'member remove' this node, "
+                         "and 'member add' it under a new id with an empty data directory",
+                         ret_recovered->fault.where);
     }
     if (ret_recovered->last_index > frontier->index && ret_recovered->first_index > frontier->index + 1) {
         return error_set(err, STATUS_CORRUPT, "the log starts at entry %" PRIu64 " but the engine ends at %" PRIu64,
@@ -160,7 +162,12 @@ static enum status make_raft(struct recovery *recovery, const struct wal_recover
     options.random_seed = env_random(recovery->env);
     options.election_timeout_us = (uint64_t)config->election_timeout_ms * 1000;
     options.heartbeat_interval_us = (uint64_t)config->heartbeat_ms * 1000;
-    *saved = (struct raft_saved){.term = recovered->term, .vote = recovered->vote, .commit = recovered->commit};
+    *saved = (struct raft_saved){.term = recovered->term,
+                                 .vote = recovered->vote,
+                                 .commit = recovered->commit,
+                                 .life = recovered->life,
+                                 .heal_index = recovered->heal_index,
+                                 .heal_term = recovered->heal_term};
     const struct storage_frontier *frontier = storage_frontier(recovery->storage);
     if (recovered->first_index > recovered->last_index) {
         saved->log_start_index = recovered->last_index;

@@ -81,6 +81,9 @@ enum status reply__status(struct client_request *request, const struct connectio
     COPY(status, reply, write_stalls);
     COPY(status, reply, write_stall_us_total);
     COPY(status, reply, write_stall_us_max);
+    COPY(status, reply, heal_index);
+    COPY(status, reply, needs_snapshot);
+    COPY(status, reply, log_segments_faulty);
     copy_log_figures(status, reply);
     for (size_t i = 0; i < reply->n_members && i < HOLDFAST_MEMBERS_MAX; i++) {
         copy_member(&status->members[status->member_count++], reply->members[i]);
