@@ -77,15 +77,6 @@ void raft__state_is_back(struct raft *raft) {
 
 /* ---- Its leader ------------------------------------------------------------------------------------------------- */
 
-/* Where the logs meet isn't known any more, and nothing counts. A transfer that is on goes on: it brings the peer
- * forward, whatever it has. */
-static void forget_match(struct raft *raft, struct raft__peer *peer) {
-    peer->match_index = 0;
-    if (peer->progress != RAFT_PEER_SNAPSHOT) {
-        raft__peer_probe(raft, peer, raft->log.last_index + 1);
-    }
-}
-
 bool raft__heal_heard(struct raft *raft, struct raft__peer *peer, const struct raft_message *message) {
     CHECK(raft->role == RAFT_LEADER);
     if (message->life < peer->life) {
@@ -96,7 +87,7 @@ bool raft__heal_heard(struct raft *raft, struct raft__peer *peer, const struct r
     if (message->life > peer->life) {
         peer->life = message->life;
         if ((message->lost & RAFT_LOST_LOG) != 0) {
-            forget_match(raft, peer);
+            peer->match_index = 0; /* where the logs meet now, refusals will tell */
         }
     }
     peer->lost_state = (message->lost & RAFT_LOST_STATE) != 0;

@@ -221,8 +221,7 @@ enum status raft__handle_heartbeat_reply(struct raft *raft, const struct raft_me
     if (message->index > peer->match_index) {
         raft__peer_acked(raft, peer, message->index);
         raft__leader_commit(raft);
-    } else if (message->index < peer->match_index ||
-               (peer->progress == RAFT_PEER_PROBE && peer->match_index + 1 < peer->next_index)) {
+    } else if (message->index < peer->match_index || raft__peer_has_gap(peer)) {
         raft__peer_ask(raft, peer); /* it restarted and doesn't know what it may commit, or lost what it had */
     }
     if (raft->role == RAFT_LEADER) {

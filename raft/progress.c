@@ -59,6 +59,11 @@ bool raft__peer_is_awaited(const struct raft__peer *peer) {
     return peer->progress == RAFT_PEER_PROBE ? peer->waiting : peer->inflight_count > 0;
 }
 
+bool raft__peer_has_gap(const struct raft__peer *peer) {
+    return peer->match_index + 1 < peer->next_index &&
+           (peer->progress == RAFT_PEER_PROBE || (peer->progress == RAFT_PEER_REPLICATE && peer->inflight_count == 0));
+}
+
 /* ---- Sending ---------------------------------------------------------------------------------------------------- */
 
 /* False if the peer needs entries that were trimmed here, or the previous entry's term is gone with them (hazard 18).

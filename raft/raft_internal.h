@@ -326,6 +326,8 @@ void raft__peer_probe(struct raft *raft, struct raft__peer *peer, uint64_t next_
 void raft__peer_send(struct raft *raft, struct raft__peer *peer);
 /* An APPEND without entries if the peer was quiet for a heartbeat interval: its answer shows what was lost. */
 void raft__peer_ask(struct raft *raft, struct raft__peer *peer);
+/* True if nothing is on its way that would close the gap between what matches and what is sent next. */
+bool raft__peer_has_gap(const struct raft__peer *peer);
 /* True if the peer waits for something that is out. */
 bool raft__peer_is_awaited(const struct raft__peer *peer);
 void raft__peer_acked(struct raft *raft, struct raft__peer *peer, uint64_t index);
