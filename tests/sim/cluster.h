@@ -9,6 +9,7 @@
  * checker.c    invariants after every step, and of the end
  * accounting.c what nodes do to their files
  * plan.c       faults
+ * damage.c     ... of logs
  * main.c       seeds, processes, the table
  *
  * Everything is a function of (seed, this code). One thread.
@@ -51,6 +52,7 @@ struct replica {
     struct env_message stop_message;
     uint64_t lives;
     bool restarting;         /* a restart is on schedule */
+    bool log_was_damaged;    /* since its last start */
     bool fault_explains_end; /* an injected error may end this life: its end is no failure */
 
     /* What the checker remembers of it, over its lives. */
@@ -111,6 +113,7 @@ struct cluster_stats {
     uint64_t stops;
     uint64_t resets;
     uint64_t disk_faults;
+    uint64_t damaged_logs;
     uint64_t flushes;
     uint64_t adopted_bytes;
     uint64_t segments_deleted;
@@ -195,6 +198,9 @@ bool checker__converged(void *context);
 void accounting__note(void *context, const struct sim_trace *trace);
 /* Of a replica's present life. */
 void accounting__final(struct cluster *cluster, const struct replica *replica);
+
+/* Changes some bytes in the middle of a replica's log; it is down. False: it isn't the time for that. */
+bool damage__log(struct replica *replica);
 
 /* A replica's term changed. */
 void plan__term_changed(struct replica *replica);
