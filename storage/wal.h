@@ -300,8 +300,8 @@ void wal_set_applied(struct wal *wal, uint64_t applied_index);
 void wal_set_floor(struct wal *wal, uint64_t flushed_index, uint64_t pin_index);
 /* The disk is full: spare segments go now instead of being used again. */
 void wal_give_space(struct wal *wal);
-/* The store took in another content, durably, that ends at `base`: at or behind the last record, and of a term that the
- * log knows. The log starts after it from now on, its records are void; the next group written says so. Until that one
+/* The store took in another content, durably, that ends at `base`: an entry that the log lacks, of a term that it knows
+ * and not older than its last record's. The log starts after it from now on, its records are void; the next group written says so. Until that one
  * is durable a crash leaves it to the next opening to find out. No record waits or is being written. */
 void wal_reset(struct wal *wal, const struct wal_frontier *base);
 

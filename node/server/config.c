@@ -55,6 +55,7 @@ static const struct config_key tls_keys[] = {
 static const struct config_key raft_keys[] = {
     {"election_timeout_ms", config__parse_u32, RANGE(election_timeout_ms, 10, 60000)},
     {"heartbeat_ms", config__parse_u32, RANGE(heartbeat_ms, 1, 20000)},
+    {"snapshot_bytes_per_second", config__parse_bytes_size, RANGE(snapshot_rate, 0, SIZE_MAX_BYTES)},
 };
 
 static const struct config_key storage_keys[] = {
@@ -114,6 +115,7 @@ void config_init(struct config *config, struct alloc *alloc) {
         .log_level = LOG_INFO,
         .election_timeout_ms = DEFAULT_ELECTION_TIMEOUT_MS,
         .heartbeat_ms = DEFAULT_HEARTBEAT_MS,
+        .snapshot_rate = MIB_BYTES(64),
         .entry_bytes_max = LIMIT_ENTRY_PAYLOAD_BYTES,
         .segment_bytes = MIB_BYTES(72),
         .memtable_bytes = MIB_BYTES(64),

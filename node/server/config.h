@@ -55,6 +55,7 @@ struct config {
     /* [raft] */
     uint32_t election_timeout_ms; /* default 150 */
     uint32_t heartbeat_ms;        /* default 30 */
+    uint64_t snapshot_rate;       /* snapshot_bytes_per_second: default 64 MiB; 0: no limit */
     /* [storage] */
     uint32_t
         entry_bytes_max; /* a log entry's payload: LIMIT_ENTRY_PAYLOAD_BYTES; not in the file, smaller in simulations */

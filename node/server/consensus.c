@@ -166,6 +166,7 @@ static void carry_out(struct consensus *consensus, const struct raft_update *upd
     if (update->ready_round > 0) {
         read__ready(consensus, update->ready_round, update->ready_index);
     }
+    snapshots_request(consensus->snapshots, update->snapshot_peers, update->snapshot_peer_count);
     bool is_never = update->deadline_us > UINT64_MAX - consensus->held_up_us;
     await_raft(consensus, is_never ? UINT64_MAX : update->deadline_us + consensus->held_up_us);
 }
@@ -190,12 +191,21 @@ enum status consensus__step(struct consensus *consensus, struct raft_event *even
 static void on_raft_timer(struct env_timer *timer) {
     struct consensus *consensus = CONTAINER_OF(timer, struct consensus, raft_timer);
     /* A tick may make a leader, whose first record needs room. Without it the node doesn't campaign. */
+    if (snapshots_hold_log(consensus->snapshots)) {
+        await_raft(consensus, consensus__now_us(consensus) + CONSENSUS_DEADLINE_STEP_US);
+        return;
+    }
     if (consensus->role != RAFT_LEADER && wal_reserve(consensus->wal, WAL_RECORD_HEADER_BYTES, 1) != STATUS_OK) {
         await_raft(consensus, consensus__now_us(consensus) + CONSENSUS_HOUSEKEEPING_US);
         return;
     }
     struct raft_event event = {.type = RAFT_EVENT_TICK};
     (void)consensus__step(consensus, &event);
+}
+
+static void on_snapshot_frame(void *context, uint64_t node_id, uint8_t type, struct slice message, struct slice raw) {
+    struct consensus *consensus = context;
+    snapshots_receive(consensus->snapshots, node_id, type, message, raw);
 }
 
 static void on_unreachable(void *context, uint64_t node_id) {
@@ -209,6 +219,9 @@ static void on_unreachable(void *context, uint64_t node_id) {
 static bool must_wait_for_room(struct consensus *consensus) {
     if (raft_role(consensus->raft) != RAFT_CANDIDATE) {
         return false;
+    }
+    if (snapshots_hold_log(consensus->snapshots)) {
+        return true;
     }
     enum status status = wal_reserve(consensus->wal, WAL_RECORD_HEADER_BYTES, 1);
     return status == STATUS_NO_SPACE || status == STATUS_NO_MEMORY;
@@ -405,6 +418,7 @@ static enum status start_peers(struct consensus *consensus, struct error *err) {
         .context = consensus,
         .received = append__received,
         .unreachable = on_unreachable,
+        .snapshot = on_snapshot_frame,
     };
     return peers_start(&peers_options, &consensus->peers, err);
 }
@@ -419,12 +433,17 @@ enum status consensus_new(const struct consensus_options *options, struct consen
     init_lists(consensus);
     init_timers(consensus);
     append__init_senders(consensus);
+    if (snapshots_new(consensus, &consensus->snapshots) != STATUS_OK) {
+        mem_free(options->env->alloc, consensus);
+        return error_set(err, STATUS_NO_MEMORY, "consensus: out of memory");
+    }
     *ret_consensus = consensus;
     return STATUS_OK;
 }
 
 void consensus_free_unstarted(struct consensus *consensus) {
     CHECK(consensus->raft == NULL);
+    snapshots_free(consensus->snapshots);
     mem_free(consensus->options.env->alloc, consensus);
 }
 
@@ -478,6 +497,7 @@ static void free_consensus(struct consensus *consensus) {
     void (*stopped)(void *context) = consensus->stopped;
     void *context = consensus->stopped_context;
     append__deinit_senders(consensus);
+    snapshots_free(consensus->snapshots);
     raft_free(consensus->raft);
     mem_free(alloc, consensus->records);
     mem_free(alloc, consensus->entries);
@@ -516,7 +536,8 @@ void consensus_stop(struct consensus *consensus, void (*stopped)(void *context),
     env_timer_cancel(&consensus->deadline_timer);
     env_timer_cancel(&consensus->pace_timer);
     env_timer_cancel(&consensus->housekeeping_timer);
-    consensus->stop_pending = consensus->peers != NULL ? 3 : 2;
+    consensus->stop_pending = consensus->peers != NULL ? 4 : 3;
+    snapshots_stop(consensus->snapshots, on_part_stopped, consensus);
     if (consensus->peers != NULL) {
         peers_stop(consensus->peers, on_part_stopped, consensus);
     }

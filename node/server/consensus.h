@@ -16,6 +16,7 @@
 #include "node/base/log.h"
 #include "node/env/env.h"
 #include "node/server/config.h"
+#include "node/server/snapshot.h"
 #include "raft/raft.h"
 #include "storage/batch.h"
 #include "storage/storage.h"
@@ -96,6 +97,7 @@ struct consensus_status {
     struct consensus_member_status members[LIMIT_MEMBERS];
     uint64_t heal_index; /* see raft_info */
     bool lost_state;
+    struct snapshots_status snapshots;
     char problem[ERROR_MESSAGE_BYTES_MAX]; /* empty when healthy */
 };
 

@@ -195,6 +195,9 @@ static enum status decode_records(struct consensus *consensus, const struct raft
 }
 
 static bool has_room(struct consensus *consensus, const struct raft_message *message, size_t raw_len) {
+    if (snapshots_hold_log(consensus->snapshots)) {
+        return message->entry_count == 0 && message->type != RAFT_VOTE_REPLY;
+    }
     enum status status = wal_reserve(consensus->wal, WAL_RECORD_HEADER_BYTES + raw_len, message->entry_count + 1);
     /* Without room nothing is appended and nobody is elected; heartbeats and votes for others go on. */
     return status == STATUS_OK || (message->entry_count == 0 && message->type != RAFT_VOTE_REPLY);

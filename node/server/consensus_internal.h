@@ -8,6 +8,7 @@
  *   consensus_floor.c    what the log must keep, and for whom
  *   consensus_read.c     ReadIndex rounds and waiting for apply
  *   consensus_heal.c     what this node, or a peer, lost
+ *   snapshot*.c          snapshots to and from other nodes
  *   consensus_upkeep.c   long jobs that an operator asked for
  *   consensus_status.c   what it says of itself
  *
@@ -19,6 +20,7 @@
 #include "node/base/check.h"
 #include "node/server/consensus.h"
 #include "node/server/peers.h"
+#include "node/server/snapshot.h"
 
 enum {
     CONSENSUS_PROPOSALS_MAX = 64 * 1024, /* waiting or in the log */
@@ -75,6 +77,7 @@ struct consensus {
     struct wal *wal;
     struct storage *storage;
     struct peers *peers;
+    struct snapshots *snapshots;
 
     enum raft_role role; /* as of the last update, to see changes */
     uint64_t leader;
@@ -215,6 +218,8 @@ MUST_USE enum status append__write_records(struct consensus *consensus, uint32_t
 void apply__set_durable(struct consensus *consensus);
 void apply__advance(struct consensus *consensus);
 void apply__on_timer(struct env_timer *timer);
+/* The store holds what a snapshot brought: it goes on behind that. */
+void apply__installed(struct consensus *consensus);
 
 /* Looks whether what was lost is back, and tells the log. */
 void heal__update(struct consensus *consensus);

@@ -6,6 +6,7 @@
 #include "node/base/check.h"
 #include "node/server/consensus_internal.h"
 #include "node/server/membership.h"
+#include "node/server/snapshot_files.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -229,6 +230,7 @@ enum status recovery_run(struct recovery *recovery, struct error *err) {
     if (status != STATUS_OK) {
         return status;
     }
+    snapshot_remove_leftovers(recovery->env, recovery->config->data_dir);
     status = open_storage(recovery, err);
     if (status == STATUS_OK) {
         status = open_wal(recovery, &recovered, err);

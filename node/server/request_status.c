@@ -98,6 +98,27 @@ static void fill_engine(Wire__StatusReply *reply, const struct storage_stats *st
     }
 }
 
+static void fill_snapshots(Wire__StatusReply *reply, const struct config *config, const struct snapshots_status *status,
+                           Wire__SnapshotStatus *messages, Wire__SnapshotStatus **pointers) {
+    SET(reply, snapshots_sent, status->sent);
+    SET(reply, snapshots_installed, status->installed);
+    SET(reply, snapshots_failed, status->failed);
+    for (uint32_t i = 0; i < status->transfer_count; i++) {
+        const struct snapshot_status *transfer = &status->transfers[i];
+        const struct config_member *member = config_member_by_id(config, transfer->peer);
+        Wire__SnapshotStatus *message = pointers[i] = &messages[i];
+        wire__snapshot_status__init(message);
+        message->peer = borrow_text(member != NULL ? member->name : "");
+        message->state = borrow_text(transfer->state);
+        SET(message, incoming, transfer->incoming);
+        SET(message, done_bytes, transfer->done_bytes);
+        SET(message, total_bytes, transfer->total_bytes);
+        SET(message, index, transfer->index);
+    }
+    reply->n_snapshots = status->transfer_count;
+    reply->snapshots = pointers;
+}
+
 static void on_done(struct consensus_status_query *query) {
     struct status_request *asked = CONTAINER_OF(query, struct status_request, query);
     struct request *request = asked->request;
@@ -113,6 +134,9 @@ static void on_done(struct consensus_status_query *query) {
         fill_member(&members[i], clients->options.config, &status->members[i]);
         member_pointers[i] = &members[i];
     }
+    Wire__SnapshotStatus snapshots[SNAPSHOT_TRANSFERS_MAX];
+    Wire__SnapshotStatus *snapshot_pointers[SNAPSHOT_TRANSFERS_MAX];
+    fill_snapshots(&reply, clients->options.config, &status->snapshots, snapshots, snapshot_pointers);
     reply.n_log_sync_us_buckets = WAL_SYNC_BUCKETS;
     reply.log_sync_us_buckets = query->status.wal.sync_us_buckets;
     reply.n_members = status->member_count;

@@ -217,6 +217,16 @@ struct holdfast_member {
 
 enum { HOLDFAST_MEMBERS_MAX = 16, HOLDFAST_SYNC_BUCKETS = 26 };
 
+/* A snapshot on its way between two nodes. */
+struct holdfast_snapshot {
+    char peer[64];
+    bool incoming;
+    char state[16]; /* "waiting", "checkpoint", "listing", "offered", "streaming", "ending", "failed"; "receiving",
+                       "syncing", "installing", "ending" */
+    uint64_t index; /* its last entry; 0: not known yet */
+    uint64_t done_bytes, total_bytes;
+};
+
 struct holdfast_node_status {
     uint8_t cluster_id[16];
     uint64_t node_id;
@@ -249,6 +259,10 @@ struct holdfast_node_status {
     uint64_t heal_index;          /* how far the log must reach again after it was damaged; 0: it is whole */
     uint64_t needs_snapshot;      /* 1: the store is lost or damaged, and waits for a snapshot */
     uint64_t log_segments_faulty; /* damaged, kept aside until the log is whole; not in log_segments */
+    /* To nodes that the log can't bring up to date; since the node started. failed: of those that it sends. */
+    uint64_t snapshots_sent, snapshots_installed, snapshots_failed;
+    uint32_t snapshot_count; /* under way */
+    struct holdfast_snapshot snapshots[HOLDFAST_MEMBERS_MAX];
 };
 
 /* What keeps the segment files of a node's log. */

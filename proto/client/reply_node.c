@@ -19,6 +19,15 @@ static void copy_member(struct holdfast_member *out, const Wire__MemberStatus *m
     COPY(out, member, heard_ms_ago);
 }
 
+static void copy_snapshot(struct holdfast_snapshot *out, const Wire__SnapshotStatus *snapshot) {
+    client_text_copy(out->peer, sizeof out->peer, snapshot->peer);
+    client_text_copy(out->state, sizeof out->state, snapshot->state);
+    COPY(out, snapshot, incoming);
+    COPY(out, snapshot, index);
+    COPY(out, snapshot, done_bytes);
+    COPY(out, snapshot, total_bytes);
+}
+
 static void copy_log_figures(struct holdfast_node_status *status, const Wire__StatusReply *reply) {
     COPY(status, reply, log_groups_idle);
     COPY(status, reply, log_groups_behind);
@@ -84,6 +93,12 @@ enum status reply__status(struct client_request *request, const struct connectio
     COPY(status, reply, heal_index);
     COPY(status, reply, needs_snapshot);
     COPY(status, reply, log_segments_faulty);
+    COPY(status, reply, snapshots_sent);
+    COPY(status, reply, snapshots_installed);
+    COPY(status, reply, snapshots_failed);
+    for (size_t i = 0; i < reply->n_snapshots && i < HOLDFAST_MEMBERS_MAX; i++) {
+        copy_snapshot(&status->snapshots[status->snapshot_count++], reply->snapshots[i]);
+    }
     copy_log_figures(status, reply);
     for (size_t i = 0; i < reply->n_members && i < HOLDFAST_MEMBERS_MAX; i++) {
         copy_member(&status->members[status->member_count++], reply->members[i]);

@@ -16,6 +16,7 @@
 #include "tests/sim/cluster.h"
 
 #include "node/base/checksum.h"
+#include "node/server/snapshot_internal.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -209,6 +210,11 @@ static void check_replica(struct cluster *cluster, struct replica *replica, stru
                       "%s flushed up to entry %" PRIu64 ", but only %" PRIu64 " are synced and %" PRIu64 " committed",
                       replica->config.name, flushed_index, replica->synced_index, raft_commit_index(raft));
     }
+    const struct snapshots *snapshots = consensus->snapshots;
+    cluster->stats.snapshots_sent += snapshots->sent - replica->snapshots_sent;
+    cluster->stats.snapshots_installed += snapshots->installed - replica->snapshots_installed;
+    replica->snapshots_sent = snapshots->sent;
+    replica->snapshots_installed = snapshots->installed;
     replica->was_leader = raft_role(raft) == RAFT_LEADER;
     cluster->stats.checks++;
 }

@@ -15,6 +15,8 @@ enum {
     MAILBOX_MESSAGES = 4096,
     ENTRY_BYTES = 16 * 1024,
     SEGMENT_BYTES = 128 * 1024,
+    FOLLOWER_LOG_BYTES = 2 * SEGMENT_BYTES, /* who is away for a moment needs a snapshot */
+    SNAPSHOT_RATE = 1024 * 1024,            /* slow enough for faults to meet it */
     MEMTABLE_BYTES = 48 * 1024,
     SST_BYTES = 16 * 1024,
     LEVEL_BASE_BYTES = 32 * 1024,
@@ -159,6 +161,8 @@ static void restart(void *context) {
         replica->lives++;
         replica->must_check_start = true;
         replica->group_writes = 0;
+        replica->snapshots_sent = 0;
+        replica->snapshots_installed = 0;
         log_event(&replica->logger, LOG_INFO, "sim.started", "life=%" PRIu64, replica->lives);
         replica->fault_explains_end = sim_disk_options(replica->sim_node)->write_error_ppm > 0 ||
                                       sim_disk_options(replica->sim_node)->capacity_bytes == 0;
@@ -216,6 +220,8 @@ static void fill_config(struct cluster *cluster, struct replica *replica) {
     config->io_threads = cluster->seed % 4 == 3 ? 1 : 0;
     config->entry_bytes_max = ENTRY_BYTES;
     config->segment_bytes = SEGMENT_BYTES;
+    config->follower_log_bytes = cluster->seed % 2 == 0 ? FOLLOWER_LOG_BYTES : config->follower_log_bytes;
+    config->snapshot_rate = SNAPSHOT_RATE;
     config->memtable_bytes = MEMTABLE_BYTES;
     config->history_revisions = HISTORY;
     config->value_threshold_bytes = cluster_has_large_values(cluster) ? VALUE_BYTES : config->value_threshold_bytes;

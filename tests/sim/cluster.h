@@ -62,6 +62,8 @@ struct replica {
     uint64_t synced_term;  /* of the entry at synced_index */
     bool must_check_start;
     uint64_t group_writes; /* of this life */
+    uint64_t snapshots_sent;
+    uint64_t snapshots_installed;
     uint64_t term;
     uint64_t commit_index;
     bool was_leader; /* of `term`, at the last look */
@@ -114,6 +116,8 @@ struct cluster_stats {
     uint64_t resets;
     uint64_t disk_faults;
     uint64_t damaged_logs;
+    uint64_t snapshots_sent;
+    uint64_t snapshots_installed;
     uint64_t flushes;
     uint64_t adopted_bytes;
     uint64_t segments_deleted;

@@ -124,6 +124,7 @@ static void print_table(const struct shared *shared, double seconds) {
            " damaged logs\n",
            sum->crashes, sum->power_losses, sum->restarts, sum->partitions, sum->resets, sum->pauses, sum->stops,
            sum->disk_faults, sum->damaged_logs);
+    printf("  snapshots: %" PRIu64 " sent, %" PRIu64 " installed\n", sum->snapshots_sent, sum->snapshots_installed);
     printf("  last lives: %" PRIu64 " groups of one write and one sync each, %" PRIu64 " flushes, %" PRIu64
            " log segments deleted, %" PRIu64 " KiB of them taken over for their large values\n",
            sum->groups, sum->flushes, sum->segments_deleted, sum->adopted_bytes / 1024);

@@ -1,0 +1,228 @@
+/*
+ * Whole nodes in the simulator, without its workload and faults: a client with one request at a time, made by the test
+ * between the simulator's steps, while the checker looks on.
+ *
+ *   start -> put, get_at, ask_*, replica__crash, ... -> end
+ */
+#ifndef HOLDFAST_TESTS_NODE_FIXTURE_H
+#define HOLDFAST_TESTS_NODE_FIXTURE_H
+
+#include "tests/sim/cluster.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+enum {
+    SEED = 2, /* three replicas, no drift, client loops apart from nothing */
+    PROBE_TIMEOUT_MS = 5000,
+    VALUE_BYTES = 8000,
+    PATIENCE_US = 20 * 1000 * 1000,
+    SETTLE_US = 2 * 1000 * 1000
+};
+
+/* A client with one request at a time, made by the test between the simulator's steps. */
+struct probe {
+    struct cluster *cluster;
+    struct sim_node *node;
+    struct env_loop *loop;
+    struct client_core *core;
+    struct client_request request;
+    struct env_message message;
+    bool is_busy;
+    struct holdfast_result result;
+    char value[32]; /* its first bytes */
+};
+
+static inline void probe_done(struct client_request *request, struct client_answer *answer) {
+    struct probe *probe = CONTAINER_OF(request, struct probe, request);
+    size_t len = answer->value.len < sizeof probe->value - 1 ? answer->value.len : sizeof probe->value - 1;
+    memset(probe->value, 0, sizeof probe->value);
+    if (len > 0) {
+        memcpy(probe->value, answer->value.data, len);
+    }
+    probe->result = answer->result;
+    probe->is_busy = false;
+}
+
+static inline void probe_submit(struct env_message *message) {
+    struct probe *probe = CONTAINER_OF(message, struct probe, message);
+    CHECK(client_core_submit(probe->core, &probe->request) == HOLDFAST_CODE_OK);
+}
+
+static inline void probe_main(void *context, struct env *env) {
+    struct probe *probe = context;
+    struct error error;
+    struct client_options options;
+    client_options_init(&options);
+    for (uint32_t i = 0; i < probe->cluster->replica_count; i++) {
+        CHECK(client_options_add_endpoints(&options, probe->cluster->replicas[i].config.client_listen, &error) ==
+              STATUS_OK);
+    }
+    options.timeout_ms = PROBE_TIMEOUT_MS;
+    CHECK(env_loop_new(env, "probe", 64, &probe->loop, &error) == STATUS_OK);
+    CHECK(client_core_new(env, probe->loop, sim_transport(env), &options, &probe->core) == STATUS_OK);
+    env_loop_run(probe->loop);
+}
+
+static inline void step(struct cluster *cluster) {
+    assert_true(sim_step(cluster->sim));
+    checker__step(cluster);
+    if (cluster__has_failed(cluster)) {
+        cluster_print_failure(cluster);
+        fail();
+    }
+}
+
+static inline void pass(struct cluster *cluster, uint64_t us) {
+    uint64_t end_us = sim_now_us(cluster->sim) + us;
+    while (sim_now_us(cluster->sim) < end_us) {
+        step(cluster);
+    }
+}
+
+static inline struct probe *start(void (*configure)(struct config *config)) {
+    struct probe *probe = calloc(1, sizeof *probe);
+    assert_non_null(probe);
+    struct cluster *cluster = probe->cluster = cluster_new(SEED);
+    for (uint32_t i = 0; i < cluster->replica_count; i++) {
+        configure(&cluster->replicas[i].config);
+    }
+    struct sim_node_options options;
+    sim_node_options_init(&options, "clients"); /* whose certificate the nodes know */
+    options.main = probe_main;
+    options.context = probe;
+    probe->node = sim_node_new(cluster->sim, &options);
+    sim_node_start(probe->node);
+    pass(cluster, SETTLE_US);
+    return probe;
+}
+
+static inline void end(struct probe *probe) {
+    cluster_free(probe->cluster);
+    free(probe);
+}
+
+/* Returns the microseconds that it took. */
+static inline uint64_t run(struct probe *probe) {
+    uint64_t begin_us = sim_now_us(probe->cluster->sim);
+    probe->is_busy = true;
+    probe->message.run = probe_submit;
+    env_post(probe->loop, &probe->message);
+    while (probe->is_busy && sim_now_us(probe->cluster->sim) < begin_us + PATIENCE_US) {
+        step(probe->cluster);
+    }
+    assert_false(probe->is_busy);
+    return sim_now_us(probe->cluster->sim) - begin_us;
+}
+
+static inline uint64_t put(struct probe *probe, const char *key, const char *text, size_t len) {
+    static uint8_t value[VALUE_BYTES];
+    assert_true(len <= sizeof value && len >= strlen(text));
+    memset(value, '.', sizeof value);
+    memcpy(value, text, strlen(text));
+    client_request_init(&probe->request, CLIENT_PUT, probe_done);
+    probe->request.key = slice_of_string(key);
+    probe->request.value = slice_of(value, len);
+    uint64_t took_us = run(probe);
+    if (probe->result.outcome != HOLDFAST_OK) {
+        print_error("put %s: %s\n", key, probe->result.message);
+    }
+    assert_int_equal(probe->result.outcome, HOLDFAST_OK);
+    return took_us;
+}
+
+static inline enum holdfast_code get_at(struct probe *probe, const char *key, uint64_t revision) {
+    client_request_init(&probe->request, CLIENT_GET, probe_done);
+    probe->request.key = slice_of_string(key);
+    probe->request.read.revision = revision;
+    (void)run(probe);
+    return probe->result.code;
+}
+
+static inline struct replica *leader_of(struct cluster *cluster) {
+    for (uint32_t i = 0; i < cluster->replica_count; i++) {
+        const struct consensus *consensus = replica__consensus(&cluster->replicas[i]);
+        if (consensus != NULL && consensus->role == RAFT_LEADER) {
+            return &cluster->replicas[i];
+        }
+    }
+    fail_msg("there is no leader");
+    return NULL;
+}
+
+static inline struct replica *follower_of(struct cluster *cluster) {
+    const struct replica *leader = leader_of(cluster);
+    return &cluster->replicas[(leader->number + 1) % cluster->replica_count];
+}
+
+/* ---- What a replica says ----------------------------------------------------------------------------------------- */
+
+struct asked_log {
+    struct consensus_log_query query;
+    bool is_done;
+};
+
+static inline void log_done(struct consensus_log_query *query) {
+    CONTAINER_OF(query, struct asked_log, query)->is_done = true;
+}
+
+static inline struct asked_log *ask_log(struct replica *replica) {
+    struct asked_log *asked = calloc(1, sizeof *asked);
+    assert_non_null(asked);
+    asked->query.loop = replica->loop;
+    asked->query.done = log_done;
+    consensus_explain_log(replica__consensus(replica), &asked->query);
+    while (!asked->is_done) {
+        step(replica->cluster);
+    }
+    assert_int_equal(asked->query.status, STATUS_OK);
+    return asked;
+}
+
+static inline void forget_log(struct replica *replica, struct asked_log *asked) {
+    mem_free(replica->env->alloc, asked->query.segments);
+    free(asked);
+}
+
+static inline const struct consensus_log_pin *pin_of(const struct asked_log *asked, const char *owner) {
+    for (uint32_t i = 0; i < asked->query.pin_count; i++) {
+        if (strcmp(asked->query.pins[i].owner, owner) == 0) {
+            return &asked->query.pins[i];
+        }
+    }
+    return NULL;
+}
+
+struct asked_status {
+    struct consensus_status_query query;
+    bool is_done;
+};
+
+static inline void status_done(struct consensus_status_query *query) {
+    CONTAINER_OF(query, struct asked_status, query)->is_done = true;
+}
+
+static inline struct consensus_status ask_status(struct replica *replica) {
+    struct asked_status asked = {.query = {.loop = replica->loop, .done = status_done}};
+    consensus_query_status(replica__consensus(replica), &asked.query);
+    while (!asked.is_done) {
+        step(replica->cluster);
+    }
+    return asked.query.status;
+}
+
+/* Each put takes 12 KiB of the log. */
+static inline void put_many(struct probe *probe, uint32_t count) {
+    for (uint32_t i = 0; i < count; i++) {
+        char key[16];
+        (void)snprintf(key, sizeof key, "key%02u", i % 50);
+        (void)put(probe, key, "x", VALUE_BYTES);
+    }
+}
+
+#endif
