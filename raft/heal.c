@@ -16,20 +16,17 @@
  * ends there holds those too. An entry of a later term does as well: the log of its leader may have been shorter than
  * ours was, but not where it counted.
  *
- * The leader. Within a term a match only grows, except that a node may have lost what it had: it says so (lost), in
+ * The leader. Within a term a match only grows, except that a node may have lost what it had: it says so (lost_log), in
  * every answer of the life in which it began with less. Lives are numbered; the first answer of such a life takes back
  * what earlier ones acknowledged, and what is still on its way from those counts for nothing. What was committed with
  * their help stays committed: the node won't vote for a leader that lacks it.
- *
- * Lost state. A node whose store is gone or damaged has its log, term and vote: it votes and acknowledges, but it can't
- * apply, and so doesn't lead; it asks for a snapshot in every answer until one is installed.
  */
 #include "raft/raft_internal.h"
 
 /* ---- The node that lost something ------------------------------------------------------------------------------- */
 
 bool raft__may_lead(const struct raft *raft) {
-    return raft->fence == RAFT_FENCE_NONE && raft->heal_index == 0 && !raft->lost_state;
+    return raft->fence == RAFT_FENCE_NONE && raft->heal_index == 0;
 }
 
 void raft__promised_end(const struct raft *raft, uint64_t *ret_term, uint64_t *ret_index) {
@@ -39,10 +36,6 @@ void raft__promised_end(const struct raft *raft, uint64_t *ret_term, uint64_t *r
                                (raft->heal_term == term && raft->heal_index > raft->log.last_index));
     *ret_term = was_later ? raft->heal_term : term;
     *ret_index = was_later ? raft->heal_index : raft->log.last_index;
-}
-
-uint32_t raft__lost(const struct raft *raft) {
-    return (raft->lost_log ? RAFT_LOST_LOG : 0u) | (raft->lost_state ? RAFT_LOST_STATE : 0u);
 }
 
 void raft__heal_advance(struct raft *raft) {
@@ -59,22 +52,6 @@ void raft__heal_advance(struct raft *raft) {
     raft__draw_election_deadline(raft);
 }
 
-void raft__state_lost(struct raft *raft) {
-    raft->lost_state = true;
-    if (raft->role == RAFT_LEADER) {
-        raft__transfer_abdicate(raft);
-    } else if (raft->role != RAFT_FOLLOWER) {
-        raft__step_down(raft);
-    }
-}
-
-void raft__state_is_back(struct raft *raft) {
-    if (raft->lost_state) {
-        raft->lost_state = false;
-        raft__draw_election_deadline(raft);
-    }
-}
-
 /* ---- Its leader ------------------------------------------------------------------------------------------------- */
 
 bool raft__heal_heard(struct raft *raft, struct raft__peer *peer, const struct raft_message *message) {
@@ -86,15 +63,9 @@ bool raft__heal_heard(struct raft *raft, struct raft__peer *peer, const struct r
     peer->elder_us = 0;
     if (message->life > peer->life) {
         peer->life = message->life;
-        if ((message->lost & RAFT_LOST_LOG) != 0) {
+        if (message->lost_log) {
             peer->match_index = 0; /* where the logs meet now, refusals will tell */
         }
-    }
-    peer->lost_state = (message->lost & RAFT_LOST_STATE) != 0;
-    if (peer->lost_state && peer->progress != RAFT_PEER_SNAPSHOT && raft->now_us >= peer->snapshot_again_us) {
-        raft__peer_probe(raft, peer, peer->match_index + 1);
-        peer->progress = RAFT_PEER_SNAPSHOT;
-        raft__snapshot_ask(raft, peer);
     }
     return true;
 }

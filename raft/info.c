@@ -65,7 +65,6 @@ void raft_get_info(const struct raft *raft, struct raft_info *ret_info) {
                            .uncommitted_bytes = raft__log_bytes(&raft->log, raft->commit_index, raft->log.last_index),
                            .heal_index = raft->heal_index,
                            .heal_term = raft->heal_term,
-                           .lost_state = raft->lost_state,
                            .prefer_after_us = raft__prefer_after_us(raft)};
 }
 
@@ -84,7 +83,6 @@ enum status raft_peer(const struct raft *raft, uint64_t id, struct raft_peer_inf
                                         .inflight_appends = peer->inflight_count,
                                         .inflight_bytes = peer->inflight_bytes,
                                         .state = peer->progress,
-                                        .lost_state = peer->lost_state,
                                         .elder_since_us = peer->elder_us};
     return STATUS_OK;
 }

@@ -32,8 +32,6 @@ void raft__peer_reset(struct raft *raft, struct raft__peer *peer) {
     peer->read_own_round = 0;
     peer->life = 0;
     peer->elder_us = 0;
-    peer->lost_state = false;
-    peer->snapshot_again_us = 0;
 }
 
 void raft__peer_probe(struct raft *raft, struct raft__peer *peer, uint64_t next_index) {
@@ -164,7 +162,7 @@ void raft__peer_acked(struct raft *raft, struct raft__peer *peer, uint64_t index
         peer->inflight_head = (peer->inflight_head + 1) % raft->options.inflight_appends_max;
         peer->inflight_count--;
     }
-    if (peer->progress == RAFT_PEER_SNAPSHOT && !peer->lost_state && can_continue(raft, peer)) {
+    if (peer->progress == RAFT_PEER_SNAPSHOT && can_continue(raft, peer)) {
         peer->progress = RAFT_PEER_PROBE; /* it got there some other way, or the transfer's end wasn't reported yet */
     }
 }

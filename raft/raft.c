@@ -87,7 +87,6 @@ enum status raft_new(const struct raft_options *options, const struct raft_saved
     raft->life = saved->life;
     raft->heal_index = saved->heal_index;
     raft->heal_term = saved->heal_term;
-    raft->lost_state = saved->lost_state;
     *ret_raft = raft;
     return STATUS_OK;
 }
@@ -345,7 +344,6 @@ static enum status handle_event(struct raft *raft, const struct raft_event *even
         CHECK(event->u.fence < RAFT_FENCE_COUNT);
         raft__fence(raft, event->u.fence);
         return STATUS_OK;
-    case RAFT_EVENT_STATE_LOST: raft__state_lost(raft); return STATUS_OK;
     }
     CHECK(false && "an event of unknown type");
     return STATUS_INVALID;

@@ -154,12 +154,6 @@ enum raft_message_type {
     RAFT_MESSAGE_TYPE_COUNT
 };
 
-/* What a node says that it lost (heal.c). */
-enum raft_lost {
-    RAFT_LOST_LOG = 1,  /* this life began with a shorter log than earlier ones acknowledged */
-    RAFT_LOST_STATE = 2 /* its store is gone or damaged: it needs a snapshot */
-};
-
 /* One message, both directions. Fields that a type doesn't name are 0.
  *
  *   PREVOTE, VOTE        index, log_term: the candidate's last entry. A PREVOTE carries the term it would campaign in.
@@ -171,8 +165,8 @@ enum raft_lost {
  *                        newest index that every member holds, as the leader knows it.
  *   HEARTBEAT_REPLY      round copied; index = the follower's synced index that matches, if known, else 0.
  *   APPEND_REPLY, HEARTBEAT_REPLY
- *                        life: of the sender, raft_saved.life; lost: what it lost before or in that life, a set of enum
- *                        raft_lost.
+ *                        life: of the sender, raft_saved.life; lost_log: that life began with a shorter log than earlier
+ *                        ones acknowledged (heal.c).
  *   TIMEOUT_NOW          the leader asks for a campaign at once.
  *   READ_INDEX           round: the asker's own number; hint_index: a number of this run of the asker.
  *   READ_INDEX_REPLY     round, hint_index copied; index: what a read must have applied.
@@ -191,7 +185,7 @@ struct raft_message {
     uint64_t round;
     uint64_t floor;
     uint64_t life;
-    uint32_t lost;
+    bool lost_log;
     uint32_t entry_count;
     /* APPEND, received: entry_count of them, contiguous from index + 1; borrowed. Sent: NULL, the caller fills in the
      * records index + 1 .. index + entry_count from its log. */
@@ -223,8 +217,7 @@ enum raft_event_type {
     RAFT_EVENT_TRANSFER,      /* leader: hand leadership over */
     RAFT_EVENT_SNAPSHOT_SENT, /* leader: a transfer that an update asked for ended */
     RAFT_EVENT_INSTALLED,     /* the manifest was switched to a received snapshot */
-    RAFT_EVENT_FENCE,         /* this node can't do its work, or can again */
-    RAFT_EVENT_STATE_LOST     /* the store is damaged: nothing can be applied before a snapshot is INSTALLED */
+    RAFT_EVENT_FENCE          /* this node can't do its work, or can again */
 };
 
 struct raft_event {
@@ -357,7 +350,6 @@ struct raft_saved {
      * shorter now. 0: it is whole. */
     uint64_t heal_index;
     uint64_t heal_term;
-    bool lost_state; /* the store is gone: see RAFT_EVENT_STATE_LOST */
 };
 
 /* The defaults of everything but alloc, id and random_seed. */
@@ -425,7 +417,6 @@ struct raft_info {
     uint64_t uncommitted_bytes;
     uint64_t heal_index; /* how far the log must reach again before this node may lead, or vote for less; 0: all is well */
     uint64_t heal_term;
-    bool lost_state;
     uint64_t prefer_after_us; /* how long a preferred node must keep up before it is handed the lead */
 };
 
@@ -447,7 +438,6 @@ struct raft_peer_info {
     uint32_t inflight_appends;
     uint64_t inflight_bytes;
     enum raft_peer_state state;
-    bool lost_state; /* it asks for a snapshot */
     /* Since when all that comes from it is of an earlier life than one that was heard in this term; 0: no. After a
      * while that is no late message: its data were wiped, or replaced by older ones. Nothing of it counts. */
     uint64_t elder_since_us;

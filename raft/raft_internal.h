@@ -69,8 +69,6 @@ struct raft__peer {
     uint64_t read_run;
     uint64_t life;              /* newest that was heard */
     uint64_t elder_us;          /* since when only earlier ones are; 0: they aren't */
-    bool lost_state;            /* it asks for a snapshot */
-    uint64_t snapshot_again_us; /* before that it isn't given another one: what it says may be of before the last */
     struct raft__inflight *inflight; /* a ring of options.inflight_appends_max */
     uint32_t inflight_head;
     uint32_t inflight_count;
@@ -134,7 +132,6 @@ struct raft {
     uint64_t heal_index; /* the end that our log once had; 0: it is as it was */
     uint64_t heal_term;
     bool lost_log; /* this life began like that */
-    bool lost_state;
     struct {
         uint64_t target; /* RAFT_NO_NODE: no transfer is on */
         uint64_t deadline_us;
@@ -239,12 +236,8 @@ void raft__snapshot_ask(struct raft *raft, struct raft__peer *peer);
 bool raft__may_lead(const struct raft *raft);
 /* The end that a candidate's log is compared with. */
 void raft__promised_end(const struct raft *raft, uint64_t *ret_term, uint64_t *ret_index);
-/* For our answers: a set of enum raft_lost. */
-uint32_t raft__lost(const struct raft *raft);
 /* synced_index moved. */
 void raft__heal_advance(struct raft *raft);
-void raft__state_lost(struct raft *raft);
-void raft__state_is_back(struct raft *raft);
 /* An answer of a peer. False: it is of an earlier life, and to be ignored. */
 bool raft__heal_heard(struct raft *raft, struct raft__peer *peer, const struct raft_message *message);
 

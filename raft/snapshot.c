@@ -14,10 +14,6 @@
 
 bool raft_wants_snapshot(const struct raft *raft, uint64_t index, uint64_t term) {
     bool has_it = raft__log_term_at(&raft->log, index) == term;
-    if (raft->lost_state) {
-        /* Any that our log continues, or that continues our log. */
-        return index >= raft->log.start_index && (has_it || index > raft->commit_index);
-    }
     return index > raft->commit_index && !has_it && raft->role != RAFT_LEADER;
 }
 
@@ -33,7 +29,6 @@ void raft__snapshot_sent(struct raft *raft, uint64_t id, uint64_t index, bool ok
         peer->snapshot_ask_us = raft->now_us + raft->options.heartbeat_interval_us;
         return;
     }
-    peer->snapshot_again_us = raft->now_us + raft->options.election_timeout_us;
     raft__peer_probe(raft, peer, raft__max(index, peer->match_index) + 1);
     raft__peer_send(raft, peer);
     if (!peer->waiting) {
@@ -82,7 +77,6 @@ enum status raft__snapshot_installed(struct raft *raft, const struct raft_event 
     if (!sane || (raft->role == RAFT_LEADER && !has_it && index > raft->commit_index)) {
         return STATUS_INVALID; /* a leader has all that was ever committed */
     }
-    raft__state_is_back(raft);
     if (index <= raft->commit_index) {
         return STATUS_OK; /* overtaken by the log */
     }

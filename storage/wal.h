@@ -89,6 +89,7 @@ struct wal_options {
                                  those that small groups were written to: others gain nothing by it */
     uint64_t cache_bytes_max; /* of the tail cache, beyond what is not applied */
     uint32_t share_payload_bytes; /* records with payloads from here on can be lent (wal_share); 0: none */
+    bool must_exist; /* a directory without a log isn't a new one: STATUS_CORRUPT */
     bool heals; /* what is lost to damage is fetched from elsewhere: go on with the rest (wal_heal.c) */
     uint32_t mark_delay_us;       /* idle time after which an empty mark group is written (DESIGN rule 13); 0: never */
 
@@ -153,7 +154,7 @@ struct wal_recovered {
  *     aside. Final is then only what lost term and vote. These are the newest, also if they stand behind the damage.
  * STATUS_INVALID: a segment belongs to another cluster or node, or an option is wrong.
  * STATUS_UNSUPPORTED: another format version.
- * STATUS_CORRUPT: there is no log at all although the frontier isn't zero, so term and vote are lost.
+ * STATUS_CORRUPT: there is no log at all although the frontier isn't zero (or must_exist), so term and vote are lost.
  * STATUS_IO, STATUS_NO_SPACE, STATUS_NO_MEMORY: err names the file; opening may be tried again.
  */
 MUST_USE enum status wal_open(const struct wal_options *options, const struct wal_frontier *frontier,

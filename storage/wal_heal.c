@@ -44,6 +44,9 @@ struct survey {
     uint64_t start_sequence;
     bool remembers;
     struct log_end remembered;
+    uint64_t membership_sequence; /* of the newest that was good */
+    uint32_t membership_len;
+    uint8_t membership[LIMIT_MEMBERSHIP_BYTES];
 };
 
 static uint64_t last_record_term(const struct wal__group_view *view) {
@@ -78,6 +81,11 @@ static void note(struct wal__recovery *recovery, struct survey *survey, const st
     if ((header->flags & WAL__GROUP_FIRST) != 0 && header->sequence > survey->start_sequence) {
         survey->start_sequence = header->sequence;
         survey->remembers = (header->flags & WAL__GROUP_HEAL) != 0;
+    }
+    if (good && view->membership.len > 0 && header->sequence > survey->membership_sequence) {
+        survey->membership_sequence = header->sequence;
+        survey->membership_len = (uint32_t)view->membership.len;
+        memcpy(survey->membership, view->membership.data, view->membership.len);
     }
     struct log_end remembered = {.term = view->heal_term, .index = view->heal_index};
     if (good && is_before(survey->remembered, remembered)) {
@@ -275,6 +283,10 @@ enum status wal__heal(struct wal__recovery *recovery) {
         return STATUS_OK;
     }
     recovery->last_header = survey.newest;
+    if (wal->membership_len == 0 && survey.membership_len > 0) { /* nothing before the hole says it */
+        memcpy(wal->membership, survey.membership, survey.membership_len);
+        wal->membership_len = survey.membership_len;
+    }
     bool lacks_frontier = wal__lacks_frontier(recovery);
     struct log_end end = {.term = lacks_frontier ? frontier->term : wal->last_term,
                           .index = lacks_frontier ? frontier->index : wal->last_index};

@@ -430,7 +430,7 @@ static enum status recover(struct wal__recovery *recovery) {
         return status;
     }
     bool is_new = recovery->newest == recovery->found_count;
-    if (is_new && !fault->present && recovery->frontier->index > 0) {
+    if (is_new && !fault->present && (recovery->frontier->index > 0 || wal->options.must_exist)) {
         return error_set(recovery->err, STATUS_CORRUPT,
                          "%s holds no log although entries up to %llu were stored: term and vote are lost", wal->dir,
                          (unsigned long long)recovery->frontier->index);

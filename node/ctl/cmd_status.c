@@ -172,7 +172,6 @@ static json_t *node_json(const struct ctl *ctl, const struct node_answer *answer
         {"write_stall_us_total", status->write_stall_us_total},
         {"write_stall_us_max", status->write_stall_us_max},
         {"heal_index", status->heal_index},
-        {"needs_snapshot", status->needs_snapshot},
         {"log_segments_faulty", status->log_segments_faulty},
         {"snapshots_sent", status->snapshots_sent},
         {"snapshots_installed", status->snapshots_installed},

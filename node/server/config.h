@@ -70,6 +70,7 @@ struct config {
     uint64_t scrub_rate;            /* scrub_bytes_per_second; default 1 MiB; 0: no scrub */
     uint64_t history_revisions;     /* history: default 1000000 */
     bool change_files;              /* default on */
+    bool heal;                      /* a damaged store is set aside, and filled again by the others; default on */
     /* [limits] */
     uint32_t client_connections_max;      /* default 4096 */
     uint32_t requests_per_connection_max; /* in flight, default 1024 */

@@ -278,6 +278,7 @@ void consensus__damaged(void *context, const struct storage_damage *damage) {
     struct consensus *consensus = context;
     log_event(consensus->options.logger, LOG_ERROR, "storage.damaged", "table=%" PRIu64 " offset=%" PRIu64,
               damage->file, damage->offset);
+    heal__store_damaged(consensus, damage);
 }
 
 void consensus__storage_failed(void *context, const struct error *err) { consensus__fail(context, err); }
@@ -484,7 +485,7 @@ enum status consensus_start(struct consensus *consensus, struct raft *raft, stru
     if (status != STATUS_OK) {
         return error_set(err, status, "raft can't start: %s", status_name(status));
     }
-    consensus->healing = true; /* until the first look */
+    consensus->heal.is_open = true; /* until the first look */
     carry_out(consensus, &update, false);
     apply__set_durable(consensus);
     consensus__schedule(consensus);
@@ -505,7 +506,7 @@ static void free_consensus(struct consensus *consensus) {
     stopped(context);
 }
 
-static void on_part_stopped(void *context) {
+void consensus__part_stopped(void *context) {
     struct consensus *consensus = context;
     CHECK(consensus->stop_pending > 0);
     consensus->stop_pending--;
@@ -536,11 +537,11 @@ void consensus_stop(struct consensus *consensus, void (*stopped)(void *context),
     env_timer_cancel(&consensus->deadline_timer);
     env_timer_cancel(&consensus->pace_timer);
     env_timer_cancel(&consensus->housekeeping_timer);
-    consensus->stop_pending = consensus->peers != NULL ? 4 : 3;
-    snapshots_stop(consensus->snapshots, on_part_stopped, consensus);
+    consensus->stop_pending = (consensus->peers != NULL ? 4 : 3) + heal__stop(consensus);
+    snapshots_stop(consensus->snapshots, consensus__part_stopped, consensus);
     if (consensus->peers != NULL) {
-        peers_stop(consensus->peers, on_part_stopped, consensus);
+        peers_stop(consensus->peers, consensus__part_stopped, consensus);
     }
-    wal_close(consensus->wal, on_part_stopped, consensus);
-    storage_close(consensus->storage, on_part_stopped, consensus);
+    wal_close(consensus->wal, consensus__part_stopped, consensus);
+    storage_close(consensus->storage, consensus__part_stopped, consensus);
 }

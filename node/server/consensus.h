@@ -96,7 +96,6 @@ struct consensus_status {
     uint32_t member_count;
     struct consensus_member_status members[LIMIT_MEMBERS];
     uint64_t heal_index; /* see raft_info */
-    bool lost_state;
     struct snapshots_status snapshots;
     char problem[ERROR_MESSAGE_BYTES_MAX]; /* empty when healthy */
 };

@@ -71,6 +71,17 @@ struct consensus_upkeep {
     } u;
 };
 
+/* What this node lost (consensus_heal.c). */
+struct consensus_heal {
+    bool is_open; /* the log may lack something, as of the last look */
+    bool is_store_damaged;
+    struct storage_damage damage;
+    bool is_requesting; /* a worker writes down that the store is to be set aside */
+    struct env_work work;
+    enum status status;
+    struct error error;
+};
+
 struct consensus {
     struct consensus_options options;
     struct raft *raft;
@@ -140,7 +151,7 @@ struct consensus {
     void (*stopped)(void *context);
     void *stopped_context;
 
-    bool healing; /* as of the last look */
+    struct consensus_heal heal;
     struct wal_synced newest_synced; /* what raft hasn't heard of yet, if has_synced */
     bool has_synced;
 
@@ -221,7 +232,12 @@ void apply__on_timer(struct env_timer *timer);
 /* The store holds what a snapshot brought: it goes on behind that. */
 void apply__installed(struct consensus *consensus);
 
-/* Looks whether what was lost is back, and tells the log. */
+/* A table turned out to be damaged. */
+void heal__store_damaged(struct consensus *consensus, const struct storage_damage *damage);
+/* How many parts of it must end before the actor goes: each calls consensus__part_stopped. */
+uint32_t heal__stop(struct consensus *consensus);
+void consensus__part_stopped(void *context);
+/* Looks whether what was lost is back, and what can be done about it. */
 void heal__update(struct consensus *consensus);
 /* What an operator should know of it: fills status->problem, if there is anything. */
 void heal__fill_status(struct consensus *consensus, struct consensus_status *status);

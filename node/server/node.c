@@ -268,6 +268,12 @@ static void log_recovered(struct node *node) {
 }
 
 static void log_damage(struct node *node) {
+    const struct error *store_fault = &node->recovery.store_fault;
+    char reason[ERROR_MESSAGE_BYTES_MAX + 16];
+    if (store_fault->code != STATUS_OK) {
+        log_event(node->options.logger, LOG_WARN, "storage.set_aside", "to=db.faulty reason=%s",
+                  log_quote(reason, sizeof reason, store_fault->message));
+    }
     const struct wal_fault *fault = &node->recovery.fault;
     char quoted[sizeof fault->where + 16];
     if (fault->present) {

@@ -7,6 +7,7 @@
 #include "node/server/consensus_internal.h"
 #include "node/server/membership.h"
 #include "node/server/snapshot_files.h"
+#include "node/server/store_faulty.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -49,6 +50,22 @@ static enum status open_storage(struct recovery *recovery, struct error *err) {
     return storage_open(&options, &recovery->storage, err);
 }
 
+/* A store that can't be opened is set aside; the log, where term and vote stand, fills an empty one, or its leader. */
+static enum status open_store(struct recovery *recovery, struct error *err) {
+    const struct config *config = recovery->config;
+    enum status status = store_faulty_carry_out(recovery->env, config->data_dir, err);
+    if (status == STATUS_OK) {
+        status = open_storage(recovery, err);
+    }
+    if (status != STATUS_CORRUPT || !config->heal) {
+        return status;
+    }
+    recovery->store_fault = *err;
+    error_clear(err);
+    status = store_faulty_set_aside(recovery->env, config->data_dir, err);
+    return status == STATUS_OK ? open_storage(recovery, err) : status;
+}
+
 /* A group is at most a small part of a segment, so that little is left unused at its end. */
 static uint32_t group_bytes_max(const struct config *config) {
     uint64_t part = config->segment_bytes / 8 / ENV_BLOCK_BYTES * ENV_BLOCK_BYTES;
@@ -72,6 +89,7 @@ static enum status open_wal(struct recovery *recovery, struct wal_recovered *ret
         .spare_segments = SPARE_SEGMENTS,
         .cache_bytes_max = config->wal_cache_bytes,
         .heals = true,
+        .must_exist = store_faulty_exists(recovery->env, config->data_dir),
         .share_payload_bytes = (uint32_t)config->value_threshold_bytes, /* at most LIMIT_VALUE_BYTES */
         .mark_delay_us = MARK_DELAY_US,
         .context = recovery->consensus,
@@ -231,7 +249,7 @@ enum status recovery_run(struct recovery *recovery, struct error *err) {
         return status;
     }
     snapshot_remove_leftovers(recovery->env, recovery->config->data_dir);
-    status = open_storage(recovery, err);
+    status = open_store(recovery, err);
     if (status == STATUS_OK) {
         status = open_wal(recovery, &recovered, err);
     }
@@ -244,6 +262,8 @@ enum status recovery_run(struct recovery *recovery, struct error *err) {
     }
     if (status != STATUS_OK) {
         error_prefix(err, "recovery of %s", recovery->config->data_dir);
+    } else if (recovered.heal_index == 0 && recovery->store_fault.code == STATUS_OK) {
+        store_faulty_remove(recovery->env, recovery->config->data_dir);
     }
     return status;
 }

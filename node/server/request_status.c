@@ -69,7 +69,6 @@ static void fill_state(Wire__StatusReply *reply, const struct consensus_status *
     SET(reply, log_groups_mark, status->wal.triggers[WAL_TRIGGER_MARK]);
     SET(reply, log_segments_faulty, status->wal.segments_faulty);
     SET(reply, heal_index, status->heal_index);
-    SET(reply, needs_snapshot, status->lost_state);
     reply->problem = borrow_text(status->problem);
 }
 

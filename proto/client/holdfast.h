@@ -257,7 +257,6 @@ struct holdfast_node_status {
     /* How often writers were made to wait for flushes and compactions, and for how long in all and at most. */
     uint64_t write_stalls, write_stall_us_total, write_stall_us_max;
     uint64_t heal_index;          /* how far the log must reach again after it was damaged; 0: it is whole */
-    uint64_t needs_snapshot;      /* 1: the store is lost or damaged, and waits for a snapshot */
     uint64_t log_segments_faulty; /* damaged, kept aside until the log is whole; not in log_segments */
     /* To nodes that the log can't bring up to date; since the node started. failed: of those that it sends. */
     uint64_t snapshots_sent, snapshots_installed, snapshots_failed;

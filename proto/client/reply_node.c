@@ -91,7 +91,6 @@ enum status reply__status(struct client_request *request, const struct connectio
     COPY(status, reply, write_stall_us_total);
     COPY(status, reply, write_stall_us_max);
     COPY(status, reply, heal_index);
-    COPY(status, reply, needs_snapshot);
     COPY(status, reply, log_segments_faulty);
     COPY(status, reply, snapshots_sent);
     COPY(status, reply, snapshots_installed);

@@ -314,12 +314,6 @@ static void do_wipe(struct drama *drama, char **words) {
     raft_node_wipe(node);
 }
 
-static void do_lose_state(struct drama *drama, char **words) {
-    struct raft_node *node = live_node(drama, words[1]);
-    enum status status = raft_node_lose_state(node, drama->now_us);
-    drama_say_changes(drama, node, status);
-}
-
 static void do_read(struct drama *drama, char **words) {
     struct raft_node *node = live_node(drama, words[1]);
     bool forward = words[2] != NULL && strcmp(words[2], "forward") == 0;
@@ -476,7 +470,7 @@ static void do_inject(struct drama *drama, char **words) {
     message->round = option_number(drama, words, "round", 0);
     message->floor = option_number(drama, words, "floor", 0);
     message->life = option_number(drama, words, "life", 0);
-    message->lost = (uint32_t)option_number(drama, words, "lost", 0);
+    message->lost_log = option_number(drama, words, "lost_log", 0) != 0;
     const char *terms = option(words, "entries");
     while (terms != NULL && *terms != '\0') {
         char *end = NULL;
@@ -510,7 +504,7 @@ static const struct {
     {"inject", do_inject, false},     {"change", do_change, false},   {"transfer", do_transfer, false},
     {"fence", do_fence, false},       {"install", do_install, false}, {"sent", do_sent, false},
     {"info", do_info, true},          {"beat", do_beat, false},       {"damage", do_damage, false},
-    {"wipe", do_wipe, false},         {"losestate", do_lose_state, false},
+    {"wipe", do_wipe, false},
 };
 
 /* ---- Scripts ---------------------------------------------------------------------------------------------------- */

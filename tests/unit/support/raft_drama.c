@@ -153,8 +153,7 @@ void drama_say_message(struct drama *drama, const struct raft_packet *packet) {
     case RAFT_TIMEOUT_NOW:
     case RAFT_MESSAGE_TYPE_COUNT: break;
     }
-    drama_say(drama, "%s%s\n", (message->lost & RAFT_LOST_LOG) != 0 ? " lost-log" : "",
-              (message->lost & RAFT_LOST_STATE) != 0 ? " lost-state" : "");
+    drama_say(drama, "%s\n", message->lost_log ? " lost-log" : "");
 }
 
 static bool in_set(const struct raft_member *member, unsigned set) {
@@ -211,7 +210,7 @@ void drama_say_state(struct drama *drama, const struct raft_node *node) {
     if (info.heal_index > 0) {
         drama_say(drama, " heals=%llu/%llu", U(info.heal_index), U(info.heal_term));
     }
-    drama_say(drama, "%s\n", info.lost_state ? " lost-state" : "");
+    drama_say(drama, "\n");
 }
 
 void drama_say_changes(struct drama *drama, struct raft_node *node, enum status status) {

@@ -170,7 +170,6 @@ void raft_node_start(struct raft_node *node, uint64_t now_us, uint64_t random_se
                                .life = ++node->life,
                                .heal_index = node->heal_index,
                                .heal_term = node->heal_term,
-                               .lost_state = node->lost_state,
                                .config = node->config,
                                .config_index = node->config_index};
     if (node->trimmed_index > 0) {
@@ -332,12 +331,6 @@ enum status raft_node_fence(struct raft_node *node, uint64_t now_us, enum raft_f
     return step(node, &event, NULL, NULL, 0);
 }
 
-enum status raft_node_lose_state(struct raft_node *node, uint64_t now_us) {
-    struct raft_event event = {.type = RAFT_EVENT_STATE_LOST, .now_us = now_us};
-    node->lost_state = true;
-    return step(node, &event, NULL, NULL, 0);
-}
-
 enum status raft_node_snapshot_sent(struct raft_node *node, uint64_t now_us, uint64_t peer, uint64_t index, bool ok) {
     struct raft_event event = {.type = RAFT_EVENT_SNAPSHOT_SENT,
                                .now_us = now_us,
@@ -401,7 +394,6 @@ enum status raft_node_install(struct raft_node *node, uint64_t now_us, const str
         node->config = snapshot->config;
         node->config_index = snapshot->config_index;
     }
-    node->lost_state = false;
     struct raft_event event = {.type = RAFT_EVENT_INSTALLED,
                                .now_us = now_us,
                                .u.installed = {.index = snapshot->index,

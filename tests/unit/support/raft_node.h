@@ -78,7 +78,6 @@ struct raft_node {
     uint64_t life;       /* counted up with each start */
     uint64_t heal_index; /* where the log ended before it was damaged; 0: it wasn't */
     uint64_t heal_term;
-    bool lost_state;
 
     bool state_waits; /* a new term or vote isn't in a group yet */
     struct raft_records forming;
@@ -100,7 +99,6 @@ void raft_node_preload(struct raft_node *node, uint64_t term, uint64_t value, ui
 void raft_node_damage(struct raft_node *node, uint64_t index);
 /* While it is down: its data directory is empty, and it doesn't know that it wasn't. */
 void raft_node_wipe(struct raft_node *node);
-enum status raft_node_lose_state(struct raft_node *node, uint64_t now_us);
 /* From what is on disk. */
 void raft_node_start(struct raft_node *node, uint64_t now_us, uint64_t random_seed);
 void raft_node_crash(struct raft_node *node, bool inflight_reaches_disk);
