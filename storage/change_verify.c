@@ -5,133 +5,23 @@
  */
 #include "node/base/check.h"
 #include "storage/change_file.h"
-#include "storage/sst_internal.h"
-
-enum { PACE_BYTES = 1024 * 1024 };
+#include "storage/sst_verifier.h"
 
 struct change_verifier {
-    struct sst *file;
-    const struct sst_verify_options *options; /* may be NULL */
-    struct sst_verify_report report;
-    struct error *err;
+    struct sst_verifier base;
     struct sst_footer footer;
-    uint64_t unpaced_bytes;
-    uint64_t checksum;
-    bool complete; /* all was whole so far */
     bool has_last;
     uint64_t last_revision;
     uint32_t last_ordinal;
     struct sst_properties seen;
-    struct buf raw;
     struct buf body;
     struct buf index;
     struct change_block reader;
 };
 
-static void finding(struct change_verifier *verifier, const char *what, uint64_t offset) {
-    bool first = verifier->report.findings++ == 0;
-    verifier->complete = false;
-    if (first) {
-        verifier->report.first_offset = offset;
-    }
-    (void)sst__damaged(verifier->file, STATUS_CORRUPT, what, offset, first ? verifier->err : NULL);
-}
-
-static enum status pace(struct change_verifier *verifier, uint64_t bytes) {
-    const struct sst_verify_options *options = verifier->options;
-    verifier->report.bytes += bytes;
-    verifier->unpaced_bytes += bytes;
-    if (options == NULL || options->pace == NULL || verifier->unpaced_bytes < PACE_BYTES) {
-        return STATUS_OK;
-    }
-    bool go_on = options->pace(options->context, verifier->unpaced_bytes);
-    verifier->unpaced_bytes = 0;
-    return go_on ? STATUS_OK : error_set(verifier->err, STATUS_CANCELLED, "verifying was stopped");
-}
-
-static enum status reserve(struct change_verifier *verifier, struct buf *buf, size_t len) {
-    buf_clear(buf);
-    return buf_reserve(buf, len) == STATUS_OK ? STATUS_OK : sst__no_memory(verifier->file, len, verifier->err);
-}
-
-/* The block with its body, plain, in verifier->body; its checksum is added to the file's. STATUS_CORRUPT: a finding. */
-static enum status read_block(struct change_verifier *verifier, const struct sst_handle *handle,
-                              enum sst_block_kind kind, uint64_t *ret_checksum) {
-    struct sst *file = verifier->file;
-    struct sst_stored stored;
-    struct error err;
-    size_t len = (size_t)handle->size + SST_TRAILER_BYTES;
-    enum status status = pace(verifier, len);
-    if (status == STATUS_OK) {
-        status = reserve(verifier, &verifier->raw, len);
-    }
-    if (status != STATUS_OK) {
-        return status;
-    }
-    struct slice block = slice_of(verifier->raw.data, len);
-    status = sst__read(file, verifier->raw.data, len, handle->offset, &err);
-    if (status == STATUS_OK && sst_block_check(block, kind, file->meta.id, handle->offset, &stored) != STATUS_OK) {
-        status = sst__read_again(file, verifier->raw.data, len, handle->offset, &err);
-    }
-    if (status != STATUS_OK && status != STATUS_CORRUPT) {
-        return error_set(verifier->err, status, "%s", err.message);
-    }
-    bool whole =
-        status == STATUS_OK && sst_block_check(block, kind, file->meta.id, handle->offset, &stored) == STATUS_OK;
-    status = whole ? reserve(verifier, &verifier->body, stored.size) : STATUS_OK;
-    if (status != STATUS_OK) {
-        return status;
-    }
-    if (!whole || sst_block_unpack(file->context->env->alloc, &stored, verifier->body.data) != STATUS_OK) {
-        finding(verifier, "the block", handle->offset);
-        return STATUS_CORRUPT;
-    }
-    verifier->body.len = stored.size;
-    *ret_checksum = stored.checksum;
-    return STATUS_OK;
-}
-
-/* Header and footer. */
-static enum status verify_ends(struct change_verifier *verifier, uint64_t *ret_footer_checksum) {
-    struct sst *file = verifier->file;
-    struct sst_handle index = change_file_meta(file).index;
-    uint8_t bytes[SST_FOOTER_BYTES];
-    struct sst_header header;
-    uint64_t size_bytes;
-    enum status status = env_size(file->file.file, &size_bytes, verifier->err);
-    if (status == STATUS_OK && (size_bytes != file->meta.size_bytes || size_bytes < SST_HEADER_BYTES + sizeof bytes)) {
-        finding(verifier, "the size of the file: what ends", size_bytes);
-        return STATUS_CORRUPT;
-    }
-    if (status == STATUS_OK) {
-        status = sst__read(file, bytes, SST_HEADER_BYTES, 0, verifier->err);
-    }
-    if (status != STATUS_OK) {
-        return status;
-    }
-    if (sst_header_decode(bytes, &header) != STATUS_OK || header.kind != SST_FILE_CHANGES ||
-        header.id != file->meta.id || memcmp(header.cluster_id, file->context->cluster_id, SST_CLUSTER_ID_BYTES) != 0) {
-        finding(verifier, "the header", 0);
-    }
-    verifier->checksum = sst_file_checksum_add(0, sst_header_checksum(bytes));
-    status = sst__read(file, bytes, sizeof bytes, size_bytes - sizeof bytes, verifier->err);
-    if (status != STATUS_OK) {
-        return status;
-    }
-    if (sst_footer_decode(bytes, file->meta.id, size_bytes, &verifier->footer) != STATUS_OK ||
-        verifier->footer.top.offset != index.offset || verifier->footer.top.size != index.size ||
-        verifier->footer.tombstones.size > 0) {
-        finding(verifier, "the footer", size_bytes - sizeof bytes);
-        return STATUS_CORRUPT;
-    }
-    *ret_footer_checksum = sst_footer_checksum(bytes);
-    verifier->report.bytes += SST_HEADER_BYTES + SST_FOOTER_BYTES;
-    return STATUS_OK;
-}
-
 /* True if this one may follow on all that was seen: no operation of an entry is missing. */
 static bool follows(const struct change_verifier *verifier, const struct change *change) {
-    const struct sst_meta *meta = &verifier->file->meta;
+    const struct sst_meta *meta = &verifier->base.file->meta;
     if (change->revision < meta->revision_first || change->revision > meta->revision_last) {
         return false;
     }
@@ -147,7 +37,7 @@ static void count(struct change_verifier *verifier, const struct change *change)
     seen->deletes += change->kind == BATCH_DELETE;
     seen->tombstones += change->kind == BATCH_DELETE_RANGE;
     seen->key_bytes += change->key.len + change->end.len;
-    verifier->report.entries++;
+    verifier->base.report.entries++;
 }
 
 /* Behind a block that couldn't be read any place is as good. */
@@ -159,7 +49,7 @@ static void verify_changes(struct change_verifier *verifier, const struct change
         status = STATUS_CORRUPT;
     }
     while (status == STATUS_OK && (status = change_block_next(&verifier->reader)) == STATUS_OK) {
-        if (verifier->complete && !follows(verifier, change)) {
+        if (verifier->base.complete && !follows(verifier, change)) {
             status = STATUS_CORRUPT;
             break;
         }
@@ -169,7 +59,7 @@ static void verify_changes(struct change_verifier *verifier, const struct change
         verifier->last_ordinal = change->ordinal;
     }
     if (status != STATUS_NOT_FOUND) {
-        finding(verifier, "the block", entry->handle.offset);
+        (void)sst__verify_broken(&verifier->base, "the block", entry->handle.offset);
     }
 }
 
@@ -182,11 +72,11 @@ static enum status verify_blocks(struct change_verifier *verifier) {
         struct change_index_entry entry;
         uint64_t checksum = 0;
         if (change_index_decode(index, at, end, &entry) != STATUS_OK || entry.handle.offset != position) {
-            finding(verifier, "the index", end);
-            return STATUS_CORRUPT;
+            return sst__verify_broken(&verifier->base, "the index", end);
         }
         position += (uint64_t)entry.handle.size + SST_TRAILER_BYTES;
-        enum status status = read_block(verifier, &entry.handle, SST_BLOCK_CHANGES, &checksum);
+        enum status status =
+            sst__verify_block(&verifier->base, &entry.handle, SST_BLOCK_CHANGES, &verifier->body, &checksum);
         if (status != STATUS_OK && status != STATUS_CORRUPT) {
             return status;
         }
@@ -194,58 +84,58 @@ static enum status verify_blocks(struct change_verifier *verifier) {
             verify_changes(verifier, &entry);
         }
         verifier->seen.data_blocks++;
-        verifier->report.data_blocks++;
-        verifier->checksum = sst_file_checksum_add(verifier->checksum, checksum);
+        verifier->base.report.data_blocks++;
+        sst__verify_add(&verifier->base, checksum);
     }
     if (position != end) {
-        finding(verifier, "the index", end);
+        (void)sst__verify_broken(&verifier->base, "the index", end);
     }
     return STATUS_OK;
 }
 
 static bool counts_agree(const struct change_verifier *verifier, const struct sst_properties *properties) {
     const struct sst_properties *seen = &verifier->seen;
-    const struct sst_meta *meta = &verifier->file->meta;
+    const struct sst_meta *meta = &verifier->base.file->meta;
     return properties->entries == seen->entries && properties->deletes == seen->deletes &&
            properties->tombstones == seen->tombstones && properties->key_bytes == seen->key_bytes &&
            properties->data_blocks == seen->data_blocks && properties->revision_first == meta->revision_first &&
            properties->revision_last == meta->revision_last && verifier->last_revision == meta->revision_last &&
-           meta->entries == verifier->report.entries;
+           meta->entries == verifier->base.report.entries;
 }
 
 static enum status verify_all(struct change_verifier *verifier) {
+    struct sst_verifier *base = &verifier->base;
+    struct sst_handle wanted = change_file_meta(base->file).index;
+    struct sst_footer *footer = &verifier->footer;
     struct sst_properties properties;
     uint64_t footer_checksum = 0;
     uint64_t index_checksum = 0;
     uint64_t properties_checksum = 0;
-    enum status status = verify_ends(verifier, &footer_checksum);
+    enum status status = sst__verify_ends(base, SST_FILE_CHANGES, footer, &footer_checksum);
+    if (status == STATUS_OK && (footer->top.offset != wanted.offset || footer->top.size != wanted.size)) {
+        return sst__verify_broken(base, "the footer", base->file->meta.size_bytes - SST_FOOTER_BYTES);
+    }
     if (status == STATUS_OK) {
-        status = read_block(verifier, &verifier->footer.top, SST_BLOCK_TOP, &index_checksum);
+        status = sst__verify_block(base, &footer->top, SST_BLOCK_TOP, &verifier->index, &index_checksum);
+    }
+    if (status == STATUS_OK) {
+        status = verify_blocks(verifier);
+    }
+    if (status == STATUS_OK) {
+        status =
+            sst__verify_block(base, &footer->properties, SST_BLOCK_PROPERTIES, &verifier->body, &properties_checksum);
     }
     if (status != STATUS_OK) {
         return status;
     }
-    struct buf index = verifier->body;
-    verifier->body = verifier->index;
-    verifier->index = index;
-    status = verify_blocks(verifier);
-    if (status == STATUS_OK) {
-        status = read_block(verifier, &verifier->footer.properties, SST_BLOCK_PROPERTIES, &properties_checksum);
-    }
-    if (status != STATUS_OK) {
-        return status;
-    }
-    verifier->checksum = sst_file_checksum_add(verifier->checksum, index_checksum);
-    verifier->checksum = sst_file_checksum_add(verifier->checksum, properties_checksum);
-    verifier->checksum = sst_file_checksum_add(verifier->checksum, footer_checksum);
-    verifier->report.checksum = verifier->checksum;
-    bool unknown = verifier->options != NULL && verifier->options->checksum_unknown;
+    sst__verify_add(base, index_checksum);
+    sst__verify_add(base, properties_checksum);
+    sst__verify_add(base, footer_checksum);
     if (sst_properties_decode(buf_slice(&verifier->body), &properties) != STATUS_OK ||
-        (verifier->complete && !counts_agree(verifier, &properties))) {
-        finding(verifier, "a count in the properties: the block", verifier->footer.properties.offset);
-    } else if (verifier->complete && !unknown && verifier->checksum != verifier->file->meta.checksum) {
-        finding(verifier, "the checksum of the whole file (the manifest's is another): the file", 0);
+        (base->complete && !counts_agree(verifier, &properties))) {
+        (void)sst__verify_broken(base, "a count in the properties: the block", footer->properties.offset);
     }
+    sst__verify_checksum(base);
     return STATUS_OK;
 }
 
@@ -258,11 +148,7 @@ enum status change_verify(struct sst *file, const struct sst_verify_options *opt
     if (verifier == NULL) {
         return sst__no_memory(file, sizeof *verifier, err);
     }
-    verifier->file = file;
-    verifier->options = options;
-    verifier->err = err;
-    verifier->complete = true;
-    buf_init(&verifier->raw, alloc, 0);
+    sst__verifier_init(&verifier->base, file, options, err);
     buf_init(&verifier->body, alloc, 0);
     buf_init(&verifier->index, alloc, 0);
     enum status status = sst__pin(file, err);
@@ -270,10 +156,10 @@ enum status change_verify(struct sst *file, const struct sst_verify_options *opt
         status = verify_all(verifier);
         open_file_unpin(&file->file);
     }
-    *ret_report = verifier->report;
-    buf_deinit(&verifier->raw);
+    *ret_report = verifier->base.report;
     buf_deinit(&verifier->body);
     buf_deinit(&verifier->index);
+    sst__verifier_deinit(&verifier->base);
     mem_free(alloc, verifier);
     return status == STATUS_OK && ret_report->findings > 0 ? STATUS_CORRUPT : status;
 }

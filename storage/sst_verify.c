@@ -12,24 +12,15 @@
 #include "node/base/buf.h"
 #include "node/base/check.h"
 #include "storage/change_file.h"
-#include "storage/sst_internal.h"
+#include "storage/sst_verifier.h"
 #include "storage/value_file.h"
 
-enum { PACE_BYTES = 1024 * 1024 };
-
 struct verifier {
-    struct sst *sst;
-    const struct sst_verify_options *options; /* may be NULL */
-    struct sst_verify_report report;
-    struct error *err;
+    struct sst_verifier base;
     struct sst_top *top;
-    struct buf raw;
-    struct buf data;        /* body of the data block, if it was compressed */
-    struct buf index;       /* body of the partition */
-    uint64_t position;      /* where the next block must stand */
-    uint64_t unpaced_bytes; /* read since pace was called */
-    uint64_t checksum;      /* of the file up to position */
-    bool complete;          /* nothing was left out so far */
+    struct buf data;   /* body of the data block, if it was compressed */
+    struct buf index;  /* body of the partition */
+    uint64_t position; /* where the next block must stand */
     struct sst_properties seen;
     struct value_refs value_refs; /* of the entries seen */
     bool refs_unknown;            /* there was no memory to count them */
@@ -43,101 +34,17 @@ struct verifier {
 };
 
 static void finding(struct verifier *verifier, const char *what, uint64_t offset) {
-    bool first = verifier->report.findings++ == 0;
-    if (first) {
-        verifier->report.first_offset = offset;
-    }
-    (void)sst__damaged(verifier->sst, STATUS_CORRUPT, what, offset, first ? verifier->err : NULL);
+    sst__verify_finding(&verifier->base, what, offset);
 }
 
-static enum status no_memory(struct verifier *verifier, size_t bytes) {
-    return sst__no_memory(verifier->sst, bytes, verifier->err);
-}
-
-static enum status pace(struct verifier *verifier, uint64_t bytes) {
-    const struct sst_verify_options *options = verifier->options;
-    verifier->report.bytes += bytes;
-    verifier->unpaced_bytes += bytes;
-    if (options == NULL || options->pace == NULL || verifier->unpaced_bytes < PACE_BYTES) {
-        return STATUS_OK;
-    }
-    uint64_t unpaced_bytes = verifier->unpaced_bytes;
-    verifier->unpaced_bytes = 0;
-    return options->pace(options->context, unpaced_bytes)
-               ? STATUS_OK
-               : error_set(verifier->err, STATUS_CANCELLED, "verifying was stopped");
-}
-
-/* Reads a block into raw and checks it. STATUS_CORRUPT: a finding (reported). */
-static enum status read_block(struct verifier *verifier, const struct sst_handle *handle, enum sst_block_kind kind,
-                              struct sst_stored *ret_stored) {
-    struct sst *sst = verifier->sst;
-    struct error err;
-    size_t len = (size_t)handle->size + SST_TRAILER_BYTES;
-    enum status status = pace(verifier, len);
-    if (status != STATUS_OK) {
-        return status;
-    }
-    buf_clear(&verifier->raw);
-    if (buf_reserve(&verifier->raw, len) != STATUS_OK) {
-        return no_memory(verifier, len);
-    }
-    struct slice block = slice_of(verifier->raw.data, len);
-    status = sst__read(sst, verifier->raw.data, len, handle->offset, &err);
-    if (status == STATUS_OK && sst_block_check(block, kind, sst->meta.id, handle->offset, ret_stored) != STATUS_OK) {
-        status = sst__read_again(sst, verifier->raw.data, len, handle->offset, &err);
-    }
-    if (status != STATUS_OK && status != STATUS_CORRUPT) {
-        if (verifier->err != NULL) {
-            *verifier->err = err;
-        }
-        return status;
-    }
-    if (status == STATUS_OK) {
-        status = sst_block_check(block, kind, sst->meta.id, handle->offset, ret_stored);
-    }
-    if (status != STATUS_OK) {
-        finding(verifier, "the block", handle->offset);
-        verifier->complete = false;
-        return STATUS_CORRUPT;
-    }
-    return STATUS_OK;
-}
-
-/* The body, plain; in `buf`, or in raw if it was plain and may stay there. */
-static enum status unpack(struct verifier *verifier, const struct sst_stored *stored, bool copy, uint64_t offset,
-                          struct buf *buf, struct slice *ret_body) {
-    if (stored->compression == COMPRESSION_NONE && !copy) {
-        *ret_body = stored->body;
-        return STATUS_OK;
-    }
-    buf_clear(buf);
-    if (buf_reserve(buf, stored->size) != STATUS_OK) {
-        return no_memory(verifier, stored->size);
-    }
-    enum status status = sst_block_unpack(verifier->sst->context->env->alloc, stored, buf->data);
-    if (status == STATUS_NO_MEMORY) {
-        return no_memory(verifier, stored->size);
-    }
-    if (status != STATUS_OK) {
-        finding(verifier, "the block (its compressed bytes)", offset);
-        verifier->complete = false;
-        return STATUS_CORRUPT;
-    }
-    buf->len = stored->size;
-    *ret_body = buf_slice(buf);
-    return STATUS_OK;
-}
-
-static void add_checksum(struct verifier *verifier, uint64_t part) {
-    verifier->checksum = sst_file_checksum_add(verifier->checksum, part);
+static enum status broken(struct verifier *verifier, const char *what, uint64_t offset) {
+    return sst__verify_broken(&verifier->base, what, offset);
 }
 
 /* Blocks stand one behind the other. */
 static void pass(struct verifier *verifier, const struct sst_handle *handle) {
     if (handle->offset != verifier->position) {
-        finding(verifier, "what stands between two blocks", verifier->position);
-        verifier->complete = false;
+        (void)broken(verifier, "what stands between two blocks", verifier->position);
     }
     verifier->position = handle->offset + handle->size + SST_TRAILER_BYTES;
 }
@@ -187,7 +94,7 @@ static void count_entry(struct verifier *verifier, const struct entry *entry, bo
 
 static void check_entry(struct verifier *verifier, const struct entry *entry, const struct sst_partition *partition,
                         const struct entry_key *separator, uint64_t offset) {
-    const struct sst_meta *meta = &verifier->sst->meta;
+    const struct sst_meta *meta = &verifier->base.file->meta;
     const struct entry_key *key = &entry->key;
     bool first = verifier->last.user.len == 0;
     bool repeats = !first && slice_equal(verifier->last.user, key->user);
@@ -214,15 +121,20 @@ static enum status verify_data(struct verifier *verifier, const struct sst_handl
     struct sst_stored stored;
     struct slice body;
     uint32_t count = 0;
-    enum status status = read_block(verifier, handle, SST_BLOCK_DATA, &stored);
-    if (status == STATUS_OK) {
-        add_checksum(verifier, stored.checksum);
-        status = unpack(verifier, &stored, false, handle->offset, &verifier->data, &body);
+    enum status status = sst__verify_read(&verifier->base, handle, SST_BLOCK_DATA, &stored);
+    if (status != STATUS_OK) {
+        return status;
+    }
+    sst__verify_add(&verifier->base, stored.checksum);
+    body = stored.body;
+    if (stored.compression != COMPRESSION_NONE) {
+        status = sst__verify_unpack(&verifier->base, &stored, handle->offset, &verifier->data);
+        body = buf_slice(&verifier->data);
     }
     if (status != STATUS_OK) {
         return status;
     }
-    verifier->report.data_blocks++;
+    verifier->base.report.data_blocks++;
     verifier->seen.raw_bytes += body.len;
     status = block_cursor_open(cursor, body);
     if (status == STATUS_OK) {
@@ -233,9 +145,7 @@ static enum status verify_data(struct verifier *verifier, const struct sst_handl
         check_entry(verifier, entry, partition, separator, handle->offset);
     }
     if (status != STATUS_NOT_FOUND || count != cursor->entry_count) {
-        finding(verifier, "the block (its entries)", handle->offset);
-        verifier->complete = false;
-        return STATUS_CORRUPT;
+        return broken(verifier, "the block (its entries)", handle->offset);
     }
     /* The hash index must find what the walk found; its last key is as good as any. */
     struct entry_key last = verifier->last;
@@ -271,8 +181,7 @@ static enum status verify_part_data(struct verifier *verifier, uint32_t part, co
         copy_key(&verifier->bound, verifier->bound_user, &index->entry.key);
     }
     if (status != STATUS_NOT_FOUND) {
-        finding(verifier, "the partition", here->offset);
-        verifier->complete = false;
+        (void)broken(verifier, "the partition", here->offset);
         return STATUS_OK;
     }
     struct entry_key separator = sst__part_key(verifier->top, part);
@@ -286,28 +195,21 @@ static enum status verify_part_data(struct verifier *verifier, uint32_t part, co
 static enum status verify_part(struct verifier *verifier, uint32_t part) {
     const struct sst_handle *handle = &verifier->top->parts[part].handle;
     struct sst_partition partition = {.filter = SLICE_EMPTY};
-    struct sst_stored stored = {.body = SLICE_EMPTY};
-    struct slice body = SLICE_EMPTY;
-    enum status status = read_block(verifier, handle, SST_BLOCK_PARTITION, &stored);
-    uint64_t checksum = status == STATUS_OK ? stored.checksum : 0;
-    if (status == STATUS_OK) {
-        status = unpack(verifier, &stored, true, handle->offset, &verifier->index, &body);
-    }
-    if (status == STATUS_OK && sst_partition_open(body, &partition) != STATUS_OK) {
-        finding(verifier, "the partition", handle->offset);
-        verifier->complete = false;
-        status = STATUS_CORRUPT;
+    uint64_t checksum = 0;
+    enum status status = sst__verify_block(&verifier->base, handle, SST_BLOCK_PARTITION, &verifier->index, &checksum);
+    if (status == STATUS_OK && sst_partition_open(buf_slice(&verifier->index), &partition) != STATUS_OK) {
+        status = broken(verifier, "the partition", handle->offset);
     }
     if (status == STATUS_OK) {
         status = verify_part_data(verifier, part, &partition);
-        if (status == STATUS_OK && verifier->complete) {
+        if (status == STATUS_OK && verifier->base.complete) {
             pass(verifier, handle);
         }
     }
     /* Without it there is no way to its data: on with the next. */
     verifier->position = handle->offset + handle->size + SST_TRAILER_BYTES;
-    add_checksum(verifier, checksum);
-    verifier->report.partitions++;
+    sst__verify_add(&verifier->base, checksum);
+    verifier->base.report.partitions++;
     return status == STATUS_CORRUPT ? STATUS_OK : status;
 }
 
@@ -320,25 +222,24 @@ static enum status verify_tail_block(struct verifier *verifier, const struct sst
         return STATUS_OK;
     }
     pass(verifier, handle);
-    enum status status = read_block(verifier, handle, kind, &stored);
+    enum status status = sst__verify_read(&verifier->base, handle, kind, &stored);
     if (status == STATUS_OK) {
-        add_checksum(verifier, stored.checksum);
+        sst__verify_add(&verifier->base, stored.checksum);
     }
     return status == STATUS_CORRUPT ? STATUS_OK : status;
 }
 
 static enum status verify_tail(struct verifier *verifier) {
-    struct sst *sst = verifier->sst;
+    struct sst *sst = verifier->base.file;
     struct sst_footer footer;
     uint8_t bytes[SST_FOOTER_BYTES];
     uint64_t footer_at = sst->meta.size_bytes - SST_FOOTER_BYTES;
-    enum status status = sst__read(sst, bytes, sizeof bytes, footer_at, verifier->err);
+    enum status status = sst__read(sst, bytes, sizeof bytes, footer_at, verifier->base.err);
     if (status != STATUS_OK) {
         return status;
     }
     if (sst_footer_decode(bytes, sst->meta.id, sst->meta.size_bytes, &footer) != STATUS_OK) {
-        finding(verifier, "the footer", footer_at);
-        verifier->complete = false;
+        (void)broken(verifier, "the footer", footer_at);
         return STATUS_OK;
     }
     status = verify_tail_block(verifier, &footer.tombstones, SST_BLOCK_TOMBSTONES);
@@ -348,7 +249,7 @@ static enum status verify_tail(struct verifier *verifier) {
     if (status == STATUS_OK) {
         status = verify_tail_block(verifier, &footer.properties, SST_BLOCK_PROPERTIES);
     }
-    add_checksum(verifier, sst_footer_checksum(bytes));
+    sst__verify_add(&verifier->base, sst_footer_checksum(bytes));
     return status;
 }
 
@@ -366,7 +267,7 @@ static void count_tombstones(struct verifier *verifier) {
 }
 
 static bool references_agree(const struct verifier *verifier) {
-    const struct sst_meta *meta = &verifier->sst->meta;
+    const struct sst_meta *meta = &verifier->base.file->meta;
     size_t count;
     const struct value_ref *seen = value_refs_list(&verifier->value_refs, &count);
     return verifier->uncounted == 0 && count == meta->value_ref_count &&
@@ -377,36 +278,31 @@ static bool references_agree(const struct verifier *verifier) {
 static void check_counts(struct verifier *verifier) {
     const struct sst_properties *seen = &verifier->seen;
     const struct sst_properties *said = &verifier->top->properties;
-    const struct sst_meta *meta = &verifier->sst->meta;
     if (seen->entries != said->entries || seen->deletes != said->deletes || seen->key_bytes != said->key_bytes ||
         seen->value_bytes != said->value_bytes || seen->raw_bytes != said->raw_bytes ||
         seen->superseded != said->superseded || seen->superseded_until != said->superseded_until ||
         !references_agree(verifier) || seen->revision_first != said->revision_first ||
-        seen->revision_last != said->revision_last || verifier->report.data_blocks != said->data_blocks ||
-        verifier->report.partitions != said->partitions) {
+        seen->revision_last != said->revision_last || verifier->base.report.data_blocks != said->data_blocks ||
+        verifier->base.report.partitions != said->partitions) {
         finding(verifier, "a count in the properties: the end of the data", verifier->top->blocks_end);
     }
-    bool unknown = verifier->options != NULL && verifier->options->checksum_unknown;
-    verifier->report.checksum = verifier->checksum;
-    if (!unknown && verifier->checksum != meta->checksum) {
-        finding(verifier, "the checksum of the whole file (the manifest's is another): the file", 0);
-    }
+    sst__verify_checksum(&verifier->base);
 }
 
 static enum status verify_all(struct verifier *verifier) {
-    struct sst *sst = verifier->sst;
+    struct sst *sst = verifier->base.file;
     uint8_t header[SST_HEADER_BYTES];
-    enum status status = sst__read_top(sst, &verifier->top, verifier->err);
+    enum status status = sst__read_top(sst, &verifier->top, verifier->base.err);
     if (status != STATUS_OK) {
-        verifier->report.findings += status == STATUS_CORRUPT || status == STATUS_UNSUPPORTED;
+        verifier->base.report.findings += status == STATUS_CORRUPT || status == STATUS_UNSUPPORTED;
         return status;
     }
-    status = sst__read(sst, header, sizeof header, 0, verifier->err);
+    status = sst__read(sst, header, sizeof header, 0, verifier->base.err);
     if (status != STATUS_OK) {
         return status;
     }
-    verifier->report.bytes += SST_HEADER_BYTES + SST_FOOTER_BYTES;
-    add_checksum(verifier, sst_header_checksum(header));
+    verifier->base.report.bytes += SST_HEADER_BYTES + SST_FOOTER_BYTES;
+    sst__verify_add(&verifier->base, sst_header_checksum(header));
     for (uint32_t part = 0; part < verifier->top->part_count && status == STATUS_OK; part++) {
         status = verify_part(verifier, part);
     }
@@ -417,15 +313,15 @@ static enum status verify_all(struct verifier *verifier) {
         return status;
     }
     if (verifier->refs_unknown) {
-        return no_memory(verifier, sizeof(struct value_ref));
+        return sst__verify_no_memory(&verifier->base, sizeof(struct value_ref));
     }
     count_tombstones(verifier);
-    verifier->report.entries = verifier->seen.entries;
-    verifier->report.tombstones = tombstones_marks(verifier->top->tombstones);
-    if (verifier->complete) {
+    verifier->base.report.entries = verifier->seen.entries;
+    verifier->base.report.tombstones = tombstones_marks(verifier->top->tombstones);
+    if (verifier->base.complete) {
         check_counts(verifier);
     }
-    return verifier->report.findings > 0 ? STATUS_CORRUPT : STATUS_OK;
+    return verifier->base.report.findings > 0 ? STATUS_CORRUPT : STATUS_OK;
 }
 
 enum status sst_verify(struct sst *sst, const struct sst_verify_options *options, struct sst_verify_report *ret_report,
@@ -442,14 +338,10 @@ enum status sst_verify(struct sst *sst, const struct sst_verify_options *options
     if (verifier == NULL) {
         return sst__no_memory(sst, sizeof *verifier, err);
     }
-    verifier->sst = sst;
-    verifier->options = options;
-    verifier->err = err;
-    verifier->complete = true;
+    sst__verifier_init(&verifier->base, sst, options, err);
     verifier->position = SST_HEADER_BYTES;
     verifier->seen.revision_first = UINT64_MAX;
     value_refs_init(&verifier->value_refs, alloc);
-    buf_init(&verifier->raw, alloc, 0);
     buf_init(&verifier->data, alloc, 0);
     buf_init(&verifier->index, alloc, 0);
     enum status status = sst__pin(sst, err);
@@ -457,10 +349,10 @@ enum status sst_verify(struct sst *sst, const struct sst_verify_options *options
         status = verify_all(verifier);
         open_file_unpin(&sst->file);
     }
-    *ret_report = verifier->report;
+    *ret_report = verifier->base.report;
     sst__discard_top(alloc, verifier->top);
     value_refs_deinit(&verifier->value_refs);
-    buf_deinit(&verifier->raw);
+    sst__verifier_deinit(&verifier->base);
     buf_deinit(&verifier->data);
     buf_deinit(&verifier->index);
     mem_free(alloc, verifier);

@@ -196,6 +196,21 @@ static inline struct entry_key random_target(const struct list_of_entries *list,
     return target;
 }
 
+/* The whole file, malloc's. */
+static inline struct slice read_file(struct env *env, const char *path) {
+    struct env_file *file;
+    uint64_t size_bytes;
+    size_t got;
+    assert_int_equal(env_open(env, path, ENV_OPEN_READ, &file, NULL), STATUS_OK);
+    assert_int_equal(env_size(file, &size_bytes, NULL), STATUS_OK);
+    uint8_t *bytes = malloc(size_bytes);
+    assert_non_null(bytes);
+    assert_int_equal(env_pread(file, bytes, size_bytes, 0, &got, NULL), STATUS_OK);
+    assert_int_equal(got, size_bytes);
+    env_close(file);
+    return slice_of(bytes, size_bytes);
+}
+
 /* Flips a byte of the file for good. */
 static inline void damage(struct world *world, const struct sst *sst, uint64_t offset) {
     char path[LIMIT_PATH_BYTES];

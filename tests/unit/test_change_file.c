@@ -193,23 +193,6 @@ static size_t entry_from(size_t at) {
     return at;
 }
 
-/* The file's bytes, malloc's. */
-static struct slice read_file(struct world *world, uint64_t number) {
-    char path[LIMIT_PATH_BYTES];
-    struct env_file *file;
-    uint64_t size_bytes;
-    size_t got;
-    make_path(world, number, path);
-    assert_int_equal(env_open(world->env, path, ENV_OPEN_READ, &file, NULL), STATUS_OK);
-    assert_int_equal(env_size(file, &size_bytes, NULL), STATUS_OK);
-    uint8_t *bytes = malloc(size_bytes);
-    assert_non_null(bytes);
-    assert_int_equal(env_pread(file, bytes, size_bytes, 0, &got, NULL), STATUS_OK);
-    assert_int_equal(got, size_bytes);
-    env_close(file);
-    return slice_of(bytes, size_bytes);
-}
-
 /* Every byte of it, by hand. */
 static void check_file(struct slice file, size_t count, const struct change_meta *meta) {
     struct sst_header header;
@@ -268,7 +251,9 @@ static void test_change_builder_writes_what_it_says(void **state) {
     for (unsigned kind = 0; kind < COMPRESSION_COUNT; kind++) {
         struct world *world = world_new(1, 0, 4);
         struct change_meta meta = build(world, 9, 0, COUNT, (enum compression)kind);
-        struct slice file = read_file(world, 9);
+        char path[LIMIT_PATH_BYTES];
+        make_path(world, 9, path);
+        struct slice file = read_file(world->env, path);
         assert_true(change_index_count(slice_of(file.data, meta.index.size)) >= 3 * FILES);
         check_file(file, COUNT, &meta);
         free((void *)(uintptr_t)file.data);
@@ -280,7 +265,9 @@ static void test_change_builder_golden_file_is_unchanged(void **state) {
     (void)state;
     struct world *world = world_new(1, 0, 4);
     struct change_meta meta = build(world, 9, 0, 60, COMPRESSION_NONE);
-    struct slice file = read_file(world, 9);
+    char path[LIMIT_PATH_BYTES];
+    make_path(world, 9, path);
+    struct slice file = read_file(world->env, path);
     check_file(file, 60, &meta);
     golden_assert("changes.chg", file);
     free((void *)(uintptr_t)file.data);
@@ -421,6 +408,31 @@ static void test_change_file_that_cuts_an_entry_is_found(void **state) {
     assert_true(report.findings > 0);
     sst_free(file);
     world_free(world);
+}
+
+/* Memory that is missing is no damage. */
+static void test_change_verify_without_memory_finds_nothing(void **state) {
+    (void)state;
+    for (unsigned kind = 0; kind < COMPRESSION_COUNT; kind++) {
+        struct world *world = world_new(1, 0, 4);
+        struct change_meta meta = build(world, 9, 0, entry_from(3000), (enum compression)kind);
+        struct sst_verify_report report;
+        struct sst *file;
+        enum status status = STATUS_NO_MEMORY;
+        uint64_t n = 0;
+        assert_int_equal(change_file_new(&world->context, &meta, &file), STATUS_OK);
+        while (status == STATUS_NO_MEMORY) {
+            sim_node_fail_allocation(world->node, ++n);
+            status = sst_verify(file, NULL, &report, NULL);
+            sim_node_fail_allocation(world->node, 0);
+            assert_int_equal(report.findings, 0);
+        }
+        assert_int_equal(status, STATUS_OK);
+        assert_true(n > 4); /* itself, blocks, index, body at least */
+        assert_int_equal(world->damaged, 0);
+        sst_free(file);
+        world_free(world);
+    }
 }
 
 /* What the manifest says is not what the file is: found by the walk or by verifying. */
@@ -618,6 +630,7 @@ int main(void) {
         cmocka_unit_test(test_change_meta_that_no_file_can_have_is_told),
         cmocka_unit_test(test_change_walk_finds_every_change_from_any_revision),
         cmocka_unit_test(test_change_file_that_cuts_an_entry_is_found),
+        cmocka_unit_test(test_change_verify_without_memory_finds_nothing),
         cmocka_unit_test(test_change_file_other_than_its_meta_is_found),
         cmocka_unit_test(test_manifest_change_files_ascend_and_go_from_the_front),
         cmocka_unit_test(test_manifest_change_files_that_overlap_are_refused),

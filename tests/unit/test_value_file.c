@@ -62,23 +62,6 @@ static struct value_meta build(struct world *world, size_t count, enum compressi
     return meta;
 }
 
-/* The file's bytes, malloc's. */
-static struct slice read_file(struct world *world) {
-    char path[LIMIT_PATH_BYTES];
-    struct env_file *file;
-    uint64_t size_bytes;
-    size_t got;
-    file_path_values(path, world->context.dir, 9);
-    assert_int_equal(env_open(world->env, path, ENV_OPEN_READ, &file, NULL), STATUS_OK);
-    assert_int_equal(env_size(file, &size_bytes, NULL), STATUS_OK);
-    uint8_t *bytes = malloc(size_bytes);
-    assert_non_null(bytes);
-    assert_int_equal(env_pread(file, bytes, size_bytes, 0, &got, NULL), STATUS_OK);
-    assert_int_equal(got, size_bytes);
-    env_close(file);
-    return slice_of(bytes, size_bytes);
-}
-
 /* ---- Bytes ---------------------------------------------------------------------------------------------------- */
 
 /* One block behind the other, each at its place; then properties and footer; nothing else. */
@@ -152,7 +135,9 @@ static void test_value_builder_writes_what_it_says(void **state) {
     for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
         struct world *world = world_new(1, 0, 4);
         struct value_meta meta = build(world, COUNT, kinds[i]);
-        struct slice file = read_file(world);
+        char path[LIMIT_PATH_BYTES];
+        file_path_values(path, world->context.dir, 9);
+        struct slice file = read_file(world->env, path);
         check_file(file, COUNT, &meta, kinds[i]);
         free((void *)(uintptr_t)file.data);
         world_free(world);
@@ -163,7 +148,9 @@ static void test_value_builder_golden_file_is_unchanged(void **state) {
     (void)state;
     struct world *world = world_new(1, 0, 4);
     struct value_meta meta = build(world, 4, COMPRESSION_NONE);
-    struct slice file = read_file(world);
+    char path[LIMIT_PATH_BYTES];
+    file_path_values(path, world->context.dir, 9);
+    struct slice file = read_file(world->env, path);
     check_file(file, 4, &meta, COMPRESSION_NONE);
     golden_assert("values.val", file);
     free((void *)(uintptr_t)file.data);

@@ -9,13 +9,15 @@
  * be compared.
  *
  * Each write is timed (processor's counter where there is one), so that p99 and the longest stall are known; the
- * engines pay for that alike.
+ * engines pay for that alike. The longest is told twice: as it was, and without the time in which disk or
+ * machine stood still (disk_watch.h).
  *
  * Written bytes are what the kernel counts for this process: pages that became dirty, in mapped files, too, and direct
  * writes; so logs, zeroes, manifests and what is deleted again before it reaches the disk are all in it, of any engine.
  * Disk bytes are what the files have allocated, but not beyond their ends.
  */
 #include "tests/bench/storage/kvbench.h"
+#include "tests/bench/storage/disk_watch.h"
 
 #include <dirent.h>
 #include <pthread.h>
@@ -33,6 +35,7 @@
 #endif
 
 enum { KEY_BYTES = 16, POOL_BYTES = 1 << 20, THREADS_MAX = 64, BUCKETS = 64 * 32, RANGE_KEYS = 64 };
+enum { SLOW_US = 20 * 1000, SLOW_MAX = 1024 }; /* the disk is looked at for writes that take so long */
 enum { WATCH_US = 20 * 1000, QUIET_US = 100 * 1000, QUIET_TIMES = 10 };
 
 enum workload_kind { WRITE, READ, SCAN, SEEK, MIXED, REMOVE_RANGE, SETTLE };
@@ -67,6 +70,11 @@ enum { OVERWRITE = 2 }; /* its place there */
 struct histogram {
     uint64_t counts[BUCKETS];
     uint64_t longest;
+    struct {
+        double end_us;
+        double took_us;
+    } slow[SLOW_MAX]; /* of SLOW_US and more, the first of them */
+    unsigned slow_count;
 };
 
 struct runner {
@@ -87,6 +95,7 @@ static double seconds_max = 60;
 static bool compressed;
 static char pool[POOL_BYTES];
 static double ticks_per_us;
+static uint64_t slow_ticks;
 static double deadline;
 static atomic_bool stop_writer;
 static atomic_bool stop_watcher;
@@ -114,6 +123,7 @@ static void calibrate(void) {
     while (now() - from < 0.05) {
     }
     ticks_per_us = (double)(ticks() - ticks_from) / ((now() - from) * 1e6);
+    slow_ticks = (uint64_t)(ticks_per_us * SLOW_US);
 }
 
 static uint64_t next_random(uint64_t *state) {
@@ -147,6 +157,26 @@ static void count_latency(struct histogram *histogram, uint64_t took) {
     unsigned bucket = power == 0 ? (unsigned)took : power * 32 + (unsigned)(took >> (power - 1)) % 32;
     histogram->counts[bucket < BUCKETS ? bucket : BUCKETS - 1]++;
     histogram->longest = took > histogram->longest ? took : histogram->longest;
+    if (took >= slow_ticks && histogram->slow_count < SLOW_MAX) {
+        histogram->slow[histogram->slow_count].end_us = now() * 1e6;
+        histogram->slow[histogram->slow_count++].took_us = (double)took / ticks_per_us;
+    }
+}
+
+/* The longest without the time in which disk or machine stood still. */
+static double longest_moving_us(const struct histogram *histogram) {
+    double longest_us = (double)histogram->longest / ticks_per_us;
+    if (histogram->slow_count == 0 || histogram->slow_count == SLOW_MAX) {
+        return longest_us;
+    }
+    longest_us = SLOW_US;
+    for (unsigned i = 0; i < histogram->slow_count; i++) {
+        double end_us = histogram->slow[i].end_us;
+        double took_us = histogram->slow[i].took_us;
+        double moving_us = took_us - disk_watch_still_us(end_us - took_us, end_us);
+        longest_us = moving_us > longest_us ? moving_us : longest_us;
+    }
+    return longest_us;
 }
 
 /* The lower end of the bucket that has this share of all below it. */
@@ -370,6 +400,7 @@ static void report(const struct workload *workload, unsigned threads, const stru
     static struct histogram latency;
     uint64_t operations = 0;
     uint64_t found = 0;
+    double moving_us = 0;
     memset(&latency, 0, sizeof latency);
     for (unsigned i = 0; i <= threads; i++) {
         const struct runner *runner = i < threads ? &runners[i] : writer;
@@ -379,6 +410,8 @@ static void report(const struct workload *workload, unsigned threads, const stru
             latency.counts[k] += runner->latency.counts[k];
         }
         latency.longest = runner->latency.longest > latency.longest ? runner->latency.longest : latency.longest;
+        double longest_us = longest_moving_us(&runner->latency);
+        moving_us = longest_us > moving_us ? longest_us : moving_us;
     }
     uint64_t written = written_bytes() - before->written;
     uint64_t writes = workload->kind == WRITE ? operations : writer->operations;
@@ -392,8 +425,9 @@ static void report(const struct workload *workload, unsigned threads, const stru
                (double)written / ((double)writes * (double)(KEY_BYTES + value_bytes)));
     }
     if (writes > 0 || workload->kind == REMOVE_RANGE) {
-        printf(", \"p50_us\": %.2f, \"p99_us\": %.2f, \"longest_us\": %.0f", percentile_us(&latency, 0.5),
-               percentile_us(&latency, 0.99), (double)latency.longest / ticks_per_us);
+        printf(", \"p50_us\": %.2f, \"p99_us\": %.2f, \"longest_us\": %.0f, \"longest_moving_us\": %.0f",
+               percentile_us(&latency, 0.5), percentile_us(&latency, 0.99), (double)latency.longest / ticks_per_us,
+               moving_us);
     }
     printf(", \"written_bytes\": %llu, \"disk_bytes\": %llu, \"memory_peak_bytes\": %llu, "
            "\"own_memory_peak_bytes\": %llu}\n",
@@ -415,6 +449,7 @@ static void run_workload(const struct workload *workload, uint64_t operations, u
     own_memory_peak_bytes = 0;
     pthread_t watcher;
     pthread_create(&watcher, NULL, watch_memory, NULL);
+    disk_watch_start(dir);
     if (workload->kind == MIXED) {
         pthread_create(&writer.thread, NULL, write_meanwhile, &writer);
     }
@@ -435,6 +470,7 @@ static void run_workload(const struct workload *workload, uint64_t operations, u
     }
     atomic_store(&stop_watcher, true);
     pthread_join(watcher, NULL);
+    disk_watch_stop();
     report(workload, threads, runners, &writer, &before, took);
 }
 
