@@ -11,10 +11,10 @@
  *
  * The end that is kept may be too high, never too low: that costs votes, not entries.
  *
- * The loss is healed when the synced log ends at or behind (heal_term, heal_index) again. What came behind the hole came
- * from leaders of our term or later ones, who hold every entry that was committed with our help; a log of theirs that
- * ends there holds those too. An entry of a later term does as well: the log of its leader may have been shorter than
- * ours was, but not where it counted.
+ * The loss is healed when the synced log ends at or behind (heal_term, heal_index) again. What came behind the hole
+ * came from leaders of our term or later ones, who hold every entry that was committed with our help; a log of theirs
+ * that ends there holds those too. An entry of a later term does as well: the log of its leader may have been shorter
+ * than ours was, but not where it counted.
  *
  * The leader. Within a term a match only grows, except that a node may have lost what it had: it says so (lost_log), in
  * every answer of the life in which it began with less. Lives are numbered; the first answer of such a life takes back
@@ -25,15 +25,13 @@
 
 /* ---- The node that lost something ------------------------------------------------------------------------------- */
 
-bool raft__may_lead(const struct raft *raft) {
-    return raft->fence == RAFT_FENCE_NONE && raft->heal_index == 0;
-}
+bool raft__may_lead(const struct raft *raft) { return raft->fence == RAFT_FENCE_NONE && raft->heal_index == 0; }
 
 void raft__promised_end(const struct raft *raft, uint64_t *ret_term, uint64_t *ret_index) {
     uint64_t term = raft__log_last_term(&raft->log);
     bool heals = raft->heal_index > 0;
-    bool was_later = heals && (raft->heal_term > term ||
-                               (raft->heal_term == term && raft->heal_index > raft->log.last_index));
+    bool was_later =
+        heals && (raft->heal_term > term || (raft->heal_term == term && raft->heal_index > raft->log.last_index));
     *ret_term = was_later ? raft->heal_term : term;
     *ret_index = was_later ? raft->heal_index : raft->log.last_index;
 }

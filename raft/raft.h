@@ -165,11 +165,10 @@ enum raft_message_type {
  *                        newest index that every member holds, as the leader knows it.
  *   HEARTBEAT_REPLY      round copied; index = the follower's synced index that matches, if known, else 0.
  *   APPEND_REPLY, HEARTBEAT_REPLY
- *                        life: of the sender, raft_saved.life; lost_log: that life began with a shorter log than earlier
- *                        ones acknowledged (heal.c).
- *   TIMEOUT_NOW          the leader asks for a campaign at once.
- *   READ_INDEX           round: the asker's own number; hint_index: a number of this run of the asker.
- *   READ_INDEX_REPLY     round, hint_index copied; index: what a read must have applied.
+ *                        life: of the sender, raft_saved.life; lost_log: that life began with a shorter log than
+ * earlier ones acknowledged (heal.c). TIMEOUT_NOW          the leader asks for a campaign at once. READ_INDEX round:
+ * the asker's own number; hint_index: a number of this run of the asker. READ_INDEX_REPLY     round, hint_index copied;
+ * index: what a read must have applied.
  */
 struct raft_message {
     enum raft_message_type type;
@@ -415,7 +414,8 @@ struct raft_info {
     uint64_t transfer_target;     /* RAFT_NO_NODE: none */
     uint64_t reads_waiting_round; /* newest round that isn't answered; 0: none */
     uint64_t uncommitted_bytes;
-    uint64_t heal_index; /* how far the log must reach again before this node may lead, or vote for less; 0: all is well */
+    uint64_t
+        heal_index; /* how far the log must reach again before this node may lead, or vote for less; 0: all is well */
     uint64_t heal_term;
     uint64_t prefer_after_us; /* how long a preferred node must keep up before it is handed the lead */
 };

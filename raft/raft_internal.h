@@ -67,8 +67,8 @@ struct raft__peer {
     uint64_t read_own_round;  /* our round that answers its READ_INDEX, 0: it didn't ask */
     uint64_t read_round;      /* its number of that, and of its run */
     uint64_t read_run;
-    uint64_t life;              /* newest that was heard */
-    uint64_t elder_us;          /* since when only earlier ones are; 0: they aren't */
+    uint64_t life;                   /* newest that was heard */
+    uint64_t elder_us;               /* since when only earlier ones are; 0: they aren't */
     struct raft__inflight *inflight; /* a ring of options.inflight_appends_max */
     uint32_t inflight_head;
     uint32_t inflight_count;

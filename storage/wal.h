@@ -89,9 +89,9 @@ struct wal_options {
                                  those that small groups were written to: others gain nothing by it */
     uint64_t cache_bytes_max; /* of the tail cache, beyond what is not applied */
     uint32_t share_payload_bytes; /* records with payloads from here on can be lent (wal_share); 0: none */
-    bool must_exist; /* a directory without a log isn't a new one: STATUS_CORRUPT */
-    bool heals; /* what is lost to damage is fetched from elsewhere: go on with the rest (wal_heal.c) */
-    uint32_t mark_delay_us;       /* idle time after which an empty mark group is written (DESIGN rule 13); 0: never */
+    bool must_exist;              /* a directory without a log isn't a new one: STATUS_CORRUPT */
+    bool heals;             /* what is lost to damage is fetched from elsewhere: go on with the rest (wal_heal.c) */
+    uint32_t mark_delay_us; /* idle time after which an empty mark group is written (DESIGN rule 13); 0: never */
 
     /* Callbacks, on the loop, never from inside a wal_* call. */
     void *context;
@@ -302,8 +302,9 @@ void wal_set_floor(struct wal *wal, uint64_t flushed_index, uint64_t pin_index);
 /* The disk is full: spare segments go now instead of being used again. */
 void wal_give_space(struct wal *wal);
 /* The store took in another content, durably, that ends at `base`: an entry that the log lacks, of a term that it knows
- * and not older than its last record's. The log starts after it from now on, its records are void; the next group written says so. Until that one
- * is durable a crash leaves it to the next opening to find out. No record waits or is being written. */
+ * and not older than its last record's. The log starts after it from now on, its records are void; the next group
+ * written says so. Until that one is durable a crash leaves it to the next opening to find out. No record waits or is
+ * being written. */
 void wal_reset(struct wal *wal, const struct wal_frontier *base);
 
 /* The log holds again what it lost (heal_index): nothing needs to be remembered, and the damaged segments go. After

@@ -98,8 +98,9 @@ static bool is_plausible(const struct wal__group_header *header) {
                (first || (header->previous_segment == 0 && header->previous_end == 0 &&
                           (header->flags & (WAL__GROUP_RESET | WAL__GROUP_HEAL)) == 0));
     }
-    return !first && (header->flags & (WAL__GROUP_MARK | WAL__GROUP_RESET | WAL__GROUP_HEAL)) == 0 && header->previous_segment == 0 &&
-           header->previous_end == 0 && header->first_index > 0 && header->synced_index == header->first_index - 1;
+    return !first && (header->flags & (WAL__GROUP_MARK | WAL__GROUP_RESET | WAL__GROUP_HEAL)) == 0 &&
+           header->previous_segment == 0 && header->previous_end == 0 && header->first_index > 0 &&
+           header->synced_index == header->first_index - 1;
 }
 
 enum status wal__group_header_decode(const uint8_t *bytes, struct wal__group_header *ret_header) {

@@ -14,9 +14,9 @@
  * (wal_healed), so a crash at any point forgets nothing: before the new start group is durable nothing has changed, and
  * behind it the log is sound.
  *
- * The newest good header says where the log ended: maybe too high (of damaged records only an upper bound of the term is
- * known), never too low, except for what no good header knows: the log's very last group, if that is damaged, too. That
- * is the residual of rule 13.
+ * The newest good header says where the log ended: maybe too high (of damaged records only an upper bound of the term
+ * is known), never too low, except for what no good header knows: the log's very last group, if that is damaged, too.
+ * That is the residual of rule 13.
  *
  * A commit index is believed only if it stands before the hole: one behind it may speak of entries that replaced some
  * before it.
@@ -114,7 +114,8 @@ static enum status survey_segment(struct wal__recovery *recovery, struct wal__fo
         found->empty = found->empty && is_zero(block);
         if (block.len == WAL_BLOCK_BYTES && wal__group_header_decode(block.data, &view.header) == STATUS_OK &&
             (!found->header_good || view.header.generation == found->segment->generation)) {
-            status = wal__scan_group(&recovery->scanner, offset, view.header.generation, &verdict, &view, recovery->err);
+            status =
+                wal__scan_group(&recovery->scanner, offset, view.header.generation, &verdict, &view, recovery->err);
             if (status != STATUS_OK) {
                 return status;
             }

@@ -330,7 +330,7 @@ struct wal__scanner {
 struct wal__group_view {
     struct wal__group_header header;
     const uint8_t *bytes; /* total_bytes; valid until the scanner's next call */
-    uint64_t heal_index; /* 0: it says nothing of that */
+    uint64_t heal_index;  /* 0: it says nothing of that */
     uint64_t heal_term;
     struct slice membership;
     struct slice records;
@@ -518,8 +518,8 @@ struct wal {
     uint64_t applied_index;
     uint64_t term;
     uint64_t vote;
-    bool state_dirty; /* term and vote wait for a group, */
-    bool reset_due;   /* or that the log starts after sealed_index */
+    bool state_dirty;    /* term and vote wait for a group, */
+    bool reset_due;      /* or that the log starts after sealed_index */
     uint64_t heal_index; /* the log once ended there, in heal_term, and lost it; 0: it didn't */
     uint64_t heal_term;
     uint8_t membership[LIMIT_MEMBERSHIP_BYTES];

@@ -194,8 +194,8 @@ static enum status fault_at(struct wal__recovery *recovery, size_t position, uin
 }
 
 /* Reads one segment of the chain up to where it ends or is damaged. */
-enum status wal__read_segment(struct wal__recovery *recovery, struct wal__found *found,
-                              enum wal__verdict *ret_verdict, struct wal__group_view *ret_view) {
+enum status wal__read_segment(struct wal__recovery *recovery, struct wal__found *found, enum wal__verdict *ret_verdict,
+                              struct wal__group_view *ret_view) {
     struct wal__segment *segment = found->segment;
     uint64_t limit = found->end != 0 ? found->end : segment->bytes;
     wal__scanner_set_file(&recovery->scanner, segment, WAL_SCAN_BYTES);
@@ -386,8 +386,8 @@ static void conclude(struct wal__recovery *recovery, bool reset) {
         wal->last_term = frontier->term;
         recovery->commit_index = frontier->index;
     }
-    bool is_shorter = wal->last_term < wal->heal_term ||
-                      (wal->last_term == wal->heal_term && wal->last_index < wal->heal_index);
+    bool is_shorter =
+        wal->last_term < wal->heal_term || (wal->last_term == wal->heal_term && wal->last_index < wal->heal_index);
     wal->heal_index = is_shorter ? wal->heal_index : 0; /* all of it is synced before the new start group says so */
     wal->heal_term = is_shorter ? wal->heal_term : 0;
     wal->sealed_index = wal->last_index;

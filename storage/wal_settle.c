@@ -72,8 +72,7 @@ static enum status sort_files(struct wal__recovery *recovery) {
         } else if (!found->on_chain) {
             /* Of a log that isn't healed yet: a crash came before they were set aside. */
             bool is_needed = wal->heal_index > 0 && found->header_good;
-            enum status status =
-                is_needed ? wal__set_faulty(recovery, found) : remove_file(recovery, found);
+            enum status status = is_needed ? wal__set_faulty(recovery, found) : remove_file(recovery, found);
             if (status != STATUS_OK) {
                 return status;
             }

@@ -48,8 +48,8 @@ static void update_log(struct consensus *consensus) {
 
 static void run_request(struct env_work *work) {
     struct consensus *consensus = CONTAINER_OF(work, struct consensus, heal.work);
-    consensus->heal.status = store_faulty_request(
-        consensus->options.env, consensus->options.config->data_dir, &consensus->heal.error);
+    consensus->heal.status =
+        store_faulty_request(consensus->options.env, consensus->options.config->data_dir, &consensus->heal.error);
 }
 
 static void on_requested(struct env_work *work) {
@@ -95,9 +95,7 @@ void heal__store_damaged(struct consensus *consensus, const struct storage_damag
     }
 }
 
-uint32_t heal__stop(struct consensus *consensus) {
-    return consensus->heal.is_requesting ? 1 : 0;
-}
+uint32_t heal__stop(struct consensus *consensus) { return consensus->heal.is_requesting ? 1 : 0; }
 
 void heal__update(struct consensus *consensus) {
     update_log(consensus);

@@ -27,11 +27,11 @@ struct recovery {
     struct raft *raft;
     struct wal *wal;
     struct storage *storage;
-    uint64_t torn_bytes; /* cut off the log's end */
+    uint64_t torn_bytes;      /* cut off the log's end */
     struct error store_fault; /* why the store was set aside in this start; code STATUS_OK: it wasn't */
-    struct wal_fault fault; /* damage to the log that this start met, and overcame */
-    uint64_t replayed;   /* entries applied again */
-    uint64_t tail;       /* entries behind the recorded commit, which wait for the leader */
+    struct wal_fault fault;   /* damage to the log that this start met, and overcame */
+    uint64_t replayed;        /* entries applied again */
+    uint64_t tail;            /* entries behind the recorded commit, which wait for the leader */
 };
 
 /* On failure recovery_abandon is due. */

@@ -277,7 +277,8 @@ struct holdfast_log_pin {
 
 struct holdfast_log_segment {
     uint64_t number; /* the file's name is this in hex */
-    /* "active", "kept", "prepared", "spare" (to be used again), "doomed" (being deleted), "faulty" (damaged, kept aside)
+    /* "active", "kept", "prepared", "spare" (to be used again), "doomed" (being deleted), "faulty" (damaged, kept
+     * aside)
      */
     char state[16];
     uint64_t file_bytes, used_bytes;
