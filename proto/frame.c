@@ -85,7 +85,7 @@ enum status status_of_wire(uint32_t code) {
         return (enum status)status_of_code[code];
     }
     /* Reasons of a refusal: the identity or the cluster is the wrong one. */
-    bool refused = code >= WIRE_NO_CERTIFICATE && code <= WIRE_WRONG_CLUSTER;
+    bool refused = code >= WIRE_NO_CERTIFICATE && code <= WIRE_REMOVED;
     return refused ? STATUS_DENIED : STATUS_UNSUPPORTED;
 }
 

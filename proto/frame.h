@@ -76,7 +76,8 @@ enum wire_code {
     WIRE_CERTIFICATE_EXPIRED = 34,
     WIRE_CERTIFICATE_NOT_YET_VALID = 35,
     WIRE_CERTIFICATE_UNTRUSTED = 36, /* not signed by the CA */
-    WIRE_WRONG_CLUSTER = 37
+    WIRE_WRONG_CLUSTER = 37,
+    WIRE_REMOVED = 38 /* peers: the node was removed from the cluster */
 };
 
 struct frame_header {

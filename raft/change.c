@@ -24,6 +24,8 @@ const char *raft_refusal_text(enum raft_refusal refusal) {
         [RAFT_REFUSAL_NO_VOTERS] = "no voter would be left",
         [RAFT_REFUSAL_DUPLICATE_ID] = "a member has this id",
         [RAFT_REFUSAL_DUPLICATE_ADDRESS] = "a member has this address",
+        [RAFT_REFUSAL_DUPLICATE_NAME] = "a member has this name",
+        [RAFT_REFUSAL_DUPLICATE_CERTIFICATE] = "a member has this certificate",
         [RAFT_REFUSAL_UNKNOWN_NODE] = "no member has this id",
         [RAFT_REFUSAL_LEARNER_LAGS] = "the learner has not caught up with the log",
         [RAFT_REFUSAL_NOT_A_LEARNER] = "the member is not a learner",
@@ -38,23 +40,43 @@ const char *raft_refusal_text(enum raft_refusal refusal) {
 
 /* ---- One part of a change --------------------------------------------------------------------------------------- */
 
-static enum raft_refusal add_learner(struct raft_config *config, const struct raft_change *change) {
-    const char *address = change->address != NULL ? change->address : "";
-    CHECK(change->id != RAFT_NO_NODE && strlen(address) < LIMIT_ADDRESS_BYTES);
-    if (raft__config_find(config, change->id) != RAFT__NOWHERE) {
-        return RAFT_REFUSAL_DUPLICATE_ID;
+static void copy_text(char *out, size_t size, const char *text) {
+    size_t len = text != NULL ? strlen(text) : 0;
+    CHECK(len < size);
+    if (len > 0) {
+        memcpy(out, text, len); /* behind it all is 0 */
     }
-    for (uint32_t i = 0; i < config->member_count; i++) {
-        if (raft__same_address(address, config->members[i].address)) {
-            return RAFT_REFUSAL_DUPLICATE_ADDRESS;
-        }
+}
+
+static enum raft_refusal find_clash(const struct raft_config *config, const struct raft_member *member) {
+    enum raft_refusal clash = RAFT_REFUSAL_NONE;
+    for (uint32_t i = 0; i < config->member_count && clash == RAFT_REFUSAL_NONE; i++) {
+        clash = raft__member_clash(&config->members[i], member);
+    }
+    return clash;
+}
+
+/* `old` is the effective configuration: who leaves in the same change is still a member of the joint one, and an id
+ * that came back at once would keep votes and answers of what it was (DESIGN rule 14). */
+static enum raft_refusal add_learner(const struct raft_config *old, const struct raft_change *change,
+                                     struct raft_config *config) {
+    CHECK(change->id != RAFT_NO_NODE);
+    struct raft_member member = {.id = change->id, .role = RAFT_LEARNER, .priority = change->priority};
+    copy_text(member.name, sizeof member.name, change->name);
+    copy_text(member.address, sizeof member.address, change->address);
+    copy_text(member.client_address, sizeof member.client_address, change->client_address);
+    if (change->thumbprint != NULL) {
+        memcpy(member.thumbprint, change->thumbprint, sizeof member.thumbprint);
+    }
+    enum raft_refusal clash = find_clash(old, &member);
+    clash = clash == RAFT_REFUSAL_NONE ? find_clash(config, &member) : clash;
+    if (clash != RAFT_REFUSAL_NONE) {
+        return clash;
     }
     if (config->member_count == LIMIT_MEMBERS) {
         return RAFT_REFUSAL_TOO_MANY_MEMBERS;
     }
-    struct raft_member *member = &config->members[config->member_count++];
-    *member = (struct raft_member){.id = change->id, .role = RAFT_LEARNER, .priority = change->priority};
-    memcpy(member->address, address, strlen(address));
+    config->members[config->member_count++] = member;
     return RAFT_REFUSAL_NONE;
 }
 
@@ -81,7 +103,7 @@ static enum raft_refusal promote(const struct raft *raft, struct raft_member *me
 static enum raft_refusal apply_change(const struct raft *raft, const struct raft_change *change,
                                       struct raft_config *config) {
     if (change->type == RAFT_CHANGE_ADD_LEARNER) {
-        return add_learner(config, change);
+        return add_learner(&raft->config, change, config);
     }
     uint32_t position = raft__config_find(config, change->id);
     if (position == RAFT__NOWHERE) {
@@ -159,11 +181,6 @@ static bool voters_change(const struct raft_config *old, const struct raft_confi
     return kept != old_count || kept != count;
 }
 
-/* A node can't leave and come back in one change: it would keep votes and answers of what it was (DESIGN rule 14). */
-static bool comes_back(const struct raft_config *old, const struct raft_change *change) {
-    return change->type == RAFT_CHANGE_ADD_LEARNER && raft__config_find(old, change->id) != RAFT__NOWHERE;
-}
-
 /* True if the members that are heard are a quorum of a configuration. */
 static bool is_reachable(const struct raft *raft, const struct raft_config *config) {
     uint64_t heard[LIMIT_MEMBERS] = {0};
@@ -188,8 +205,7 @@ enum raft_refusal raft__change_plan(const struct raft *raft, const struct raft_c
     }
     struct raft_config config = raft->config;
     for (uint32_t i = 0; i < change_count; i++) {
-        enum raft_refusal refusal = comes_back(&raft->config, &changes[i]) ? RAFT_REFUSAL_DUPLICATE_ID
-                                                                           : apply_change(raft, &changes[i], &config);
+        enum raft_refusal refusal = apply_change(raft, &changes[i], &config);
         if (refusal != RAFT_REFUSAL_NONE) {
             return refusal;
         }

@@ -11,21 +11,39 @@
  */
 #include "raft/raft_internal.h"
 
-bool raft__same_address(const char *a, const char *b) {
+#include <string.h>
+
+static bool same_text(const char *a, const char *b) {
     return a[0] != '\0' && slice_equal(slice_of_string(a), slice_of_string(b));
+}
+
+enum raft_refusal raft__member_clash(const struct raft_member *a, const struct raft_member *b) {
+    static const uint8_t unknown[RAFT_THUMBPRINT_BYTES];
+    if (a->id == b->id) {
+        return RAFT_REFUSAL_DUPLICATE_ID;
+    }
+    if (same_text(a->name, b->name)) {
+        return RAFT_REFUSAL_DUPLICATE_NAME;
+    }
+    if (same_text(a->address, b->address) || same_text(a->client_address, b->client_address)) {
+        return RAFT_REFUSAL_DUPLICATE_ADDRESS;
+    }
+    bool is_known = memcmp(a->thumbprint, unknown, sizeof unknown) != 0;
+    return is_known && memcmp(a->thumbprint, b->thumbprint, sizeof unknown) == 0 ? RAFT_REFUSAL_DUPLICATE_CERTIFICATE
+                                                                                 : RAFT_REFUSAL_NONE;
 }
 
 static bool member_is_sane(const struct raft_config *config, uint32_t position) {
     const struct raft_member *member = &config->members[position];
-    if (member->id == RAFT_NO_NODE || member->role > RAFT_LEAVING || member->address[LIMIT_ADDRESS_BYTES - 1] != '\0') {
+    if (member->id == RAFT_NO_NODE || member->role > RAFT_LEAVING || member->name[LIMIT_NAME_BYTES - 1] != '\0' ||
+        member->address[LIMIT_ADDRESS_BYTES - 1] != '\0' || member->client_address[LIMIT_ADDRESS_BYTES - 1] != '\0') {
         return false;
     }
     if (member->role == RAFT_LEAVING && !member->in_outgoing) {
         return false;
     }
     for (uint32_t i = 0; i < position; i++) {
-        const struct raft_member *other = &config->members[i];
-        if (other->id == member->id || raft__same_address(member->address, other->address)) {
+        if (raft__member_clash(&config->members[i], member) != RAFT_REFUSAL_NONE) {
             return false;
         }
     }

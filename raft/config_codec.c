@@ -12,9 +12,17 @@ enum { CONFIG_VERSION = 1, FLAG_JOINT = 1, FLAG_OUTGOING = 1 };
 size_t raft_config_encoded_size(const struct raft_config *config) {
     size_t size = 4;
     for (uint32_t i = 0; i < config->member_count; i++) {
-        size += RAFT_MEMBER_BYTES_MIN + strlen(config->members[i].address);
+        const struct raft_member *member = &config->members[i];
+        size += RAFT_MEMBER_BYTES_MIN + strlen(member->name) + strlen(member->address) + strlen(member->client_address);
     }
     return size;
+}
+
+static uint8_t *put_text(uint8_t *out, const char *text) {
+    size_t len = strlen(text);
+    *out++ = (uint8_t)len;
+    memcpy(out, text, len);
+    return out + len;
 }
 
 size_t raft_config_encode(const struct raft_config *config, uint8_t ret_bytes[RAFT_CONFIG_BYTES_MAX]) {
@@ -26,42 +34,51 @@ size_t raft_config_encode(const struct raft_config *config, uint8_t ret_bytes[RA
     out += 2;
     for (uint32_t i = 0; i < config->member_count; i++) {
         const struct raft_member *member = &config->members[i];
-        size_t address_len = strlen(member->address);
         put_u64(out, member->id);
         out[8] = (uint8_t)member->role;
         out[9] = member->in_outgoing ? FLAG_OUTGOING : 0;
         out[10] = member->priority;
-        out[11] = (uint8_t)address_len;
-        memcpy(out + RAFT_MEMBER_BYTES_MIN, member->address, address_len);
-        out += RAFT_MEMBER_BYTES_MIN + address_len;
+        memcpy(out + 11, member->thumbprint, RAFT_THUMBPRINT_BYTES);
+        out = put_text(out + 11 + RAFT_THUMBPRINT_BYTES, member->name);
+        out = put_text(out, member->address);
+        out = put_text(out, member->client_address);
     }
     CHECK((size_t)(out - ret_bytes) == raft_config_encoded_size(config));
     return (size_t)(out - ret_bytes);
 }
 
+/* Into zeroed memory of `size` bytes; behind the text it stays 0. */
+static bool decode_text(struct slice *cursor, char *text, size_t size) {
+    uint8_t len;
+    struct slice bytes;
+    if (!cursor_u8(cursor, &len) || len >= size || !cursor_bytes(cursor, len, &bytes)) {
+        return false;
+    }
+    if (bytes.len > 0) {
+        memcpy(text, bytes.data, bytes.len);
+    }
+    return strlen(text) == bytes.len; /* no NUL within */
+}
+
 static bool decode_member(struct slice *cursor, struct raft_member *ret_member) {
     uint8_t role;
     uint8_t flags;
-    uint8_t address_len;
-    struct slice address;
+    struct slice thumbprint;
     if (!cursor_u64(cursor, &ret_member->id) || !cursor_u8(cursor, &role) || role > RAFT_LEAVING ||
         !cursor_u8(cursor, &flags) || flags > FLAG_OUTGOING || !cursor_u8(cursor, &ret_member->priority) ||
-        !cursor_u8(cursor, &address_len) || !cursor_bytes(cursor, address_len, &address)) {
+        !cursor_bytes(cursor, RAFT_THUMBPRINT_BYTES, &thumbprint)) {
         return false;
     }
-    if (address.len > 0) {
-        memcpy(ret_member->address, address.data, address.len); /* behind it all is 0 */
-    }
-    if (strlen(ret_member->address) != address.len) {
-        return false; /* a NUL within */
-    }
+    memcpy(ret_member->thumbprint, thumbprint.data, RAFT_THUMBPRINT_BYTES);
     ret_member->role = (enum raft_member_role)role;
     ret_member->in_outgoing = flags == FLAG_OUTGOING;
-    return true;
+    return decode_text(cursor, ret_member->name, sizeof ret_member->name) &&
+           decode_text(cursor, ret_member->address, sizeof ret_member->address) &&
+           decode_text(cursor, ret_member->client_address, sizeof ret_member->client_address);
 }
 
 enum status raft_config_decode(struct slice bytes, struct raft_config *ret_config, struct error *err) {
-    static_assert(LIMIT_ADDRESS_BYTES > UINT8_MAX, "any length of an address fits, with its NUL");
+    static_assert(LIMIT_ADDRESS_BYTES <= UINT8_MAX && LIMIT_NAME_BYTES <= UINT8_MAX, "a byte holds any length");
     struct raft_config config = {0};
     uint8_t version;
     uint8_t flags;

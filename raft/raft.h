@@ -47,13 +47,19 @@ enum raft_member_role {
     RAFT_LEAVING  /* only in a joint configuration: a voter of the outgoing set that is gone afterwards */
 };
 
+enum { RAFT_THUMBPRINT_BYTES = 32 };
+
 struct raft_member {
     uint64_t id;
     enum raft_member_role role; /* in the incoming (or only) set */
     bool in_outgoing;           /* voter of the outgoing set of a joint configuration */
     uint8_t priority;           /* who leads by preference: more is better; see transfer.c */
-    /* Where peers reach it, for the caller; "" if the caller knows otherwise. No two members share one. */
-    char address[LIMIT_ADDRESS_BYTES];
+    /* For the caller: how to reach and to know the node. The core only sees to it that no two members share one; what
+     * is empty (a thumbprint of zeroes) is like nothing. */
+    uint8_t thumbprint[RAFT_THUMBPRINT_BYTES]; /* SHA-256 of its certificate */
+    char name[LIMIT_NAME_BYTES];
+    char address[LIMIT_ADDRESS_BYTES];        /* where peers reach it */
+    char client_address[LIMIT_ADDRESS_BYTES]; /* where clients reach it */
 };
 
 /* The set of nodes, plain or joint. Plain data; copied freely. Without members: a new node that waits for a leader to
@@ -65,8 +71,9 @@ struct raft_config {
 };
 
 enum {
-    RAFT_MEMBER_BYTES_MIN = 12,
-    RAFT_CONFIG_BYTES_MAX = 4 + LIMIT_MEMBERS * (RAFT_MEMBER_BYTES_MIN + LIMIT_ADDRESS_BYTES - 1)
+    RAFT_MEMBER_BYTES_MIN = 14 + RAFT_THUMBPRINT_BYTES,
+    RAFT_MEMBER_BYTES_MAX = RAFT_MEMBER_BYTES_MIN + LIMIT_NAME_BYTES - 1 + 2 * (LIMIT_ADDRESS_BYTES - 1),
+    RAFT_CONFIG_BYTES_MAX = 4 + LIMIT_MEMBERS * RAFT_MEMBER_BYTES_MAX
 };
 static_assert((int)RAFT_CONFIG_BYTES_MAX <= (int)LIMIT_MEMBERSHIP_BYTES, "it must fit a segment's first group");
 
@@ -78,9 +85,9 @@ size_t raft_config_encoded_size(const struct raft_config *config);
 MUST_USE enum status raft_config_decode(struct slice bytes, struct raft_config *ret_config, struct error *err);
 
 /* One part of a change of membership. All parts of a RAFT_EVENT_CHANGE take effect together. What it names is sane: an
- * id that isn't 0, an address of fewer than LIMIT_ADDRESS_BYTES bytes. */
+ * id that isn't 0, texts that fit a raft_member with their NUL. */
 enum raft_change_type {
-    RAFT_CHANGE_ADD_LEARNER = 1, /* id, address, priority: a node of a new id; nodes always start as learners */
+    RAFT_CHANGE_ADD_LEARNER = 1, /* all fields: a node of a new id; nodes always start as learners */
     RAFT_CHANGE_PROMOTE,         /* id: a learner that has caught up becomes a voter */
     RAFT_CHANGE_DEMOTE,          /* id: a voter becomes a learner */
     RAFT_CHANGE_REMOVE,          /* id */
@@ -91,7 +98,11 @@ struct raft_change {
     enum raft_change_type type;
     uint64_t id;
     uint8_t priority;
-    const char *address; /* borrowed; NULL is "" */
+    /* Of a learner that is added; borrowed. NULL is "", or zeroes. */
+    const char *name;
+    const char *address;
+    const char *client_address;
+    const uint8_t *thumbprint; /* RAFT_THUMBPRINT_BYTES */
 };
 
 /* Why a change or a transfer was refused. */
@@ -104,6 +115,8 @@ enum raft_refusal {
     RAFT_REFUSAL_NO_VOTERS,            /* nobody would be left to vote */
     RAFT_REFUSAL_DUPLICATE_ID,
     RAFT_REFUSAL_DUPLICATE_ADDRESS,
+    RAFT_REFUSAL_DUPLICATE_NAME,
+    RAFT_REFUSAL_DUPLICATE_CERTIFICATE,
     RAFT_REFUSAL_UNKNOWN_NODE,
     RAFT_REFUSAL_LEARNER_LAGS,
     RAFT_REFUSAL_NOT_A_LEARNER,

@@ -167,8 +167,9 @@ struct raft {
 /* ---- config.c: the one place that knows what a quorum is -------------------------------------------------------- */
 
 MUST_USE enum status raft__config_check(const struct raft_config *config);
-/* Unknown ones ("") are never the same. */
-bool raft__same_address(const char *a, const char *b);
+/* What two members of one set may not share: id, name, an address, certificate. Unknown ones ("") are never the same.
+ */
+enum raft_refusal raft__member_clash(const struct raft_member *a, const struct raft_member *b);
 /* RAFT__NOWHERE if the node isn't a member. */
 uint32_t raft__config_find(const struct raft_config *config, uint64_t id);
 /* True if the member votes, in either set. False for RAFT__NOWHERE. */

@@ -535,7 +535,7 @@ struct storage_ingest {
     /* The store's: */
     bool was_asked;
     bool is_in_ready; /* the answer is looked at when it returns */
-    bool is_asking; /* ready ran, no answer yet */
+    bool is_asking;   /* ready ran, no answer yet */
     bool may_switch;
     struct version *version;
     struct generation *generation;

@@ -22,7 +22,7 @@ static uint64_t reserve_bytes(uint64_t segment_bytes) {
 
 static enum status check_options(const struct wal_options *options, struct error *err) {
     CHECK(options->env != NULL && options->loop != NULL && options->dir != NULL);
-    CHECK(options->failed != NULL);
+    CHECK(options->failed != NULL && options->first_membership.len <= LIMIT_MEMBERSHIP_BYTES);
     CHECK(options->mode == WAL_MODE_BLOCKING ? options->writable != NULL : options->synced != NULL);
     if (strlen(options->dir) + WAL_NAME_BYTES >= LIMIT_PATH_BYTES) {
         return error_set(err, STATUS_INVALID, "the log's path is longer than %d bytes",

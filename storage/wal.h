@@ -88,10 +88,11 @@ struct wal_options {
     uint32_t spare_segments;  /* that are no longer needed, kept at most to be used again; 0: all go. In blocking mode
                                  those that small groups were written to: others gain nothing by it */
     uint64_t cache_bytes_max; /* of the tail cache, beyond what is not applied */
-    uint32_t share_payload_bytes; /* records with payloads from here on can be lent (wal_share); 0: none */
-    bool must_exist;              /* a directory without a log isn't a new one: STATUS_CORRUPT */
-    bool heals;             /* what is lost to damage is fetched from elsewhere: go on with the rest (wal_heal.c) */
-    uint32_t mark_delay_us; /* idle time after which an empty mark group is written (DESIGN rule 13); 0: never */
+    uint32_t share_payload_bytes;  /* records with payloads from here on can be lent (wal_share); 0: none */
+    struct slice first_membership; /* what a log that knows no membership begins with; borrowed for wal_open */
+    bool must_exist;               /* a directory without a log isn't a new one: STATUS_CORRUPT */
+    bool heals; /* what is lost to damage is fetched from elsewhere: go on with the rest (wal_heal.c) */
+    uint32_t mark_delay_us;        /* idle time after which an empty mark group is written (DESIGN rule 13); 0: never */
 
     /* Callbacks, on the loop, never from inside a wal_* call. */
     void *context;
@@ -200,7 +201,8 @@ MUST_USE enum status wal_append(struct wal *wal, const struct wal_record *record
 
 /* Term and vote for all groups from now on; a change is written even without records. Term never decreases. */
 void wal_set_state(struct wal *wal, uint64_t term, uint64_t vote);
-/* The effective membership, opaque bytes up to LIMIT_MEMBERSHIP_BYTES: copied; repeated in each segment's first group.
+/* The membership to begin with, opaque bytes up to LIMIT_MEMBERSHIP_BYTES: copied; repeated in each segment's first
+ * group.
  */
 MUST_USE enum status wal_set_membership(struct wal *wal, struct slice membership);
 /* Carried by the next group, never a reason to write one. At most last_index. */

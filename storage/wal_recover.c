@@ -400,6 +400,11 @@ static void conclude(struct wal__recovery *recovery, bool reset) {
     wal->vote = recovery->last_header.vote;
     wal->sequence = recovery->sequence_seen;
     wal->chain = recovery->chain;
+    const struct slice *first = &wal->options.first_membership;
+    if (wal->membership_len == 0 && first->len > 0) {
+        memcpy(wal->membership, first->data, first->len);
+        wal->membership_len = (uint32_t)first->len;
+    }
     if (wal->membership_len > 0) {
         memcpy(wal->recovered_membership, wal->membership, wal->membership_len);
     }

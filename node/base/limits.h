@@ -22,9 +22,9 @@ enum {
     LIMIT_UNPACK_BUDGET_BYTES = 8 * MIB,             /* what one message may allocate when unpacked */
     LIMIT_MEMBERS = 9,                               /* nodes of a cluster, learners included */
     LIMIT_NAME_BYTES = 64,                           /* a node's name */
-    LIMIT_ADDRESS_BYTES = 256,                       /* "host:port" */
+    LIMIT_ADDRESS_BYTES = 128,                       /* "host:port" */
     LIMIT_PATH_BYTES = 1024,                         /* a path that we build */
-    LIMIT_MEMBERSHIP_BYTES = 3 * KIB,                /* an encoded membership; it must fit a segment's first group */
+    LIMIT_MEMBERSHIP_BYTES = 7 * KIB / 2,            /* an encoded membership; it must fit a segment's first group */
     LIMIT_SCAN_ENTRIES = 100 * 1000,                 /* a page of a scan */
     LIMIT_SCAN_BYTES = 4 * MIB,                      /* a page of a scan, unless a single pair is larger */
 };

@@ -61,16 +61,18 @@ void client_connection__send_error(struct client_connection *connection, uint64_
                                    bool unknown, const char *message) {
     const struct clients_options *options = &connection->clients->options;
     Wire__Error error = WIRE__ERROR__INIT;
+    struct directory_entry leader;
     error.has_code = 1;
     error.code = (uint32_t)wire_code_of(status);
     error.has_outcome = 1;
     error.outcome = unknown ? WIRE__OUTCOME__OUTCOME_UNKNOWN : WIRE__OUTCOME__OUTCOME_FAILED;
     error.message = borrow_text(message);
     if (status == STATUS_NOT_LEADER) {
-        const struct config_member *leader = config_member_by_id(options->config, consensus_leader(options->consensus));
-        error.has_leader_id = leader != NULL;
-        error.leader_id = leader != NULL ? leader->id : 0;
-        error.leader_address = leader != NULL ? borrow_text(leader->client_address) : NULL;
+        bool is_known = directory_look_up(consensus_directory(options->consensus), options->config,
+                                          consensus_leader(options->consensus), &leader);
+        error.has_leader_id = is_known;
+        error.leader_id = is_known ? leader.id : 0;
+        error.leader_address = is_known ? leader.client_address : NULL;
     }
     client_connection__send(connection, FRAME_ERROR, request_id, &error.base, NULL, 0);
 }
@@ -93,12 +95,14 @@ static void refuse(struct client_connection *connection, enum wire_code code, co
 static void greet(struct client_connection *connection) {
     const struct clients_options *options = &connection->clients->options;
     const struct config *config = options->config;
-    const struct config_member *leader = config_member_by_id(config, consensus_leader(options->consensus));
+    struct directory_entry leader;
+    bool is_known = directory_look_up(consensus_directory(options->consensus), config,
+                                      consensus_leader(options->consensus), &leader);
     Wire__Greeting greeting;
     greeting_fill(&greeting, config, connection->identity.role);
     greeting.has_leader_id = 1;
-    greeting.leader_id = leader != NULL ? leader->id : 0;
-    greeting.leader_address = leader != NULL ? borrow_text(leader->client_address) : NULL;
+    greeting.leader_id = is_known ? leader.id : 0;
+    greeting.leader_address = is_known ? leader.client_address : NULL;
     connection->state = CLIENT_SERVING;
     client_connection__send(connection, FRAME_GREETING, 0, &greeting.base, NULL, 0);
 }
@@ -114,7 +118,8 @@ static void on_opened(struct connection_handler *handler) {
     char message[ERROR_MESSAGE_BYTES_MAX];
     connection->active_us = env_now_us(clients->options.loop);
     enum wire_code code =
-        identity_check(config, connection_peer(connection->connection), &connection->identity, message, sizeof message);
+        identity_check(config, consensus_directory(clients->options.consensus), connection_peer(connection->connection),
+                       &connection->identity, message, sizeof message);
     if (code != WIRE_OK) {
         refuse(connection, code, message);
     } else if (clients->stopping) {
@@ -285,7 +290,7 @@ static void on_closed(struct connection_handler *handler, const struct error *er
         char quoted[ERROR_MESSAGE_BYTES_MAX + 16];
         log_event(clients->options.logger, LOG_WARN, "client.lost", "addr=%s identity=%s reason=%s",
                   connection_peer(connection->connection)->address,
-                  connection->identity.name != NULL ? connection->identity.name : "none",
+                  connection->identity.name[0] != '\0' ? connection->identity.name : "none",
                   log_quote(quoted, sizeof quoted, err->message));
     }
     struct list held;

@@ -53,6 +53,7 @@ static const struct config_key tls_keys[] = {
 };
 
 static const struct config_key raft_keys[] = {
+    {"join", config__parse_switch, FIELD(join)},
     {"election_timeout_ms", config__parse_u32, RANGE(election_timeout_ms, 10, 60000)},
     {"heartbeat_ms", config__parse_u32, RANGE(heartbeat_ms, 1, 20000)},
     {"snapshot_bytes_per_second", config__parse_bytes_size, RANGE(snapshot_rate, 0, SIZE_MAX_BYTES)},

@@ -53,6 +53,7 @@ struct config {
     char cert_file[LIMIT_PATH_BYTES];
     char key_file[LIMIT_PATH_BYTES];
     /* [raft] */
+    bool join; /* a new data directory waits for a leader to add this node; default off: the file's members found it */
     uint32_t election_timeout_ms; /* default 150 */
     uint32_t heartbeat_ms;        /* default 30 */
     uint64_t snapshot_rate;       /* snapshot_bytes_per_second: default 64 MiB; 0: no limit */

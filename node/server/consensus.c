@@ -7,19 +7,13 @@
  */
 #include "node/server/consensus_internal.h"
 
-#include "node/server/membership.h"
-
 #include <inttypes.h>
-
-static const char *member_name(const struct consensus *consensus, uint64_t id) {
-    const struct config_member *member = config_member_by_id(consensus->options.config, id);
-    return member != NULL ? member->name : "none";
-}
 
 static void run_failure(struct env_task *task) {
     struct consensus *consensus = CONTAINER_OF(task, struct consensus, failure_task);
     propose__end_all(consensus);
     read__refuse(consensus, STATUS_UNAVAILABLE, true);
+    member__end_all(consensus);
     consensus->options.failed(consensus->options.context, &consensus->failure);
 }
 
@@ -63,7 +57,7 @@ static void note_role(struct consensus *consensus) {
     enum log_level level = role != consensus->role || leader != consensus->leader ? LOG_INFO : LOG_DEBUG;
     log_event(consensus->options.logger, level, "raft.role",
               "role=%s term=%" PRIu64 " leader=%s last=%" PRIu64 " commit=%" PRIu64, raft_role_name(role), term,
-              member_name(consensus, leader), raft_last_index(consensus->raft), raft_commit_index(consensus->raft));
+              member__name(consensus, leader), raft_last_index(consensus->raft), raft_commit_index(consensus->raft));
     bool was_leader = consensus->role == RAFT_LEADER;
     consensus->role = role;
     consensus->leader = leader;
@@ -90,7 +84,7 @@ static enum status append_records(struct consensus *consensus, const struct raft
     }
     case RAFT_APPEND_PROPOSAL:
         return propose__write_records(consensus, update->append.first_index, update->append.term, update->append.count);
-    case RAFT_APPEND_CONFIG: break; /* nothing here asks for a change of membership yet */
+    case RAFT_APPEND_CONFIG: return member__write(consensus, update);
     case RAFT_APPEND_MESSAGE: return append__write_records(consensus, update->append.skip, update->append.count);
     }
     CHECK(false);
@@ -151,6 +145,11 @@ static void carry_out(struct consensus *consensus, const struct raft_update *upd
         return;
     }
     note_role(consensus);
+    status = member__updated(consensus, update);
+    if (status != STATUS_OK) {
+        fail_with(consensus, status, "connections to new members");
+        return;
+    }
     send_messages(consensus, update);
     if (update->commit_index > consensus->commit_index) {
         consensus->commit_index = update->commit_index;
@@ -190,12 +189,15 @@ enum status consensus__step(struct consensus *consensus, struct raft_event *even
 
 static void on_raft_timer(struct env_timer *timer) {
     struct consensus *consensus = CONTAINER_OF(timer, struct consensus, raft_timer);
-    /* A tick may make a leader, whose first record needs room. Without it the node doesn't campaign. */
     if (snapshots_hold_log(consensus->snapshots)) {
         await_raft(consensus, consensus__now_us(consensus) + CONSENSUS_DEADLINE_STEP_US);
         return;
     }
-    if (consensus->role != RAFT_LEADER && wal_reserve(consensus->wal, WAL_RECORD_HEADER_BYTES, 1) != STATUS_OK) {
+    /* A tick may make a leader, whose first record needs room. Without it the node doesn't campaign, nor when a member
+     * has told it that its removal is committed. */
+    bool may_campaign = consensus->members.removed_by == RAFT_NO_NODE &&
+                        wal_reserve(consensus->wal, WAL_RECORD_HEADER_BYTES, 1) == STATUS_OK;
+    if (consensus->role != RAFT_LEADER && !may_campaign) {
         await_raft(consensus, consensus__now_us(consensus) + CONSENSUS_HOUSEKEEPING_US);
         return;
     }
@@ -214,16 +216,19 @@ static void on_unreachable(void *context, uint64_t node_id) {
     (void)consensus__step(consensus, &event);
 }
 
-/* A candidacy that becomes durable makes a single node leader, whose first record needs room: until there is some, the
- * news waits; housekeeping asks again. */
+/* A candidacy that becomes durable makes a single node leader, whose first record needs room, and a joint configuration
+ * that becomes durable is left by another record: until there is room, the news waits; housekeeping asks again. */
 static bool must_wait_for_room(struct consensus *consensus) {
-    if (raft_role(consensus->raft) != RAFT_CANDIDATE) {
+    if (raft_role(consensus->raft) != RAFT_CANDIDATE && raft_role(consensus->raft) != RAFT_LEADER) {
+        return false;
+    }
+    if (raft_role(consensus->raft) == RAFT_LEADER && !raft_membership(consensus->raft)->joint) {
         return false;
     }
     if (snapshots_hold_log(consensus->snapshots)) {
         return true;
     }
-    enum status status = wal_reserve(consensus->wal, WAL_RECORD_HEADER_BYTES, 1);
+    enum status status = wal_reserve(consensus->wal, member__room(consensus), 1);
     return status == STATUS_NO_SPACE || status == STATUS_NO_MEMORY;
 }
 
@@ -285,9 +290,7 @@ void consensus__storage_failed(void *context, const struct error *err) { consens
 
 void consensus__fill_frontier(void *context, struct storage_frontier *frontier) {
     struct consensus *consensus = context;
-    uint8_t bytes[MEMBERSHIP_BYTES_MAX];
-    frontier->membership_len = (uint32_t)membership_encode(raft_membership(consensus->raft), bytes);
-    memcpy(frontier->membership, bytes, frontier->membership_len);
+    member__fill_frontier(consensus, frontier);
     frontier->feature_level = 1;
 }
 
@@ -362,7 +365,8 @@ static void on_deadline(struct env_timer *timer) {
     uint64_t now_us = env_clock_us(consensus->options.env);
     propose__expire(consensus, now_us);
     read__expire(consensus, now_us);
-    if (consensus->proposal_count > 0 || consensus->read_count > 0) {
+    member__expire(consensus, now_us);
+    if (consensus->proposal_count > 0 || consensus->read_count > 0 || consensus->members.change_count > 0) {
         consensus__watch_deadlines(consensus);
     }
 }
@@ -381,6 +385,7 @@ static void run_deliver(struct env_task *task) {
     struct consensus *consensus = CONTAINER_OF(task, struct consensus, deliver_task);
     propose__deliver(consensus);
     read__deliver(consensus);
+    member__deliver(consensus);
 }
 
 /* ---- Life ------------------------------------------------------------------------------------------------------- */
@@ -394,6 +399,8 @@ static void init_lists(struct consensus *consensus) {
     list_init(&consensus->reads_asked);
     list_init(&consensus->reads_applying);
     list_init(&consensus->reads_done);
+    list_init(&consensus->members.changes);
+    list_init(&consensus->members.changes_done);
 }
 
 static void init_timers(struct consensus *consensus) {
@@ -415,11 +422,13 @@ static enum status start_peers(struct consensus *consensus, struct error *err) {
         .loop = options->loop,
         .transport = options->peer_transport,
         .config = options->config,
+        .directory = &consensus->members.directory,
         .logger = options->logger,
         .context = consensus,
         .received = append__received,
         .unreachable = on_unreachable,
         .snapshot = on_snapshot_frame,
+        .removed = member__was_removed,
     };
     return peers_start(&peers_options, &consensus->peers, err);
 }
@@ -433,7 +442,6 @@ enum status consensus_new(const struct consensus_options *options, struct consen
     consensus->options = *options;
     init_lists(consensus);
     init_timers(consensus);
-    append__init_senders(consensus);
     if (snapshots_new(consensus, &consensus->snapshots) != STATUS_OK) {
         mem_free(options->env->alloc, consensus);
         return error_set(err, STATUS_NO_MEMORY, "consensus: out of memory");
@@ -446,12 +454,6 @@ void consensus_free_unstarted(struct consensus *consensus) {
     CHECK(consensus->raft == NULL);
     snapshots_free(consensus->snapshots);
     mem_free(consensus->options.env->alloc, consensus);
-}
-
-static enum status save_membership(struct consensus *consensus) {
-    uint8_t bytes[MEMBERSHIP_BYTES_MAX];
-    size_t len = membership_encode(raft_membership(consensus->raft), bytes);
-    return wal_set_membership(consensus->wal, slice_of(bytes, len));
 }
 
 enum status consensus_start(struct consensus *consensus, struct raft *raft, struct wal *wal, struct storage *storage,
@@ -471,7 +473,10 @@ enum status consensus_start(struct consensus *consensus, struct raft *raft, stru
     if (status != STATUS_OK) {
         return status;
     }
-    status = save_membership(consensus);
+    status = member__save(consensus);
+    if (status == STATUS_OK) {
+        status = member__connect(consensus);
+    }
     if (status != STATUS_OK) {
         return error_set(err, status, "the membership can't be kept: %s", status_name(status));
     }
@@ -523,6 +528,7 @@ void consensus_refuse_requests(struct consensus *consensus) {
     consensus->refusing = true;
     propose__end_all(consensus);
     read__refuse(consensus, STATUS_UNAVAILABLE, true);
+    member__end_all(consensus);
 }
 
 void consensus_stop(struct consensus *consensus, void (*stopped)(void *context), void *context) {

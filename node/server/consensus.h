@@ -16,6 +16,7 @@
 #include "node/base/log.h"
 #include "node/env/env.h"
 #include "node/server/config.h"
+#include "node/server/directory.h"
 #include "node/server/snapshot.h"
 #include "raft/raft.h"
 #include "storage/batch.h"
@@ -74,9 +75,14 @@ void consensus_read(struct consensus *consensus, struct consensus_read *read);
 
 struct consensus_member_status {
     uint64_t id;
-    bool voter;
-    uint64_t match_index;  /* leader only */
-    uint64_t heard_ms_ago; /* leader only; UINT64_MAX: never */
+    enum raft_member_role role;
+    uint8_t priority;
+    char name[LIMIT_NAME_BYTES];
+    char peer_address[LIMIT_ADDRESS_BYTES];
+    char client_address[LIMIT_ADDRESS_BYTES];
+    uint64_t match_index;       /* leader only */
+    uint64_t heard_ms_ago;      /* leader only; UINT64_MAX: never */
+    enum raft_peer_state state; /* leader only; of the leader itself and on others REPLICATE */
 };
 
 struct consensus_status {
@@ -93,6 +99,11 @@ struct consensus_status {
     uint64_t proposals_waiting;
     struct wal_stats wal;
     struct storage_stats storage;
+    /* The effective membership. */
+    uint64_t config_index; /* of the entry that brought it; 0: from the cluster's first start */
+    bool config_is_committed;
+    bool config_is_joint;
+    uint64_t transfer_target; /* RAFT_NO_NODE: the lead isn't on its way to another node */
     uint32_t member_count;
     struct consensus_member_status members[LIMIT_MEMBERS];
     uint64_t heal_index; /* see raft_info */
@@ -198,8 +209,42 @@ struct consensus_upkeep_query {
 void consensus_upkeep(struct consensus *consensus, struct consensus_upkeep_query *query);
 const char *consensus_upkeep_name(enum consensus_upkeep_action kind);
 
+/* ---- Membership and leadership (the consensus loop) -------------------------------------------------------------- */
+
+enum { CONSENSUS_CHANGES_MAX = 64 }; /* that wait for their end; more are refused with STATUS_BUSY */
+
+/* A change of the membership, or a transfer of the lead. A change is done when a configuration that has it is
+ * committed, applied here and not joint any more; a transfer when another node is known to lead. */
+struct consensus_change {
+    /* The caller's, unchanged until done: */
+    struct raft_change changes[LIMIT_MEMBERS]; /* what they point to too; sane as raft.h says */
+    uint32_t change_count;                     /* 0 if is_transfer, else at least 1 */
+    bool is_transfer;
+    uint64_t target;      /* transfer: to whom; RAFT_NO_NODE: to the best */
+    uint64_t deadline_us; /* env clock */
+    void (*done)(struct consensus_change *change);
+    /* Results. STATUS_OK. Surely not done: STATUS_NOT_LEADER, STATUS_CONDITION (err has the refusal's sentence),
+     * STATUS_BUSY, STATUS_UNAVAILABLE (stopping, failed), STATUS_NO_SPACE, STATUS_TIMEOUT. With `unknown`, any other
+     * than STATUS_OK: it may still happen. A transfer that came to nothing is STATUS_TIMEOUT. */
+    enum status status;
+    bool unknown;
+    struct error err;
+    enum raft_refusal refusal; /* STATUS_CONDITION */
+    uint64_t index;            /* of the configuration that was reached; a transfer: 0 */
+    uint64_t leader;           /* transfer: who leads now */
+    /* The consensus actor's: */
+    struct list link;
+    uint64_t term;
+    uint32_t phase;
+};
+
+/* done runs on the consensus loop, once, never from inside the call. */
+void consensus_change(struct consensus *consensus, struct consensus_change *change);
+
 /* Any thread, at once: the leader's id as last known, or RAFT_NO_NODE. */
 uint64_t consensus_leader(const struct consensus *consensus);
+/* Any thread: who the members are. */
+const struct directory *consensus_directory(const struct consensus *consensus);
 /* Any thread: env clock of the last time that the log or apply made progress, or had nothing to do. For the watchdog.
  */
 uint64_t consensus_progress_us(const struct consensus *consensus);

@@ -11,19 +11,8 @@
 
 static void send_next(struct append_sender *sender);
 
-void append__init_senders(struct consensus *consensus) {
-    const struct config *config = consensus->options.config;
-    for (uint32_t i = 0; i < config->member_count; i++) {
-        if (config->members[i].id != config->id) {
-            struct append_sender *sender = &consensus->senders[consensus->sender_count++];
-            sender->consensus = consensus;
-            sender->node_id = config->members[i].id;
-        }
-    }
-}
-
 void append__deinit_senders(struct consensus *consensus) {
-    for (uint32_t i = 0; i < consensus->sender_count; i++) {
+    for (uint32_t i = 0; i < CONSENSUS_SENDERS_MAX; i++) {
         mem_free(consensus->options.env->alloc, consensus->senders[i].queue);
     }
 }
@@ -119,13 +108,23 @@ static void send_next(struct append_sender *sender) {
     }
 }
 
+static bool is_free(const struct append_sender *sender) { return sender->queue_count == 0 && !sender->reading; }
+
+/* The peer's own, or one that has nothing to do. NULL: former members still wait for the disk in all of them. */
 static struct append_sender *find_sender(struct consensus *consensus, uint64_t node_id) {
-    for (uint32_t i = 0; i < consensus->sender_count; i++) {
-        if (consensus->senders[i].node_id == node_id) {
-            return &consensus->senders[i];
+    struct append_sender *unused = NULL;
+    for (uint32_t i = 0; i < CONSENSUS_SENDERS_MAX; i++) {
+        struct append_sender *sender = &consensus->senders[i];
+        if (sender->node_id == node_id) {
+            return sender;
         }
+        unused = is_free(sender) && (unused == NULL || sender->queue == NULL) ? sender : unused;
     }
-    return NULL;
+    if (unused != NULL) {
+        unused->consensus = consensus;
+        unused->node_id = node_id;
+    }
+    return unused;
 }
 
 void append__send(struct consensus *consensus, const struct raft_message *message) {
@@ -170,9 +169,20 @@ static enum status grow_records(struct consensus *consensus, uint32_t count) {
     return STATUS_OK;
 }
 
-/* Every record is checked before raft hears of the first. */
-static enum status decode_records(struct consensus *consensus, const struct raft_message *message, struct slice raw,
-                                  struct error *err) {
+/* The next of the configurations of a message; *configs is made with the first. */
+static enum status decode_config(struct consensus *consensus, const struct wal_record *record, uint32_t position,
+                                 struct raft_config **configs, struct error *err) {
+    if (*configs == NULL) {
+        *configs = mem_alloc(consensus->options.env->alloc, CONSENSUS_CONFIGS_MAX * sizeof **configs);
+    }
+    return *configs != NULL ? raft_config_decode(record->payload, &(*configs)[position], err)
+                            : error_set(err, STATUS_NO_MEMORY, "no memory for a configuration");
+}
+
+/* Every record is checked before raft hears of the first. A message of very many configurations is cut; its sender sees
+ * by the answer what is missing. *configs is the caller's to free, also after a failure. */
+static enum status decode_records(struct consensus *consensus, struct raft_message *message, struct slice raw,
+                                  struct raft_config **configs, struct error *err) {
     if (message->entry_count > raw.len / WAL_RECORD_HEADER_BYTES) {
         return error_set(err, STATUS_CORRUPT, "%u entries can't be in %zu bytes", message->entry_count, raw.len);
     }
@@ -180,27 +190,41 @@ static enum status decode_records(struct consensus *consensus, const struct raft
     if (status != STATUS_OK) {
         return error_set(err, status, "no memory for %u records", message->entry_count);
     }
+    uint32_t config_count = 0;
     for (uint32_t i = 0; i < message->entry_count; i++) {
         struct wal_record *record = &consensus->records[i];
         status = wal_record_decode(&raw, record, err);
+        bool is_config = status == STATUS_OK && record->kind == RAFT_ENTRY_CONFIG;
+        if (is_config && config_count == CONSENSUS_CONFIGS_MAX) {
+            message->entry_count = i;
+            return STATUS_OK;
+        }
+        if (is_config) {
+            status = decode_config(consensus, record, config_count++, configs, err);
+        }
         if (status != STATUS_OK) {
             return status;
         }
         consensus->entries[i] = (struct raft_entry){.index = record->index,
                                                     .term = record->term,
                                                     .size_bytes = (uint32_t)record->bytes.len,
-                                                    .kind = record->kind};
+                                                    .kind = record->kind,
+                                                    .config = is_config ? &(*configs)[config_count - 1] : NULL};
     }
     return raw.len == 0 ? STATUS_OK : error_set(err, STATUS_CORRUPT, "%zu bytes behind the last record", raw.len);
 }
 
 static bool has_room(struct consensus *consensus, const struct raft_message *message, size_t raw_len) {
+    bool is_answer = message->type == RAFT_APPEND_REPLY || message->type == RAFT_HEARTBEAT_REPLY;
+    bool may_append = message->entry_count > 0 || message->type == RAFT_VOTE_REPLY ||
+                      (is_answer && raft_membership(consensus->raft)->joint);
     if (snapshots_hold_log(consensus->snapshots)) {
-        return message->entry_count == 0 && message->type != RAFT_VOTE_REPLY;
+        return !may_append;
     }
-    enum status status = wal_reserve(consensus->wal, WAL_RECORD_HEADER_BYTES + raw_len, message->entry_count + 1);
-    /* Without room nothing is appended and nobody is elected; heartbeats and votes for others go on. */
-    return status == STATUS_OK || (message->entry_count == 0 && message->type != RAFT_VOTE_REPLY);
+    enum status status = wal_reserve(consensus->wal, member__room(consensus) + raw_len, message->entry_count + 1);
+    /* Without room nothing is appended, nobody is elected, and no joint configuration is left; heartbeats and votes for
+     * others go on. */
+    return status == STATUS_OK || !may_append;
 }
 
 void append__received(void *context, const struct raft_message *message, struct slice raw) {
@@ -209,23 +233,26 @@ void append__received(void *context, const struct raft_message *message, struct 
         return;
     }
     struct raft_message with_entries = *message;
+    struct raft_config *configs = NULL;
     struct error error = {0};
-    if (decode_records(consensus, message, raw, &error) != STATUS_OK) {
+    if (decode_records(consensus, &with_entries, raw, &configs, &error) != STATUS_OK) {
         char quoted[ERROR_MESSAGE_BYTES_MAX + 16];
         log_event(consensus->options.logger, LOG_WARN, "append.malformed", "from=%" PRIu64 " reason=%s", message->from,
                   log_quote(quoted, sizeof quoted, error.message));
-        return;
+        goto out;
     }
     if (!has_room(consensus, message, raw.len)) {
-        return;
+        goto out;
     }
-    with_entries.entries = message->entry_count > 0 ? consensus->entries : NULL;
+    with_entries.entries = with_entries.entry_count > 0 ? consensus->entries : NULL;
     struct raft_event event = {.type = RAFT_EVENT_MESSAGE, .u.message = &with_entries};
     enum status status = consensus__step(consensus, &event);
     if (status == STATUS_INVALID) {
         log_event(consensus->options.logger, LOG_WARN, "raft.invalid", "from=%" PRIu64 " type=%d term=%" PRIu64,
                   message->from, (int)message->type, message->term);
     }
+out:
+    mem_free(consensus->options.env->alloc, configs);
 }
 
 enum status append__write_records(struct consensus *consensus, uint32_t skip, uint32_t count) {

@@ -31,10 +31,14 @@ static enum status apply_record(struct consensus *consensus, const struct wal_re
         return error_set(err, STATUS_UNSUPPORTED, "entry %" PRIu64 " is of kind %u, which this version does not know",
                          record->index, record->kind);
     }
-    enum status status = storage_apply(consensus->storage, record->index, record->term, batch, err);
+    enum status status = member__applying(consensus, record, err);
+    if (status == STATUS_OK) {
+        status = storage_apply(consensus->storage, record->index, record->term, batch, err);
+    }
     if (status == STATUS_OK) {
         consensus->applied_progress_us = consensus__now_us(consensus);
         propose__applied(consensus, record->index, record->term);
+        member__applied(consensus, record);
     }
     return status;
 }

@@ -55,9 +55,8 @@ static void add_members(const struct consensus *consensus, struct consensus_log_
         uint64_t index = info.match_index > floor_index ? info.match_index : floor_index;
         bool has_snapshot = snapshots_pin_of(consensus->snapshots, id, &index);
         struct consensus_log_pin *pin = add_pin(query, index);
-        const struct config_member *member = config_member_by_id(consensus->options.config, id);
-        (void)snprintf(pin->owner, sizeof pin->owner, "follower %s%s", member != NULL ? member->name : "of no name",
-                       has_snapshot                           ? " (snapshot)"
+        (void)snprintf(pin->owner, sizeof pin->owner, "follower %s%s", member__name(consensus, id),
+                       has_snapshot                         ? " (snapshot)"
                        : index + 1 < raft_first_index(raft) ? " (left behind)"
                                                             : "");
     }

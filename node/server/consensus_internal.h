@@ -5,6 +5,7 @@
  *   consensus_propose.c  writes: waiting, into the log, answered
  *   consensus_append.c   AppendEntries out (from memory, or read back) and in
  *   consensus_apply.c    committed entries into the engine
+ *   consensus_member.c   membership: connections, what is kept of it, changes
  *   consensus_floor.c    what the log must keep, and for whom
  *   consensus_read.c     ReadIndex rounds and waiting for apply
  *   consensus_heal.c     what this node, or a peer, lost
@@ -19,16 +20,19 @@
 
 #include "node/base/check.h"
 #include "node/server/consensus.h"
+#include "node/server/membership.h"
 #include "node/server/peers.h"
 #include "node/server/snapshot.h"
 
 enum {
     CONSENSUS_PROPOSALS_MAX = 64 * 1024, /* waiting or in the log */
     CONSENSUS_READS_MAX = 64 * 1024,
-    CONSENSUS_BATCH_MAX = 1024,         /* proposals of one group */
-    CONSENSUS_APPLY_MAX = 1024,         /* entries applied in one turn */
-    CONSENSUS_PARTS_MAX = 64,           /* pieces of memory that one AppendEntries is sent from */
-    CONSENSUS_APPENDS_QUEUED_MAX = 256, /* AppendEntries to one peer that wait for the disk */
+    CONSENSUS_BATCH_MAX = 1024,                /* proposals of one group */
+    CONSENSUS_APPLY_MAX = 1024,                /* entries applied in one turn */
+    CONSENSUS_PARTS_MAX = 64,                  /* pieces of memory that one AppendEntries is sent from */
+    CONSENSUS_APPENDS_QUEUED_MAX = 256,        /* AppendEntries to one peer that wait for the disk */
+    CONSENSUS_SENDERS_MAX = 2 * LIMIT_MEMBERS, /* peers with such a queue: members, and some that were */
+    CONSENSUS_CONFIGS_MAX = 16, /* configurations taken from one AppendEntries; what follows comes again */
     CONSENSUS_DEADLINE_STEP_US = 10 * 1000,
     CONSENSUS_HOUSEKEEPING_US = 100 * 1000,
     CONSENSUS_FENCE_US = 1500 * 1000,    /* a leader with a slower log write falls silent: others may lead */
@@ -82,6 +86,19 @@ struct consensus_heal {
     struct error error;
 };
 
+/* consensus_member.c */
+struct consensus_members {
+    struct membership applied; /* of the newest CONFIG entry that is applied, or what the node began with */
+    struct membership before;  /* the one that it superseded */
+    struct directory directory;
+    uint64_t removed_by;       /* a member that says this node was removed; RAFT_NO_NODE: nobody does */
+    uint64_t written_index;    /* of the newest CONFIG entry that raft asked for here */
+    enum raft_refusal refusal; /* of the newest step */
+    struct list changes;
+    struct list changes_done;
+    uint32_t change_count; /* of `changes` */
+};
+
 struct consensus {
     struct consensus_options options;
     struct raft *raft;
@@ -127,8 +144,8 @@ struct consensus {
 
     struct consensus_upkeep upkeep;
 
-    struct append_sender senders[LIMIT_MEMBERS];
-    uint32_t sender_count;
+    struct consensus_members members;
+    struct append_sender senders[CONSENSUS_SENDERS_MAX];
 
     struct env_task process_task;
     struct env_task deliver_task;
@@ -219,11 +236,40 @@ void propose__expire(struct consensus *consensus, uint64_t now_us);
 void propose__end_all(struct consensus *consensus);
 void propose__deliver(struct consensus *consensus);
 
-void append__init_senders(struct consensus *consensus);
 void append__deinit_senders(struct consensus *consensus);
 void append__send(struct consensus *consensus, const struct raft_message *message);
 void append__received(void *context, const struct raft_message *message, struct slice raw);
 MUST_USE enum status append__write_records(struct consensus *consensus, uint32_t skip, uint32_t count);
+
+/* A member's name; "none" if there is none. */
+const char *member__name(const struct consensus *consensus, uint64_t id);
+/* What recovery found, as of the applied state; before consensus_start. */
+void member__begin(struct consensus *consensus, const struct membership *membership);
+/* The log's next first groups repeat the applied membership. */
+MUST_USE enum status member__save(struct consensus *consensus);
+/* Connections and directory as the membership says. */
+MUST_USE enum status member__connect(struct consensus *consensus);
+void member__fill_frontier(const struct consensus *consensus, struct storage_frontier *frontier);
+/* Bytes of the record that raft may append in the next step by itself: to be reserved before. */
+size_t member__room(const struct consensus *consensus);
+/* RAFT_APPEND_CONFIG. */
+MUST_USE enum status member__write(struct consensus *consensus, const struct raft_update *update);
+/* After note_role, before the messages go. */
+MUST_USE enum status member__updated(struct consensus *consensus, const struct raft_update *update);
+/* Any record: right before the engine applies it (in recovery too), and after. STATUS_CORRUPT, STATUS_UNSUPPORTED. */
+MUST_USE enum status member__applying(struct consensus *consensus, const struct wal_record *record, struct error *err);
+void member__applied(struct consensus *consensus, const struct wal_record *record);
+/* A received snapshot took the place of the state; its frontier is at index. After raft's INSTALLED step. */
+void member__installed(struct consensus *consensus, const struct membership *membership, uint64_t index);
+/* Callback for peers_options. */
+void member__was_removed(void *context, uint64_t by_node_id);
+/* True if nobody would answer this node's questions: it is no member, or was told so. */
+bool member__is_out(const struct consensus *consensus);
+/* What is wrong with this node's membership. False: nothing. */
+bool member__problem(const struct consensus *consensus, char *ret_text, size_t size);
+void member__expire(struct consensus *consensus, uint64_t now_us);
+void member__end_all(struct consensus *consensus);
+void member__deliver(struct consensus *consensus);
 
 /* Tells the engine how far a flush may claim: min(synced, committed). */
 void apply__set_durable(struct consensus *consensus);

@@ -4,7 +4,8 @@
  *
  *   new --READ step--> asked --(round confirmed)--> applying --(applied >= index)--> OK
  *
- * A local read skips the asking. The read itself is the front end's, on a view that it takes after `done`.
+ * On a node that doesn't lead, raft asks the leader for the round's index. A local read skips the asking. The read
+ * itself is the front end's, on a view that it takes after `done`.
  */
 #include "node/server/consensus_internal.h"
 
@@ -52,8 +53,8 @@ static void take(struct consensus *consensus, struct consensus_read *read) {
         finish(consensus, read, STATUS_BUSY);
     } else if (read->local) {
         wait_for_apply(consensus, read, 0);
-    } else if (consensus->role != RAFT_LEADER) {
-        finish(consensus, read, consensus->leader == RAFT_NO_NODE ? STATUS_UNAVAILABLE : STATUS_NOT_LEADER);
+    } else if ((consensus->role != RAFT_LEADER && consensus->leader == RAFT_NO_NODE) || member__is_out(consensus)) {
+        finish(consensus, read, STATUS_UNAVAILABLE);
     } else {
         consensus__schedule(consensus);
     }
@@ -83,10 +84,11 @@ void read__ask(struct consensus *consensus) {
     if (list_is_empty(&consensus->reads_new)) {
         return;
     }
-    struct raft_event event = {.type = RAFT_EVENT_READ};
+    struct raft_event event = {.type = RAFT_EVENT_READ, .u.read = {.forward = true}};
     if (consensus__step(consensus, &event) != STATUS_OK) {
+        enum status status = consensus->leader == RAFT_NO_NODE ? STATUS_UNAVAILABLE : STATUS_NOT_LEADER;
         LIST_FOREACH (node, &consensus->reads_new) {
-            finish(consensus, LIST_ENTRY(node, struct consensus_read, link), STATUS_NOT_LEADER);
+            finish(consensus, LIST_ENTRY(node, struct consensus_read, link), status);
         }
     }
 }

@@ -9,18 +9,32 @@
 
 static void fill_members(const struct consensus *consensus, struct consensus_status *status, uint64_t now_us) {
     const struct raft_config *membership = raft_membership(consensus->raft);
+    struct raft_info state;
+    raft_get_info(consensus->raft, &state);
+    status->config_index = state.config_index;
+    status->config_is_committed = state.config_is_committed;
+    status->config_is_joint = membership->joint;
+    status->transfer_target = state.transfer_target;
     status->member_count = membership->member_count;
     for (uint32_t i = 0; i < membership->member_count; i++) {
         struct consensus_member_status *member = &status->members[i];
         struct raft_peer_info info;
-        *member = (struct consensus_member_status){.id = membership->members[i].id,
-                                                   .voter = membership->members[i].role == RAFT_VOTER,
+        struct directory_entry entry;
+        directory_merge(consensus->options.config, &membership->members[i], &entry);
+        *member = (struct consensus_member_status){.id = entry.id,
+                                                   .role = membership->members[i].role,
+                                                   .priority = membership->members[i].priority,
+                                                   .state = RAFT_PEER_REPLICATE,
                                                    .heard_ms_ago = UINT64_MAX};
+        memcpy(member->name, entry.name, sizeof member->name);
+        memcpy(member->peer_address, entry.peer_address, sizeof member->peer_address);
+        memcpy(member->client_address, entry.client_address, sizeof member->client_address);
         if (member->id == consensus->options.config->id) {
             member->match_index = status->synced_index;
             member->heard_ms_ago = 0;
         } else if (raft_peer(consensus->raft, member->id, &info) == STATUS_OK) {
             member->match_index = info.match_index;
+            member->state = info.state;
             member->heard_ms_ago = info.last_heard_us == 0 ? UINT64_MAX : (now_us - info.last_heard_us) / 1000;
         }
     }
@@ -37,10 +51,10 @@ static void fill_problem(const struct consensus *consensus, struct consensus_sta
     } else if (status->storage.problem[0] != '\0') {
         (void)snprintf(status->problem, sizeof status->problem, "%s", status->storage.problem);
     } else if (status->snapshots.failed_peer != 0) {
-        const struct config_member *member =
-            config_member_by_id(consensus->options.config, status->snapshots.failed_peer);
         (void)snprintf(status->problem, sizeof status->problem, "follower %s gets no snapshot: %.160s",
-                       member != NULL ? member->name : "of no name", status->snapshots.problem);
+                       member__name(consensus, status->snapshots.failed_peer), status->snapshots.problem);
+    } else {
+        (void)member__problem(consensus, status->problem, sizeof status->problem);
     }
 }
 

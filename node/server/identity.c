@@ -18,27 +18,39 @@ void identity_thumbprint_text(const uint8_t thumbprint[ENV_THUMBPRINT_BYTES],
     *at = '\0';
 }
 
-static bool find(const struct config *config, const uint8_t thumbprint[ENV_THUMBPRINT_BYTES],
-                 struct identity *ret_identity) {
+static void become(enum config_role role, uint64_t node_id, const char name[LIMIT_NAME_BYTES],
+                   struct identity *ret_identity) {
+    *ret_identity = (struct identity){.role = role, .node_id = node_id};
+    memcpy(ret_identity->name, name, sizeof ret_identity->name);
+}
+
+static bool find(const struct config *config, const struct directory *directory,
+                 const uint8_t thumbprint[ENV_THUMBPRINT_BYTES], struct identity *ret_identity) {
     for (uint32_t i = 0; i < config->member_count; i++) {
         const struct config_member *member = &config->members[i];
         if (memcmp(member->thumbprint, thumbprint, ENV_THUMBPRINT_BYTES) == 0) {
-            *ret_identity = (struct identity){.role = CONFIG_ROLE_PEER, .node_id = member->id, .name = member->name};
+            become(CONFIG_ROLE_PEER, member->id, member->name, ret_identity);
             return true;
         }
     }
     for (uint32_t i = 0; i < config->identity_count; i++) {
         const struct config_identity *identity = &config->identities[i];
         if (memcmp(identity->thumbprint, thumbprint, ENV_THUMBPRINT_BYTES) == 0) {
-            *ret_identity = (struct identity){.role = identity->role, .name = identity->name};
+            become(identity->role, 0, identity->name, ret_identity);
             return true;
         }
+    }
+    struct directory_entry entry;
+    if (directory_find_thumbprint(directory, thumbprint, &entry)) {
+        become(CONFIG_ROLE_PEER, entry.id, entry.name, ret_identity);
+        return true;
     }
     return false;
 }
 
-enum wire_code identity_check(const struct config *config, const struct env_peer *peer, struct identity *ret_identity,
-                              char *message, size_t message_size) {
+enum wire_code identity_check(const struct config *config, const struct directory *directory,
+                              const struct env_peer *peer, struct identity *ret_identity, char *message,
+                              size_t message_size) {
     /* What to say of a certificate that isn't valid; %s is its thumbprint. */
     static const struct {
         enum wire_code code;
@@ -61,7 +73,7 @@ enum wire_code identity_check(const struct config *config, const struct env_peer
     identity_thumbprint_text(peer->thumbprint, thumbprint);
     enum wire_code code = verdicts[peer->certificate].code;
     if (code == WIRE_OK) {
-        if (find(config, peer->thumbprint, ret_identity)) {
+        if (find(config, directory, peer->thumbprint, ret_identity)) {
             return WIRE_OK;
         }
         (void)snprintf(message, message_size,

@@ -156,10 +156,11 @@ static uint64_t progress_us(void *context) {
 static void describe(void *context, char *ret_text, size_t size) {
     struct holdfastd *daemon = context;
     struct consensus *consensus = node_consensus(daemon->node);
-    const struct config_member *leader =
-        consensus != NULL ? config_member_by_id(&daemon->config, consensus_leader(consensus)) : NULL;
+    struct directory_entry leader;
+    bool is_known = consensus != NULL && directory_look_up(consensus_directory(consensus), &daemon->config,
+                                                           consensus_leader(consensus), &leader);
     (void)snprintf(ret_text, size, "%s on %s; leader: %s", node_state_name(daemon->node),
-                   node_client_address(daemon->node), leader != NULL ? leader->name : "none");
+                   node_client_address(daemon->node), is_known ? leader.name : "none");
 }
 
 /* ---- Making the world ------------------------------------------------------------------------------------------ */
@@ -195,21 +196,15 @@ static enum status check_own_certificate(struct holdfastd *daemon, struct error 
     return status;
 }
 
-static enum status make_context(struct holdfastd *daemon, bool peers, struct tls_context **ret_context,
-                                struct error *err) {
+/* Whose certificate a peer shows is checked by its link (peer_out.c): members come and go. */
+static enum status make_context(struct holdfastd *daemon, struct tls_context **ret_context, struct error *err) {
     const struct config *config = &daemon->config;
-    uint8_t expected[LIMIT_MEMBERS][ENV_THUMBPRINT_BYTES];
-    for (uint32_t i = 0; i < config->member_count; i++) {
-        memcpy(expected[i], config->members[i].thumbprint, ENV_THUMBPRINT_BYTES);
-    }
     struct tls_options options = {
         .ca_file = config->ca_file,
         .cert_file = config->cert_file,
         .key_file = config->key_file,
         .handshake_timeout_us = HANDSHAKE_TIMEOUT_US,
         .handshakes_per_turn = HANDSHAKES_PER_TURN,
-        .expected_count = peers ? config->member_count : 0,
-        .expected = (const uint8_t(*)[ENV_THUMBPRINT_BYTES])expected,
         .context = daemon,
         .rejected = on_tls_rejected,
     };
@@ -217,11 +212,11 @@ static enum status make_context(struct holdfastd *daemon, bool peers, struct tls
 }
 
 static enum status make_contexts(struct holdfastd *daemon, struct error *err) {
-    enum status status = make_context(daemon, true, &daemon->peer_context, err);
+    enum status status = make_context(daemon, &daemon->peer_context, err);
     uint32_t count = daemon->config.io_threads > 0 ? daemon->config.io_threads : 1;
     CHECK(count <= CLIENT_CONTEXTS_MAX);
     while (status == STATUS_OK && daemon->client_context_count < count) {
-        status = make_context(daemon, false, &daemon->client_contexts[daemon->client_context_count], err);
+        status = make_context(daemon, &daemon->client_contexts[daemon->client_context_count], err);
         daemon->client_context_count += status == STATUS_OK;
     }
     return status;

@@ -1,8 +1,11 @@
 /*
- * The effective membership as bytes: what a segment's first group and the manifest's frontier repeat.
+ * A membership as this node keeps it: a configuration and the index of the entry that brought it.
  *
- * The bytes are raft's (raft_config_encode, raft/README.md). Addresses and thumbprints still come from the
- * configuration: a bootstrapped membership leaves the addresses empty.
+ *   bytes: index u64, then raft's bytes of the configuration (raft_config_encode, raft/README.md), or nothing for a
+ *          node that was told to join and has none yet
+ *
+ * Kept are those that are applied, hence committed: in the manifest's frontier (the one effective at the frontier), and
+ * in each segment's first group. What is effective but not committed is in the log, behind them.
  */
 #ifndef HOLDFAST_SERVER_MEMBERSHIP_H
 #define HOLDFAST_SERVER_MEMBERSHIP_H
@@ -12,16 +15,19 @@
 #include "node/server/config.h"
 #include "raft/raft.h"
 
-enum { MEMBERSHIP_BYTES_MAX = RAFT_CONFIG_BYTES_MAX };
+struct membership {
+    uint64_t index; /* 0: from the cluster's first start */
+    struct raft_config config;
+};
+
+enum { MEMBERSHIP_BYTES_MAX = 8 + RAFT_CONFIG_BYTES_MAX };
+static_assert((int)MEMBERSHIP_BYTES_MAX <= (int)LIMIT_MEMBERSHIP_BYTES, "frontier and first groups hold it");
 
 /* Returns the length. */
-size_t membership_encode(const struct raft_config *membership, uint8_t ret_bytes[MEMBERSHIP_BYTES_MAX]);
+size_t membership_encode(const struct membership *membership, uint8_t ret_bytes[MEMBERSHIP_BYTES_MAX]);
 /* STATUS_CORRUPT, STATUS_UNSUPPORTED. */
-MUST_USE enum status membership_decode(struct slice bytes, struct raft_config *ret_membership, struct error *err);
-/* Every member of the configuration a voter: how a new cluster starts. */
-void membership_bootstrap(const struct config *config, struct raft_config *ret_membership);
-/* Every node of the membership is a member of the configuration: STATUS_INVALID names one that isn't. */
-MUST_USE enum status membership_match(const struct raft_config *membership, const struct config *config,
-                                      struct error *err);
+MUST_USE enum status membership_decode(struct slice bytes, struct membership *ret_membership, struct error *err);
+/* What a new data directory begins with: every member of the configuration a voter, or nobody if this node joins. */
+void membership_bootstrap(const struct config *config, struct membership *ret_membership);
 
 #endif

@@ -10,6 +10,9 @@
 #include "node/server/greeting.h"
 #include "node/server/raft_wire.h"
 
+static const char removed_message[] =
+    "this node was removed from the cluster: stop it, or give it a new id and an empty data directory and add that";
+
 static void refuse(struct peer_in *in, enum wire_code code, const char *message) {
     const struct env_peer *peer = connection_peer(in->connection);
     char quoted[ERROR_MESSAGE_BYTES_MAX + 16];
@@ -24,14 +27,18 @@ static void on_opened(struct connection_handler *handler) {
     struct peer_in *in = CONTAINER_OF(handler, struct peer_in, handler);
     const struct config *config = in->peers->options.config;
     char message[ERROR_MESSAGE_BYTES_MAX];
-    enum wire_code code =
-        identity_check(config, connection_peer(in->connection), &in->identity, message, sizeof message);
+    enum wire_code code = identity_check(config, in->peers->options.directory, connection_peer(in->connection),
+                                         &in->identity, message, sizeof message);
     if (code != WIRE_OK) {
         refuse(in, code, message);
         return;
     }
     if (!identity_is_peer(&in->identity)) {
-        refuse(in, WIRE_DENIED, "this is the peer port: only certificates of [member] sections may connect");
+        refuse(in, WIRE_DENIED, "this is the peer port: only certificates of members may connect");
+        return;
+    }
+    if (peers__is_removed(in->peers, in->identity.node_id)) {
+        refuse(in, WIRE_REMOVED, removed_message);
         return;
     }
     Wire__Greeting greeting;
@@ -57,6 +64,8 @@ static void introduce(struct peer_in *in, const struct connection_frame *frame) 
         refuse(in, WIRE_WRONG_CLUSTER, "this node belongs to another cluster");
     } else if (hello->node_id != in->identity.node_id) {
         refuse(in, WIRE_DENIED, "the hello's node id is not the one of this certificate");
+    } else if (!peers__welcome(peers, hello->node_id)) {
+        refuse(in, WIRE_BUSY, "no memory for a connection back");
     } else {
         in->introduced = true;
         env_timer_cancel(&in->timer);
@@ -117,6 +126,9 @@ static void on_closed(struct connection_handler *handler, const struct error *er
     env_timer_cancel(&in->timer);
     list_remove(&in->link);
     peers->incoming_count--;
+    if (in->introduced && !peers->stopping) {
+        peers__guest_left(peers, in->identity.node_id);
+    }
     mem_free(peers__alloc(peers), in);
     peers__connection_gone(peers);
 }
@@ -161,4 +173,23 @@ void peer_in__stop_all(struct peers *peers) {
     LIST_FOREACH (node, &peers->incoming) {
         connection_finish(LIST_ENTRY(node, struct peer_in, link)->connection);
     }
+}
+
+void peer_in__expel(struct peers *peers, uint64_t node_id) {
+    LIST_FOREACH (node, &peers->incoming) {
+        struct peer_in *in = LIST_ENTRY(node, struct peer_in, link);
+        if (in->greeted && in->identity.node_id == node_id) {
+            refuse(in, WIRE_REMOVED, removed_message);
+        }
+    }
+}
+
+bool peer_in__is_connected(const struct peers *peers, uint64_t node_id) {
+    LIST_FOREACH (node, &peers->incoming) {
+        const struct peer_in *in = LIST_ENTRY(node, const struct peer_in, link);
+        if (in->introduced && in->identity.node_id == node_id) {
+            return true;
+        }
+    }
+    return false;
 }

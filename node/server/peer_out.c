@@ -16,23 +16,24 @@ static const char *link_name(const struct peer_link *link) { return link->bulk ?
 
 /* A timer that can't be armed leaves a link without a future: memory is out, and the node with it. */
 static void arm(struct peer_link *link, uint64_t delay_us) {
-    enum status status = env_timer_arm(&link->timer, env_now_us(link->peers->options.loop) + delay_us);
+    enum status status = env_timer_arm(&link->timer, env_now_us(link->peer->peers->options.loop) + delay_us);
     CHECK(status == STATUS_OK);
 }
 
 static void log_problem(struct peer_link *link, const char *what) {
-    if (link->problem_logged || link->peers->stopping) {
+    if (link->problem_logged || link->peer->peers->stopping) {
         return;
     }
     link->problem_logged = true;
     char quoted[ERROR_MESSAGE_BYTES_MAX + 16];
-    log_event(link->peers->options.logger, LOG_WARN, "peer.unreachable", "peer=%s addr=%s link=%s reason=%s",
-              link->member->name, link->member->peer_address, link_name(link), log_quote(quoted, sizeof quoted, what));
+    log_event(link->peer->peers->options.logger, LOG_WARN, "peer.unreachable", "peer=%s addr=%s link=%s reason=%s",
+              link->peer->entry.name, link->peer->entry.peer_address, link_name(link),
+              log_quote(quoted, sizeof quoted, what));
 }
 
 static void link_wait(struct peer_link *link) {
     link->state = PEER_LINK_WAITING;
-    uint64_t jitter_us = env_random(link->peers->options.env) % (link->backoff_us / 2 + 1);
+    uint64_t jitter_us = env_random(link->peer->peers->options.env) % (link->backoff_us / 2 + 1);
     arm(link, link->backoff_us + jitter_us);
     link->backoff_us *= 2;
     if (link->backoff_us > PEER_BACKOFF_MAX_US) {
@@ -42,7 +43,7 @@ static void link_wait(struct peer_link *link) {
 
 static void on_timer(struct env_timer *timer) {
     struct peer_link *link = CONTAINER_OF(timer, struct peer_link, timer);
-    struct env_loop *loop = link->peers->options.loop;
+    struct env_loop *loop = link->peer->peers->options.loop;
     switch (link->state) {
     case PEER_LINK_WAITING: link_connect(link); return;
     case PEER_LINK_CONNECTING:
@@ -68,21 +69,21 @@ static void on_timer(struct env_timer *timer) {
 static void on_opened(struct connection_handler *handler) {
     struct peer_link *link = CONTAINER_OF(handler, struct peer_link, handler);
     const struct env_peer *peer = connection_peer(link->connection);
-    if (memcmp(peer->thumbprint, link->member->thumbprint, ENV_THUMBPRINT_BYTES) != 0) {
-        log_problem(link, "it shows another certificate than the [member] section names");
+    if (memcmp(peer->thumbprint, link->peer->entry.thumbprint, ENV_THUMBPRINT_BYTES) != 0) {
+        log_problem(link, "it shows another certificate than its [member] section, or the membership, names");
         connection_close(link->connection);
     }
 }
 
 static void greet(struct peer_link *link, const struct connection_frame *frame) {
-    struct peers *peers = link->peers;
+    struct peers *peers = link->peer->peers;
     const struct config *config = peers->options.config;
     arena_reset(&peers->arena);
     const Wire__Greeting *greeting =
         (const Wire__Greeting *)(const void *)wire_unpack(&peers->arena, &wire__greeting__descriptor, frame->message);
     if (greeting == NULL || greeting->cluster_id.len != CONFIG_CLUSTER_ID_BYTES ||
         memcmp(greeting->cluster_id.data, config->cluster_id, CONFIG_CLUSTER_ID_BYTES) != 0 ||
-        greeting->node_id != link->member->id) {
+        greeting->node_id != link->peer->entry.id) {
         log_problem(link, "it belongs to another cluster or is another node");
         connection_close(link->connection);
         return;
@@ -104,13 +105,13 @@ static void greet(struct peer_link *link, const struct connection_frame *frame) 
     link->problem_logged = false;
     link->heard_us = env_now_us(peers->options.loop);
     arm(link, PEER_PING_INTERVAL_US);
-    log_event(peers->options.logger, LOG_INFO, "peer.connected", "peer=%s addr=%s link=%s", link->member->name,
-              link->member->peer_address, link_name(link));
+    log_event(peers->options.logger, LOG_INFO, "peer.connected", "peer=%s addr=%s link=%s", link->peer->entry.name,
+              link->peer->entry.peer_address, link_name(link));
 }
 
 static void on_frame(struct connection_handler *handler, const struct connection_frame *frame) {
     struct peer_link *link = CONTAINER_OF(handler, struct peer_link, handler);
-    link->heard_us = env_now_us(link->peers->options.loop);
+    link->heard_us = env_now_us(link->peer->peers->options.loop);
     switch (frame->type) {
     case FRAME_GREETING:
         if (link->state == PEER_LINK_CONNECTING) {
@@ -118,12 +119,16 @@ static void on_frame(struct connection_handler *handler, const struct connection
         }
         return;
     case FRAME_REFUSAL: {
-        arena_reset(&link->peers->arena);
+        arena_reset(&link->peer->peers->arena);
         const Wire__Refusal *refusal =
-            (const Wire__Refusal *)(const void *)wire_unpack(&link->peers->arena, &wire__refusal__descriptor,
+            (const Wire__Refusal *)(const void *)wire_unpack(&link->peer->peers->arena, &wire__refusal__descriptor,
                                                              frame->message);
         log_problem(link, refusal != NULL && refusal->message != NULL ? refusal->message : "refused without a reason");
+        bool is_removal = refusal != NULL && refusal->code == WIRE_REMOVED;
         connection_close(link->connection);
+        if (is_removal && link->state != PEER_LINK_STOPPED) {
+            link->peer->peers->options.removed(link->peer->peers->options.context, link->peer->entry.id);
+        }
         return;
     }
     case FRAME_PONG: return;
@@ -138,21 +143,23 @@ static void on_drained(struct connection_handler *handler) { (void)handler; /* r
 
 static void on_closed(struct connection_handler *handler, const struct error *err) {
     struct peer_link *link = CONTAINER_OF(handler, struct peer_link, handler);
-    struct peers *peers = link->peers;
+    struct peers *peers = link->peer->peers;
     bool was_ready = link->state == PEER_LINK_READY;
     link->connection = NULL;
     if (link->state != PEER_LINK_STOPPED) {
         log_problem(link, err->code == STATUS_OK ? "it closed the connection" : err->message);
         link_wait(link);
         if (was_ready) {
-            peers->options.unreachable(peers->options.context, link->member->id);
+            peers->options.unreachable(peers->options.context, link->peer->entry.id); /* the peer may be gone then */
         }
+    } else {
+        peers__free_if_gone(link->peer);
     }
     peers__connection_gone(peers);
 }
 
 static void link_connect(struct peer_link *link) {
-    struct peers *peers = link->peers;
+    struct peers *peers = link->peer->peers;
     static const struct connection_limits limits = {.message_bytes_max = LIMIT_FRAME_MESSAGE_BYTES,
                                                     .raw_bytes_max = LIMIT_FRAME_RAW_BYTES};
     struct connection *connection = NULL;
@@ -160,7 +167,7 @@ static void link_connect(struct peer_link *link) {
     struct error error = {0};
     enum status status = connection_new(peers->options.loop, &limits, &link->handler, &connection);
     if (status == STATUS_OK) {
-        status = env_connect(peers->options.transport, peers->options.loop, link->member->peer_address,
+        status = env_connect(peers->options.transport, peers->options.loop, link->peer->entry.peer_address,
                              connection_stream_handler(connection), &stream, &error);
     }
     if (status != STATUS_OK) {
@@ -178,16 +185,15 @@ static void link_connect(struct peer_link *link) {
     arm(link, PEER_CONNECT_TIMEOUT_US);
 }
 
-void peer_out__init(struct peers *peers, struct peer_link *link, const struct config_member *member, bool bulk) {
+void peer_out__init(struct peer *peer, struct peer_link *link, bool bulk) {
     *link = (struct peer_link){
         .handler = {.opened = on_opened, .frame = on_frame, .drained = on_drained, .closed = on_closed},
-        .peers = peers,
-        .member = member,
+        .peer = peer,
         .bulk = bulk,
         .state = PEER_LINK_WAITING,
         .backoff_us = PEER_BACKOFF_MIN_US,
     };
-    env_timer_init(&link->timer, peers->options.loop, on_timer);
+    env_timer_init(&link->timer, peer->peers->options.loop, on_timer);
 }
 
 void peer_out__start(struct peer_link *link) { link_connect(link); }

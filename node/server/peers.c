@@ -9,10 +9,11 @@ struct alloc *peers__alloc(const struct peers *peers) {
     return peers->options.env->alloc;
 }
 
-static struct peer *find_peer(struct peers *peers, uint64_t node_id) {
-    for (uint32_t i = 0; i < peers->peer_count; i++) {
-        if (peers->peers[i].control.member->id == node_id) {
-            return &peers->peers[i];
+static struct peer *find_peer(const struct peers *peers, uint64_t node_id) {
+    LIST_FOREACH (node, &peers->peers) {
+        struct peer *peer = LIST_ENTRY(node, struct peer, link);
+        if (peer->entry.id == node_id) {
+            return peer;
         }
     }
     return NULL;
@@ -45,29 +46,18 @@ enum status peers_start(const struct peers_options *options, struct peers **ret_
         return error_set(err, STATUS_NO_MEMORY, "peers: out of memory");
     }
     peers->options = *options;
+    list_init(&peers->peers);
+    list_init(&peers->dropped);
     list_init(&peers->incoming);
     list_init(&peers->delayed);
     arena_init(&peers->arena, options->env->alloc, ARENA_CHUNK_BYTES, LIMIT_UNPACK_BUDGET_BYTES);
     env_task_init(&peers->stop_task, run_stopped);
-    const struct config *config = options->config;
-    for (uint32_t i = 0; i < config->member_count; i++) {
-        const struct config_member *member = &config->members[i];
-        if (member->id != config->id) {
-            struct peer *peer = &peers->peers[peers->peer_count++];
-            peer_out__init(peers, &peer->control, member, false);
-            peer_out__init(peers, &peer->bulk, member, true);
-        }
-    }
-    enum status status = env_listen(options->transport, options->loop, config->peer_listen, peer_in__accepted, peers,
-                                    &peers->listener, err);
+    enum status status = env_listen(options->transport, options->loop, options->config->peer_listen, peer_in__accepted,
+                                    peers, &peers->listener, err);
     if (status != STATUS_OK) {
         arena_deinit(&peers->arena);
         mem_free(options->env->alloc, peers);
         return status;
-    }
-    for (uint32_t i = 0; i < peers->peer_count; i++) {
-        peer_out__start(&peers->peers[i].control);
-        peer_out__start(&peers->peers[i].bulk);
     }
     *ret_peers = peers;
     return STATUS_OK;
@@ -111,13 +101,124 @@ bool peers_send_snapshot(struct peers *peers, uint64_t node_id, bool bulk, uint8
 }
 
 bool peers_is_ready(const struct peers *peers, uint64_t node_id) {
-    for (uint32_t i = 0; i < peers->peer_count; i++) {
-        if (peers->peers[i].bulk.member->id == node_id) {
-            return peers->peers[i].bulk.state == PEER_LINK_READY;
+    const struct peer *peer = find_peer(peers, node_id);
+    return peer != NULL && peer->bulk.state == PEER_LINK_READY;
+}
+
+/* ---- Who is a peer ----------------------------------------------------------------------------------------------- */
+
+static enum status add(struct peers *peers, const struct directory_entry *entry, bool is_guest) {
+    struct peer *peer = mem_alloc_zero(peers__alloc(peers), sizeof *peer);
+    if (peer == NULL) {
+        return STATUS_NO_MEMORY;
+    }
+    peer->peers = peers;
+    peer->entry = *entry;
+    peer->is_guest = is_guest;
+    list_push_back(&peers->peers, &peer->link);
+    peer_out__init(peer, &peer->control, false);
+    peer_out__init(peer, &peer->bulk, true);
+    peer_out__start(&peer->control);
+    peer_out__start(&peer->bulk);
+    return STATUS_OK;
+}
+
+void peers__free_if_gone(struct peer *peer) {
+    CHECK(peer->control.state == PEER_LINK_STOPPED);
+    if (peer->bulk.state == PEER_LINK_STOPPED && peer->control.connection == NULL && peer->bulk.connection == NULL) {
+        list_remove(&peer->link);
+        mem_free(peers__alloc(peer->peers), peer);
+    }
+}
+
+static void drop(struct peer *peer) {
+    list_remove(&peer->link);
+    list_push_back(&peer->peers->dropped, &peer->link);
+    peer_out__stop(&peer->control);
+    peer_out__stop(&peer->bulk);
+    peers__free_if_gone(peer);
+}
+
+static const struct directory_entry *find_entry(const struct directory_entries *members, uint64_t node_id) {
+    for (uint64_t i = 0; i < members->count; i++) {
+        if (members->entries[i].id == node_id) {
+            return &members->entries[i];
+        }
+    }
+    return NULL;
+}
+
+static bool is_same(const struct directory_entry *a, const struct directory_entry *b) {
+    return strcmp(a->peer_address, b->peer_address) == 0 && strcmp(a->name, b->name) == 0 &&
+           memcmp(a->thumbprint, b->thumbprint, sizeof a->thumbprint) == 0;
+}
+
+static void forget_removal(struct peers *peers, uint64_t node_id) {
+    for (uint32_t i = 0; i < PEER_REMOVED_MAX; i++) {
+        if (peers->removed[i] == node_id) {
+            peers->removed[i] = RAFT_NO_NODE;
+        }
+    }
+}
+
+bool peers__is_removed(const struct peers *peers, uint64_t node_id) {
+    for (uint32_t i = 0; i < PEER_REMOVED_MAX; i++) {
+        if (peers->removed[i] == node_id) {
+            return true;
         }
     }
     return false;
 }
+
+enum status peers_set(struct peers *peers, const struct directory_entries *members) {
+    CHECK(members->count <= DIRECTORY_ENTRIES_MAX);
+    LIST_FOREACH (node, &peers->peers) {
+        struct peer *peer = LIST_ENTRY(node, struct peer, link);
+        const struct directory_entry *entry = find_entry(members, peer->entry.id);
+        peer->is_guest = entry == NULL && peer_in__is_connected(peers, peer->entry.id);
+        if (entry != NULL ? !is_same(entry, &peer->entry) : !peer->is_guest) {
+            drop(peer);
+        }
+    }
+    enum status status = STATUS_OK;
+    for (uint64_t i = 0; i < members->count && status == STATUS_OK && !peers->stopping; i++) {
+        const struct directory_entry *entry = &members->entries[i];
+        forget_removal(peers, entry->id);
+        if (entry->id != peers->options.config->id && find_peer(peers, entry->id) == NULL) {
+            status = add(peers, entry, false);
+        }
+    }
+    return status;
+}
+
+void peers_remove(struct peers *peers, uint64_t node_id) {
+    CHECK(node_id != RAFT_NO_NODE);
+    forget_removal(peers, node_id);
+    peers->removed[peers->removed_next++ % PEER_REMOVED_MAX] = node_id;
+    struct peer *peer = find_peer(peers, node_id);
+    if (peer != NULL) {
+        drop(peer);
+    }
+    peer_in__expel(peers, node_id);
+}
+
+bool peers__welcome(struct peers *peers, uint64_t node_id) {
+    if (find_peer(peers, node_id) != NULL || peers->stopping) {
+        return true;
+    }
+    struct directory_entry entry;
+    bool is_known = directory_look_up(peers->options.directory, peers->options.config, node_id, &entry);
+    return is_known && add(peers, &entry, true) == STATUS_OK;
+}
+
+void peers__guest_left(struct peers *peers, uint64_t node_id) {
+    struct peer *peer = find_peer(peers, node_id);
+    if (peer != NULL && peer->is_guest && !peer_in__is_connected(peers, node_id)) {
+        drop(peer);
+    }
+}
+
+/* ---- The end ----------------------------------------------------------------------------------------------------- */
 
 void peers_stop(struct peers *peers, void (*stopped)(void *context), void *context) {
     CHECK(!peers->stopping);
@@ -126,9 +227,8 @@ void peers_stop(struct peers *peers, void (*stopped)(void *context), void *conte
     peers->stopped_context = context;
     env_listener_close(peers->listener);
     peer_delay__drop_all(peers);
-    for (uint32_t i = 0; i < peers->peer_count; i++) {
-        peer_out__stop(&peers->peers[i].control);
-        peer_out__stop(&peers->peers[i].bulk);
+    LIST_FOREACH (node, &peers->peers) {
+        drop(LIST_ENTRY(node, struct peer, link));
     }
     peer_in__stop_all(peers);
     if (peers->open_connections == 0) {

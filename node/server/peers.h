@@ -5,6 +5,11 @@
  * others send us comes in on theirs. So a connection carries messages one way, and a large append never delays a
  * heartbeat.
  *
+ * Members come and go (peers_set, peers_remove). Besides them there are guests: nodes of our configuration file that
+ * are no members as far as we know, and have opened a connection to us. They may know a newer membership than we do; as
+ * long as they stay connected we answer them. So a new node, which knows no membership, connects to whoever talks to
+ * it.
+ *
  *   idle --> connecting --> greeted --> ready --(error, no PONG for 2 s)--> waiting (back-off) --> connecting
  *
  * Messages to a peer that isn't ready are dropped: Raft repeats what matters. `unreachable` tells it.
@@ -17,6 +22,7 @@
 
 #include "node/base/log.h"
 #include "node/server/config.h"
+#include "node/server/directory.h"
 #include "raft/raft.h"
 
 #include <protobuf-c/protobuf-c.h>
@@ -28,6 +34,7 @@ struct peers_options {
     struct env_loop *loop;
     struct env_transport *transport;
     const struct config *config;
+    const struct directory *directory; /* whom we accept, besides the members of the configuration file */
     struct logger *logger;
     void *context;
     /* A message whose sender was authenticated; raw: the APPEND's records, unchecked. Borrowed for the call. */
@@ -35,10 +42,18 @@ struct peers_options {
     void (*unreachable)(void *context, uint64_t node_id);
     /* A frame about a snapshot (FRAME_SNAPSHOT_*), its message still packed. Borrowed for the call. */
     void (*snapshot)(void *context, uint64_t node_id, uint8_t type, struct slice message, struct slice raw);
+    /* A member says that this node was removed from the cluster. */
+    void (*removed)(void *context, uint64_t by_node_id);
 };
 
-/* Listens and starts connecting. STATUS_IO: the address is in use, err names it. */
+/* Listens; knows no members yet. STATUS_IO: the address is in use, err names it. */
 MUST_USE enum status peers_start(const struct peers_options *options, struct peers **ret_peers, struct error *err);
+/* These are the members (who is this node itself doesn't matter): connections to new ones begin, those to others end
+ * when what was handed in is sent. STATUS_NO_MEMORY: nobody was dropped, some weren't added. */
+MUST_USE enum status peers_set(struct peers *peers, const struct directory_entries *members);
+/* The cluster has removed this node for good: it is told so on its connections, which then end, and when it comes
+ * again, unless it becomes a member anew. */
+void peers_remove(struct peers *peers, uint64_t node_id);
 /* Sends or drops. raw: an APPEND's records. False: dropped. */
 bool peers_send(struct peers *peers, const struct raft_message *message, const struct slice *raw, size_t raw_count);
 /* One frame about a snapshot. False: dropped, as the connection is down, or the bulk one full. */

@@ -17,15 +17,15 @@ enum {
     PEER_SILENCE_MAX_US = 2 * 1000 * 1000,
     PEER_BACKOFF_MIN_US = 20 * 1000,
     PEER_BACKOFF_MAX_US = 1000 * 1000,
-    PEER_DELAYED_MAX = 1024 /* messages that hooks hold back */
+    PEER_DELAYED_MAX = 1024, /* messages that hooks hold back */
+    PEER_REMOVED_MAX = 16    /* removed nodes that are remembered, the newest */
 };
 
 enum peer_link_state { PEER_LINK_WAITING, PEER_LINK_CONNECTING, PEER_LINK_READY, PEER_LINK_STOPPED };
 
 struct peer_link {
     struct connection_handler handler;
-    struct peers *peers;
-    const struct config_member *member;
+    struct peer *peer;
     bool bulk;
     enum peer_link_state state;
     struct connection *connection; /* NULL while waiting */
@@ -35,7 +35,12 @@ struct peer_link {
     bool problem_logged; /* once per outage */
 };
 
+/* Lives until it is dropped and both connections are gone. */
 struct peer {
+    struct peers *peers;
+    struct list link;
+    struct directory_entry entry;
+    bool is_guest;
     struct peer_link control;
     struct peer_link bulk;
 };
@@ -54,8 +59,10 @@ struct peer_in {
 struct peers {
     struct peers_options options;
     struct env_listener *listener;
-    struct peer peers[LIMIT_MEMBERS]; /* this node's own slot stays unused */
-    uint32_t peer_count;
+    struct list peers;                  /* struct peer: at most members, and those of the configuration file */
+    struct list dropped;                /* struct peer: wait for the end of their connections */
+    uint64_t removed[PEER_REMOVED_MAX]; /* a ring of node ids */
+    uint32_t removed_next;
     struct list incoming; /* struct peer_in */
     uint32_t incoming_count;
     struct list delayed; /* struct peer_delayed */
@@ -72,7 +79,15 @@ struct alloc *peers__alloc(const struct peers *peers);
 void peers__connection_opened(struct peers *peers);
 void peers__connection_gone(struct peers *peers);
 
-void peer_out__init(struct peers *peers, struct peer_link *link, const struct config_member *member, bool bulk);
+/* A node that this one may not know as a member has introduced itself. False: it can't be answered. */
+bool peers__welcome(struct peers *peers, uint64_t node_id);
+/* It has no connection to us any more. */
+void peers__guest_left(struct peers *peers, uint64_t node_id);
+bool peers__is_removed(const struct peers *peers, uint64_t node_id);
+/* A link of a dropped peer has lost its connection. */
+void peers__free_if_gone(struct peer *peer);
+
+void peer_out__init(struct peer *peer, struct peer_link *link, bool bulk);
 void peer_out__start(struct peer_link *link);
 void peer_out__stop(struct peer_link *link);
 bool peer_out__send(struct peer_link *link, const struct raft_message *message, const struct slice *raw,
@@ -80,6 +95,9 @@ bool peer_out__send(struct peer_link *link, const struct raft_message *message, 
 
 struct env_stream_handler *peer_in__accepted(void *context, struct env_stream *stream);
 void peer_in__stop_all(struct peers *peers);
+/* Tells a removed node so on all its connections, and ends them. */
+void peer_in__expel(struct peers *peers, uint64_t node_id);
+bool peer_in__is_connected(const struct peers *peers, uint64_t node_id);
 /* Behind the fault hooks. */
 void peers__deliver(struct peers *peers, const struct raft_message *message, struct slice raw);
 bool peers__send_now(struct peers *peers, const struct raft_message *message, const struct slice *raw,

@@ -98,6 +98,10 @@ static enum status open_wal(struct recovery *recovery, struct wal_recovered *ret
         .prepare_state = consensus__wal_prepare_state,
     };
     memcpy(options.cluster_id, config->cluster_id, sizeof options.cluster_id);
+    struct membership bootstrap;
+    uint8_t bootstrap_bytes[MEMBERSHIP_BYTES_MAX];
+    membership_bootstrap(config, &bootstrap);
+    options.first_membership = slice_of(bootstrap_bytes, membership_encode(&bootstrap, bootstrap_bytes));
     struct wal_frontier start = {.index = frontier->index, .term = frontier->term};
     enum status status = wal_open(&options, &start, &recovery->wal, ret_recovered, err);
     if (status != STATUS_OK) {
@@ -117,25 +121,27 @@ static enum status open_wal(struct recovery *recovery, struct wal_recovered *ret
     return STATUS_OK;
 }
 
-static enum status find_membership(struct recovery *recovery, const struct wal_recovered *recovered,
-                                   struct raft_config *ret_membership, struct error *err) {
+/* The newest of those that are known to be committed; CONFIG entries behind it are still in the log. */
+static enum status find_membership(const struct recovery *recovery, const struct wal_recovered *recovered,
+                                   struct membership *ret_membership, struct error *err) {
     const struct storage_frontier *frontier = storage_frontier(recovery->storage);
-    struct slice bytes = recovered->membership;
-    if (bytes.len == 0) {
-        bytes = slice_of(frontier->membership, frontier->membership_len);
+    enum status status = membership_decode(recovered->membership, ret_membership, err);
+    if (status != STATUS_OK || frontier->membership_len == 0) {
+        return status;
     }
-    if (bytes.len == 0) {
-        membership_bootstrap(recovery->config, ret_membership);
-        return STATUS_OK;
+    struct membership flushed;
+    status = membership_decode(slice_of(frontier->membership, frontier->membership_len), &flushed, err);
+    if (status == STATUS_OK && flushed.index >= ret_membership->index) {
+        *ret_membership = flushed;
     }
-    enum status status = membership_decode(bytes, ret_membership, err);
-    return status == STATUS_OK ? membership_match(ret_membership, recovery->config, err) : status;
+    return status;
 }
 
 struct replay {
     struct recovery *recovery;
-    uint64_t skip_index;  /* loaded into raft from behind here */
-    uint64_t apply_after; /* applied from behind here */
+    uint64_t config_index; /* the membership that raft has already */
+    uint64_t skip_index;   /* loaded into raft from behind here */
+    uint64_t apply_after;  /* applied from behind here */
     uint64_t commit;
 };
 
@@ -147,7 +153,17 @@ static enum status replay_record(void *context, const struct wal_record *record,
                                    .term = record->term,
                                    .size_bytes = (uint32_t)record->bytes.len,
                                    .kind = record->kind};
-        enum status status = raft_load_entry(recovery->raft, &entry);
+        struct raft_config config;
+        enum status status = STATUS_OK;
+        if (record->kind == RAFT_ENTRY_CONFIG && record->index > replay->config_index) {
+            status = raft_config_decode(record->payload, &config, err);
+            entry.config = &config;
+        }
+        if (status != STATUS_OK) {
+            error_prefix(err, "entry %" PRIu64, record->index);
+            return status;
+        }
+        status = raft_load_entry(recovery->raft, &entry);
         if (status != STATUS_OK) {
             return error_set(err, status, "entry %" PRIu64 " of term %" PRIu64 " doesn't follow the one before it",
                              record->index, record->term);
@@ -160,7 +176,10 @@ static enum status replay_record(void *context, const struct wal_record *record,
                              "entry %" PRIu64 " is of kind %u, which this version does not know", record->index,
                              record->kind);
         }
-        enum status status = storage_apply(recovery->storage, record->index, record->term, batch, err);
+        enum status status = member__applying(recovery->consensus, record, err);
+        if (status == STATUS_OK) {
+            status = storage_apply(recovery->storage, record->index, record->term, batch, err);
+        }
         if (status != STATUS_OK) {
             error_prefix(err, "entry %" PRIu64, record->index);
             return status;
@@ -198,10 +217,14 @@ static enum status make_raft(struct recovery *recovery, const struct wal_recover
     if (saved->commit < saved->log_start_index) {
         saved->commit = saved->log_start_index;
     }
-    enum status status = find_membership(recovery, recovered, &saved->config, err);
+    struct membership membership;
+    enum status status = find_membership(recovery, recovered, &membership, err);
     if (status != STATUS_OK) {
         return status;
     }
+    member__begin(recovery->consensus, &membership);
+    saved->config = membership.config;
+    saved->config_index = membership.index;
     status = raft_new(&options, saved, &recovery->raft);
     return status == STATUS_OK ? status
                                : error_set(err, status, "raft refuses the saved state: %s", status_name(status));
@@ -234,6 +257,7 @@ static enum status replay_log(struct recovery *recovery, const struct wal_recove
         return status;
     }
     struct replay replay = {.recovery = recovery,
+                            .config_index = saved.config_index,
                             .skip_index = saved.log_start_index,
                             .apply_after = storage_applied_index(recovery->storage),
                             .commit = recovered->commit};

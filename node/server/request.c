@@ -120,12 +120,14 @@ void request__fail_by_status(struct request *request, enum status status, bool u
                           : "this node stopped before the write was confirmed; it may or may not happen");
         return;
     }
-    const struct config_member *leader = config_member_by_id(options->config, consensus_leader(options->consensus));
+    struct directory_entry leader;
     switch (status) {
     case STATUS_NOT_LEADER:
-        if (leader != NULL && leader->id != options->config->id) {
-            request__fail(request, status, false, "this node is not the leader; ask %s at %s", leader->name,
-                          leader->client_address);
+        if (directory_look_up(consensus_directory(options->consensus), options->config,
+                              consensus_leader(options->consensus), &leader) &&
+            leader.id != options->config->id) {
+            request__fail(request, status, false, "this node is not the leader; ask %s at %s", leader.name,
+                          leader.client_address);
         } else {
             request__fail(request, status, false, "this node is not the leader any more; ask again for who is");
         }

@@ -13,21 +13,17 @@ static char *borrow_text(const char *text) { return (char *)text; }
 
 #define SET(message, field, value) ((message)->has_##field = 1, (message)->field = (value))
 
-static void fill_member(Wire__MemberStatus *out, const struct config *config,
-                        const struct consensus_member_status *member) {
-    const struct config_member *known = config_member_by_id(config, member->id);
+static void fill_member(Wire__MemberStatus *out, const struct consensus_member_status *member) {
     wire__member_status__init(out);
     SET(out, id, member->id);
-    SET(out, voter, member->voter);
+    SET(out, voter, member->role == RAFT_VOTER);
     SET(out, match, member->match_index);
     if (member->heard_ms_ago != UINT64_MAX) {
         SET(out, heard_ms_ago, member->heard_ms_ago);
     }
-    if (known != NULL) {
-        out->name = borrow_text(known->name);
-        out->client_address = borrow_text(known->client_address);
-        out->peer_address = borrow_text(known->peer_address);
-    }
+    out->name = borrow_text(member->name);
+    out->client_address = borrow_text(member->client_address);
+    out->peer_address = borrow_text(member->peer_address);
 }
 
 static void fill_node(Wire__StatusReply *reply, const struct clients *clients) {
@@ -97,24 +93,33 @@ static void fill_engine(Wire__StatusReply *reply, const struct storage_stats *st
     }
 }
 
-static void fill_snapshots(Wire__StatusReply *reply, const struct config *config, const struct snapshots_status *status,
+static const char *name_of(const struct consensus_status *status, uint64_t node_id) {
+    for (uint32_t i = 0; i < status->member_count; i++) {
+        if (status->members[i].id == node_id) {
+            return status->members[i].name;
+        }
+    }
+    return "";
+}
+
+static void fill_snapshots(Wire__StatusReply *reply, const struct consensus_status *status,
                            Wire__SnapshotStatus *messages, Wire__SnapshotStatus **pointers) {
-    SET(reply, snapshots_sent, status->sent);
-    SET(reply, snapshots_installed, status->installed);
-    SET(reply, snapshots_failed, status->failed);
-    for (uint32_t i = 0; i < status->transfer_count; i++) {
-        const struct snapshot_status *transfer = &status->transfers[i];
-        const struct config_member *member = config_member_by_id(config, transfer->peer);
+    const struct snapshots_status *snapshots = &status->snapshots;
+    SET(reply, snapshots_sent, snapshots->sent);
+    SET(reply, snapshots_installed, snapshots->installed);
+    SET(reply, snapshots_failed, snapshots->failed);
+    for (uint32_t i = 0; i < snapshots->transfer_count; i++) {
+        const struct snapshot_status *transfer = &snapshots->transfers[i];
         Wire__SnapshotStatus *message = pointers[i] = &messages[i];
         wire__snapshot_status__init(message);
-        message->peer = borrow_text(member != NULL ? member->name : "");
+        message->peer = borrow_text(name_of(status, transfer->peer));
         message->state = borrow_text(transfer->state);
         SET(message, incoming, transfer->incoming);
         SET(message, done_bytes, transfer->done_bytes);
         SET(message, total_bytes, transfer->total_bytes);
         SET(message, index, transfer->index);
     }
-    reply->n_snapshots = status->transfer_count;
+    reply->n_snapshots = snapshots->transfer_count;
     reply->snapshots = pointers;
 }
 
@@ -130,12 +135,12 @@ static void on_done(struct consensus_status_query *query) {
     fill_state(&reply, status);
     fill_engine(&reply, &status->storage);
     for (uint32_t i = 0; i < status->member_count; i++) {
-        fill_member(&members[i], clients->options.config, &status->members[i]);
+        fill_member(&members[i], &status->members[i]);
         member_pointers[i] = &members[i];
     }
     Wire__SnapshotStatus snapshots[SNAPSHOT_TRANSFERS_MAX];
     Wire__SnapshotStatus *snapshot_pointers[SNAPSHOT_TRANSFERS_MAX];
-    fill_snapshots(&reply, clients->options.config, &status->snapshots, snapshots, snapshot_pointers);
+    fill_snapshots(&reply, status, snapshots, snapshot_pointers);
     reply.n_log_sync_us_buckets = WAL_SYNC_BUCKETS;
     reply.log_sync_us_buckets = query->status.wal.sync_us_buckets;
     reply.n_members = status->member_count;

@@ -6,8 +6,7 @@
 enum { ARENA_CHUNK_BYTES = 4096 };
 
 const char *snapshot__name_of(const struct snapshots *snapshots, uint64_t node_id) {
-    const struct config_member *member = config_member_by_id(snapshots->consensus->options.config, node_id);
-    return member != NULL ? member->name : "unknown";
+    return member__name(snapshots->consensus, node_id);
 }
 
 void snapshot__arm(struct snapshots *snapshots, struct env_timer *timer, uint64_t at_us) {
@@ -103,8 +102,9 @@ bool snapshots_pin_of(const struct snapshots *snapshots, uint64_t peer, uint64_t
 }
 
 void snapshots_get_status(const struct snapshots *snapshots, struct snapshots_status *ret_status) {
-    *ret_status = (struct snapshots_status){
-        .sent = snapshots->sent, .installed = snapshots->installed, .failed = snapshots->failed};
+    *ret_status = (struct snapshots_status){.sent = snapshots->sent,
+                                            .installed = snapshots->installed,
+                                            .failed = snapshots->failed};
     for (uint32_t i = 0; i < LIMIT_MEMBERS; i++) {
         const struct snapshot_send *send = &snapshots->sends[i];
         if (send->state == SNAPSHOT_SEND_IDLE) {

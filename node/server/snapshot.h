@@ -17,9 +17,9 @@
 #ifndef HOLDFAST_SERVER_SNAPSHOT_H
 #define HOLDFAST_SERVER_SNAPSHOT_H
 
-#include "node/server/config.h"
 #include "node/base/slice.h"
 #include "node/base/status.h"
+#include "node/server/config.h"
 
 struct consensus;
 struct snapshots;

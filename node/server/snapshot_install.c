@@ -21,8 +21,6 @@
  */
 #include "node/server/snapshot_internal.h"
 
-#include "node/server/membership.h"
-
 #include <inttypes.h>
 
 bool snapshot_install__wants(const struct consensus *consensus, uint64_t index, uint64_t term) {
@@ -82,8 +80,8 @@ static void on_ready(struct storage_upkeep *upkeep) {
     error_clear(&error);
     receive->is_asked = true;
     receive->asked_us = snapshot__now_us(receive->snapshots);
-    enum status status = membership_decode(slice_of(frontier->membership, frontier->membership_len),
-                                           &receive->membership, &error);
+    enum status status =
+        membership_decode(slice_of(frontier->membership, frontier->membership_len), &receive->membership, &error);
     if (status != STATUS_OK || frontier->index != receive->index || frontier->term != receive->log_term) {
         say(receive, false); /* not what was offered */
         return;
@@ -93,18 +91,6 @@ static void on_ready(struct storage_upkeep *upkeep) {
 }
 
 /* ---- The switch ------------------------------------------------------------------------------------------------- */
-
-/* Segments repeat the membership from their first group on: the next one is about to begin. */
-static void save_membership(struct consensus *consensus) {
-    uint8_t bytes[MEMBERSHIP_BYTES_MAX];
-    size_t len = membership_encode(raft_membership(consensus->raft), bytes);
-    enum status status = wal_set_membership(consensus->wal, slice_of(bytes, len));
-    if (status != STATUS_OK) {
-        struct error error;
-        (void)error_set(&error, status, "the membership of the snapshot can't be kept: %s", status_name(status));
-        consensus__fail(consensus, &error);
-    }
-}
 
 static void on_switched(struct storage_upkeep *upkeep) {
     struct snapshot_receive *receive = receive_of(upkeep);
@@ -116,12 +102,14 @@ static void on_switched(struct storage_upkeep *upkeep) {
     CHECK(snapshot_install__wants(consensus, frontier->index, frontier->term));
     /* The log first: it must reach what raft then says is committed. */
     wal_reset(consensus->wal, &(struct wal_frontier){.index = frontier->index, .term = frontier->term});
-    struct raft_event event = {
-        .type = RAFT_EVENT_INSTALLED,
-        .u.installed = {.index = frontier->index, .term = frontier->term, .config = &receive->membership}};
+    struct raft_event event = {.type = RAFT_EVENT_INSTALLED,
+                               .u.installed = {.index = frontier->index,
+                                               .term = frontier->term,
+                                               .config_index = receive->membership.index,
+                                               .config = &receive->membership.config}};
     enum status status = consensus__step(consensus, &event);
     CHECK(status == STATUS_OK || consensus__is_dead(consensus));
-    save_membership(consensus);
+    member__installed(consensus, &receive->membership, frontier->index);
 }
 
 /* ---- The end ---------------------------------------------------------------------------------------------------- */

@@ -20,13 +20,13 @@
 enum {
     SNAPSHOT_WINDOW_CHUNKS = 8, /* on their way, or waiting to be written */
     SNAPSHOT_TICK_US = 20 * 1000,
-    SNAPSHOT_OFFER_US = 400 * 1000,            /* without news for so long: offered (again) */
-    SNAPSHOT_SEND_PATIENCE_US = 20 * 1000000,  /* without progress for so long: given up, its checkpoint goes */
+    SNAPSHOT_OFFER_US = 400 * 1000,           /* without news for so long: offered (again) */
+    SNAPSHOT_SEND_PATIENCE_US = 20 * 1000000, /* without progress for so long: given up, its checkpoint goes */
     SNAPSHOT_RECEIVE_PATIENCE_US = 60 * 1000000,
-    SNAPSHOT_READY_PATIENCE_US = 5 * 1000000,  /* for the log to come to rest before the switch */
-    SNAPSHOT_PAUSE_US_MIN = 500 * 1000,        /* after a failure; doubles */
+    SNAPSHOT_READY_PATIENCE_US = 5 * 1000000, /* for the log to come to rest before the switch */
+    SNAPSHOT_PAUSE_US_MIN = 500 * 1000,       /* after a failure; doubles */
     SNAPSHOT_PAUSE_US_MAX = 8 * 1000000,
-    SNAPSHOT_FOLLOW_US = 10 * 1000000          /* the log behind a snapshot stays for a peer that catches up */
+    SNAPSHOT_FOLLOW_US = 10 * 1000000 /* the log behind a snapshot stays for a peer that catches up */
 };
 
 enum snapshot_want {
@@ -40,6 +40,17 @@ enum snapshot_want {
 struct snapshot_place {
     uint32_t file;
     uint64_t offset;
+};
+
+/* What a worker does. */
+enum snapshot_job {
+    SNAPSHOT_JOB_LIST, /* of a sender: the checkpoint's files, */
+    SNAPSHOT_JOB_READ, /* the next chunk, */
+    SNAPSHOT_JOB_REMOVE,
+    SNAPSHOT_JOB_CLEAR, /* of a receiver: an empty directory, */
+    SNAPSHOT_JOB_WRITE, /* the oldest chunk, */
+    SNAPSHOT_JOB_SYNC,  /* all names, */
+    SNAPSHOT_JOB_CLEAN  /* and nothing again */
 };
 
 /* ---- Sending (snapshot_send.c) ---------------------------------------------------------------------------------- */
@@ -70,12 +81,12 @@ struct snapshot_send {
     struct snapshot_file *files;
     uint32_t file_count;
     uint64_t total_bytes;
-    struct snapshot_place next;  /* to be read */
+    struct snapshot_place next;                           /* to be read */
     struct snapshot_place flight[SNAPSHOT_WINDOW_CHUNKS]; /* ring: sent, and not known to have arrived */
     uint32_t flight_head;
     uint32_t flight_count;
-    uint32_t window;         /* of them the peer can take */
-    uint64_t arrived_bytes;  /* at most, ever: progress */
+    uint32_t window;        /* of them the peer can take */
+    uint64_t arrived_bytes; /* at most, ever: progress */
     uint64_t begun_us;
     uint64_t progress_us;
     uint64_t news_us; /* heard of it, or offered it */
@@ -84,14 +95,14 @@ struct snapshot_send {
     /* One job at a time. */
     struct env_work work;
     bool is_working;
-    enum { SNAPSHOT_JOB_LIST, SNAPSHOT_JOB_READ, SNAPSHOT_JOB_REMOVE } job;
+    enum snapshot_job job;
     enum status job_status;
     struct error job_error;
     struct snapshot_place job_place;
     size_t job_len;
     uint64_t job_checksum;
-    uint8_t *chunk;       /* SNAPSHOT_CHUNK_BYTES */
-    bool chunk_is_ready;  /* read, not sent yet */
+    uint8_t *chunk;      /* SNAPSHOT_CHUNK_BYTES */
+    bool chunk_is_ready; /* read, not sent yet */
 
     bool ended_ok;
     char problem[ERROR_MESSAGE_BYTES_MAX];
@@ -130,10 +141,10 @@ struct snapshot_receive {
     uint64_t log_term;
     uint32_t file_count;
     uint64_t total_bytes;
-    struct snapshot_place next;    /* to arrive */
-    struct snapshot_file file;     /* at next, if next.offset > 0 */
+    struct snapshot_place next; /* to arrive */
+    struct snapshot_file file;  /* at next, if next.offset > 0 */
     uint64_t arrived_bytes;
-    bool asked_again; /* what arrives before `next` does is of no use */
+    bool asked_again;                                    /* what arrives before `next` does is of no use */
     struct snapshot_chunk queue[SNAPSHOT_WINDOW_CHUNKS]; /* ring; the first is with the worker while one works */
     uint32_t queue_head;
     uint32_t queue_count;
@@ -144,8 +155,7 @@ struct snapshot_receive {
     struct env_work work;
     bool is_working;
     bool must_clear; /* the directory, before anything is written to it */
-    enum { SNAPSHOT_JOB_CLEAR, SNAPSHOT_JOB_WRITE, SNAPSHOT_JOB_SYNC, SNAPSHOT_JOB_CLEAN } job;
-    uint64_t job_id;
+    enum snapshot_job job;
     enum status job_status;
     struct error job_error;
     struct env_timer timer;
@@ -156,11 +166,11 @@ struct snapshot_receive {
     char ended_message[ERROR_MESSAGE_BYTES_MAX];
 
     struct storage_ingest ingest;
-    bool is_ingesting;  /* the store has it */
-    bool is_asked;      /* the store stands still and waits for our answer */
+    bool is_ingesting; /* the store has it */
+    bool is_asked;     /* the store stands still and waits for our answer */
     bool holds_log;
     uint64_t asked_us;
-    struct raft_config membership; /* of the snapshot */
+    struct membership membership; /* of the snapshot */
     struct env_timer ready_timer;
 };
 

@@ -6,8 +6,8 @@
  *    |               +--(failure, silence, another offer)--> ENDING <----------+
  *    +------------------------- the files are gone ------------+
  *
- * Chunks come in the order of the files. One that isn't the next is dropped; behind a gap or a damaged one the sender is
- * asked to go back, once. What has arrived waits in a ring of a few chunks for the worker, who writes one after the
+ * Chunks come in the order of the files. One that isn't the next is dropped; behind a gap or a damaged one the sender
+ * is asked to go back, once. What has arrived waits in a ring of a few chunks for the worker, who writes one after the
  * other; the free places are the sender's window. So a slow disk slows the sender, and memory is bounded.
  *
  * Nothing that the peer says is trusted: names are made here from kind and number, sizes are counted, what the bytes
@@ -25,10 +25,8 @@ static void advance(struct snapshot_receive *receive);
 
 const char *snapshot_receive__state_name(enum snapshot_receive_state state) {
     static const char *const names[] = {
-        [SNAPSHOT_RECEIVE_IDLE] = "idle",
-        [SNAPSHOT_RECEIVE_BYTES] = "receiving",
-        [SNAPSHOT_RECEIVE_SYNCING] = "syncing",
-        [SNAPSHOT_RECEIVE_INSTALLING] = "installing",
+        [SNAPSHOT_RECEIVE_IDLE] = "idle",       [SNAPSHOT_RECEIVE_BYTES] = "receiving",
+        [SNAPSHOT_RECEIVE_SYNCING] = "syncing", [SNAPSHOT_RECEIVE_INSTALLING] = "installing",
         [SNAPSHOT_RECEIVE_ENDING] = "ending",
     };
     return names[state];
@@ -104,7 +102,7 @@ static void run_job(struct env_work *work) {
                                                   chunk->len, &receive->job_error);
         return;
     case SNAPSHOT_JOB_SYNC: receive->job_status = snapshot_dir_sync(env, receive->dir, &receive->job_error); return;
-    case SNAPSHOT_JOB_CLEAN: receive->job_status = snapshot_dir_remove(env, receive->dir, &receive->job_error); return;
+    default: receive->job_status = snapshot_dir_remove(env, receive->dir, &receive->job_error); return;
     }
 }
 
@@ -147,7 +145,7 @@ static void job_done(struct env_work *work) {
     advance(receive);
 }
 
-static void submit(struct snapshot_receive *receive, int job) {
+static void submit(struct snapshot_receive *receive, enum snapshot_job job) {
     struct consensus *consensus = receive->snapshots->consensus;
     receive->is_working = true;
     receive->job = job;
@@ -290,7 +288,8 @@ static const char *find_fault(const struct snapshot_receive *receive, const Wire
     if (len > SNAPSHOT_CHUNK_BYTES || (len == 0 && chunk->file_bytes > 0)) {
         return "a chunk of a wrong size";
     }
-    bool is_same = (uint32_t)file->kind == chunk->kind && file->number == chunk->number && file->bytes == chunk->file_bytes;
+    bool is_same =
+        (uint32_t)file->kind == chunk->kind && file->number == chunk->number && file->bytes == chunk->file_bytes;
     return chunk->offset > 0 && !is_same ? "a file that changes while it is sent" : NULL;
 }
 
@@ -302,8 +301,9 @@ static enum status take(struct snapshot_receive *receive, const Wire__SnapshotCh
     if (raw.len > 0) {
         memcpy(data, raw.data, raw.len);
     }
-    receive->file = (struct snapshot_file){
-        .kind = (enum file_kind)chunk->kind, .number = chunk->number, .bytes = chunk->file_bytes};
+    receive->file = (struct snapshot_file){.kind = (enum file_kind)chunk->kind,
+                                           .number = chunk->number,
+                                           .bytes = chunk->file_bytes};
     receive->queue[(receive->queue_head + receive->queue_count++) % SNAPSHOT_WINDOW_CHUNKS] =
         (struct snapshot_chunk){.file = receive->file, .offset = chunk->offset, .len = raw.len, .data = data};
     receive->arrived_bytes += raw.len;

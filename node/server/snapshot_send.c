@@ -28,10 +28,14 @@ static void job_done(struct env_work *work);
 
 const char *snapshot_send__state_name(enum snapshot_send_state state) {
     static const char *const names[] = {
-        [SNAPSHOT_SEND_IDLE] = "idle",           [SNAPSHOT_SEND_WAITING] = "waiting",
-        [SNAPSHOT_SEND_CHECKPOINT] = "checkpoint", [SNAPSHOT_SEND_LISTING] = "listing",
-        [SNAPSHOT_SEND_OFFERED] = "offered",     [SNAPSHOT_SEND_STREAMING] = "streaming",
-        [SNAPSHOT_SEND_ENDING] = "ending",       [SNAPSHOT_SEND_PAUSING] = "failed",
+        [SNAPSHOT_SEND_IDLE] = "idle",
+        [SNAPSHOT_SEND_WAITING] = "waiting",
+        [SNAPSHOT_SEND_CHECKPOINT] = "checkpoint",
+        [SNAPSHOT_SEND_LISTING] = "listing",
+        [SNAPSHOT_SEND_OFFERED] = "offered",
+        [SNAPSHOT_SEND_STREAMING] = "streaming",
+        [SNAPSHOT_SEND_ENDING] = "ending",
+        [SNAPSHOT_SEND_PAUSING] = "failed",
     };
     return names[state];
 }
@@ -69,7 +73,7 @@ static struct snapshot_place place_behind(const struct snapshot_send *send, stru
 
 /* ---- Ending ----------------------------------------------------------------------------------------------------- */
 
-static void submit(struct snapshot_send *send, int job) {
+static void submit(struct snapshot_send *send, enum snapshot_job job) {
     CHECK(!send->is_working);
     send->is_working = true;
     send->job = job;
@@ -80,9 +84,10 @@ static void submit(struct snapshot_send *send, int job) {
 }
 
 static void tell_raft(struct snapshot_send *send, bool ok) {
-    struct raft_event event = {
-        .type = RAFT_EVENT_SNAPSHOT_SENT,
-        .u.snapshot_sent = {.peer = send->peer, .index = send->checkpoint.frontier.index, .ok = ok}};
+    struct raft_event event = {.type = RAFT_EVENT_SNAPSHOT_SENT,
+                               .u.snapshot_sent = {.peer = send->peer,
+                                                   .index = send->checkpoint.frontier.index,
+                                                   .ok = ok}};
     (void)!consensus__step(send->snapshots->consensus, &event);
 }
 
@@ -170,7 +175,7 @@ static void run_job(struct env_work *work) {
                                               send->job_place.offset, send->chunk, send->job_len, &send->job_error);
         send->job_checksum = checksum64(send->chunk, send->job_len, send->job_place.offset);
         return;
-    case SNAPSHOT_JOB_REMOVE: send->job_status = snapshot_dir_remove(env, send->dir, &send->job_error); return;
+    default: send->job_status = snapshot_dir_remove(env, send->dir, &send->job_error); return;
     }
 }
 
@@ -301,8 +306,8 @@ static bool send_chunk(struct snapshot_send *send) {
     uint64_t rate = consensus->options.config->snapshot_rate;
     uint64_t now_us = snapshot__now_us(snapshots);
     if (rate > 0) {
-        snapshots->paced_us = (snapshots->paced_us > now_us ? snapshots->paced_us : now_us) +
-                              (uint64_t)send->job_len * 1000000 / rate;
+        snapshots->paced_us =
+            (snapshots->paced_us > now_us ? snapshots->paced_us : now_us) + (uint64_t)send->job_len * 1000000 / rate;
     }
     return true;
 }
@@ -334,8 +339,7 @@ static void stop_following(struct snapshot_send *send) {
     const struct consensus *consensus = send->snapshots->consensus;
     struct raft_peer_info info;
     bool is_over = snapshot__now_us(send->snapshots) >= send->follow_until_us ||
-                   raft_peer(consensus->raft, send->peer, &info) != STATUS_OK ||
-                   info.match_index >= send->follow_index;
+                   raft_peer(consensus->raft, send->peer, &info) != STATUS_OK || info.match_index >= send->follow_index;
     if (is_over) {
         send->follow_until_us = 0;
     }

@@ -54,7 +54,7 @@ const char *holdfast_outcome_name(enum holdfast_outcome outcome) {
 const char *holdfast_version(void) { return HOLDFAST_VERSION; }
 
 enum holdfast_code client_code_of_wire(uint32_t code) {
-    if (code >= WIRE_NO_CERTIFICATE && code <= WIRE_WRONG_CLUSTER) {
+    if (code >= WIRE_NO_CERTIFICATE && code <= WIRE_REMOVED) {
         return HOLDFAST_CODE_DENIED;
     }
     return code <= WIRE_UNKNOWN ? (enum holdfast_code)code : HOLDFAST_CODE_INTERNAL;

@@ -17,6 +17,7 @@
 
 #include "node/base/checksum.h"
 #include "node/server/snapshot_internal.h"
+#include "raft/raft_internal.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -44,20 +45,44 @@ static bool promises(const struct consensus *consensus, uint64_t index) {
     return info.heal_index >= index;
 }
 
-/* How many disks hold the entry at index with this term, as their logs reported. */
-static uint32_t holders(const struct cluster *cluster, uint64_t index, uint64_t term) {
-    uint32_t count = 0;
-    for (uint32_t i = 0; i < cluster->replica_count; i++) {
-        const struct replica *replica = &cluster->replicas[i];
-        const struct consensus *consensus = replica__consensus(replica);
-        if (replica->synced_index < index && !promises(consensus, index)) {
-            continue;
-        }
-        /* A replica that is down or recovering counts by what it reported last; its terms can't have changed since. */
-        count += consensus == NULL || index < raft_first_index(consensus->raft) ||
-                 index > raft_last_index(consensus->raft) || raft_term_at(consensus->raft, index) == term;
+/* True if this replica's disk holds the entry at index with this term, as its log reported. */
+static bool holds(const struct replica *replica, uint64_t index, uint64_t term) {
+    const struct consensus *consensus = replica__consensus(replica);
+    if (replica->synced_index < index && !promises(consensus, index)) {
+        return false;
     }
-    return count;
+    /* A replica that is down or recovering counts by what it reported last; its terms can't have changed since. */
+    return consensus == NULL || index < raft_first_index(consensus->raft) ||
+           index > raft_last_index(consensus->raft) || raft_term_at(consensus->raft, index) == term;
+}
+
+static bool is_quorum(const struct raft_config *config, const bool yes[REPLICAS_MAX]) {
+    uint64_t values[LIMIT_MEMBERS] = {0};
+    for (uint32_t i = 0; i < config->member_count; i++) {
+        values[i] = yes[config->members[i].id - 1];
+    }
+    return config->member_count > 0 && raft__config_quorum(config, values) > 0;
+}
+
+/* By this replica's effective configuration, or one that it has just left: between two looks it may have done both,
+ * what needed the quorum and the change. */
+static bool is_quorum_for(const struct replica *replica, const bool yes[REPLICAS_MAX]) {
+    const struct consensus *consensus = replica__consensus(replica);
+    const struct raft *raft = consensus->raft;
+    bool is_enough = is_quorum(raft_membership(raft), yes) || is_quorum(&consensus->members.applied.config, yes) ||
+                     is_quorum(&consensus->members.before.config, yes);
+    for (size_t i = 0; i < raft->past_count && !is_enough; i++) {
+        is_enough = is_quorum(&raft->past[i].config, yes);
+    }
+    return is_enough;
+}
+
+static bool is_held(const struct cluster *cluster, const struct replica *by, uint64_t index, uint64_t term) {
+    bool yes[REPLICAS_MAX] = {false};
+    for (uint32_t i = 0; i < cluster->replica_count; i++) {
+        yes[i] = holds(&cluster->replicas[i], index, term);
+    }
+    return is_quorum_for(by, yes);
 }
 
 static void check_commit(struct cluster *cluster, struct replica *replica, const struct raft *raft) {
@@ -82,10 +107,10 @@ static void check_commit(struct cluster *cluster, struct replica *replica, const
             cluster->committed_terms[index] = term;
             grow(&cluster->committed_in, &cluster->committed_in_capacity, index);
             cluster->committed_in[index] = raft_term_at(raft, commit_index);
-            if (holders(cluster, index, term) <= cluster->replica_count / 2) {
+            if (!is_held(cluster, replica, index, term)) {
                 cluster__fail(cluster,
-                              "%s committed entry %" PRIu64 " of term %" PRIu64 ", but only %" PRIu32 " disks hold it",
-                              replica->config.name, index, term, holders(cluster, index, term));
+                              "%s committed entry %" PRIu64 " of term %" PRIu64 ", but no quorum's disks hold it",
+                              replica->config.name, index, term);
             }
         } else if (cluster->committed_terms[index] != term) {
             cluster__fail(cluster,
@@ -101,15 +126,15 @@ static void check_commit(struct cluster *cluster, struct replica *replica, const
 
 /* A vote that isn't on disk can be given twice. Who has moved on to a later term may have voted. */
 static void check_votes(struct cluster *cluster, const struct replica *leader, uint64_t term) {
-    uint32_t votes = 0;
+    bool yes[REPLICAS_MAX] = {false};
     for (uint32_t i = 0; i < cluster->replica_count; i++) {
         const struct replica *replica = &cluster->replicas[i];
-        votes += replica->durable_term > term ||
+        yes[i] = replica->durable_term > term ||
                  (replica->durable_term == term && replica->durable_vote == leader->number + 1);
     }
-    if (votes <= cluster->replica_count / 2) {
-        cluster__fail(cluster, "%s leads term %" PRIu64 ", but only %" PRIu32 " votes for it are durable",
-                      leader->config.name, term, votes);
+    if (!is_quorum_for(leader, yes)) {
+        cluster__fail(cluster, "%s leads term %" PRIu64 ", but no quorum's votes for it are durable",
+                      leader->config.name, term);
     }
 }
 
@@ -247,31 +272,54 @@ void checker__crashed(struct replica *replica) { replica->must_check_start = fal
 
 /* ---- The end ----------------------------------------------------------------------------------------------------- */
 
-bool checker__converged(void *context) {
-    const struct cluster *cluster = context;
-    uint64_t applied_index = 0;
-    uint32_t leaders = 0;
+/* A member of the membership that it knows. */
+static bool is_member(const struct replica *replica) {
+    const struct consensus *consensus = replica__consensus(replica);
+    const struct raft_config *membership = raft_membership(consensus->raft);
+    return raft__config_find(membership, replica->config.id) != RAFT__NOWHERE;
+}
+
+/* NULL unless there is exactly one. */
+static const struct replica *the_leader(const struct cluster *cluster) {
+    const struct replica *leader = NULL;
     for (uint32_t i = 0; i < cluster->replica_count; i++) {
         const struct consensus *consensus = replica__consensus(&cluster->replicas[i]);
         if (consensus == NULL || consensus__is_dead(consensus)) {
-            return false;
+            return NULL;
         }
-        uint64_t applied = storage_applied_index(consensus->storage);
-        if (i > 0 && applied != applied_index) {
-            return false;
+        if (raft_role(consensus->raft) == RAFT_LEADER) {
+            if (leader != NULL) {
+                return NULL;
+            }
+            leader = &cluster->replicas[i];
         }
-        applied_index = applied;
-        if (applied != raft_last_index(consensus->raft)) {
-            return false;
-        }
-        leaders += raft_role(consensus->raft) == RAFT_LEADER;
     }
-    return leaders == 1 && applied_index >= cluster->committed_index;
+    return leader;
+}
+
+bool checker__converged(void *context) {
+    const struct cluster *cluster = context;
+    const struct replica *leader = the_leader(cluster);
+    if (leader == NULL) {
+        return false;
+    }
+    const struct raft *raft = replica__consensus(leader)->raft;
+    uint64_t last_index = raft_last_index(raft);
+    for (uint32_t i = 0; i < cluster->replica_count; i++) {
+        const struct consensus *consensus = replica__consensus(&cluster->replicas[i]);
+        bool counts = raft__config_find(raft_membership(raft), i + 1) != RAFT__NOWHERE;
+        bool has_all = storage_applied_index(consensus->storage) == last_index &&
+                       raft_last_index(consensus->raft) == last_index && is_member(&cluster->replicas[i]);
+        if (counts && !has_all) {
+            return false;
+        }
+    }
+    return !raft_membership(raft)->joint && last_index >= cluster->committed_index;
 }
 
 static uint64_t mix(uint64_t digest, const void *data, size_t len) { return checksum64(data, len, digest); }
 
-static uint64_t digest_of(struct cluster *cluster, struct replica *replica) {
+static uint64_t digest_of(struct cluster *cluster, const struct replica *replica) {
     struct storage_view *view = storage_view_acquire(replica__consensus(replica)->storage);
     struct storage_iterator *iterator = NULL;
     struct error error = {0};
@@ -302,13 +350,18 @@ static uint64_t digest_of(struct cluster *cluster, struct replica *replica) {
 }
 
 void checker__final(struct cluster *cluster) {
+    const struct replica *leader = the_leader(cluster);
+    cluster->state_digest = digest_of(cluster, leader);
     for (uint32_t i = 0; i < cluster->replica_count && !cluster__has_failed(cluster); i++) {
         struct replica *replica = &cluster->replicas[i];
-        uint64_t digest = digest_of(cluster, replica);
-        if (i > 0 && digest != cluster->state_digest) {
-            cluster__fail(cluster, "%s holds another state than n1 at the same index", replica->config.name);
+        const struct raft_config *membership = raft_membership(replica__consensus(leader)->raft);
+        if (raft__config_find(membership, replica->config.id) == RAFT__NOWHERE) {
+            continue;
         }
-        cluster->state_digest = digest;
+        if (digest_of(cluster, replica) != cluster->state_digest) {
+            cluster__fail(cluster, "%s holds another state than %s at the same index", replica->config.name,
+                          leader->config.name);
+        }
         struct consensus *consensus = replica__consensus(replica);
         struct storage_stats storage;
         struct wal_stats wal;

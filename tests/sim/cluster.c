@@ -199,10 +199,15 @@ void replica__crash(struct replica *replica, enum sim_crash crash) {
 
 /* ---- The cluster ------------------------------------------------------------------------------------------------ */
 
+/* Founders name each other; one that joins later names them and itself. */
 static void fill_config(struct cluster *cluster, struct replica *replica) {
     struct config *config = &replica->config;
     config_init(config, alloc_system());
+    config->join = replica->number >= cluster->founder_count;
     for (uint32_t i = 0; i < cluster->replica_count; i++) {
+        if (i >= cluster->founder_count && i != replica->number) {
+            continue;
+        }
         struct config_member *member = &config->members[config->member_count++];
         (void)snprintf(member->name, sizeof member->name, "n%" PRIu32, i + 1);
         member->id = i + 1;
@@ -210,7 +215,7 @@ static void fill_config(struct cluster *cluster, struct replica *replica) {
         (void)snprintf(member->client_address, sizeof member->client_address, "n%" PRIu32 ":4400", i + 1);
         sim_default_thumbprint(member->name, member->thumbprint);
     }
-    const struct config_member self = config->members[replica->number];
+    const struct config_member self = config->members[config->join ? cluster->founder_count : replica->number];
     (void)snprintf(config->name, sizeof config->name, "%s", self.name);
     config->id = self.id;
     memcpy(config->cluster_id, "simulated cluste", CONFIG_CLUSTER_ID_BYTES);
@@ -255,6 +260,13 @@ static void make_replica(struct cluster *cluster, uint32_t number) {
 }
 
 struct cluster *cluster_new(uint64_t seed) {
+    bool grows = seed % 7 == 3;
+    uint32_t replica_count = grows || seed % 6 == 5 ? 5 : 3;
+    return cluster_new_growing(seed, replica_count, grows ? 3 : replica_count);
+}
+
+struct cluster *cluster_new_growing(uint64_t seed, uint32_t replica_count, uint32_t founder_count) {
+    CHECK(founder_count > 0 && founder_count <= replica_count && replica_count <= REPLICAS_MAX);
     struct cluster *cluster = calloc(1, sizeof *cluster);
     CHECK(cluster != NULL);
     cluster->seed = seed;
@@ -268,7 +280,8 @@ struct cluster *cluster_new(uint64_t seed) {
         options.preempt_us_max = 20 * 1000;
     }
     cluster->sim = sim_new(seed, &options);
-    cluster->replica_count = seed % 6 == 5 ? 5 : 3;
+    cluster->replica_count = replica_count;
+    cluster->founder_count = founder_count;
     for (uint32_t i = 0; i < cluster->replica_count; i++) {
         make_replica(cluster, i);
     }
@@ -301,12 +314,13 @@ static bool advance(struct cluster *cluster, uint64_t until_us, bool (*done)(voi
     return false;
 }
 
-static bool is_idle(void *context) { return workload__is_idle(context); }
+static bool is_idle(void *context) { return workload__is_idle(context) && !operator__is_waiting(context); }
 
 bool cluster_run(struct cluster *cluster) {
     uint64_t busy_us = (4 + random_below(&cluster->random, 8)) * SECOND_US;
     workload__start(cluster);
     plan__schedule(cluster, busy_us);
+    operator__start(cluster, busy_us);
     (void)advance(cluster, busy_us, NULL);
     plan__end_faults(cluster);
     for (uint32_t i = 0; i < cluster->replica_count; i++) {

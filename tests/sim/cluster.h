@@ -10,6 +10,7 @@
  * accounting.c what nodes do to their files
  * plan.c       faults
  * damage.c     ... of logs
+ * operator.c   changes of membership
  * main.c       seeds, processes, the table
  *
  * Everything is a function of (seed, this code). One thread.
@@ -53,6 +54,7 @@ struct replica {
     uint64_t lives;
     bool restarting;         /* a restart is on schedule */
     bool log_was_damaged;    /* since its last start */
+    bool was_added;          /* a change that adds it was asked for once */
     bool fault_explains_end; /* an injected error may end this life: its end is no failure */
 
     /* What the checker remembers of it, over its lives. */
@@ -99,6 +101,17 @@ struct key_truth {
     uint64_t revisions[NUMBERS_MAX];  /* of what was acknowledged; 0: not known */
 };
 
+/* One change of membership at a time. */
+struct sim_operator {
+    uint64_t end_us;
+    struct consensus_change change;
+    struct env_message message;
+    struct replica *replica; /* who was asked, in which of its lives */
+    struct replica *added;   /* by this change; NULL: nobody */
+    uint64_t life;
+    bool is_busy;
+};
+
 struct cluster_stats {
     uint64_t puts_ok;
     uint64_t puts_failed;
@@ -118,6 +131,9 @@ struct cluster_stats {
     uint64_t damaged_logs;
     uint64_t snapshots_sent;
     uint64_t snapshots_installed;
+    uint64_t changes; /* of membership */
+    uint64_t changes_failed;
+    uint64_t transfers;
     uint64_t flushes;
     uint64_t adopted_bytes;
     uint64_t segments_deleted;
@@ -131,11 +147,13 @@ struct cluster {
     struct sim *sim;
     uint64_t seed;
     uint32_t replica_count;
+    uint32_t founder_count; /* the first of them are members from the start, the others join */
     struct replica replicas[REPLICAS_MAX];
     struct sim_node *client_node;
     struct env_loop *client_loop;
     uint32_t client_count;
     struct sim_client clients[CLIENTS_MAX];
+    struct sim_operator admin;
     struct key_truth keys[KEYS_MAX];
     uint64_t revision_seen; /* newest that was acknowledged or shown */
     bool workload_on;
@@ -161,6 +179,8 @@ struct cluster {
 /* ---- Running ---------------------------------------------------------------------------------------------------- */
 
 struct cluster *cluster_new(uint64_t seed);
+/* Of these replicas, the first are the members; the others run, and wait to be added. */
+struct cluster *cluster_new_growing(uint64_t seed, uint32_t replica_count, uint32_t founder_count);
 /* Workload and faults, then quiet, then the checks of the end. False: cluster->failure says what is wrong. */
 bool cluster_run(struct cluster *cluster);
 /* Seed, failure, the last lines of each replica's log. */
@@ -205,6 +225,10 @@ void accounting__final(struct cluster *cluster, const struct replica *replica);
 
 /* Changes some bytes in the middle of a replica's log; it is down. False: it isn't the time for that. */
 bool damage__log(struct replica *replica);
+/* Changes of membership until end_us, if there are nodes that wait to be added. */
+void operator__start(struct cluster *cluster, uint64_t end_us);
+/* True while an answer is due. */
+bool operator__is_waiting(const struct cluster *cluster);
 
 /* A replica's term changed. */
 void plan__term_changed(struct replica *replica);

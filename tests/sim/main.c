@@ -125,6 +125,8 @@ static void print_table(const struct shared *shared, double seconds) {
            sum->crashes, sum->power_losses, sum->restarts, sum->partitions, sum->resets, sum->pauses, sum->stops,
            sum->disk_faults, sum->damaged_logs);
     printf("  snapshots: %" PRIu64 " sent, %" PRIu64 " installed\n", sum->snapshots_sent, sum->snapshots_installed);
+    printf("  membership: %" PRIu64 " changes, %" PRIu64 " transfers, %" PRIu64 " refused or unknown\n", sum->changes,
+           sum->transfers, sum->changes_failed);
     printf("  last lives: %" PRIu64 " groups of one write and one sync each, %" PRIu64 " flushes, %" PRIu64
            " log segments deleted, %" PRIu64 " KiB of them taken over for their large values\n",
            sum->groups, sum->flushes, sum->segments_deleted, sum->adopted_bytes / 1024);

@@ -309,8 +309,9 @@ static inline void fake_status_done(struct env_message *message) {
         .applied_index = 6,
         .flushed_index = 5,
         .member_count = 2,
-        .members = {{.id = 1, .voter = true, .match_index = 8, .heard_ms_ago = 0},
-                    {.id = 2, .voter = true, .match_index = 4, .heard_ms_ago = UINT64_MAX}},
+        .members =
+            {{.id = 1, .name = "n1", .client_address = "host-1:4400", .match_index = 8, .heard_ms_ago = 0},
+             {.id = 2, .name = "n2", .client_address = "host-2:4400", .match_index = 4, .heard_ms_ago = UINT64_MAX}},
         .problem = "disk full",
         .wal = {.groups = 5,
                 .triggers = {[WAL_TRIGGER_IDLE] = 2, [WAL_TRIGGER_MARK] = 3},
@@ -401,6 +402,13 @@ void consensus_explain_log(struct consensus *consensus, struct consensus_log_que
 }
 
 uint64_t consensus_leader(const struct consensus *consensus) { return consensus->leader; }
+
+/* Nobody in it: names and addresses are the configuration's. */
+const struct directory *consensus_directory(const struct consensus *consensus) {
+    (void)consensus;
+    static struct directory directory;
+    return &directory;
+}
 struct storage *consensus_storage(struct consensus *consensus) {
     return &consensus->storage;
 }

@@ -122,11 +122,10 @@ static void test_status_of_wire_covers_every_code_and_no_other(void **state) {
     for (uint32_t code = 0; code <= WIRE_EXISTS; code++) {
         assert_int_equal(wire_code_of(status_of_wire(code)), code);
     }
-    for (uint32_t code = WIRE_NO_CERTIFICATE; code <= WIRE_WRONG_CLUSTER; code++) {
+    for (uint32_t code = WIRE_NO_CERTIFICATE; code <= WIRE_REMOVED; code++) {
         assert_int_equal(status_of_wire(code), STATUS_DENIED);
     }
-    static const uint32_t unknown[] = {WIRE_EXISTS + 1, WIRE_NO_CERTIFICATE - 1, WIRE_WRONG_CLUSTER + 1, 1000,
-                                       UINT32_MAX};
+    static const uint32_t unknown[] = {WIRE_EXISTS + 1, WIRE_NO_CERTIFICATE - 1, WIRE_REMOVED + 1, 1000, UINT32_MAX};
     for (size_t i = 0; i < sizeof unknown / sizeof unknown[0]; i++) {
         assert_int_equal(status_of_wire(unknown[i]), STATUS_UNSUPPORTED);
     }

@@ -12,6 +12,7 @@
 struct fixture {
     struct config config;
     struct config_identity identities[3];
+    struct directory directory; /* empty */
     struct identity identity;
     char message[ERROR_MESSAGE_BYTES_MAX];
 };
@@ -45,7 +46,8 @@ static enum wire_code check(struct fixture *fixture, enum env_certificate_state 
     struct env_peer peer = {.certificate = certificate};
     memset(peer.thumbprint, thumbprint_byte, sizeof peer.thumbprint);
     fixture->message[0] = '\0';
-    return identity_check(&fixture->config, &peer, &fixture->identity, fixture->message, sizeof fixture->message);
+    return identity_check(&fixture->config, &fixture->directory, &peer, &fixture->identity, fixture->message,
+                          sizeof fixture->message);
 }
 
 static void test_identity_roles_permit_what_they_say(void **state) {
@@ -107,7 +109,7 @@ static void test_h60_identity_unknown_thumbprint_says_what_to_add(void **state) 
     struct env_peer peer = {.certificate = ENV_CERTIFICATE_VALID};
     memset(peer.thumbprint, 12, sizeof peer.thumbprint);
     peer.thumbprint[31] = 13;
-    assert_int_equal(identity_check(&fixture->config, &peer, &fixture->identity, fixture->message,
+    assert_int_equal(identity_check(&fixture->config, &fixture->directory, &peer, &fixture->identity, fixture->message,
                                     sizeof fixture->message),
                      WIRE_CERTIFICATE_UNKNOWN);
 }

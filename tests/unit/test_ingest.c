@@ -448,8 +448,9 @@ static void on_switched(struct storage_upkeep *upkeep) {
 
 static void ask_with_owner(struct pair *pair) {
     pair->target->done_count = 0;
-    pair->ingest = (struct storage_ingest){
-        .upkeep = {.done = on_done, .context = pair->target}, .ready = on_ready, .switched = on_switched};
+    pair->ingest = (struct storage_ingest){.upkeep = {.done = on_done, .context = pair->target},
+                                           .ready = on_ready,
+                                           .switched = on_switched};
     (void)snprintf(pair->ingest.dir, sizeof pair->ingest.dir, "/copy");
     storage_ingest(pair->target->host.storage, &pair->ingest);
 }

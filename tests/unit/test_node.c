@@ -1,13 +1,20 @@
 /*
  * Whole nodes in the simulator, where a client meets the engine's limits. Breaks when: a follower that is away keeps
- * the log of the others beyond its budget (hazard 44), or within it doesn't; nobody is told its name, or it doesn't come
- * back; a read at an old
- * revision shows another state than that revision's, or below the horizon says anything else than that; writers that
- * flushes and compactions hold back get an error, or wait longer than 100 ms at a time; a long job of an operator is
- * forgotten, runs beside another one, or outlives the node.
+ * the log of the others beyond its budget (hazard 44), or within it doesn't; nobody is told its name, or it doesn't
+ * come back; a read at an old revision shows another state than that revision's, or below the horizon says anything
+ * else than that; writers that flushes and compactions hold back get an error, or wait longer than 100 ms at a time; a
+ * long job of an operator is forgotten, runs beside another one, or outlives the node.
  */
 #include "storage/storage_internal.h"
-#include "tests/unit/node_fixture.h"
+#include "tests/unit/node_log_probe.h"
+
+enum {
+    SEED = 2 /* three replicas, no drift, client loops apart from nothing */
+};
+
+static struct probe *start(void (*configure)(struct config *config)) {
+    return probe_start(cluster_new(SEED), configure);
+}
 
 /* ---- The log (hazard 44) ----------------------------------------------------------------------------------------- */
 

@@ -177,16 +177,26 @@ static void test_raft_quorum_all_joint_pairs_overlap(void **state) {
 
 static void test_raft_config_bytes_are_as_written_down(void **state) {
     (void)state;
-    const struct raft_config config = {
-        .joint = true,
-        .member_count = 3,
-        .members = {{.id = 1, .role = RAFT_VOTER, .in_outgoing = true, .priority = 9, .address = "a:1"},
-                    {.id = 0x0102030405060708, .role = RAFT_LEARNER},
-                    {.id = 3, .role = RAFT_LEAVING, .in_outgoing = true}}};
-    static const uint8_t wanted[] = {1, 1, 3, 0,                                        /* version, joint, members */
-                                     1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 9, 3, 'a', ':', '1', /* n1 */
-                                     8, 7, 6, 5, 4, 3, 2, 1, 1, 0, 0, 0,                /* the learner */
-                                     3, 0, 0, 0, 0, 0, 0, 0, 2, 1, 0, 0};
+    const struct raft_config config = {.joint = true,
+                                       .member_count = 3,
+                                       .members = {{.id = 1,
+                                                    .role = RAFT_VOTER,
+                                                    .in_outgoing = true,
+                                                    .priority = 9,
+                                                    .thumbprint = {0xaa, [31] = 0xbb},
+                                                    .name = "n",
+                                                    .address = "a:1",
+                                                    .client_address = "b:22"},
+                                                   {.id = 0x0102030405060708, .role = RAFT_LEARNER},
+                                                   {.id = 3, .role = RAFT_LEAVING, .in_outgoing = true}}};
+    /* clang-format off */
+    static const uint8_t wanted[4 + 54 + 46 + 46] = {
+        1, 1, 3, 0,                                           /* version, joint, members */
+        1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 9,                      /* n1: id, role, outgoing, priority */
+        0xaa, [46] = 0xbb, 1, 'n', 3, 'a', ':', '1', 4, 'b', ':', '2', '2', /* thumbprint, three texts */
+        8, 7, 6, 5, 4, 3, 2, 1, 1, 0, 0, [104] = 3, [112] = 2, 1, 0, /* the learner, all else 0; the one that leaves */
+    };
+    /* clang-format on */
     uint8_t bytes[RAFT_CONFIG_BYTES_MAX];
     assert_int_equal(raft_config_encode(&config, bytes), sizeof wanted);
     assert_int_equal(raft_config_encoded_size(&config), sizeof wanted);
@@ -205,7 +215,10 @@ static void test_raft_config_random_bytes_come_back(void **state) {
         random_config(&random, &config);
         for (uint32_t i = 0; i < config.member_count; i++) {
             config.members[i].priority = (uint8_t)random_below(&random, 256);
+            memset(config.members[i].thumbprint, (int)i + 1, random_below(&random, RAFT_THUMBPRINT_BYTES + 1));
+            memset(config.members[i].name, 'a' + (int)i, random_below(&random, LIMIT_NAME_BYTES));
             memset(config.members[i].address, 'a' + (int)i, random_below(&random, LIMIT_ADDRESS_BYTES));
+            memset(config.members[i].client_address, 'A' + (int)i, random_below(&random, LIMIT_ADDRESS_BYTES));
         }
         size_t len = raft_config_encode(&config, bytes);
         assert_int_equal(raft_config_decode(slice_of(bytes, len), &back, NULL), STATUS_OK);
@@ -218,7 +231,10 @@ static void test_raft_config_random_bytes_come_back(void **state) {
             assert_int_equal(back.members[i].role, config.members[i].role);
             assert_int_equal(back.members[i].in_outgoing, config.members[i].in_outgoing);
             assert_int_equal(back.members[i].priority, config.members[i].priority);
+            assert_memory_equal(back.members[i].thumbprint, config.members[i].thumbprint, RAFT_THUMBPRINT_BYTES);
+            assert_string_equal(back.members[i].name, config.members[i].name);
             assert_string_equal(back.members[i].address, config.members[i].address);
+            assert_string_equal(back.members[i].client_address, config.members[i].client_address);
         }
     }
 }
@@ -230,7 +246,7 @@ static void test_h35_raft_config_cut_or_damaged_is_refused(void **state) {
         .joint = true,
         .member_count = 3,
         .members = {{.id = 1, .role = RAFT_VOTER, .in_outgoing = true, .address = "host1:4501"},
-                    {.id = 2, .role = RAFT_LEARNER, .address = "host2:4502"},
+                    {.id = 2, .role = RAFT_LEARNER, .name = "n2", .address = "host2:4502", .thumbprint = {3}},
                     {.id = 3, .role = RAFT_LEAVING, .in_outgoing = true, .address = "host3:4503"}}};
     uint8_t bytes[RAFT_CONFIG_BYTES_MAX + 1];
     uint8_t again[RAFT_CONFIG_BYTES_MAX];
@@ -273,6 +289,9 @@ static void test_raft_config_senseless_is_refused(void **state) {
         {.member_count = 2, .members = {{.id = 1}, {.id = 2, .role = RAFT_LEAVING}}},
         {.joint = true, .member_count = 1, .members = {{.id = 1, .role = RAFT_LEAVING, .in_outgoing = true}}},
         {.member_count = 2, .members = {{.id = 1, .address = "a:1"}, {.id = 2, .address = "a:1"}}},
+        {.member_count = 2, .members = {{.id = 1, .client_address = "a:1"}, {.id = 2, .client_address = "a:1"}}},
+        {.member_count = 2, .members = {{.id = 1, .name = "n"}, {.id = 2, .name = "n"}}},
+        {.member_count = 2, .members = {{.id = 1, .thumbprint = {7}}, {.id = 2, .thumbprint = {7}}}},
     };
     for (size_t i = 0; i < sizeof configs / sizeof configs[0]; i++) {
         assert_int_equal(raft__config_check(&configs[i]), STATUS_INVALID);

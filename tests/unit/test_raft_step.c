@@ -571,6 +571,79 @@ static void test_raft_step_misuse_aborts(void **state) {
     raft_free(raft);
 }
 
+/* Two voters; node 1 leads and has committed its first entry. */
+static struct raft *leader_of_two(struct alloc *alloc, struct raft_update *update) {
+    const struct raft_options options = default_options(alloc);
+    const struct raft_saved saved = {
+        .config = {.member_count = 2, .members = {{.id = 1, .address = "h:1"}, {.id = 2, .address = "h:2"}}}};
+    struct raft *raft = NULL;
+    CHECK(raft_new(&options, &saved, &raft) == STATUS_OK);
+    CHECK(raft_start(raft, 0, update) == STATUS_OK);
+    uint64_t now_us = update->deadline_us;
+    const struct raft_message replies[] = {
+        {.type = RAFT_PREVOTE_REPLY, .from = 2, .to = 1, .term = 1},
+        {.type = RAFT_VOTE_REPLY, .from = 2, .to = 1, .term = 1},
+        {.type = RAFT_APPEND_REPLY, .from = 2, .to = 1, .term = 1, .index = 1},
+    };
+    struct raft_event events[] = {
+        {.type = RAFT_EVENT_TICK, .now_us = now_us},
+        {.type = RAFT_EVENT_MESSAGE, .now_us = now_us, .u.message = &replies[0]},
+        {.type = RAFT_EVENT_SYNCED, .now_us = now_us, .u.synced = {.term = 1, .vote = 1}},
+        {.type = RAFT_EVENT_MESSAGE, .now_us = now_us, .u.message = &replies[1]},
+        {.type = RAFT_EVENT_SYNCED,
+         .now_us = now_us,
+         .u.synced = {.term = 1, .vote = 1, .last_index = 1, .last_term = 1}},
+        {.type = RAFT_EVENT_MESSAGE, .now_us = now_us, .u.message = &replies[2]},
+    };
+    for (size_t i = 0; i < sizeof events / sizeof events[0]; i++) {
+        CHECK(raft_step(raft, &events[i], update) == STATUS_OK);
+    }
+    CHECK(raft_role(raft) == RAFT_LEADER && raft_commit_index(raft) == 1);
+    return raft;
+}
+
+/* Who leaves by a change is a member of the joint configuration still: a newcomer can't have what is its own. */
+static void test_raft_change_newcomer_that_takes_a_leaving_voters_place_is_refused(void **state) {
+    (void)state;
+    struct raft_update update;
+    struct raft *raft = leader_of_two(alloc_system(), &update);
+    struct raft_change changes[] = {{.type = RAFT_CHANGE_REMOVE, .id = 2},
+                                    {.type = RAFT_CHANGE_ADD_LEARNER, .id = 3, .address = "h:2"}};
+    struct raft_event event = {.type = RAFT_EVENT_CHANGE, .now_us = 10 * 1000 * 1000};
+    event.u.change.changes = changes;
+    event.u.change.change_count = 2;
+    assert_int_equal(raft_step(raft, &event, &update), STATUS_CONDITION);
+    assert_int_equal(update.refusal, RAFT_REFUSAL_DUPLICATE_ADDRESS);
+    changes[1] = (struct raft_change){.type = RAFT_CHANGE_ADD_LEARNER, .id = 2};
+    assert_int_equal(raft_step(raft, &event, &update), STATUS_CONDITION);
+    assert_int_equal(update.refusal, RAFT_REFUSAL_DUPLICATE_ID);
+    static const uint8_t thumbprint[RAFT_THUMBPRINT_BYTES] = {5};
+    changes[0] = (struct raft_change){
+        .type = RAFT_CHANGE_ADD_LEARNER, .id = 4, .name = "n4", .client_address = "h:9", .thumbprint = thumbprint};
+    const struct {
+        struct raft_change change;
+        enum raft_refusal refusal;
+    } clashes[] = {
+        {{.name = "n4"}, RAFT_REFUSAL_DUPLICATE_NAME},
+        {{.client_address = "h:9"}, RAFT_REFUSAL_DUPLICATE_ADDRESS},
+        {{.thumbprint = thumbprint}, RAFT_REFUSAL_DUPLICATE_CERTIFICATE},
+    };
+    for (size_t i = 0; i < sizeof clashes / sizeof clashes[0]; i++) {
+        changes[1] = clashes[i].change;
+        changes[1].type = RAFT_CHANGE_ADD_LEARNER;
+        changes[1].id = 5;
+        assert_int_equal(raft_step(raft, &event, &update), STATUS_CONDITION);
+        assert_int_equal(update.refusal, clashes[i].refusal);
+    }
+    event.u.change.change_count = 1;
+    assert_int_equal(raft_step(raft, &event, &update), STATUS_OK);
+    const struct raft_member *member = &raft_membership(raft)->members[2];
+    assert_string_equal(member->name, "n4");
+    assert_string_equal(member->client_address, "h:9");
+    assert_memory_equal(member->thumbprint, thumbprint, sizeof thumbprint);
+    raft_free(raft);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_raft_new_senseless_options_are_refused),
@@ -587,6 +660,7 @@ int main(void) {
         cmocka_unit_test(test_raft_install_senseless_is_refused),
         cmocka_unit_test(test_raft_append_config_without_members_is_refused),
         cmocka_unit_test(test_raft_step_misuse_aborts),
+        cmocka_unit_test(test_raft_change_newcomer_that_takes_a_leaving_voters_place_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -5,14 +5,18 @@
  * chunk or a lying peer end a node, or leave files, memory or a transfer behind; the rate isn't kept; the log that a
  * transfer needs is deleted, or kept for ever.
  */
-#include "node/server/snapshot_internal.h"
 #include "node/base/bytes.h"
 #include "node/base/checksum.h"
 #include "node/base/random.h"
+#include "node/server/snapshot_internal.h"
 #include "storage/storage_internal.h"
-#include "tests/unit/node_fixture.h"
+#include "tests/unit/node_log_probe.h"
 
-enum { BUDGET_BYTES = 512 * 1024, SECOND_US = 1000 * 1000, SLOW_RATE = 400 * 1000 };
+enum { BUDGET_BYTES = 384 * 1024, SECOND_US = 1000 * 1000, SLOW_RATE = 400 * 1000 };
+
+static struct probe *start(void (*configure)(struct config *config)) {
+    return probe_start(cluster_new(2), configure); /* three replicas, no drift */
+}
 
 static void configure(struct config *config) {
     config->follower_log_bytes = BUDGET_BYTES;
@@ -44,6 +48,16 @@ static void fill(struct probe *probe, uint32_t count) {
     }
 }
 
+/* Until the leader's log begins behind what somebody had. */
+static void write_past(struct probe *probe, uint64_t had_index) {
+    uint64_t begin_us = sim_now_us(probe->cluster->sim);
+    while (ask_status(leader_of(probe->cluster)).first_index <= had_index + 1) {
+        assert_true(sim_now_us(probe->cluster->sim) < begin_us + PATIENCE_US);
+        fill(probe, 20);
+        pass(probe->cluster, SECOND_US / 5);
+    }
+}
+
 /* A follower that is down, and that the leader's log can't bring up to date any more. */
 static struct replica *leave_behind(struct probe *probe) {
     struct cluster *cluster = probe->cluster;
@@ -51,10 +65,7 @@ static struct replica *leave_behind(struct probe *probe) {
     struct replica *away = follower_of(cluster);
     replica__crash(away, SIM_CRASH_PROCESS);
     uint64_t had_index = ask_status(leader_of(cluster)).last_index;
-    while (ask_status(leader_of(cluster)).first_index <= had_index + 1) {
-        fill(probe, 50);
-        pass(cluster, SECOND_US);
-    }
+    write_past(probe, had_index);
     return away;
 }
 
@@ -135,13 +146,15 @@ static void assert_same(struct cluster *cluster) {
     }
 }
 
-static bool has_line(const struct replica *replica, const char *words) {
-    for (uint64_t i = 0; i < LOG_LINES_KEPT; i++) {
-        if (strstr(replica->log_lines[i], words) != NULL) {
-            return true;
+static const struct snapshot_send *send_to(const struct replica *leader, const struct replica *peer) {
+    const struct snapshots *snapshots = replica__consensus(leader)->snapshots;
+    for (uint32_t i = 0; i < LIMIT_MEMBERS; i++) {
+        if (snapshots->sends[i].peer == peer->number + 1u) {
+            return &snapshots->sends[i];
         }
     }
-    return false;
+    fail_msg("%s sends nothing to %s", leader->config.name, peer->config.name);
+    return NULL;
 }
 
 /* ---- All is well ------------------------------------------------------------------------------------------------- */
@@ -181,7 +194,8 @@ static void test_h63_snapshot_keeps_to_its_rate_and_pins_what_it_needs(void **st
     (void)snprintf(owner, sizeof owner, "follower %s (snapshot)", away->config.name);
     uint64_t sent_index = receive_of(away)->index;
     while (receives(away, 1)) {
-        fill(probe, 5);
+        fill(probe, 1);
+        pass(cluster, SECOND_US / 10);
         struct asked_log *asked = ask_log(leader);
         assert_true(asked->query.first_index <= sent_index + 1); /* what follows the snapshot stays */
         if (receives(away, 1)) {
@@ -212,6 +226,11 @@ static void test_snapshot_goes_on_where_it_was_after_a_disconnect(void **state) 
     for (uint64_t part = 1; part <= 4; part++) {
         await_bytes(away, part * 60 * 1000);
         uint64_t id = receive_of(away)->id;
+        uint64_t begin_us = sim_now_us(cluster->sim);
+        while (send_to(leader, away)->flight_count > 0 && goes_on(cluster, begin_us)) {
+        }
+        while (send_to(leader, away)->flight_count == 0 && goes_on(cluster, begin_us)) {
+        }
         sim_reset_connections(leader->sim_node, away->sim_node);
         sim_partition(leader->sim_node, away->sim_node);
         pass(cluster, 20 * 1000);
@@ -221,7 +240,7 @@ static void test_snapshot_goes_on_where_it_was_after_a_disconnect(void **state) 
     }
     assert_same(cluster);
     assert_int_equal(ask_status(away).snapshots.installed, 1);
-    assert_true(has_line(leader, "snapshot.resumed"));
+    assert_true(send_to(leader, away)->resumes >= 1);
     end(probe);
 }
 
@@ -270,64 +289,77 @@ static void test_snapshot_receiver_that_stops_leaves_no_files_and_gets_it_anew(v
     end(probe);
 }
 
-/* Power goes at any point of the install: the old state or the new one, and the log that goes with it. */
+static bool is_installing(const struct replica *replica) {
+    const struct snapshot_receive *receive = receive_of(replica);
+    return receive != NULL && receive->state == SNAPSHOT_RECEIVE_INSTALLING;
+}
+
+static bool is_about_to_switch(const struct replica *replica) {
+    const struct snapshot_receive *receive = receive_of(replica);
+    return receive != NULL && receive->holds_log;
+}
+
+/* The node dies so many steps after a point of its install, and comes back. *ret_after: after the switch, as it knew.
+ */
+static void crash_after(struct probe *probe, struct replica *away, bool (*reached)(const struct replica *replica),
+                        uint64_t steps, enum sim_crash crash, bool *ret_after) {
+    struct cluster *cluster = probe->cluster;
+    start_replica(away);
+    uint64_t begin_us = sim_now_us(cluster->sim);
+    while (!reached(away) && !is_level(cluster) && goes_on(cluster, begin_us)) {
+    }
+    bool was_after = is_level(cluster); /* already the last time: the switch was durable, and nobody knew */
+    assert_true(reached(away) || was_after);
+    for (uint64_t i = 0; i < steps && !was_after; i++) {
+        step(cluster);
+    }
+    *ret_after = was_after || replica__consensus(away)->snapshots->installed > 0;
+    replica__crash(away, crash);
+    fill(probe, 2);
+    if (*ret_after) {
+        start_replica(away); /* whole, with the log that goes with it */
+        await_level(cluster);
+        replica__crash(away, SIM_CRASH_PROCESS);
+        write_past(probe, ask_status(leader_of(cluster)).last_index);
+    }
+}
+
+/* Power goes at any point of an install: the old state or the new one, and the log that goes with it. */
 static void test_h21_crash_in_an_install_leaves_the_old_state_or_the_new_one(void **state) {
     (void)state;
     struct probe *probe = start(configure);
-    struct cluster *cluster = probe->cluster;
     struct replica *away = leave_behind(probe);
-    uint32_t before = 0;
-    uint32_t after = 0;
-    for (uint64_t steps = 0; after < 2; steps += 23) {
-        start_replica(away);
-        uint64_t begin_us = sim_now_us(cluster->sim);
-        while (receive_of(away)->state != SNAPSHOT_RECEIVE_INSTALLING && !is_level(cluster) &&
-               goes_on(cluster, begin_us)) {
-        }
-        for (uint64_t i = 0; i < steps; i++) {
-            step(cluster);
-        }
-        bool is_installed = ask_status(away).snapshots.installed > 0;
-        replica__crash(away, SIM_CRASH_POWER);
-        before += !is_installed;
-        after += is_installed;
-        fill(probe, 3);
-        if (is_installed && after < 2) {
-            uint64_t had_index = ask_status(leader_of(cluster)).last_index;
-            while (ask_status(leader_of(cluster)).first_index <= had_index + 1) {
-                fill(probe, 50);
-                pass(cluster, SECOND_US);
-            }
-        }
+    bool is_after = false;
+    uint32_t rounds = 0;
+    for (uint64_t steps = 0; !is_after; steps += 60) {
+        crash_after(probe, away, is_installing, steps, SIM_CRASH_POWER, &is_after);
+        rounds++;
     }
-    assert_true(before > 10);
+    assert_true(rounds > 5);
     start_replica(away);
-    assert_same(cluster);
+    assert_same(probe->cluster);
     end(probe);
 }
 
-/* The same at every step around the switch of the manifest, where the commit point is. */
+/* The same, closely, around the switch of the manifest, where the commit point is, and the log's group behind it. */
 static void test_h21_crash_between_the_switch_and_the_logs_group_is_no_damage(void **state) {
     (void)state;
-    for (uint64_t delay = 0; delay < 24; delay++) {
-        struct probe *probe = start(configure);
-        struct cluster *cluster = probe->cluster;
-        struct replica *away = leave_behind(probe);
-        start_replica(away);
-        uint64_t end_us = sim_now_us(cluster->sim) + PATIENCE_US;
-        while (!receive_of(away)->holds_log && sim_now_us(cluster->sim) < end_us) {
-            step(cluster);
-        }
-        assert_true(receive_of(away)->holds_log);
-        for (uint64_t i = 0; i < delay * 3; i++) {
-            step(cluster);
-        }
-        replica__crash(away, delay % 2 == 0 ? SIM_CRASH_POWER : SIM_CRASH_PROCESS);
-        start_replica(away);
-        fill(probe, 5);
-        assert_same(cluster);
-        end(probe);
+    struct probe *probe = start(configure);
+    struct replica *away = leave_behind(probe);
+    uint32_t before = 0;
+    uint32_t after = 0;
+    for (uint64_t steps = 0; after < 6; steps += after == 0 ? 3 : 1) {
+        bool is_after = false;
+        crash_after(probe, away, is_about_to_switch, steps, steps % 2 == 0 ? SIM_CRASH_POWER : SIM_CRASH_PROCESS,
+                    &is_after);
+        before += !is_after;
+        after += is_after;
+        assert_true(before < 100);
     }
+    assert_true(before > 2);
+    start_replica(away);
+    assert_same(probe->cluster);
+    end(probe);
 }
 
 /* ---- Trouble ----------------------------------------------------------------------------------------------------- */
@@ -360,13 +392,14 @@ static void test_snapshot_without_memory_at_either_side_comes_later(void **state
     struct replica *leader = leader_of(cluster);
     start_replica(away);
     for (uint64_t part = 1; part <= 3; part++) {
-        await_bytes(away, part * 60 * 1000);
+        uint64_t begin_us = sim_now_us(cluster->sim);
+        while (!receives(away, 1) && !is_level(cluster) && goes_on(cluster, begin_us)) {
+        }
         struct replica *victim = part % 2 == 0 ? leader : away;
         victim->fault_explains_end = true; /* other parts of it may have to give up */
         sim_node_fail_allocations(victim->sim_node, 20 * 1000);
         pass(cluster, 50 * 1000);
         sim_node_fail_allocations(victim->sim_node, 0);
-        pass(cluster, 3 * SECOND_US);
     }
     assert_same(cluster);
     end(probe);
@@ -392,7 +425,8 @@ static void run_forged(struct env_message *message) {
     forged->is_done = true;
 }
 
-static void forge(struct replica *replica, uint64_t from, uint8_t type, const ProtobufCMessage *wire, struct slice raw) {
+static void forge(struct replica *replica, uint64_t from, uint8_t type, const ProtobufCMessage *wire,
+                  struct slice raw) {
     struct forged forged = {.replica = replica, .from = from, .type = type, .raw = raw};
     assert_true(protobuf_c_message_get_packed_size(wire) <= sizeof forged.bytes);
     forged.len = protobuf_c_message_pack(wire, forged.bytes);
@@ -471,7 +505,7 @@ static void test_h35_snapshot_of_a_lying_peer_is_refused(void **state) {
         struct slice raw = slice_of(bytes, kind == 0 ? sizeof bytes : kind == 1 ? 0 : 100);
         Wire__SnapshotChunk chunk = next_chunk(receive_of(away), raw);
         switch (kind) {
-        case 0: break; /* too long */
+        case 0: break;                         /* too long */
         case 1: chunk.file_bytes = 100; break; /* empty */
         case 2: chunk.kind = FILE_OTHER; break;
         case 3: chunk.kind = UINT32_MAX; break;
@@ -500,13 +534,10 @@ static void test_h35_snapshot_answers_of_a_lying_peer_end_the_transfer_only(void
     struct replica *leader = leader_of(cluster);
     start_replica(away);
     for (int kind = 0; kind < 4; kind++) {
-        await_bytes(away, 1);
-        const struct snapshot_send *send = NULL;
-        for (uint32_t i = 0; i < LIMIT_MEMBERS; i++) {
-            const struct snapshot_send *other = &replica__consensus(leader)->snapshots->sends[i];
-            send = other->peer == away->number + 1u ? other : send;
+        const struct snapshot_send *send = send_to(leader, away);
+        uint64_t begin_us = sim_now_us(cluster->sim);
+        while (send->state != SNAPSHOT_SEND_STREAMING && goes_on(cluster, begin_us)) {
         }
-        assert_non_null(send);
         Wire__SnapshotWant want = WIRE__SNAPSHOT_WANT__INIT;
         want.has_id = want.has_state = want.has_file = want.has_offset = want.has_again = want.has_window = 1;
         want.id = send->id;
@@ -524,6 +555,98 @@ static void test_h35_snapshot_answers_of_a_lying_peer_end_the_transfer_only(void
     end(probe);
 }
 
+/* ---- What must not come between ---------------------------------------------------------------------------------- */
+
+struct forged_append {
+    struct env_message message;
+    struct replica *replica;
+    struct raft_message append;
+    uint8_t record[WAL_RECORD_HEADER_BYTES];
+    bool is_done;
+};
+
+static void run_forged_append(struct env_message *message) {
+    struct forged_append *forged = CONTAINER_OF(message, struct forged_append, message);
+    append__received(replica__consensus(forged->replica), &forged->append,
+                     slice_of(forged->record, sizeof forged->record));
+    forged->is_done = true;
+}
+
+/* Another leader's log may still have what this one's has not: its APPEND comes while the manifest is switched. */
+static void test_h19_append_while_a_snapshot_is_switched_to_is_dropped(void **state) {
+    (void)state;
+    struct probe *probe = start(configure);
+    struct cluster *cluster = probe->cluster;
+    struct replica *away = leave_behind(probe);
+    start_replica(away);
+    uint64_t begin_us = sim_now_us(cluster->sim);
+    while (!is_about_to_switch(away) && goes_on(cluster, begin_us)) {
+    }
+    assert_true(is_about_to_switch(away));
+    const struct raft *raft = replica__consensus(away)->raft;
+    uint64_t last_index = raft_last_index(raft);
+    struct forged_append forged = {.replica = away,
+                                   .append = {.type = RAFT_APPEND,
+                                              .from = leader_of(cluster)->number + 1,
+                                              .to = away->number + 1,
+                                              .term = raft_term(raft),
+                                              .index = last_index,
+                                              .log_term = raft_term_at(raft, last_index),
+                                              .entry_count = 1}};
+    wal_record_seal(forged.record, RAFT_ENTRY_NOOP, last_index + 1, raft_term(raft), 0);
+    forged.message.run = run_forged_append;
+    env_post(away->loop, &forged.message);
+    while (!forged.is_done) {
+        step(cluster);
+        assert_true(forged.is_done || is_about_to_switch(away));
+    }
+    assert_true(raft_last_index(raft) == last_index || !is_about_to_switch(away));
+    fill(probe, 5);
+    assert_same(cluster);
+    assert_int_equal(ask_status(away).snapshots.installed, 1);
+    end(probe);
+}
+
+static void test_h20_snapshot_that_is_not_wanted_is_declined(void **state) {
+    (void)state;
+    struct probe *probe = start(configure);
+    struct cluster *cluster = probe->cluster;
+    fill(probe, 30);
+    await_level(cluster);
+    struct replica *follower = follower_of(cluster);
+    uint64_t leader_id = leader_of(cluster)->number + 1;
+    uint64_t commit_index = ask_status(follower).commit_index;
+    Wire__SnapshotOffer offer = WIRE__SNAPSHOT_OFFER__INIT;
+    offer.has_id = offer.has_term = offer.has_index = offer.has_log_term = offer.has_file_count =
+        offer.has_total_bytes = 1;
+    offer.id = 77;
+    offer.term = ask_status(follower).term;
+    offer.log_term = offer.term;
+    offer.file_count = 3;
+    offer.total_bytes = 1000;
+    for (int kind = 0; kind < 4; kind++) {
+        Wire__SnapshotOffer spoilt = offer;
+        switch (kind) {
+        case 0: spoilt.index = commit_index; break; /* it has that */
+        case 1: spoilt.index = 1; break;
+        case 2: /* of a leader that was */
+            spoilt.index = commit_index + 100;
+            spoilt.term--;
+            spoilt.log_term--;
+            break;
+        default: /* nonsense */
+            spoilt.index = commit_index + 100;
+            spoilt.log_term = spoilt.term + 1;
+            break;
+        }
+        forge(follower, leader_id, FRAME_SNAPSHOT_OFFER, &spoilt.base, SLICE_EMPTY);
+        assert_int_equal(receive_of(follower)->state, SNAPSHOT_RECEIVE_IDLE);
+    }
+    fill(probe, 5);
+    assert_same(cluster);
+    end(probe);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_snapshot_brings_back_a_follower_while_writes_go_on),
@@ -533,6 +656,8 @@ int main(void) {
         cmocka_unit_test(test_snapshot_receiver_that_stops_leaves_no_files_and_gets_it_anew),
         cmocka_unit_test(test_h21_crash_in_an_install_leaves_the_old_state_or_the_new_one),
         cmocka_unit_test(test_h21_crash_between_the_switch_and_the_logs_group_is_no_damage),
+        cmocka_unit_test(test_h19_append_while_a_snapshot_is_switched_to_is_dropped),
+        cmocka_unit_test(test_h20_snapshot_that_is_not_wanted_is_declined),
         cmocka_unit_test(test_snapshot_that_meets_a_full_disk_is_told_of_and_comes_later),
         cmocka_unit_test(test_snapshot_without_memory_at_either_side_comes_later),
         cmocka_unit_test(test_snapshot_damaged_and_misplaced_chunks_are_sent_again),

@@ -26,5 +26,9 @@ const ProtobufCMessageDescriptor *const wire_messages[] = {
     &wire__log_segment__descriptor,
     &wire__upkeep_request__descriptor,
     &wire__upkeep_reply__descriptor,
+    &wire__snapshot_offer__descriptor,
+    &wire__snapshot_chunk__descriptor,
+    &wire__snapshot_want__descriptor,
+    &wire__snapshot_status__descriptor,
 };
 const unsigned wire_message_count = sizeof wire_messages / sizeof wire_messages[0];

@@ -1,11 +1,9 @@
 /*
- * Whole nodes in the simulator, without its workload and faults: a client with one request at a time, made by the test
- * between the simulator's steps, while the checker looks on.
- *
- *   start -> put, get_at, ask_*, replica__crash, ... -> end
+ * A client of a simulated cluster, with one request at a time, for tests that look at whole nodes: steps with the
+ * checker looking on, requests that must succeed, status of one node.
  */
-#ifndef HOLDFAST_TESTS_NODE_FIXTURE_H
-#define HOLDFAST_TESTS_NODE_FIXTURE_H
+#ifndef HOLDFAST_TESTS_NODE_PROBE_H
+#define HOLDFAST_TESTS_NODE_PROBE_H
 
 #include "tests/sim/cluster.h"
 
@@ -17,13 +15,7 @@
 
 #include <cmocka.h>
 
-enum {
-    SEED = 2, /* three replicas, no drift, client loops apart from nothing */
-    PROBE_TIMEOUT_MS = 5000,
-    VALUE_BYTES = 8000,
-    PATIENCE_US = 20 * 1000 * 1000,
-    SETTLE_US = 2 * 1000 * 1000
-};
+enum { PROBE_TIMEOUT_MS = 5000, VALUE_BYTES = 8000, PATIENCE_US = 20 * 1000 * 1000, SETTLE_US = 2 * 1000 * 1000 };
 
 /* A client with one request at a time, made by the test between the simulator's steps. */
 struct probe {
@@ -85,10 +77,11 @@ static inline void pass(struct cluster *cluster, uint64_t us) {
     }
 }
 
-static inline struct probe *start(void (*configure)(struct config *config)) {
+/* Takes the cluster, which hasn't begun yet. */
+static inline struct probe *probe_start(struct cluster *cluster, void (*configure)(struct config *config)) {
     struct probe *probe = calloc(1, sizeof *probe);
     assert_non_null(probe);
-    struct cluster *cluster = probe->cluster = cluster_new(SEED);
+    probe->cluster = cluster;
     for (uint32_t i = 0; i < cluster->replica_count; i++) {
         configure(&cluster->replicas[i].config);
     }
@@ -160,44 +153,6 @@ static inline struct replica *follower_of(struct cluster *cluster) {
     return &cluster->replicas[(leader->number + 1) % cluster->replica_count];
 }
 
-/* ---- What a replica says ----------------------------------------------------------------------------------------- */
-
-struct asked_log {
-    struct consensus_log_query query;
-    bool is_done;
-};
-
-static inline void log_done(struct consensus_log_query *query) {
-    CONTAINER_OF(query, struct asked_log, query)->is_done = true;
-}
-
-static inline struct asked_log *ask_log(struct replica *replica) {
-    struct asked_log *asked = calloc(1, sizeof *asked);
-    assert_non_null(asked);
-    asked->query.loop = replica->loop;
-    asked->query.done = log_done;
-    consensus_explain_log(replica__consensus(replica), &asked->query);
-    while (!asked->is_done) {
-        step(replica->cluster);
-    }
-    assert_int_equal(asked->query.status, STATUS_OK);
-    return asked;
-}
-
-static inline void forget_log(struct replica *replica, struct asked_log *asked) {
-    mem_free(replica->env->alloc, asked->query.segments);
-    free(asked);
-}
-
-static inline const struct consensus_log_pin *pin_of(const struct asked_log *asked, const char *owner) {
-    for (uint32_t i = 0; i < asked->query.pin_count; i++) {
-        if (strcmp(asked->query.pins[i].owner, owner) == 0) {
-            return &asked->query.pins[i];
-        }
-    }
-    return NULL;
-}
-
 struct asked_status {
     struct consensus_status_query query;
     bool is_done;
@@ -214,15 +169,6 @@ static inline struct consensus_status ask_status(struct replica *replica) {
         step(replica->cluster);
     }
     return asked.query.status;
-}
-
-/* Each put takes 12 KiB of the log. */
-static inline void put_many(struct probe *probe, uint32_t count) {
-    for (uint32_t i = 0; i < count; i++) {
-        char key[16];
-        (void)snprintf(key, sizeof key, "key%02u", i % 50);
-        (void)put(probe, key, "x", VALUE_BYTES);
-    }
 }
 
 #endif

@@ -1,0 +1,436 @@
+/*
+ * Whole nodes in the simulator, whose membership changes. Breaks when: a node that no configuration file names can't
+ * join, isn't known after a restart, can't lead, or clients aren't sent to it; a learner counts (hazard 7); a change
+ * is taken that raft refuses (hazard 8), or refused without a reason; a configuration that never was committed stays in
+ * use (hazard 9); a leader that removes itself stops too early (hazard 10), goes on leading, or campaigns later; a
+ * removed node isn't told; a change or a transfer is never answered, or with another outcome than the log's; a follower
+ * doesn't answer linearizable reads.
+ */
+#include "tests/unit/node_probe.h"
+
+#include "raft/raft_internal.h"
+
+enum { SEED = 2, CHANGE_TIMEOUT_US = 5 * 1000 * 1000, LONG_US = 6 * 1000 * 1000 };
+
+static void configure_nothing(struct config *config) { (void)config; }
+
+/* Three founders; n4 and n5 wait to be added. */
+static struct probe *start(void) { return probe_start(cluster_new_growing(SEED, 5, 3), configure_nothing); }
+
+/* ---- Changes ------------------------------------------------------------------------------------------------------
+ */
+
+struct asked_change {
+    struct replica *replica;
+    struct consensus_change change;
+    struct env_message message;
+    bool is_done;
+};
+
+static void change_done(struct consensus_change *change) {
+    CONTAINER_OF(change, struct asked_change, change)->is_done = true;
+}
+
+static void run_change(struct env_message *message) {
+    struct asked_change *asked = CONTAINER_OF(message, struct asked_change, message);
+    consensus_change(replica__consensus(asked->replica), &asked->change);
+    assert_false(asked->is_done); /* never from inside */
+}
+
+/* Filled in but for what is asked. */
+static struct asked_change *prepare(struct replica *replica) {
+    struct asked_change *asked = calloc(1, sizeof *asked);
+    assert_non_null(asked);
+    asked->replica = replica;
+    asked->change.done = change_done;
+    asked->message.run = run_change;
+    return asked;
+}
+
+static void begin_change(struct asked_change *asked) {
+    asked->change.deadline_us = env_clock_us(asked->replica->env) + CHANGE_TIMEOUT_US;
+    env_post(asked->replica->loop, &asked->message);
+}
+
+static struct consensus_change await_change(struct asked_change *asked) {
+    struct cluster *cluster = asked->replica->cluster;
+    uint64_t end_us = sim_now_us(cluster->sim) + 2ull * CHANGE_TIMEOUT_US;
+    while (!asked->is_done && sim_now_us(cluster->sim) < end_us) {
+        step(cluster);
+    }
+    assert_true(asked->is_done);
+    struct consensus_change change = asked->change;
+    free(asked);
+    return change;
+}
+
+static struct raft_change adding(const struct replica *replica) {
+    const struct config_member *self = config_member_by_id(&replica->config, replica->config.id);
+    return (struct raft_change){.type = RAFT_CHANGE_ADD_LEARNER,
+                                .id = self->id,
+                                .name = self->name,
+                                .address = self->peer_address,
+                                .client_address = self->client_address,
+                                .thumbprint = self->thumbprint};
+}
+
+static struct consensus_change change_at(struct replica *replica, struct raft_change part) {
+    struct asked_change *asked = prepare(replica);
+    asked->change.changes[0] = part;
+    asked->change.change_count = 1;
+    begin_change(asked);
+    return await_change(asked);
+}
+
+static struct consensus_change change_one(struct cluster *cluster, enum raft_change_type type, uint64_t id) {
+    return change_at(leader_of(cluster), (struct raft_change){.type = type, .id = id});
+}
+
+static void must(struct consensus_change change) {
+    if (change.status != STATUS_OK) {
+        print_error("%s: %s\n", status_name(change.status), change.err.message);
+    }
+    assert_int_equal(change.status, STATUS_OK);
+    assert_false(change.unknown);
+}
+
+static void must_refuse(struct consensus_change change, enum raft_refusal refusal) {
+    assert_int_equal(change.status, STATUS_CONDITION);
+    assert_false(change.unknown);
+    assert_int_equal(change.refusal, refusal);
+    assert_string_equal(change.err.message, raft_refusal_text(refusal));
+}
+
+static struct consensus_change transfer(struct cluster *cluster, uint64_t target) {
+    struct asked_change *asked = prepare(leader_of(cluster));
+    asked->change.is_transfer = true;
+    asked->change.target = target;
+    begin_change(asked);
+    return await_change(asked);
+}
+
+static const struct consensus_member_status *member_of(const struct consensus_status *status, uint64_t id) {
+    for (uint32_t i = 0; i < status->member_count; i++) {
+        if (status->members[i].id == id) {
+            return &status->members[i];
+        }
+    }
+    return NULL;
+}
+
+/* Puts go on while it catches up and becomes a voter. */
+static void add_voter(struct probe *probe, uint32_t number) {
+    struct cluster *cluster = probe->cluster;
+    struct replica *replica = &cluster->replicas[number];
+    must(change_at(leader_of(cluster), adding(replica)));
+    struct consensus_status status = ask_status(leader_of(cluster));
+    assert_int_equal(member_of(&status, number + 1)->role, RAFT_LEARNER);
+    assert_string_equal(member_of(&status, number + 1)->name, replica->config.name);
+    assert_string_equal(member_of(&status, number + 1)->client_address, replica->config.client_listen);
+    (void)put(probe, "while", "catching-up", 20);
+    pass(cluster, SETTLE_US);
+    must(change_one(cluster, RAFT_CHANGE_PROMOTE, number + 1));
+    status = ask_status(leader_of(cluster));
+    assert_int_equal(member_of(&status, number + 1)->role, RAFT_VOTER);
+    assert_true(status.config_is_committed);
+    assert_false(status.config_is_joint);
+}
+
+static void await_leader(struct cluster *cluster) {
+    uint64_t end_us = sim_now_us(cluster->sim) + LONG_US;
+    for (bool found = false; !found && sim_now_us(cluster->sim) < end_us;) {
+        step(cluster);
+        for (uint32_t i = 0; i < cluster->replica_count; i++) {
+            const struct consensus *consensus = replica__consensus(&cluster->replicas[i]);
+            found = found || (consensus != NULL && consensus->role == RAFT_LEADER);
+        }
+    }
+}
+
+static void isolate(struct cluster *cluster, const struct replica *replica, bool up) {
+    for (uint32_t i = 0; i < cluster->replica_count; i++) {
+        if (i != replica->number) {
+            sim_link_set(replica->sim_node, cluster->replicas[i].sim_node, up);
+            sim_link_set(cluster->replicas[i].sim_node, replica->sim_node, up);
+        }
+    }
+}
+
+/* ---- Reads ---------------------------------------------------------------------------------------------------------
+ */
+
+struct asked_read {
+    struct consensus_read read;
+    bool is_done;
+};
+
+static void read_done(struct consensus_read *read) { CONTAINER_OF(read, struct asked_read, read)->is_done = true; }
+
+static enum status read_at(struct replica *replica) {
+    struct asked_read asked = {.read = {.loop = replica->loop, .done = read_done}};
+    asked.read.deadline_us = env_clock_us(replica->env) + 1000 * 1000;
+    consensus_read(replica__consensus(replica), &asked.read); /* nothing else runs between two steps */
+    while (!asked.is_done) {
+        step(replica->cluster);
+    }
+    return asked.read.status;
+}
+
+static void test_node_follower_answers_linearizable_reads(void **state) {
+    (void)state;
+    struct probe *probe = start();
+    struct cluster *cluster = probe->cluster;
+    (void)put(probe, "key", "x", 1);
+    uint64_t revision = probe->result.revision;
+    struct replica *follower = &cluster->replicas[(leader_of(cluster)->number + 1) % 3];
+    assert_int_equal(read_at(follower), STATUS_OK);
+    assert_true(storage_applied_index(replica__consensus(follower)->storage) >= revision);
+    /* Cut off from the leader it can't know, and says nothing rather than something old. */
+    isolate(cluster, follower, false);
+    (void)put(probe, "key", "y", 1);
+    assert_int_not_equal(read_at(follower), STATUS_OK);
+    isolate(cluster, follower, true);
+    pass(cluster, SETTLE_US);
+    assert_int_equal(read_at(follower), STATUS_OK);
+    assert_true(storage_applied_index(replica__consensus(follower)->storage) >= probe->result.revision);
+    end(probe);
+}
+
+/* ---- Growing and shrinking -----------------------------------------------------------------------------------------
+ */
+
+static void test_node_that_joins_is_known_everywhere_and_may_lead(void **state) {
+    (void)state;
+    struct probe *probe = start();
+    struct cluster *cluster = probe->cluster;
+    struct replica *fourth = &cluster->replicas[3];
+    (void)put(probe, "key", "before", 6);
+    struct consensus_status status = ask_status(fourth);
+    assert_int_equal(status.member_count, 0);
+    assert_int_equal(status.elections_started, 0); /* it never campaigns by itself */
+    assert_non_null(strstr(status.problem, "waits to be added"));
+    add_voter(probe, 3);
+    pass(cluster, SETTLE_US);
+    status = ask_status(fourth);
+    assert_string_equal(status.problem, "");
+    assert_int_equal(status.member_count, 4);
+    assert_int_equal(status.applied_index, ask_status(leader_of(cluster)).applied_index);
+    struct consensus_change handed = transfer(cluster, 4);
+    must(handed);
+    assert_int_equal(handed.leader, 4);
+    assert_ptr_equal(leader_of(cluster), fourth);
+    (void)put(probe, "key", "after", 5); /* the client is sent to a node that the others' files don't name */
+    pass(cluster, SETTLE_US);
+    struct directory_entry entry;
+    for (uint32_t i = 0; i < 4; i++) {
+        const struct consensus *consensus = replica__consensus(&cluster->replicas[i]);
+        assert_int_equal(consensus_leader(consensus), 4);
+        assert_true(directory_look_up(consensus_directory(consensus), &cluster->replicas[i].config, 4, &entry));
+        assert_string_equal(entry.client_address, fourth->config.client_listen);
+    }
+    must_refuse(transfer(cluster, 4), RAFT_REFUSAL_IS_LEADER);
+    must_refuse(transfer(cluster, 9), RAFT_REFUSAL_UNKNOWN_NODE);
+    end(probe);
+}
+
+/* After a loss of power the log brings the membership back; after flushes the manifest does. A data directory that has
+ * a membership needs no file for it, and doesn't listen to `join`. */
+static void test_node_membership_survives_restarts(void **state) {
+    (void)state;
+    for (uint32_t flushes = 0; flushes < 2; flushes++) {
+        struct probe *probe = start();
+        struct cluster *cluster = probe->cluster;
+        add_voter(probe, 3);
+        add_voter(probe, 4);
+        must(change_one(cluster, RAFT_CHANGE_REMOVE, leader_of(cluster)->config.id == 1 ? 2 : 1));
+        if (flushes > 0) {
+            for (uint32_t i = 0; i < 60; i++) {
+                (void)put(probe, "key", "x", VALUE_BYTES);
+            }
+            assert_true(ask_status(leader_of(cluster)).flushed_index > 0);
+        }
+        pass(cluster, SETTLE_US);
+        uint64_t config_index = ask_status(leader_of(cluster)).config_index;
+        assert_true(config_index > 0);
+        for (uint32_t i = 0; i < cluster->replica_count; i++) {
+            struct replica *replica = &cluster->replicas[i];
+            replica__crash(replica, SIM_CRASH_POWER);
+            replica->config.join = !replica->config.join;
+            replica__schedule_restart(replica, 1000);
+        }
+        pass(cluster, 10 * 1000);
+        await_leader(cluster);
+        (void)get_at(probe, "key", 0); /* the client sees that its connections are gone */
+        (void)put(probe, "key", "y", 1);
+        pass(cluster, SETTLE_US);
+        struct consensus_status status = ask_status(leader_of(cluster));
+        assert_int_equal(status.config_index, config_index);
+        assert_int_equal(status.member_count, 4);
+        for (uint32_t i = 2; i < 5; i++) {
+            assert_int_equal(ask_status(&cluster->replicas[i]).config_index, config_index);
+            assert_int_equal(ask_status(&cluster->replicas[i]).applied_index, status.applied_index);
+        }
+        end(probe);
+    }
+}
+
+static void test_h10_leader_that_removes_itself_leads_until_then_and_is_silent_after(void **state) {
+    (void)state;
+    struct probe *probe = start();
+    struct cluster *cluster = probe->cluster;
+    struct replica *removed = leader_of(cluster);
+    (void)put(probe, "key", "x", 1);
+    must(change_one(cluster, RAFT_CHANGE_REMOVE, removed->config.id));
+    pass(cluster, SETTLE_US);
+    assert_ptr_not_equal(leader_of(cluster), removed);
+    (void)put(probe, "key", "y", 1);
+    struct consensus_status status = ask_status(removed);
+    assert_non_null(strstr(status.problem, "not a member of the cluster"));
+    uint64_t elections = status.elections_started;
+    uint64_t term = ask_status(leader_of(cluster)).term;
+    pass(cluster, LONG_US);
+    assert_int_equal(ask_status(removed).elections_started, elections);
+    assert_int_equal(ask_status(leader_of(cluster)).term, term);
+    status = ask_status(leader_of(cluster));
+    assert_int_equal(status.member_count, 2);
+    assert_null(member_of(&status, removed->config.id));
+    end(probe);
+}
+
+/* A follower that is removed never gets the entry that says so; those who have it tell it. */
+static void test_node_follower_that_is_removed_is_told_and_does_not_campaign(void **state) {
+    (void)state;
+    struct probe *probe = start();
+    struct cluster *cluster = probe->cluster;
+    struct replica *removed = &cluster->replicas[(leader_of(cluster)->number + 1) % 3];
+    must(change_one(cluster, RAFT_CHANGE_REMOVE, removed->config.id));
+    pass(cluster, SETTLE_US);
+    assert_non_null(strstr(ask_status(removed).problem, "removed from the cluster"));
+    assert_int_equal(read_at(removed), STATUS_UNAVAILABLE); /* at once, for nobody would answer it */
+    uint64_t elections = ask_status(removed).elections_started;
+    uint64_t term = ask_status(leader_of(cluster)).term;
+    pass(cluster, LONG_US);
+    assert_int_equal(ask_status(removed).elections_started, elections);
+    assert_int_equal(ask_status(leader_of(cluster)).term, term);
+    for (uint32_t i = 0; i < 3; i++) {
+        if (&cluster->replicas[i] != removed) {
+            assert_false(peers_is_ready(replica__consensus(&cluster->replicas[i])->peers, removed->config.id));
+        }
+    }
+    (void)put(probe, "key", "y", 1);
+    end(probe);
+}
+
+/* ---- What must not be ----------------------------------------------------------------------------------------------
+ */
+
+static void test_h07_learner_does_not_help_to_commit(void **state) {
+    (void)state;
+    struct probe *probe = start();
+    struct cluster *cluster = probe->cluster;
+    must(change_at(leader_of(cluster), adding(&cluster->replicas[3])));
+    must(change_at(leader_of(cluster), adding(&cluster->replicas[4])));
+    pass(cluster, SETTLE_US);
+    struct replica *leader = leader_of(cluster);
+    for (uint32_t i = 0; i < 3; i++) {
+        if (&cluster->replicas[i] != leader) {
+            sim_partition(leader->sim_node, cluster->replicas[i].sim_node);
+        }
+    }
+    uint64_t commit_index = ask_status(leader).commit_index;
+    struct asked_change *asked = prepare(leader);
+    asked->change.changes[0] = (struct raft_change){.type = RAFT_CHANGE_PRIORITY, .id = 4, .priority = 1};
+    asked->change.change_count = 1;
+    begin_change(asked);
+    pass(cluster, 60 * 1000); /* less than an election */
+    assert_int_equal(raft_commit_index(replica__consensus(leader)->raft), commit_index);
+    sim_heal_all(cluster->sim);
+    (void)await_change(asked);
+    end(probe);
+}
+
+static void test_h08_changes_that_raft_refuses_come_back_with_the_reason(void **state) {
+    (void)state;
+    struct probe *probe = start();
+    struct cluster *cluster = probe->cluster;
+    struct replica *leader = leader_of(cluster);
+    struct replica *follower = &cluster->replicas[(leader->number + 1) % 3];
+    struct raft_change add = adding(&cluster->replicas[3]);
+    assert_int_equal(change_at(follower, add).status, STATUS_NOT_LEADER);
+    must_refuse(change_one(cluster, RAFT_CHANGE_REMOVE, 9), RAFT_REFUSAL_UNKNOWN_NODE);
+    must_refuse(change_one(cluster, RAFT_CHANGE_PROMOTE, 1), RAFT_REFUSAL_NOT_A_LEARNER);
+    add.name = "n1";
+    must_refuse(change_at(leader, add), RAFT_REFUSAL_DUPLICATE_NAME);
+    add = adding(&cluster->replicas[3]);
+    add.address = "n2:4500";
+    must_refuse(change_at(leader, add), RAFT_REFUSAL_DUPLICATE_ADDRESS);
+    replica__crash(&cluster->replicas[3], SIM_CRASH_PROCESS);
+    must(change_at(leader, adding(&cluster->replicas[3])));
+    must_refuse(change_one(cluster, RAFT_CHANGE_PROMOTE, 4), RAFT_REFUSAL_LEARNER_LAGS);
+    replica__crash(follower, SIM_CRASH_PROCESS);
+    pass(cluster, SETTLE_US);
+    uint64_t other = 6 - leader->config.id - follower->config.id;
+    must_refuse(change_one(cluster, RAFT_CHANGE_REMOVE, other), RAFT_REFUSAL_WOULD_LOSE_QUORUM);
+    (void)put(probe, "key", "x", 1);
+    end(probe);
+}
+
+static void test_h09_configuration_that_was_not_committed_is_rolled_back(void **state) {
+    (void)state;
+    struct probe *probe = start();
+    struct cluster *cluster = probe->cluster;
+    struct replica *old = leader_of(cluster);
+    isolate(cluster, old, false);
+    sim_link_set(old->sim_node, cluster->replicas[3].sim_node, true); /* the newcomer hears of it */
+    sim_link_set(cluster->replicas[3].sim_node, old->sim_node, true);
+    struct asked_change *asked = prepare(old);
+    asked->change.changes[0] = adding(&cluster->replicas[3]);
+    asked->change.change_count = 1;
+    begin_change(asked);
+    pass(cluster, 50 * 1000);
+    assert_int_equal(raft_membership(replica__consensus(old)->raft)->member_count, 4);
+    pass(cluster, SETTLE_US); /* it steps down; the others elect, and write where the configuration is here */
+    (void)put(probe, "key", "x", 1);
+    sim_heal_all(cluster->sim);
+    struct consensus_change change = await_change(asked);
+    assert_int_equal(change.status, STATUS_NOT_LEADER);
+    assert_false(change.unknown);
+    assert_int_equal(change.index, 0);
+    pass(cluster, SETTLE_US);
+    struct directory_entry entry;
+    assert_int_equal(raft_membership(replica__consensus(old)->raft)->member_count, 3);
+    assert_false(directory_find(consensus_directory(replica__consensus(old)), 4, &entry));
+    assert_int_equal(ask_status(leader_of(cluster)).member_count, 3);
+    end(probe);
+}
+
+static void test_node_change_without_a_quorum_is_unknown_at_its_deadline(void **state) {
+    (void)state;
+    struct probe *probe = start();
+    struct cluster *cluster = probe->cluster;
+    struct replica *leader = leader_of(cluster);
+    for (uint32_t i = 0; i < 3; i++) {
+        if (&cluster->replicas[i] != leader) {
+            replica__crash(&cluster->replicas[i], SIM_CRASH_PROCESS);
+        }
+    }
+    struct consensus_change change = change_at(leader, adding(&cluster->replicas[3]));
+    assert_int_equal(change.status, STATUS_TIMEOUT);
+    assert_true(change.unknown);
+    end(probe);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_node_follower_answers_linearizable_reads),
+        cmocka_unit_test(test_node_that_joins_is_known_everywhere_and_may_lead),
+        cmocka_unit_test(test_node_membership_survives_restarts),
+        cmocka_unit_test(test_h10_leader_that_removes_itself_leads_until_then_and_is_silent_after),
+        cmocka_unit_test(test_node_follower_that_is_removed_is_told_and_does_not_campaign),
+        cmocka_unit_test(test_h07_learner_does_not_help_to_commit),
+        cmocka_unit_test(test_h08_changes_that_raft_refuses_come_back_with_the_reason),
+        cmocka_unit_test(test_h09_configuration_that_was_not_committed_is_rolled_back),
+        cmocka_unit_test(test_node_change_without_a_quorum_is_unknown_at_its_deadline),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
