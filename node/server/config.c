@@ -18,11 +18,13 @@
 enum {
     DEFAULT_ELECTION_TIMEOUT_MS = 150,
     DEFAULT_HEARTBEAT_MS = 30,
+    DEFAULT_STALL_LIMIT_MS = 350,
     DEFAULT_CONNECTIONS = 4096,
     DEFAULT_REQUESTS = 1024,
     DEFAULT_IDLE_TIMEOUT_MS = 600000,
     DEFAULT_OPEN_FILES = 512,
     DEFAULT_HISTORY = 1000000,
+    DEFAULT_RESTART_BUDGET_S = 10,
     IO_THREADS_MAX = 64
 };
 
@@ -57,6 +59,7 @@ static const struct config_key raft_keys[] = {
     {"election_timeout_ms", config__parse_u32, RANGE(election_timeout_ms, 10, 60000)},
     {"heartbeat_ms", config__parse_u32, RANGE(heartbeat_ms, 1, 20000)},
     {"snapshot_bytes_per_second", config__parse_bytes_size, RANGE(snapshot_rate, 0, SIZE_MAX_BYTES)},
+    {"stall_limit_ms", config__parse_u32, RANGE(stall_limit_ms, 40, 600000)},
 };
 
 static const struct config_key storage_keys[] = {
@@ -72,6 +75,7 @@ static const struct config_key storage_keys[] = {
     {"history", config__parse_u64, RANGE(history_revisions, 1, UINT64_MAX)},
     {"change_files", config__parse_switch, FIELD(change_files)},
     {"heal", config__parse_switch, FIELD(heal)},
+    {"restart_budget", config__parse_u32, RANGE(restart_budget_s, 1, 86400)},
 };
 
 static const struct config_key limits_keys[] = {
@@ -82,7 +86,7 @@ static const struct config_key limits_keys[] = {
 };
 
 static const struct config_key member_keys[] = {
-    {"id", config__parse_u64, offsetof(struct config_member, id), .min = 1, .max = UINT64_C(1) << 63, .required = true},
+    {"id", config__parse_u64, offsetof(struct config_member, id), .min = 1, .max = CONFIG_ID_MAX, .required = true},
     {"peer", config__parse_address, MEMBER_FIELD(peer_address), .min = 1, .required = true},
     {"client", config__parse_address, MEMBER_FIELD(client_address), .min = 1, .required = true},
     {"thumbprint", config__parse_hex, MEMBER_FIELD(thumbprint), .required = true},
@@ -118,6 +122,7 @@ void config_init(struct config *config, struct alloc *alloc) {
         .election_timeout_ms = DEFAULT_ELECTION_TIMEOUT_MS,
         .heartbeat_ms = DEFAULT_HEARTBEAT_MS,
         .snapshot_rate = MIB_BYTES(64),
+        .stall_limit_ms = DEFAULT_STALL_LIMIT_MS,
         .entry_bytes_max = LIMIT_ENTRY_PAYLOAD_BYTES,
         .segment_bytes = MIB_BYTES(72),
         .memtable_bytes = MIB_BYTES(64),
@@ -130,6 +135,7 @@ void config_init(struct config *config, struct alloc *alloc) {
         .history_revisions = DEFAULT_HISTORY,
         .change_files = true,
         .heal = true,
+        .restart_budget_s = DEFAULT_RESTART_BUDGET_S,
         .client_connections_max = DEFAULT_CONNECTIONS,
         .requests_per_connection_max = DEFAULT_REQUESTS,
         .proposal_bytes_max = MIB_BYTES(64),

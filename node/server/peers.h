@@ -42,6 +42,8 @@ struct peers_options {
     void (*unreachable)(void *context, uint64_t node_id);
     /* A frame about a snapshot (FRAME_SNAPSHOT_*), its message still packed. Borrowed for the call. */
     void (*snapshot)(void *context, uint64_t node_id, uint8_t type, struct slice message, struct slice raw);
+    /* Its process has ended: its machine refuses connections to it, and it has none open to us. */
+    void (*gone)(void *context, uint64_t node_id);
     /* A member says that this node was removed from the cluster. */
     void (*removed)(void *context, uint64_t by_node_id);
 };

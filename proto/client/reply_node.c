@@ -9,16 +9,6 @@
 /* What has the same name on both sides. */
 #define COPY(to, from, field) ((to)->field = (from)->field)
 
-static void copy_member(struct holdfast_member *out, const Wire__MemberStatus *member) {
-    COPY(out, member, id);
-    client_text_copy(out->name, sizeof out->name, member->name);
-    client_text_copy(out->client_address, sizeof out->client_address, member->client_address);
-    client_text_copy(out->peer_address, sizeof out->peer_address, member->peer_address);
-    COPY(out, member, voter);
-    COPY(out, member, match);
-    COPY(out, member, heard_ms_ago);
-}
-
 static void copy_snapshot(struct holdfast_snapshot *out, const Wire__SnapshotStatus *snapshot) {
     client_text_copy(out->peer, sizeof out->peer, snapshot->peer);
     client_text_copy(out->state, sizeof out->state, snapshot->state);
@@ -98,9 +88,19 @@ enum status reply__status(struct client_request *request, const struct connectio
     for (size_t i = 0; i < reply->n_snapshots && i < HOLDFAST_MEMBERS_MAX; i++) {
         copy_snapshot(&status->snapshots[status->snapshot_count++], reply->snapshots[i]);
     }
+    COPY(status, reply, config_index);
+    COPY(status, reply, config_committed);
+    COPY(status, reply, config_joint);
+    COPY(status, reply, transfer_target);
+    COPY(status, reply, digest_index);
+    COPY(status, reply, digest_mismatches);
+    COPY(status, reply, replay_ms);
+    if (reply->digest.len == sizeof status->digest) {
+        memcpy(status->digest, reply->digest.data, sizeof status->digest);
+    }
     copy_log_figures(status, reply);
     for (size_t i = 0; i < reply->n_members && i < HOLDFAST_MEMBERS_MAX; i++) {
-        copy_member(&status->members[status->member_count++], reply->members[i]);
+        reply__copy_member(&status->members[status->member_count++], reply->members[i]);
     }
     answer->status = status;
     answer->result.revision = reply->applied;

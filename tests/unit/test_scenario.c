@@ -415,6 +415,12 @@ static void do_unreachable(struct drama *drama, char **words) {
     drama_say_changes(drama, node, status);
 }
 
+static void do_gone(struct drama *drama, char **words) {
+    struct raft_node *node = live_node(drama, words[1]);
+    enum status status = raft_node_gone(node, drama->now_us, node_of(drama, words[2])->id);
+    drama_say_changes(drama, node, status);
+}
+
 static void do_show(struct drama *drama, char **words) {
     drama_start_all(drama);
     if (words[1] == NULL) {
@@ -505,6 +511,7 @@ static const struct {
     {"fence", do_fence, false},       {"install", do_install, false}, {"sent", do_sent, false},
     {"info", do_info, true},          {"beat", do_beat, false},       {"damage", do_damage, false},
     {"wipe", do_wipe, false},
+    {"info", do_info, true},          {"beat", do_beat, false},       {"gone", do_gone, false},
 };
 
 /* ---- Scripts ---------------------------------------------------------------------------------------------------- */

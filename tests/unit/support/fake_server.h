@@ -13,6 +13,7 @@
 #include "node/env/env.h"
 #include "proto/connection.h"
 #include "proto/wire.pb-c.h"
+#include "tests/unit/support/fake_members.h"
 
 #include <stdatomic.h>
 
@@ -84,6 +85,7 @@ struct fake_cluster {
     uint64_t upkeep_job;
     uint32_t upkeep_kind;
     uint32_t upkeep_looks; /* until it has ended */
+    struct fake_members members;
     struct arena arena;
 };
 

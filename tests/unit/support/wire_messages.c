@@ -4,6 +4,7 @@
 const ProtobufCMessageDescriptor *const wire_messages[] = {
     &wire__greeting__descriptor,
     &wire__refusal__descriptor,
+    &wire__pong__descriptor,
     &wire__error__descriptor,
     &wire__put_request__descriptor,
     &wire__delete_request__descriptor,
@@ -30,5 +31,8 @@ const ProtobufCMessageDescriptor *const wire_messages[] = {
     &wire__snapshot_chunk__descriptor,
     &wire__snapshot_want__descriptor,
     &wire__snapshot_status__descriptor,
+    &wire__member_change__descriptor,
+    &wire__member_request__descriptor,
+    &wire__member_reply__descriptor,
 };
 const unsigned wire_message_count = sizeof wire_messages / sizeof wire_messages[0];
