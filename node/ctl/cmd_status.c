@@ -189,6 +189,8 @@ static json_t *node_json(const struct ctl *ctl, const struct node_answer *answer
         {"write_stalls", status->write_stalls},
         {"write_stall_us_total", status->write_stall_us_total},
         {"write_stall_us_max", status->write_stall_us_max},
+        {"heal_index", status->heal_index},
+        {"log_segments_faulty", status->log_segments_faulty},
         {"snapshots_sent", status->snapshots_sent},
         {"snapshots_installed", status->snapshots_installed},
         {"snapshots_failed", status->snapshots_failed},

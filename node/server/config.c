@@ -74,6 +74,7 @@ static const struct config_key storage_keys[] = {
     {"scrub_bytes_per_second", config__parse_bytes_size, RANGE(scrub_rate, 0, MIB_BYTES(1024))},
     {"history", config__parse_u64, RANGE(history_revisions, 1, UINT64_MAX)},
     {"change_files", config__parse_switch, FIELD(change_files)},
+    {"heal", config__parse_switch, FIELD(heal)},
     {"restart_budget", config__parse_u32, RANGE(restart_budget_s, 1, 86400)},
 };
 
@@ -133,6 +134,7 @@ void config_init(struct config *config, struct alloc *alloc) {
         .scrub_rate = MIB_BYTES(1),
         .history_revisions = DEFAULT_HISTORY,
         .change_files = true,
+        .heal = true,
         .restart_budget_s = DEFAULT_RESTART_BUDGET_S,
         .client_connections_max = DEFAULT_CONNECTIONS,
         .requests_per_connection_max = DEFAULT_REQUESTS,

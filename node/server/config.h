@@ -74,6 +74,7 @@ struct config {
     uint64_t scrub_rate;            /* scrub_bytes_per_second; default 1 MiB; 0: no scrub */
     uint64_t history_revisions;     /* history: default 1000000 */
     bool change_files;              /* default on */
+    bool heal;                      /* a damaged store is set aside, and filled again by the others; default on */
     uint32_t restart_budget_s;      /* restart_budget: default 10 */
     /* [limits] */
     uint32_t client_connections_max;      /* default 4096 */

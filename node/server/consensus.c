@@ -291,6 +291,7 @@ void consensus__damaged(void *context, const struct storage_damage *damage) {
     struct consensus *consensus = context;
     log_event(consensus->options.logger, LOG_ERROR, "storage.damaged", "table=%" PRIu64 " offset=%" PRIu64,
               damage->file, damage->offset);
+    heal__store_damaged(consensus, damage);
 }
 
 void consensus__storage_failed(void *context, const struct error *err) { consensus__fail(context, err); }
@@ -338,6 +339,7 @@ static void on_housekeeping(struct env_timer *timer) {
     }
     note_progress(consensus);
     step_synced(consensus);
+    heal__update(consensus);
     digest__tick(consensus);
     budget__tick(consensus);
     floor__update(consensus);
@@ -487,6 +489,7 @@ enum status consensus_start(struct consensus *consensus, struct raft *raft, stru
     if (status != STATUS_OK) {
         return error_set(err, status, "raft can't start: %s", status_name(status));
     }
+    consensus->heal.is_open = true; /* until the first look */
     observe(consensus, NULL, STATUS_OK, &update);
     carry_out(consensus, &update, false);
     apply__set_durable(consensus);
@@ -509,7 +512,7 @@ static void free_consensus(struct consensus *consensus) {
     stopped(context);
 }
 
-static void on_part_stopped(void *context) {
+void consensus__part_stopped(void *context) {
     struct consensus *consensus = context;
     CHECK(consensus->stop_pending > 0);
     consensus->stop_pending--;
@@ -542,11 +545,11 @@ void consensus_stop(struct consensus *consensus, void (*stopped)(void *context),
     env_timer_cancel(&consensus->pace_timer);
     env_timer_cancel(&consensus->housekeeping_timer);
     fence__stop(consensus);
-    consensus->stop_pending = consensus->peers != NULL ? 4 : 3;
-    snapshots_stop(consensus->snapshots, on_part_stopped, consensus);
+    consensus->stop_pending = (consensus->peers != NULL ? 4 : 3) + heal__stop(consensus);
+    snapshots_stop(consensus->snapshots, consensus__part_stopped, consensus);
     if (consensus->peers != NULL) {
-        peers_stop(consensus->peers, on_part_stopped, consensus);
+        peers_stop(consensus->peers, consensus__part_stopped, consensus);
     }
-    wal_close(consensus->wal, on_part_stopped, consensus);
-    storage_close(consensus->storage, on_part_stopped, consensus);
+    wal_close(consensus->wal, consensus__part_stopped, consensus);
+    storage_close(consensus->storage, consensus__part_stopped, consensus);
 }

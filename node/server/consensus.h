@@ -118,6 +118,7 @@ struct consensus_status {
     uint64_t transfer_target; /* RAFT_NO_NODE: the lead isn't on its way to another node */
     uint32_t member_count;
     struct consensus_member_status members[LIMIT_MEMBERS];
+    uint64_t heal_index; /* see raft_info */
     struct snapshots_status snapshots;
     char problem[ERROR_MESSAGE_BYTES_MAX]; /* empty when healthy */
 };

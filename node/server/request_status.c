@@ -77,6 +77,8 @@ static void fill_state(Wire__StatusReply *reply, const struct consensus_status *
     SET(reply, log_groups_mark, status->wal.triggers[WAL_TRIGGER_MARK]);
     SET(reply, fences, status->fences);
     SET(reply, loop_stand_stills, status->stand_stills);
+    SET(reply, log_segments_faulty, status->wal.segments_faulty);
+    SET(reply, heal_index, status->heal_index);
     SET(reply, config_index, status->config_index);
     SET(reply, config_committed, status->config_is_committed);
     SET(reply, config_joint, status->config_is_joint);

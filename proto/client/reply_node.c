@@ -80,6 +80,8 @@ enum status reply__status(struct client_request *request, const struct connectio
     COPY(status, reply, write_stalls);
     COPY(status, reply, write_stall_us_total);
     COPY(status, reply, write_stall_us_max);
+    COPY(status, reply, heal_index);
+    COPY(status, reply, log_segments_faulty);
     COPY(status, reply, snapshots_sent);
     COPY(status, reply, snapshots_installed);
     COPY(status, reply, snapshots_failed);

@@ -11,7 +11,7 @@
  *   applied <= committed   and synced <= last, commit never decreases in a life
  *   flushed <= durable     the manifest's frontier is at most min(synced, committed)
  *   durable means durable  after a restart, term and vote are not older than what a group saved, and the log reaches
- *                          what was synced
+ *                          what was synced; one that was damaged remembers at least how far it did
  *   convergence            after the faults all replicas hold the same state, and every acknowledged number
  */
 #include "tests/sim/cluster.h"
@@ -38,15 +38,24 @@ static void grow(uint64_t **array, uint64_t *capacity, uint64_t index) {
     *capacity = wanted;
 }
 
+/* What it lost to damage it still votes for. */
+static bool promises(const struct consensus *consensus, uint64_t index) {
+    struct raft_info info = {.heal_index = 0};
+    if (consensus != NULL) {
+        raft_get_info(consensus->raft, &info);
+    }
+    return info.heal_index >= index;
+}
+
 /* True if this replica's disk holds the entry at index with this term, as its log reported. */
 static bool holds(const struct replica *replica, uint64_t index, uint64_t term) {
     const struct consensus *consensus = replica__consensus(replica);
-    if (replica->synced_index < index) {
+    if (replica->synced_index < index && !promises(consensus, index)) {
         return false;
     }
     /* A replica that is down or recovering counts by what it reported last; its terms can't have changed since. */
     return consensus == NULL || index < raft_first_index(consensus->raft) ||
-           raft_term_at(consensus->raft, index) == term;
+           index > raft_last_index(consensus->raft) || raft_term_at(consensus->raft, index) == term;
 }
 
 static bool is_quorum(const struct raft_config *config, const bool yes[REPLICAS_MAX]) {
@@ -168,7 +177,11 @@ static void check_start(struct cluster *cluster, struct replica *replica, const 
                       "%s restarted with a vote for n%" PRIu64 " in term %" PRIu64 ", but had saved one for n%" PRIu64,
                       replica->config.name, raft_vote(raft), term, replica->durable_vote);
     }
-    if (raft_last_index(raft) < replica->synced_index) {
+    struct raft_info info;
+    raft_get_info(raft, &info);
+    bool remembers = replica->log_was_damaged && info.heal_index >= replica->synced_index;
+    replica->log_was_damaged = false;
+    if (raft_last_index(raft) < replica->synced_index && !remembers) {
         cluster__fail(cluster, "%s restarted with a log up to %" PRIu64 ", but had synced %" PRIu64,
                       replica->config.name, raft_last_index(raft), replica->synced_index);
     }

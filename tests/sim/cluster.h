@@ -11,6 +11,7 @@
  * accounting.c what nodes do to their files
  * plan.c       faults
  * depose.c     ... and leaders that are cut off, for clients that stick to them
+ * damage.c     ... of logs
  * operator.c   changes of membership
  * reduce.c     a failing seed with as few faults as it needs
  * main.c       seeds, processes, the table
@@ -61,6 +62,7 @@ struct replica {
     struct env_message stop_message;
     uint64_t lives;
     bool restarting;         /* a restart is on schedule */
+    bool log_was_damaged;    /* since its last start */
     bool was_added;          /* a change that adds it was asked for once */
     bool fault_explains_end; /* an injected error may end this life: its end is no failure */
 
@@ -163,6 +165,7 @@ struct cluster_stats {
     uint64_t stops;
     uint64_t resets;
     uint64_t disk_faults;
+    uint64_t damaged_logs;
     uint64_t snapshots_sent;
     uint64_t snapshots_installed;
     uint64_t changes; /* of membership */
@@ -279,6 +282,8 @@ void accounting__note(void *context, const struct sim_trace *trace);
 /* Of a replica's present life. */
 void accounting__final(struct cluster *cluster, const struct replica *replica);
 
+/* Changes some bytes in the middle of a replica's log; it is down. False: it isn't the time for that. */
+bool damage__log(struct replica *replica);
 /* Changes of membership until end_us, if there are nodes that wait to be added. */
 void operator__start(struct cluster *cluster, uint64_t end_us);
 /* True while an answer is due. */
