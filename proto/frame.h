@@ -48,7 +48,10 @@ enum frame_type {
     FRAME_MEMBER_REPLY = 32,
 
     FRAME_PEER_HELLO = 64,
-    FRAME_RAFT = 65
+    FRAME_RAFT = 65,
+    FRAME_SNAPSHOT_OFFER = 66, /* bulk connection; answered by SNAPSHOT_WANT */
+    FRAME_SNAPSHOT_CHUNK = 67, /* bulk connection */
+    FRAME_SNAPSHOT_WANT = 68   /* control connection, from the receiver */
 };
 
 /* Stable numbers of errors on the wire; wire_code_of and status_of_wire translate. */

@@ -75,7 +75,7 @@ static void become_precandidate(struct raft *raft) {
 }
 
 void raft__election_due(struct raft *raft) {
-    CHECK(raft->role != RAFT_LEADER && raft->campaigns && raft->fence == RAFT_FENCE_NONE);
+    CHECK(raft->role != RAFT_LEADER && raft->campaigns && raft__may_lead(raft));
     if (raft->role == RAFT_CANDIDATE && !raft->state_synced) {
         raft__draw_election_deadline(raft); /* our disk is slow: nobody was asked yet */
         return;
@@ -92,10 +92,12 @@ void raft__candidacy_synced(struct raft *raft) {
     }
 }
 
-/* Section 3.6.1: the candidate's log must be at least as new as ours. */
+/* Section 3.6.1: the candidate's log must be at least as new as ours, or as ours was before it lost its end. */
 static bool log_is_new_enough(const struct raft *raft, const struct raft_message *message) {
-    uint64_t last_term = raft__log_last_term(&raft->log);
-    return message->log_term > last_term || (message->log_term == last_term && message->index >= raft->log.last_index);
+    uint64_t last_term;
+    uint64_t last_index;
+    raft__promised_end(raft, &last_term, &last_index);
+    return message->log_term > last_term || (message->log_term == last_term && message->index >= last_index);
 }
 
 static bool hears_leader(const struct raft *raft) {
@@ -166,7 +168,7 @@ enum status raft__handle_timeout_now(struct raft *raft, const struct raft_messag
         return STATUS_INVALID; /* only this term's leader asks */
     }
     bool is_known = raft->leader != RAFT_NO_NODE || raft__config_find(&raft->config, message->from) != RAFT__NOWHERE;
-    bool may_campaign = is_known && raft->campaigns && raft->fence == RAFT_FENCE_NONE && raft->role != RAFT_CANDIDATE;
+    bool may_campaign = is_known && raft->campaigns && raft__may_lead(raft) && raft->role != RAFT_CANDIDATE;
     if (may_campaign) {
         become_candidate(raft);
     }

@@ -63,6 +63,8 @@ void raft_get_info(const struct raft *raft, struct raft_info *ret_info) {
                            .transfer_target = raft->transfer.target,
                            .reads_waiting_round = raft->reads.issued > raft->reads.done ? raft->reads.issued : 0,
                            .uncommitted_bytes = raft__log_bytes(&raft->log, raft->commit_index, raft->log.last_index),
+                           .heal_index = raft->heal_index,
+                           .heal_term = raft->heal_term,
                            .prefer_after_us = raft__prefer_after_us(raft)};
 }
 
@@ -90,6 +92,7 @@ enum status raft_peer(const struct raft *raft, uint64_t id, struct raft_peer_inf
                                         .last_heard_us = peer->heard_us,
                                         .inflight_appends = peer->inflight_count,
                                         .inflight_bytes = peer->inflight_bytes,
-                                        .state = peer->progress};
+                                        .state = peer->progress,
+                                        .elder_since_us = peer->elder_us};
     return STATUS_OK;
 }

@@ -190,6 +190,9 @@ enum status raft__handle_append_reply(struct raft *raft, const struct raft_messa
     if (message->index > raft->log.last_index) {
         return STATUS_INVALID;
     }
+    if (!raft__heal_heard(raft, raft__peer_of(raft, message->from), message)) {
+        return STATUS_OK;
+    }
     struct raft__peer *peer = hear_from(raft, message->from);
     if (message->reject) {
         raft__peer_refused(raft, peer, message);
@@ -210,13 +213,16 @@ enum status raft__handle_heartbeat_reply(struct raft *raft, const struct raft_me
     if (message->index > raft->log.last_index || message->round > raft->reads.started) {
         return STATUS_INVALID;
     }
+    if (!raft__heal_heard(raft, raft__peer_of(raft, message->from), message)) {
+        return STATUS_OK;
+    }
     struct raft__peer *peer = hear_from(raft, message->from);
     peer->round = raft__max(peer->round, message->round);
     if (message->index > peer->match_index) {
         raft__peer_acked(raft, peer, message->index);
         raft__leader_commit(raft);
-    } else if (message->index < peer->match_index) {
-        raft__peer_ask(raft, peer); /* it restarted and doesn't know what it may commit */
+    } else if (message->index < peer->match_index || raft__peer_has_gap(peer)) {
+        raft__peer_ask(raft, peer); /* it restarted and doesn't know what it may commit, or lost what it had */
     }
     if (raft->role == RAFT_LEADER) {
         raft__reads_advance(raft);

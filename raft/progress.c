@@ -30,6 +30,8 @@ void raft__peer_reset(struct raft *raft, struct raft__peer *peer) {
     peer->quiet_us = 0;
     peer->round = 0;
     peer->read_own_round = 0;
+    peer->life = 0;
+    peer->elder_us = 0;
 }
 
 void raft__peer_probe(struct raft *raft, struct raft__peer *peer, uint64_t next_index) {
@@ -53,6 +55,11 @@ bool raft__peer_keeps_up(const struct raft *raft, const struct raft__peer *peer)
 
 bool raft__peer_is_awaited(const struct raft__peer *peer) {
     return peer->progress == RAFT_PEER_PROBE ? peer->waiting : peer->inflight_count > 0;
+}
+
+bool raft__peer_has_gap(const struct raft__peer *peer) {
+    return peer->match_index + 1 < peer->next_index &&
+           (peer->progress == RAFT_PEER_PROBE || (peer->progress == RAFT_PEER_REPLICATE && peer->inflight_count == 0));
 }
 
 /* ---- Sending ---------------------------------------------------------------------------------------------------- */

@@ -40,7 +40,8 @@ static enum status check_saved(const struct raft_saved *saved) {
                 saved->log_start_index <= saved->commit && saved->config_index <= saved->commit &&
                 saved->log_start_term <= RAFT__NUMBER_MAX &&
                 (saved->log_start_index > 0 || saved->log_start_term == 0) &&
-                (saved->term > 0 || saved->vote == RAFT_NO_NODE);
+                (saved->term > 0 || saved->vote == RAFT_NO_NODE) && saved->heal_index <= RAFT__NUMBER_MAX &&
+                (saved->heal_index > 0 ? saved->heal_term <= saved->term : saved->heal_term == 0);
     return sane ? STATUS_OK : STATUS_CORRUPT;
 }
 
@@ -83,6 +84,9 @@ enum status raft_new(const struct raft_options *options, const struct raft_saved
     raft->state_synced = true;
     raft->commit_index = saved->commit;
     raft->matched_index = saved->commit;
+    raft->life = saved->life;
+    raft->heal_index = saved->heal_index;
+    raft->heal_term = saved->heal_term;
     *ret_raft = raft;
     return STATUS_OK;
 }
@@ -150,7 +154,7 @@ static void begin_step(struct raft *raft, uint64_t now_us) {
 }
 
 static uint64_t election_deadline(const struct raft *raft) {
-    return raft->campaigns && raft->fence == RAFT_FENCE_NONE ? raft->election_deadline_us : RAFT__NEVER;
+    return raft->campaigns && raft__may_lead(raft) ? raft->election_deadline_us : RAFT__NEVER;
 }
 
 static uint64_t next_deadline(const struct raft *raft) {
@@ -189,7 +193,7 @@ static void check_invariants(const struct raft *raft, uint64_t term, uint64_t vo
     CHECK(raft__log_last_term(log) <= raft->term);
     CHECK(raft->role != RAFT_LEADER || (raft->vote == raft->id && raft->leader == raft->id && raft->state_synced));
     CHECK(raft->role != RAFT_CANDIDATE || raft->vote == raft->id);
-    CHECK(raft->role == RAFT_FOLLOWER || raft->fence == RAFT_FENCE_NONE);
+    CHECK(raft->role == RAFT_FOLLOWER || raft__may_lead(raft));
     CHECK(raft->role == RAFT_LEADER || raft->transfer.target == RAFT_NO_NODE);
     CHECK(raft->config_index <= log->last_index && (raft->past_count > 0) == (raft->config_index > raft->commit_index));
     CHECK(raft->reads.ready <= raft->reads.done && raft->reads.done <= raft->reads.started &&
@@ -207,6 +211,8 @@ enum status raft_start(struct raft *raft, uint64_t now_us, struct raft_update *r
     begin_step(raft, now_us);
     raft->synced_index = log->last_index;
     raft__draw_election_deadline(raft);
+    raft__heal_advance(raft);
+    raft->lost_log = raft->heal_index > 0;
     check_invariants(raft, raft->term, raft->vote, raft->commit_index);
     finish_step(raft, ret_update);
     return STATUS_OK;

@@ -179,9 +179,11 @@ enum { RAFT_DIGEST_BYTES = 16 };
  *   HEARTBEAT            commit <= match of that peer; round: the ReadIndex round that a reply confirms; floor: the
  *                        newest index that every member holds, as the leader knows it.
  *   HEARTBEAT_REPLY      round copied; index = the follower's synced index that matches, if known, else 0.
- *   TIMEOUT_NOW          the leader asks for a campaign at once.
- *   READ_INDEX           round: the asker's own number; hint_index: a number of this run of the asker.
- *   READ_INDEX_REPLY     round, hint_index copied; index: what a read must have applied.
+ *   APPEND_REPLY, HEARTBEAT_REPLY
+ *                        life: of the sender, raft_saved.life; lost_log: that life began with a shorter log than
+ * earlier ones acknowledged (heal.c). TIMEOUT_NOW          the leader asks for a campaign at once. READ_INDEX round:
+ * the asker's own number; hint_index: a number of this run of the asker. READ_INDEX_REPLY     round, hint_index copied;
+ * index: what a read must have applied.
  */
 struct raft_message {
     enum raft_message_type type;
@@ -196,6 +198,8 @@ struct raft_message {
     uint64_t hint_term;
     uint64_t round;
     uint64_t floor;
+    uint64_t life;
+    bool lost_log;
     uint32_t entry_count;
     /* Not the core's, which neither looks at it nor sets it: what the node says along with a message about the digest
      * of what it has applied up to an entry. digest_index 0: nothing. */
@@ -360,6 +364,11 @@ struct raft_saved {
      * that are newer follow it. */
     struct raft_config config;
     uint64_t config_index; /* of the entry that brought it, <= commit; 0: from the cluster's first start */
+    uint64_t life;         /* higher than in any earlier life of this node; 0 if nobody counts them */
+    /* The log lost its end to damage: it once ended at heal_index, in heal_term (higher than they were is safe), and is
+     * shorter now. 0: it is whole. */
+    uint64_t heal_index;
+    uint64_t heal_term;
 };
 
 /* The defaults of everything but alloc, id and random_seed. */
@@ -429,6 +438,9 @@ struct raft_info {
     uint64_t transfer_target;     /* RAFT_NO_NODE: none */
     uint64_t reads_waiting_round; /* newest round that isn't answered; 0: none */
     uint64_t uncommitted_bytes;
+    uint64_t
+        heal_index; /* how far the log must reach again before this node may lead, or vote for less; 0: all is well */
+    uint64_t heal_term;
     uint64_t prefer_after_us; /* how long a preferred node must keep up before it is handed the lead */
 };
 
@@ -450,6 +462,9 @@ struct raft_peer_info {
     uint32_t inflight_appends;
     uint64_t inflight_bytes;
     enum raft_peer_state state;
+    /* Since when all that comes from it is of an earlier life than one that was heard in this term; 0: no. After a
+     * while that is no late message: its data were wiped, or replaced by older ones. Nothing of it counts. */
+    uint64_t elder_since_us;
 };
 
 /* Leader only: STATUS_NOT_FOUND for others and unknown peers. */

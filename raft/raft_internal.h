@@ -67,6 +67,8 @@ struct raft__peer {
     uint64_t read_own_round;  /* our round that answers its READ_INDEX, 0: it didn't ask */
     uint64_t read_round;      /* its number of that, and of its run */
     uint64_t read_run;
+    uint64_t life;                   /* newest that was heard */
+    uint64_t elder_us;               /* since when only earlier ones are; 0: they aren't */
     struct raft__inflight *inflight; /* a ring of options.inflight_appends_max */
     uint32_t inflight_head;
     uint32_t inflight_count;
@@ -126,6 +128,10 @@ struct raft {
     uint64_t term_first_index; /* our NOOP */
 
     enum raft_fence fence;
+    uint64_t life;
+    uint64_t heal_index; /* the end that our log once had; 0: it is as it was */
+    uint64_t heal_term;
+    bool lost_log; /* this life began like that */
     struct {
         uint64_t target; /* RAFT_NO_NODE: no transfer is on */
         uint64_t deadline_us;
@@ -224,6 +230,18 @@ void raft__snapshot_tick(struct raft *raft);
 /* The update names the peer, which is in SNAPSHOT. */
 void raft__snapshot_ask(struct raft *raft, struct raft__peer *peer);
 
+/* ---- heal.c --------------------------------------------------------------------------------------------------------
+ */
+
+/* False while we can't do a leader's work, or our log is shorter than what we acknowledged. */
+bool raft__may_lead(const struct raft *raft);
+/* The end that a candidate's log is compared with. */
+void raft__promised_end(const struct raft *raft, uint64_t *ret_term, uint64_t *ret_index);
+/* synced_index moved. */
+void raft__heal_advance(struct raft *raft);
+/* An answer of a peer. False: it is of an earlier life, and to be ignored. */
+bool raft__heal_heard(struct raft *raft, struct raft__peer *peer, const struct raft_message *message);
+
 /* ---- message.c ----------------------------------------------------------------------------------------------------
  */
 
@@ -304,6 +322,8 @@ void raft__peer_probe(struct raft *raft, struct raft__peer *peer, uint64_t next_
 void raft__peer_send(struct raft *raft, struct raft__peer *peer);
 /* An APPEND without entries if the peer was quiet for a heartbeat interval: its answer shows what was lost. */
 void raft__peer_ask(struct raft *raft, struct raft__peer *peer);
+/* True if nothing is on its way that would close the gap between what matches and what is sent next. */
+bool raft__peer_has_gap(const struct raft__peer *peer);
 /* True if the peer waits for something that is out. */
 bool raft__peer_is_awaited(const struct raft__peer *peer);
 void raft__peer_acked(struct raft *raft, struct raft__peer *peer, uint64_t index);

@@ -89,6 +89,7 @@ enum status raft__snapshot_installed(struct raft *raft, const struct raft_event 
         start_anew(raft, event);
     }
     raft__set_commit(raft, index);
+    raft__heal_advance(raft);
     if (raft->role != RAFT_LEADER) {
         raft__acknowledge(raft);
     }

@@ -112,6 +112,7 @@ void raft__handle_synced(struct raft *raft, const struct raft_event *event) {
     bool advanced = records_count(raft, event);
     if (advanced) {
         raft->synced_index = event->u.synced.last_index;
+        raft__heal_advance(raft);
     }
     bool saved = !raft->state_synced && event->u.synced.term == raft->term && event->u.synced.vote == raft->vote;
     if (saved) {

@@ -3,6 +3,7 @@
  *
  *   worker: the checkpoint is verified, its files linked under new numbers, the directory synced
  *   owner:  no job starts any more; those under way end, compactions give up
+ *           and the owner of the log is asked, who may refuse
  *   worker: one switch of the manifest: the commit point
  *   owner:  the new version is published; memtables, tables, finished compactions of the old content go
  *
@@ -22,7 +23,7 @@
 
 #include <inttypes.h>
 
-enum { STAGE_ASKED, STAGE_LINKED, STAGE_SWITCHED };
+enum { STAGE_ASKED, STAGE_LINKED, STAGE_READY, STAGE_SWITCHED };
 
 static struct storage_ingest *ingest_of(struct storage_upkeep *upkeep) {
     return CONTAINER_OF(upkeep, struct storage_ingest, upkeep);
@@ -299,6 +300,28 @@ static void publish(struct storage *storage, struct storage_ingest *ingest) {
     storage->manifest_bytes_written = storage->manifest.written_bytes;
 }
 
+/* The store stands still. Is it still what the owner wants? */
+static enum upkeep_next ask_owner(struct storage *storage, struct storage_ingest *ingest) {
+    struct storage_upkeep *upkeep = &ingest->upkeep;
+    if (ingest->ready != NULL && !ingest->was_asked) {
+        ingest->was_asked = true;
+        ingest->is_asking = true;
+        ingest->is_in_ready = true;
+        ingest->ready(upkeep);
+        ingest->is_in_ready = false;
+    }
+    if (ingest->is_asking) {
+        return UPKEEP_WAIT;
+    }
+    if (ingest->ready != NULL && !ingest->may_switch) {
+        upkeep->status = error_set(&upkeep->error, STATUS_CANCELLED, "%s: it isn't wanted any more", ingest->dir);
+        return UPKEEP_END;
+    }
+    upkeep->status = check(storage, ingest, &upkeep->error); /* time has passed */
+    upkeep->stage = STAGE_SWITCHED;
+    return upkeep->status == STATUS_OK ? UPKEEP_RUN : UPKEEP_END;
+}
+
 static enum upkeep_next step(struct storage *storage, struct storage_upkeep *upkeep) {
     struct storage_ingest *ingest = ingest_of(upkeep);
     if (upkeep->status != STATUS_OK) {
@@ -321,9 +344,27 @@ static enum upkeep_next step(struct storage *storage, struct storage_upkeep *upk
             }
             upkeep->status = prepare(storage, ingest, &upkeep->error);
         }
-        upkeep->stage = STAGE_SWITCHED;
-        return upkeep->status == STATUS_OK ? UPKEEP_RUN : UPKEEP_END;
-    default: publish(storage, ingest); return UPKEEP_END;
+        if (upkeep->status != STATUS_OK) {
+            return UPKEEP_END;
+        }
+        upkeep->stage = STAGE_READY;
+        return ask_owner(storage, ingest);
+    case STAGE_READY: return ask_owner(storage, ingest);
+    default:
+        if (ingest->switched != NULL) {
+            ingest->switched(upkeep);
+        }
+        publish(storage, ingest);
+        return UPKEEP_END;
+    }
+}
+
+void storage_ingest_answer(struct storage_ingest *ingest, bool go) {
+    CHECK(ingest->is_asking && ingest->upkeep.stage == STAGE_READY);
+    ingest->is_asking = false;
+    ingest->may_switch = go;
+    if (!ingest->is_in_ready && !ingest->upkeep.storage->closing) {
+        storage__schedule(ingest->upkeep.storage);
     }
 }
 
@@ -372,6 +413,10 @@ void storage_ingest(struct storage *storage, struct storage_ingest *ingest) {
     ingest->read_set = NULL;
     ingest->view = NULL;
     ingest->is_named = false;
+    ingest->was_asked = false;
+    ingest->is_in_ready = false;
+    ingest->is_asking = false;
+    ingest->may_switch = false;
     buf_init(&ingest->snapshot, storage->env->alloc, 0);
     ingest->dir[sizeof ingest->dir - 1] = '\0';
     storage->ingest_count++;

@@ -524,6 +524,11 @@ MUST_USE enum status storage_verify_dir(struct env *env, const char *dir, const 
  * call until done storage_can_apply says no. Afterwards applied, durable and flushed index are the checkpoint's
  * frontier; views that were taken before show what they showed. `flushed` isn't called. The checkpoint stays as it is.
  *
+ * An owner whose log has to agree has two more callbacks. `ready`, if there is one, runs on the loop when all is there
+ * and the store stands still for the switch: nothing happens until storage_ingest_answer, then or later; a no ends the
+ * ingest with STATUS_CANCELLED. `switched` runs in the turn in which the loop hears of the durable switch, before any
+ * thread can see the new content.
+ *
  * STATUS_NOT_FOUND: there is none; STATUS_INVALID: another cluster's, or its frontier lies behind what was applied
  * here; STATUS_BUSY: a store has it open, or a pin here is below its horizon; STATUS_CORRUPT, STATUS_IO,
  * STATUS_NO_SPACE, STATUS_NO_MEMORY. Nothing has changed then, unless `failed` ran:
@@ -531,8 +536,14 @@ MUST_USE enum status storage_verify_dir(struct env *env, const char *dir, const 
 struct storage_ingest {
     struct storage_upkeep upkeep;
     char dir[LIMIT_PATH_BYTES];
-    struct storage_frontier frontier; /* result */
+    void (*ready)(struct storage_upkeep *upkeep);    /* may be NULL: go on */
+    void (*switched)(struct storage_upkeep *upkeep); /* may be NULL */
+    struct storage_frontier frontier;                /* result; valid in ready and switched, too */
     /* The store's: */
+    bool was_asked;
+    bool is_in_ready; /* the answer is looked at when it returns */
+    bool is_asking;   /* ready ran, no answer yet */
+    bool may_switch;
     struct version *version;
     struct generation *generation;
     struct read_set *read_set;
@@ -543,6 +554,8 @@ struct storage_ingest {
 };
 
 void storage_ingest(struct storage *storage, struct storage_ingest *ingest);
+/* On the loop, after `ready` and before `done` ran: once; also from inside `ready`. */
+void storage_ingest_answer(struct storage_ingest *ingest, bool go);
 
 /* Removes the files of a store that nobody has open (STATUS_BUSY), and the directory, if nothing else is in it. Blocks:
  * a worker, or a thread without a loop. A crash leaves a part of the files and no store; call it again.

@@ -77,6 +77,7 @@ static struct wal *wal_new(const struct wal_options *options) {
     list_init(&wal->prepared);
     list_init(&wal->spare_segments);
     list_init(&wal->doomed);
+    list_init(&wal->faulty);
     wal__pool_init(&wal->pool, wal->alloc);
     wal__write_init(wal);
     wal__jobs_init(wal);
@@ -103,7 +104,7 @@ static void free_groups(struct wal *wal, struct list *groups) {
 /* Files are closed already, nothing is under way. */
 void wal__free(struct wal *wal) {
     CHECK(list_is_empty(&wal->segments) && list_is_empty(&wal->prepared) && list_is_empty(&wal->doomed));
-    CHECK(list_is_empty(&wal->spare_segments) && !wal->writing && !wal->prepare.busy);
+    CHECK(list_is_empty(&wal->spare_segments) && list_is_empty(&wal->faulty) && !wal->writing && !wal->prepare.busy);
     free_groups(wal, &wal->pending);
     free_groups(wal, &wal->spares);
     wal__cache_deinit(wal);
@@ -149,6 +150,7 @@ enum status wal_open(const struct wal_options *options, const struct wal_frontie
     if (status != STATUS_OK) {
         close_files(wal, &wal->segments);
         close_files(wal, &wal->prepared);
+        close_files(wal, &wal->faulty);
         wal__free(wal);
         return status;
     }

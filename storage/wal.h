@@ -90,6 +90,8 @@ struct wal_options {
     uint64_t cache_bytes_max; /* of the tail cache, beyond what is not applied */
     uint32_t share_payload_bytes;  /* records with payloads from here on can be lent (wal_share); 0: none */
     struct slice first_membership; /* what a log that knows no membership begins with; borrowed for wal_open */
+    bool must_exist;               /* a directory without a log isn't a new one: STATUS_CORRUPT */
+    bool heals; /* what is lost to damage is fetched from elsewhere: go on with the rest (wal_heal.c) */
     uint32_t mark_delay_us;        /* idle time after which an empty mark group is written (DESIGN rule 13); 0: never */
 
     /* Callbacks, on the loop, never from inside a wal_* call. */
@@ -113,7 +115,8 @@ struct wal_frontier {
 /* A stretch of the log that fails its checks although later groups are good: corruption, never cut silently. */
 struct wal_fault {
     bool present;
-    uint64_t first_index; /* 0 if unknown */
+    bool final;           /* the log refuses to be written */
+    uint64_t first_index; /* 0 if unknown, or nothing that counts is lost */
     uint64_t last_index;
     char where[LIMIT_NAME_BYTES * 2]; /* segment and offset, for the message */
 };
@@ -125,9 +128,14 @@ struct wal_recovered {
     uint64_t first_index; /* oldest record in the log; last_index + 1 if it holds none */
     uint64_t start_term;  /* term of first_index - 1 if known (from the frontier or a record), else 0 */
     uint64_t last_index;  /* newest record, at least frontier.index */
+    uint64_t life;        /* a number that is higher than in any earlier life of this log */
     uint64_t bytes_read;
     uint64_t torn_bytes; /* cut off the end of the last group: never acknowledged; 0 also where it can't be told */
     struct wal_fault fault;
+    /* The log once ended at heal_index, in heal_term (or before: it is an upper bound), and lost that end now or in an
+     * earlier life, without wal_healed since. 0: it didn't. It may hold that much again. */
+    uint64_t heal_index;
+    uint64_t heal_term;
     struct slice membership; /* newest that a first group repeated; empty for a new store. Owned by the wal */
 };
 
@@ -141,12 +149,13 @@ struct wal_recovered {
  * has never heard of is one: term and vote are synced here before the engine may hold an entry of that term.
  *
  * STATUS_OK: *ret_wal is owned by the caller. If ret_recovered->fault tells of corruption, no segment was changed,
- *     what is before the damage can be replayed, and the log refuses all else (wal_start, too) with STATUS_FAILED: the
- *     caller decides (until healing exists: refuse to serve and say where). Term and vote are the newest, also if they
- *     stand behind the damage.
+ *     what is before the damage can be replayed, and the log refuses all else (wal_start, too) with STATUS_FAILED; this
+ *     is fault.final. With options->heals it goes on with what is before the damage or, if all that is damaged is at or
+ *     below the frontier, with what is behind it; heal_index tells what must be fetched, and what was cut off is kept
+ *     aside. Final is then only what lost term and vote. These are the newest, also if they stand behind the damage.
  * STATUS_INVALID: a segment belongs to another cluster or node, or an option is wrong.
  * STATUS_UNSUPPORTED: another format version.
- * STATUS_CORRUPT: there is no log at all although the frontier isn't zero, so term and vote are lost.
+ * STATUS_CORRUPT: there is no log at all although the frontier isn't zero (or must_exist), so term and vote are lost.
  * STATUS_IO, STATUS_NO_SPACE, STATUS_NO_MEMORY: err names the file; opening may be tried again.
  */
 MUST_USE enum status wal_open(const struct wal_options *options, const struct wal_frontier *frontier,
@@ -294,10 +303,15 @@ void wal_set_applied(struct wal *wal, uint64_t applied_index);
 void wal_set_floor(struct wal *wal, uint64_t flushed_index, uint64_t pin_index);
 /* The disk is full: spare segments go now instead of being used again. */
 void wal_give_space(struct wal *wal);
-/* The store took in another content, durably, that ends at `base`: at or behind the last record, and of a term that the
- * log knows. The log starts after it from now on, its records are void; the next group written says so. Until that one
- * is durable a crash leaves it to the next opening to find out. No record waits or is being written. */
+/* The store took in another content, durably, that ends at `base`: an entry that the log lacks, of a term that it knows
+ * and not older than its last record's. The log starts after it from now on, its records are void; the next group
+ * written says so. Until that one is durable a crash leaves it to the next opening to find out. No record waits or is
+ * being written. */
 void wal_reset(struct wal *wal, const struct wal_frontier *base);
+
+/* The log holds again what it lost (heal_index): nothing needs to be remembered, and the damaged segments go. After
+ * wal_start. */
+void wal_healed(struct wal *wal);
 
 /* What made a group be written as it was. Every group counts once. */
 enum wal_trigger {
@@ -328,6 +342,7 @@ struct wal_stats {
     uint64_t inflight_since_us; /* 0: none in flight */
     uint64_t segments;          /* files now, prepared and spare ones included */
     uint64_t segments_spare;    /* now: kept to be used again */
+    uint64_t segments_faulty;   /* now: kept aside, not in `segments` */
     uint64_t segments_filled;   /* made as new files while the log was open, */
     uint64_t segments_recycled; /* and out of old ones */
     uint64_t segments_deleted;  /* gone from the log; spare ones too */
@@ -365,6 +380,7 @@ enum wal_segment_state {
     WAL_SEGMENT_ACTIVE,   /* groups go there */
     WAL_SEGMENT_KEPT,     /* an older one */
     WAL_SEGMENT_PREPARED, /* not begun yet */
+    WAL_SEGMENT_FAULTY,   /* damaged, or behind damage: kept aside until the log is healed */
     WAL_SEGMENT_SPARE,    /* no longer part of the log, kept to be used again under another number */
     WAL_SEGMENT_DOOMED    /* with the worker that deletes it, or to be tried again */
 };

@@ -74,8 +74,8 @@ struct removal {
 
 static enum status collect(void *context, const char *name) {
     struct removal *removal = context;
-    static const char *const suffixes[] = {"", ".tmp"};
-    for (size_t i = 0; i < 2; i++) {
+    static const char *const suffixes[] = {"", ".tmp", WAL_FAULTY_SUFFIX};
+    for (size_t i = 0; i < sizeof suffixes / sizeof suffixes[0]; i++) {
         if (removal->count < REMOVED_AT_ONCE &&
             wal__segment_parse_name(name, suffixes[i], &removal->numbers[removal->count])) {
             removal->suffixes[removal->count++] = suffixes[i];

@@ -45,6 +45,7 @@ void wal_get_stats(const struct wal *wal, struct wal_stats *ret_stats) {
     ret_stats->inflight_since_us = wal->writing ? wal->writing_since_us : 0;
     ret_stats->segments = list_length(&wal->segments) + wal->prepared_count + wal->spare_segment_count;
     ret_stats->segments_spare = wal->spare_segment_count;
+    ret_stats->segments_faulty = list_length(&wal->faulty);
     ret_stats->cache_bytes = wal->cache.bytes;
 }
 
@@ -115,4 +116,5 @@ void wal_explain(const struct wal *wal, void (*each)(void *context, const struct
     explain_begun(wal, each, context);
     explain_list(&wal->prepared, wal, WAL_SEGMENT_PREPARED, each, context);
     explain_list(&wal->spare_segments, wal, WAL_SEGMENT_SPARE, each, context);
+    explain_list(&wal->faulty, wal, WAL_SEGMENT_FAULTY, each, context);
 }

@@ -14,28 +14,21 @@
 
 enum { FOUND_MIN = 16 };
 
-void wal__fault(struct wal__recovery *recovery, uint64_t number, uint64_t offset, const char *what) {
+void wal__fault(struct wal__recovery *recovery, size_t position, uint64_t number, uint64_t offset, const char *what) {
     struct wal_fault *fault = &recovery->out->fault;
     if (fault->present) {
         return; /* the first one says it */
     }
     fault->present = true;
+    recovery->hole = position;
     (void)snprintf(fault->where, sizeof fault->where, "%016llx.log at %llu: %s", (unsigned long long)number,
                    (unsigned long long)offset, what);
 }
 
 /* ---- Listing ---------------------------------------------------------------------------------------------------- */
 
-struct names {
-    struct alloc *alloc;
-    uint64_t *numbers;
-    size_t count;
-    size_t capacity;
-    const char *suffix;
-};
-
 static enum status collect(void *context, const char *name) {
-    struct names *names = context;
+    struct wal__names *names = context;
     uint64_t number;
     if (!wal__segment_parse_name(name, names->suffix, &number) || number == 0) {
         return STATUS_OK;
@@ -53,9 +46,8 @@ static enum status collect(void *context, const char *name) {
     return STATUS_OK;
 }
 
-/* names->numbers is the caller's to free, whatever the result. */
-static enum status list_numbers(struct wal *wal, struct names *names, const char *suffix, struct error *err) {
-    *names = (struct names){.alloc = wal->alloc, .suffix = suffix};
+enum status wal__list_numbers(struct wal *wal, struct wal__names *names, const char *suffix, struct error *err) {
+    *names = (struct wal__names){.alloc = wal->alloc, .suffix = suffix};
     enum status status = env_list_dir(wal->env, wal->dir, collect, names, err);
     if (status == STATUS_NO_MEMORY) {
         (void)error_set(err, status, "no memory to list the log's segments");
@@ -64,8 +56,8 @@ static enum status list_numbers(struct wal *wal, struct names *names, const char
 }
 
 static enum status remove_temporary(struct wal *wal, struct error *err) {
-    struct names names;
-    enum status status = list_numbers(wal, &names, ".tmp", err);
+    struct wal__names names;
+    enum status status = wal__list_numbers(wal, &names, ".tmp", err);
     for (size_t i = 0; status == STATUS_OK && i < names.count; i++) {
         char path[LIMIT_PATH_BYTES];
         wal__segment_path(path, wal->dir, names.numbers[i], ".tmp");
@@ -179,8 +171,8 @@ static size_t find_number(const struct wal__recovery *recovery, uint64_t number)
 }
 
 /* From the newest start group backwards. */
-static void find_chain(struct wal__recovery *recovery) {
-    size_t at = recovery->found_count;
+void wal__find_chain(struct wal__recovery *recovery, size_t limit) {
+    size_t at = limit;
     while (at > 0 && recovery->found[at - 1].start_verdict != WAL__GROUP_GOOD) {
         at--;
     }
@@ -201,14 +193,15 @@ static void find_chain(struct wal__recovery *recovery) {
         size_t previous = find_number(recovery, start->previous_segment);
         if (previous == recovery->found_count) {
             if (start->synced_index > recovery->frontier->index) {
-                wal__fault(recovery, start->previous_segment, 0, "the segment is missing");
+                wal__fault(recovery, at, start->previous_segment, 0, "the segment is missing");
                 recovery->out->fault.first_index = recovery->frontier->index + 1;
                 recovery->out->fault.last_index = start->synced_index;
             }
             return; /* else deleted, as it may be */
         }
         if (recovery->found[previous].start_verdict != WAL__GROUP_GOOD) {
-            wal__fault(recovery, start->previous_segment, WAL_SEGMENT_HEADER_BYTES, "the segment's head is damaged");
+            wal__fault(recovery, previous, start->previous_segment, WAL_SEGMENT_HEADER_BYTES,
+                       "the segment's head is damaged");
             recovery->out->fault.last_index = start->synced_index;
             return;
         }
@@ -219,10 +212,13 @@ static void find_chain(struct wal__recovery *recovery) {
 
 enum status wal__find_segments(struct wal__recovery *recovery) {
     struct wal *wal = recovery->wal;
-    struct names names = {.numbers = NULL};
+    struct wal__names names = {.numbers = NULL};
     enum status status = remove_temporary(wal, recovery->err);
     if (status == STATUS_OK) {
-        status = list_numbers(wal, &names, "", recovery->err);
+        status = wal__find_faulty(recovery);
+    }
+    if (status == STATUS_OK) {
+        status = wal__list_numbers(wal, &names, "", recovery->err);
     }
     if (status == STATUS_OK && names.count > 0) {
         recovery->found = mem_alloc_zero(wal->alloc, names.count * sizeof *recovery->found);
@@ -239,7 +235,7 @@ enum status wal__find_segments(struct wal__recovery *recovery) {
     }
     mem_free(wal->alloc, names.numbers);
     if (status == STATUS_OK) {
-        find_chain(recovery);
+        wal__find_chain(recovery, recovery->found_count);
     }
     return status;
 }

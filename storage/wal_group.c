@@ -43,7 +43,8 @@ static uint64_t body_checksum_of_record(uint64_t checksum, const uint8_t *record
 void wal__group_seal(uint8_t *group, struct wal__group_header *header, const uint32_t *offsets) {
     CHECK((header->record_count == 0) == (header->first_index == 0));
     CHECK(((header->flags & WAL__GROUP_MEMBERSHIP) != 0) == (header->membership_bytes > 0));
-    uint64_t body = checksum64(group + WAL_GROUP_HEADER_BYTES, header->membership_bytes, body_seed);
+    size_t own_bytes = wal__heal_bytes(header) + header->membership_bytes;
+    uint64_t body = checksum64(group + WAL_GROUP_HEADER_BYTES, own_bytes, body_seed);
     for (uint32_t i = 0; i < header->record_count; i++) {
         body = body_checksum_of_record(body, group + offsets[i]);
     }
@@ -83,7 +84,7 @@ static bool is_plausible(const struct wal__group_header *header) {
         return false;
     }
     bool first = (header->flags & WAL__GROUP_FIRST) != 0;
-    uint64_t least = WAL_GROUP_HEADER_BYTES + (uint64_t)header->membership_bytes +
+    uint64_t least = WAL_GROUP_HEADER_BYTES + wal__heal_bytes(header) + (uint64_t)header->membership_bytes +
                      (uint64_t)header->record_count * WAL_RECORD_HEADER_BYTES;
     if ((header->flags & ~WAL__GROUP_FLAGS_KNOWN) != 0 || header->total_bytes < least || header->sequence == 0) {
         return false;
@@ -95,10 +96,11 @@ static bool is_plausible(const struct wal__group_header *header) {
     if (header->record_count == 0) {
         return header->first_index == 0 && header->total_bytes == least &&
                (first || (header->previous_segment == 0 && header->previous_end == 0 &&
-                          (header->flags & WAL__GROUP_RESET) == 0));
+                          (header->flags & (WAL__GROUP_RESET | WAL__GROUP_HEAL)) == 0));
     }
-    return !first && (header->flags & (WAL__GROUP_MARK | WAL__GROUP_RESET)) == 0 && header->previous_segment == 0 &&
-           header->previous_end == 0 && header->first_index > 0 && header->synced_index == header->first_index - 1;
+    return !first && (header->flags & (WAL__GROUP_MARK | WAL__GROUP_RESET | WAL__GROUP_HEAL)) == 0 &&
+           header->previous_segment == 0 && header->previous_end == 0 && header->first_index > 0 &&
+           header->synced_index == header->first_index - 1;
 }
 
 enum status wal__group_header_decode(const uint8_t *bytes, struct wal__group_header *ret_header) {
@@ -135,8 +137,9 @@ enum status wal__group_header_decode(const uint8_t *bytes, struct wal__group_hea
 }
 
 enum status wal__group_check_body(const struct wal__group_header *header, const uint8_t *group) {
-    uint64_t body = checksum64(group + WAL_GROUP_HEADER_BYTES, header->membership_bytes, body_seed);
-    size_t skipped = WAL_GROUP_HEADER_BYTES + (size_t)header->membership_bytes;
+    size_t own_bytes = wal__heal_bytes(header) + header->membership_bytes;
+    uint64_t body = checksum64(group + WAL_GROUP_HEADER_BYTES, own_bytes, body_seed);
+    size_t skipped = WAL_GROUP_HEADER_BYTES + own_bytes;
     struct slice cursor = slice_of(group + skipped, header->total_bytes - skipped);
     uint64_t term = header->synced_term;
     for (uint32_t i = 0; i < header->record_count; i++) {

@@ -16,6 +16,8 @@
  *   wal_recover.c  recovery, second part: what the log says, torn or corrupt
  *   wal_settle.c   recovery, last part: made durable, the new segment, the tail in memory
  *   wal_carry.c    ... and the log's last group written once more
+ *   wal_heal.c     recovery of a damaged log: what is kept of it, and what is remembered of the rest
+ *   wal_faulty.c   segments that were damaged: set aside, and removed when they are no longer needed
  *   wal_read.c     asynchronous read-back
  *   wal_share.c    large records, lent to the store where they stand
  *   wal_explain.c  statistics; what keeps each segment
@@ -41,11 +43,13 @@ enum {
     WAL_SEGMENT_HEADER_BYTES = WAL_BLOCK_BYTES,
     /* A segment's first group is alone in its block: header and membership. */
     WAL_START_GROUP_BYTES = WAL_BLOCK_BYTES,
+    WAL_HEAL_BYTES = 16, /* in a start group: the end that the log once had */
+    WAL_FAULTY_MAX = 64, /* damaged segments that are kept aside */
     WAL_FIRST_RECORDS_OFFSET = WAL_SEGMENT_HEADER_BYTES + WAL_START_GROUP_BYTES,
     WAL_SCAN_BYTES = 1024 * 1024, /* one blocking read or write of recovery and preparation */
     WAL_INDEX_STRIDE = 64 * 1024, /* of a segment per entry of the sparse index, about */
     WAL_READS_MAX = 8,            /* reads from disk at a time; more wait their turn */
-    WAL_NAME_BYTES = 32,          /* "0123456789abcdef.log.tmp" */
+    WAL_NAME_BYTES = 32,          /* "0123456789abcdef.log.faulty" */
     WAL_BUFFER_CLASSES = 8,       /* 8 KiB << class */
     WAL_BUFFER_LENT = WAL_BUFFER_CLASSES + 1,
     WAL_BUFFER_BYTES_MIN = 8 * 1024,
@@ -53,7 +57,8 @@ enum {
     WAL_SMALL_GROUP_BYTES = 32 * 1024 /* blocking mode: these need space that was written before, larger ones don't */
 };
 
-static_assert(WAL_GROUP_HEADER_BYTES + LIMIT_MEMBERSHIP_BYTES <= WAL_START_GROUP_BYTES, "one block holds it");
+static_assert(WAL_GROUP_HEADER_BYTES + WAL_HEAL_BYTES + LIMIT_MEMBERSHIP_BYTES <= WAL_START_GROUP_BYTES,
+              "one block holds it");
 
 static inline uint64_t wal__padded(uint64_t len) {
     return (len + WAL_BLOCK_BYTES - 1) / WAL_BLOCK_BYTES * WAL_BLOCK_BYTES;
@@ -72,7 +77,8 @@ enum wal__group_flags {
     WAL__GROUP_FIRST = 4,      /* of its segment: names the segment before and where that one ends */
     WAL__GROUP_RESET = 8,      /* all earlier records are void: the log starts after (synced_index, synced_term) */
     WAL__GROUP_CARRY = 16,     /* FIRST: the group behind it repeats the log's last one; also on that group */
-    WAL__GROUP_FLAGS_KNOWN = 31
+    WAL__GROUP_HEAL = 32,      /* FIRST: the log once ended later; where follows the header, before the membership */
+    WAL__GROUP_FLAGS_KNOWN = 63
 };
 
 struct wal__group_header {
@@ -94,6 +100,11 @@ struct wal__group_header {
     uint64_t body_checksum;
     uint64_t checksum; /* result of sealing and decoding */
 };
+
+/* Between the header and the membership. */
+static inline size_t wal__heal_bytes(const struct wal__group_header *header) {
+    return (header->flags & WAL__GROUP_HEAL) != 0 ? WAL_HEAL_BYTES : 0;
+}
 
 /* Writes header->... to the front of `group`, whose membership and records stand in place. Fills in body_checksum and
  * checksum. offsets: where the records begin, record_count of them. */
@@ -130,6 +141,7 @@ struct wal__segment {
     uint32_t lent; /* so often it was lent and not given back (wal_share.c): its file may have a name elsewhere */
     bool recycled; /* made out of an old one: blocks of earlier lives stand behind its groups */
     bool aside;    /* its name has the suffix ".tmp": no part of the log any more */
+    bool faulty;   /* ... ".faulty": likewise, because of damage in it or before it */
     bool keep;     /* with the delete job: to be set aside, not removed, */
     bool gone;     /* and: that is done */
     /* For wal_share.c: */
@@ -154,6 +166,8 @@ struct wal__segment_header {
 void wal__segment_header_seal(uint8_t *block, const struct wal__segment_header *header);
 /* STATUS_CORRUPT; STATUS_UNSUPPORTED if it is sound but of another version. */
 MUST_USE enum status wal__segment_header_decode(const uint8_t *block, struct wal__segment_header *ret_header);
+
+#define WAL_FAULTY_SUFFIX ".faulty"
 
 /* "dir/0123456789abcdef.log" plus suffix, into path[LIMIT_PATH_BYTES]. */
 void wal__segment_path(char *path, const char *dir, uint64_t number, const char *suffix);
@@ -316,6 +330,8 @@ struct wal__scanner {
 struct wal__group_view {
     struct wal__group_header header;
     const uint8_t *bytes; /* total_bytes; valid until the scanner's next call */
+    uint64_t heal_index;  /* 0: it says nothing of that */
+    uint64_t heal_term;
     struct slice membership;
     struct slice records;
 };
@@ -353,6 +369,7 @@ struct wal__found {
     enum wal__verdict start_verdict;
     struct wal__group_header start; /* unless WAL__GROUP_BAD_HEADER */
     bool on_chain;
+    bool empty;     /* of a damaged log: there is nothing in it */
     bool reusable;  /* prepared, and nothing was written to it */
     uint64_t end;   /* as the segment after it says; 0 if none does */
     uint64_t chain; /* checksum of its last group, once it is read */
@@ -387,12 +404,42 @@ struct wal__recovery {
     uint64_t base_term;
     uint64_t frontier_term; /* of the log's entry at frontier->index; 0 if unknown */
     bool stopped;           /* at damage: nothing behind it counts */
+    size_t hole;            /* once there is a fault: the position of its segment, or of the first one behind it */
+    bool heals;             /* what was found behind the hole is to be set aside */
     struct wal__last_group last_group;
 };
 
 /* Lists, opens and looks at the heads of all segment files, finds the chain. May set out->fault. */
 MUST_USE enum status wal__find_segments(struct wal__recovery *recovery);
-void wal__fault(struct wal__recovery *recovery, uint64_t number, uint64_t offset, const char *what);
+void wal__fault(struct wal__recovery *recovery, size_t position, uint64_t number, uint64_t offset, const char *what);
+/* Marks the chain that ends with the newest segment below `limit`. May set out->fault. */
+void wal__find_chain(struct wal__recovery *recovery, size_t limit);
+/* Reads one segment of the chain up to where it ends or is damaged. */
+MUST_USE enum status wal__read_segment(struct wal__recovery *recovery, struct wal__found *found,
+                                       enum wal__verdict *ret_verdict, struct wal__group_view *ret_view);
+/* Reads the chain from `oldest` on, and judges what is damaged. */
+MUST_USE enum status wal__read_log(struct wal__recovery *recovery);
+/* Numbers of the files of a suffix, ascending. */
+struct wal__names {
+    struct alloc *alloc;
+    uint64_t *numbers; /* the caller's to free, whatever the result */
+    size_t count;
+    size_t capacity;
+    const char *suffix;
+};
+MUST_USE enum status wal__list_numbers(struct wal *wal, struct wal__names *names, const char *suffix,
+                                       struct error *err);
+/* True if the log lacks the frontier's entry, or what follows it: then nothing in it counts. */
+bool wal__lacks_frontier(const struct wal__recovery *recovery);
+/* The log has a good header of this one. */
+void wal__saw(struct wal__recovery *recovery, const struct wal__group_header *header);
+/* Finds the way to go on with a log that is damaged: what of it is kept (wal_heal.c). STATUS_NOT_FOUND: there is none,
+ * as term or vote are lost. */
+MUST_USE enum status wal__heal(struct wal__recovery *recovery);
+/* Takes a segment out of the log and keeps its file under another name, which isn't durable yet (wal_faulty.c). */
+MUST_USE enum status wal__set_faulty(struct wal__recovery *recovery, struct wal__found *found);
+/* Finds those of earlier openings. */
+MUST_USE enum status wal__find_faulty(struct wal__recovery *recovery);
 void wal__free_found(struct wal *wal, struct wal__found *found);
 /* The newest segment of the chain that holds records: the next one is written behind it. NULL if there is none. */
 const struct wal__found *wal__last_with_records(const struct wal__recovery *recovery);
@@ -471,8 +518,10 @@ struct wal {
     uint64_t applied_index;
     uint64_t term;
     uint64_t vote;
-    bool state_dirty; /* term and vote wait for a group, */
-    bool reset_due;   /* or that the log starts after sealed_index */
+    bool state_dirty;    /* term and vote wait for a group, */
+    bool reset_due;      /* or that the log starts after sealed_index */
+    uint64_t heal_index; /* the log once ended there, in heal_term, and lost it; 0: it didn't */
+    uint64_t heal_term;
     uint8_t membership[LIMIT_MEMBERSHIP_BYTES];
     uint32_t membership_len;
     uint8_t recovered_membership[LIMIT_MEMBERSHIP_BYTES];
@@ -518,6 +567,7 @@ struct wal {
     bool giving_space;  /* what was spare waits for the delete job */
     bool never_recycle; /* a job failed at the directory: what it has for durable may not be so */
     struct list doomed;
+    struct list faulty; /* damaged segments that are kept aside */
     uint64_t next_number;
     uint64_t floor_index;
     struct wal__prepare_job prepare;

@@ -186,7 +186,10 @@ static enum status remove_name(struct wal *wal, struct wal__segment *segment, st
         return status;
     }
     char path[LIMIT_PATH_BYTES];
-    wal__segment_path(path, wal->dir, segment->number, segment->aside ? ".tmp" : "");
+    wal__segment_path(path, wal->dir, segment->number,
+                      segment->aside    ? ".tmp"
+                      : segment->faulty ? WAL_FAULTY_SUFFIX
+                                        : "");
     enum status status = env_unlink(wal->env, path, err);
     return status == STATUS_NOT_FOUND ? STATUS_OK : status;
 }
@@ -376,6 +379,7 @@ void wal__close_if_quiet(struct wal *wal) {
     list_splice_back(&job->segments, &wal->segments);
     list_splice_back(&job->segments, &wal->prepared);
     list_splice_back(&job->segments, &wal->spare_segments);
+    list_splice_back(&job->segments, &wal->faulty);
     job->busy = true;
     env_work_submit(wal->env, ENV_WORK_SHORT, &job->work);
 }

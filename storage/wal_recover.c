@@ -7,7 +7,7 @@
  *   settle  the end is made durable and a new segment begins (wal_settle.c)
  *
  * Corruption stops it after judging: no segment is changed, the log refuses to be written, and the caller is told
- * where.
+ * where. Unless he can fetch what is lost from elsewhere: then wal_heal.c goes on with what is good.
  */
 #include "storage/wal_internal.h"
 
@@ -28,7 +28,7 @@ static bool follows(const struct wal__recovery *recovery, const struct wal__grou
            header->first_index <= recovery->wal->last_index + 1;
 }
 
-static void saw(struct wal__recovery *recovery, const struct wal__group_header *header) {
+void wal__saw(struct wal__recovery *recovery, const struct wal__group_header *header) {
     if (header->sequence > recovery->sequence_seen) {
         recovery->sequence_seen = header->sequence;
     }
@@ -41,6 +41,8 @@ static void count_start(struct wal__recovery *recovery, const struct wal__group_
         memcpy(wal->membership, view->membership.data, view->membership.len);
         wal->membership_len = (uint32_t)view->membership.len;
     }
+    wal->heal_index = view->heal_index;
+    wal->heal_term = view->heal_term;
     if (recovery->sequence == 0) {
         recovery->base_index = header->synced_index;
         recovery->base_term = header->synced_term;
@@ -105,7 +107,7 @@ static enum status count_group(struct wal__recovery *recovery, const struct wal_
         note_last(recovery, found, offset);
         status = count_records(recovery, found->segment, offset, view);
     }
-    saw(recovery, header);
+    wal__saw(recovery, header);
     recovery->sequence = header->sequence;
     recovery->chain = header->checksum;
     recovery->last_header = *header;
@@ -163,7 +165,7 @@ static enum status survey_segment(struct wal__recovery *recovery, const struct w
             }
             uint64_t last_index = header.record_count > 0 ? wal__group_last_index(&header) : header.synced_index;
             survey->last_index = last_index > survey->last_index ? last_index : survey->last_index;
-            saw(recovery, &header);
+            wal__saw(recovery, &header);
         }
     }
 }
@@ -173,7 +175,7 @@ static enum status fault_at(struct wal__recovery *recovery, size_t position, uin
     struct wal_fault *fault = &recovery->out->fault;
     uint64_t last_index = recovery->wal->last_index;
     recovery->stopped = true;
-    wal__fault(recovery, recovery->found[position].segment->number, offset, what);
+    wal__fault(recovery, position, recovery->found[position].segment->number, offset, what);
     fault->first_index = fault->first_index == 0 ? last_index + 1 : fault->first_index;
     for (size_t i = position; i < recovery->found_count; i++) {
         struct survey survey;
@@ -192,8 +194,8 @@ static enum status fault_at(struct wal__recovery *recovery, size_t position, uin
 }
 
 /* Reads one segment of the chain up to where it ends or is damaged. */
-static enum status read_segment(struct wal__recovery *recovery, struct wal__found *found,
-                                enum wal__verdict *ret_verdict, struct wal__group_view *ret_view) {
+enum status wal__read_segment(struct wal__recovery *recovery, struct wal__found *found, enum wal__verdict *ret_verdict,
+                              struct wal__group_view *ret_view) {
     struct wal__segment *segment = found->segment;
     uint64_t limit = found->end != 0 ? found->end : segment->bytes;
     wal__scanner_set_file(&recovery->scanner, segment, WAL_SCAN_BYTES);
@@ -302,7 +304,7 @@ static enum status judge_unused(struct wal__recovery *recovery, size_t position)
     }
     if (found->start_verdict == WAL__GROUP_BAD_BODY) {
         /* A torn start group still says what came before it. */
-        saw(recovery, &found->start);
+        wal__saw(recovery, &found->start);
         if (!names(&found->start, has_chain ? &recovery->found[recovery->newest] : NULL) &&
             !names(&found->start, wal__last_with_records(recovery)) && !names_base(&found->start, recovery)) {
             return fault_at(recovery, position, WAL_SEGMENT_HEADER_BYTES, "groups before this segment are lost");
@@ -318,7 +320,7 @@ static enum status judge_unused(struct wal__recovery *recovery, size_t position)
     return STATUS_OK;
 }
 
-static enum status read_log(struct wal__recovery *recovery) {
+enum status wal__read_log(struct wal__recovery *recovery) {
     enum wal__verdict verdict = WAL__GROUP_BAD_HEADER;
     struct wal__group_view view = {.bytes = NULL};
     bool has_chain = recovery->newest < recovery->found_count;
@@ -327,7 +329,7 @@ static enum status read_log(struct wal__recovery *recovery) {
         if (!found->on_chain) {
             continue;
         }
-        enum status status = read_segment(recovery, found, &verdict, &view);
+        enum status status = wal__read_segment(recovery, found, &verdict, &view);
         found->chain = recovery->chain;
         if (status == STATUS_OK && found->end != 0 && found->segment->end != found->end) {
             return fault_at(recovery, i, found->segment->end, "a damaged group with good ones behind it");
@@ -364,10 +366,9 @@ static enum status read_log(struct wal__recovery *recovery) {
 
 /* ---- All of it -------------------------------------------------------------------------------------------------- */
 
-/* True if the log lacks the frontier's entry: then nothing in it counts. */
-static bool lacks_frontier(const struct wal__recovery *recovery) {
+bool wal__lacks_frontier(const struct wal__recovery *recovery) {
     const struct wal_frontier *frontier = recovery->frontier;
-    if (recovery->wal->last_index < frontier->index) {
+    if (recovery->wal->last_index < frontier->index || recovery->wal->first_index > frontier->index + 1) {
         return true;
     }
     return recovery->frontier_term != 0 && frontier->term != 0 && recovery->frontier_term != frontier->term;
@@ -385,6 +386,10 @@ static void conclude(struct wal__recovery *recovery, bool reset) {
         wal->last_term = frontier->term;
         recovery->commit_index = frontier->index;
     }
+    bool is_shorter =
+        wal->last_term < wal->heal_term || (wal->last_term == wal->heal_term && wal->last_index < wal->heal_index);
+    wal->heal_index = is_shorter ? wal->heal_index : 0; /* all of it is synced before the new start group says so */
+    wal->heal_term = is_shorter ? wal->heal_term : 0;
     wal->sealed_index = wal->last_index;
     wal->sealed_term = wal->last_term;
     wal->synced_index = wal->last_index;
@@ -412,6 +417,8 @@ static void conclude(struct wal__recovery *recovery, bool reset) {
     out->start_term = before == frontier->index        ? frontier->term
                       : before == recovery->base_index ? recovery->base_term
                                                        : 0;
+    out->heal_index = wal->heal_index;
+    out->heal_term = wal->heal_term;
     out->membership = slice_of(wal->recovered_membership, wal->membership_len);
     out->bytes_read = recovery->scanner.bytes_read;
 }
@@ -422,27 +429,38 @@ static enum status recover(struct wal__recovery *recovery) {
     wal->first_index = 1;
     enum status status = wal__find_segments(recovery);
     if (status == STATUS_OK) {
-        status = read_log(recovery);
+        status = wal__read_log(recovery);
     }
     if (status != STATUS_OK) {
         return status;
     }
     bool is_new = recovery->newest == recovery->found_count;
-    if (is_new && !fault->present && recovery->frontier->index > 0) {
+    if (is_new && !fault->present && (recovery->frontier->index > 0 || wal->options.must_exist)) {
         return error_set(recovery->err, STATUS_CORRUPT,
                          "%s holds no log although entries up to %llu were stored: term and vote are lost", wal->dir,
                          (unsigned long long)recovery->frontier->index);
     }
-    bool reset = !fault->present && lacks_frontier(recovery);
+    bool is_usable = !fault->present;
+    if (fault->present && wal->options.heals) {
+        status = wal__heal(recovery);
+        if (status != STATUS_OK && status != STATUS_NOT_FOUND) {
+            return status;
+        }
+        is_usable = status == STATUS_OK;
+    }
+    bool reset = is_usable && wal__lacks_frontier(recovery);
     conclude(recovery, reset);
-    if (fault->present) {
+    if (!is_usable) {
+        fault->final = true;
         wal->failed = true;
         wal->told_failed = true; /* the caller is told by ret_recovered */
         (void)error_set(&wal->failure, STATUS_FAILED, "the log is damaged: %s", fault->where);
         wal__keep_files(recovery);
         return STATUS_OK;
     }
-    return wal__settle(recovery, reset);
+    status = wal__settle(recovery, reset);
+    recovery->out->life = wal->sequence;
+    return status;
 }
 
 enum status wal__recover(struct wal *wal, const struct wal_frontier *frontier, struct wal_recovered *out,

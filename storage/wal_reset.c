@@ -8,6 +8,8 @@
  * the log lacks what the store has (wal_recover.c), so a crash before the start group is durable changes nothing. No
  * record is written in between: it would follow one that isn't there. It joins a group behind the start group.
  *
+ * The log may reach beyond that entry: with records of a leader that lost its office, which nobody committed.
+ *
  * Reads under way look again, and find nothing.
  */
 #include "storage/wal_internal.h"
@@ -15,7 +17,7 @@
 void wal_reset(struct wal *wal, const struct wal_frontier *base) {
     CHECK(wal->started && list_is_empty(&wal->pending) && wal->appending == NULL);
     CHECK(!wal->writing || wal->writing_group == NULL); /* a mark, say */
-    CHECK(base->index >= wal->last_index && base->term >= wal->last_term && base->term <= wal->term);
+    CHECK(base->term >= wal->last_term && base->term <= wal->term);
     if (wal->failed || wal->closing) {
         return; /* the next opening does it */
     }

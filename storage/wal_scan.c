@@ -99,8 +99,14 @@ enum status wal__scan_group(struct wal__scanner *scanner, uint64_t offset, uint6
     }
     *ret_verdict = WAL__GROUP_GOOD;
     ret_view->bytes = bytes.data;
-    ret_view->membership = slice_of(bytes.data + WAL_GROUP_HEADER_BYTES, view.header.membership_bytes);
-    size_t skipped = WAL_GROUP_HEADER_BYTES + ret_view->membership.len;
+    size_t skipped = WAL_GROUP_HEADER_BYTES;
+    if (wal__heal_bytes(&view.header) > 0) {
+        ret_view->heal_index = get_u64(bytes.data + skipped);
+        ret_view->heal_term = get_u64(bytes.data + skipped + 8);
+        skipped += WAL_HEAL_BYTES;
+    }
+    ret_view->membership = slice_of(bytes.data + skipped, view.header.membership_bytes);
+    skipped += ret_view->membership.len;
     ret_view->records = slice_of(bytes.data + skipped, bytes.len - skipped);
     return STATUS_OK;
 }

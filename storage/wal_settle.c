@@ -70,7 +70,9 @@ static enum status sort_files(struct wal__recovery *recovery) {
             hand_over(found, &wal->prepared);
             wal->prepared_count++;
         } else if (!found->on_chain) {
-            enum status status = remove_file(recovery, found);
+            /* Of a log that isn't healed yet: a crash came before they were set aside. */
+            bool is_needed = wal->heal_index > 0 && found->header_good;
+            enum status status = is_needed ? wal__set_faulty(recovery, found) : remove_file(recovery, found);
             if (status != STATUS_OK) {
                 return status;
             }
@@ -124,6 +126,24 @@ static void remove_copies(struct wal__recovery *recovery, const struct wal__segm
             mem_free(wal->alloc, segment);
         }
     }
+}
+
+/* The new segment is durable: what it goes on without is set aside, now that a crash forgets nothing of it. */
+static enum status set_rest_aside(struct wal__recovery *recovery) {
+    struct wal *wal = recovery->wal;
+    bool changed = false;
+    for (size_t i = 0; i < recovery->found_count; i++) {
+        struct wal__found *found = &recovery->found[i];
+        if (found->segment == NULL) {
+            continue;
+        }
+        enum status status = found->empty ? remove_file(recovery, found) : wal__set_faulty(recovery, found);
+        if (status != STATUS_OK) {
+            return status;
+        }
+        changed = true;
+    }
+    return changed ? env_sync_dir(wal->env, wal->dir, recovery->err) : STATUS_OK;
 }
 
 /* Gives back what was prepared behind the end, and what a torn group left there. If it fails, it stays. */
@@ -184,13 +204,15 @@ static struct wal__segment *newest_segment(struct wal *wal) {
 static enum status start_segment(struct wal__recovery *recovery, bool reset) {
     struct wal *wal = recovery->wal;
     struct wal__segment *previous = newest_segment(wal);
-    cut_file(previous);
+    if (!recovery->heals) {
+        cut_file(previous);
+    }
     enum status status = add_segment(recovery);
     if (status != STATUS_OK) {
         return status;
     }
     struct wal__segment *segment = newest_segment(wal);
-    status = reset ? STATUS_NOT_FOUND : wal__carry(recovery, segment);
+    status = reset || recovery->heals ? STATUS_NOT_FOUND : wal__carry(recovery, segment);
     if (status != STATUS_NOT_FOUND) {
         if (status == STATUS_OK) {
             remove_copies(recovery, segment);
@@ -255,11 +277,11 @@ enum status wal__settle(struct wal__recovery *recovery, bool reset) {
         /* After a mere crash of the process it may be in the page cache only. */
         struct wal__segment *newest = recovery->found[recovery->newest].segment;
         status = env_sync(newest->file, recovery->err);
-        if (status == STATUS_OK) {
+        if (status == STATUS_OK && !recovery->heals) {
             cut_file(newest);
         }
     }
-    if (status == STATUS_OK) {
+    if (status == STATUS_OK && !recovery->heals) {
         status = sort_files(recovery);
     }
     if (status == STATUS_OK) {
@@ -268,7 +290,11 @@ enum status wal__settle(struct wal__recovery *recovery, bool reset) {
     }
     if (status == STATUS_OK) {
         wal->active->begun_us = wal->opened_us;
-        remove_rest(recovery);
+        if (recovery->heals) {
+            status = set_rest_aside(recovery);
+        } else {
+            remove_rest(recovery);
+        }
     }
     if (status == STATUS_OK && wal->last_index > wal->commit_index) {
         status =

@@ -56,11 +56,17 @@ void wal__seal_start(struct wal *wal, struct wal__segment *segment, const struct
                      struct wal__group_header *header) {
     *header = next_header(wal, segment);
     header->flags = flags | WAL__GROUP_FIRST;
+    if (wal->heal_index > 0) {
+        header->flags |= WAL__GROUP_HEAL;
+        put_u64(wal->block + header->total_bytes, wal->heal_index);
+        put_u64(wal->block + header->total_bytes + 8, wal->heal_term);
+        header->total_bytes += WAL_HEAL_BYTES;
+    }
     if (wal->membership_len > 0) {
         header->flags |= WAL__GROUP_MEMBERSHIP;
         header->membership_bytes = wal->membership_len;
+        memcpy(wal->block + header->total_bytes, wal->membership, wal->membership_len);
         header->total_bytes += wal->membership_len;
-        memcpy(wal->block + WAL_GROUP_HEADER_BYTES, wal->membership, wal->membership_len);
     }
     if (previous != NULL) {
         header->previous_segment = previous->number;

@@ -94,6 +94,19 @@ static json_t *members_json(const struct holdfast_node_status *status) {
     return members;
 }
 
+static json_t *snapshots_json(const struct holdfast_node_status *status) {
+    json_t *snapshots = json_array();
+    for (uint32_t i = 0; i < status->snapshot_count; i++) {
+        const struct holdfast_snapshot *snapshot = &status->snapshots[i];
+        json_t *object = json_pack("{s:o, s:b, s:o, s:I, s:I, s:I}", "peer", text_json(snapshot->peer), "incoming",
+                                   (int)snapshot->incoming, "state", text_json(snapshot->state), "index",
+                                   (json_int_t)snapshot->index, "done_bytes", (json_int_t)snapshot->done_bytes,
+                                   "total_bytes", (json_int_t)snapshot->total_bytes);
+        (void)json_array_append_new(snapshots, object);
+    }
+    return snapshots;
+}
+
 /* In the membership as the node itself knows it; "none": it was removed, or not added yet. "" if it doesn't say. */
 static const char *membership_of(const struct holdfast_node_status *status) {
     for (uint32_t i = 0; i < status->member_count; i++) {
@@ -178,6 +191,11 @@ static json_t *node_json(const struct ctl *ctl, const struct node_answer *answer
         {"write_stalls", status->write_stalls},
         {"write_stall_us_total", status->write_stall_us_total},
         {"write_stall_us_max", status->write_stall_us_max},
+        {"heal_index", status->heal_index},
+        {"log_segments_faulty", status->log_segments_faulty},
+        {"snapshots_sent", status->snapshots_sent},
+        {"snapshots_installed", status->snapshots_installed},
+        {"snapshots_failed", status->snapshots_failed},
         {"digest_index", status->digest_index},
         {"digest_mismatches", status->digest_mismatches},
         {"replay_ms", status->replay_ms},
@@ -196,6 +214,7 @@ static json_t *node_json(const struct ctl *ctl, const struct node_answer *answer
     (void)json_object_set_new(object, "log_records_per_sync", json_real(records_per_sync(status)));
     (void)json_object_set_new(object, "log_padding_share", json_real(padding_share(status)));
     (void)json_object_set_new(object, "log_sync_us_buckets", buckets_json(status));
+    (void)json_object_set_new(object, "snapshots", snapshots_json(status));
     if (status->member_count > 0) {
         (void)json_object_set_new(object, "members", members_json(status));
     }
@@ -302,9 +321,28 @@ static bool print_logs(struct ctl *ctl, const struct node_answer *answers, uint3
     return done;
 }
 
+/* One line for each that is under way. */
+static void print_snapshots(struct ctl *ctl, const struct node_answer *answers, uint32_t count) {
+    for (uint32_t i = 0; i < count; i++) {
+        const struct holdfast_node_status *status = &answers[i].status;
+        for (uint32_t k = 0; answers[i].answered && k < status->snapshot_count; k++) {
+            const struct holdfast_snapshot *snapshot = &status->snapshots[k];
+            (void)fprintf(ctl->io->out,
+                          "%ssnapshot on %s %s %s: %s, %" PRIu64 " of %" PRIu64 " bytes, up to entry %" PRIu64 "\n",
+                          k == 0 ? "\n" : "", node_name(ctl, &answers[i]), snapshot->incoming ? "from" : "to",
+                          snapshot->peer, snapshot->state, snapshot->done_bytes, snapshot->total_bytes,
+                          snapshot->index);
+        }
+    }
+}
+
 static bool print_text(struct ctl *ctl, const struct node_answer *answers, uint32_t count, const char *cluster) {
     (void)fprintf(ctl->io->out, "cluster %s\n", cluster[0] != '\0' ? cluster : "unknown: no node answers");
-    return print_nodes(ctl, answers, count) && print_logs(ctl, answers, count);
+    if (!print_nodes(ctl, answers, count)) {
+        return false;
+    }
+    print_snapshots(ctl, answers, count);
+    return print_logs(ctl, answers, count);
 }
 
 /* ---- The command ---------------------------------------------------------------------------------------------- */

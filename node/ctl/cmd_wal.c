@@ -111,7 +111,8 @@ static void add_index(struct table *table, uint64_t index) {
 }
 
 static void add_age(struct table *table, const struct holdfast_log_segment *segment) {
-    if (strcmp(segment->state, "prepared") == 0 || strcmp(segment->state, "spare") == 0) {
+    if (strcmp(segment->state, "prepared") == 0 || strcmp(segment->state, "spare") == 0 ||
+        strcmp(segment->state, "faulty") == 0) {
         table_add(table, "-");
     } else {
         uint64_t tenths = segment->age_ms / 100;

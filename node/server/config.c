@@ -58,6 +58,7 @@ static const struct config_key raft_keys[] = {
     {"join", config__parse_switch, FIELD(join)},
     {"election_timeout_ms", config__parse_u32, RANGE(election_timeout_ms, 10, 60000)},
     {"heartbeat_ms", config__parse_u32, RANGE(heartbeat_ms, 1, 20000)},
+    {"snapshot_bytes_per_second", config__parse_bytes_size, RANGE(snapshot_rate, 0, SIZE_MAX_BYTES)},
     {"stall_limit_ms", config__parse_u32, RANGE(stall_limit_ms, 40, 600000)},
 };
 
@@ -73,6 +74,7 @@ static const struct config_key storage_keys[] = {
     {"scrub_bytes_per_second", config__parse_bytes_size, RANGE(scrub_rate, 0, MIB_BYTES(1024))},
     {"history", config__parse_u64, RANGE(history_revisions, 1, UINT64_MAX)},
     {"change_files", config__parse_switch, FIELD(change_files)},
+    {"heal", config__parse_switch, FIELD(heal)},
     {"restart_budget", config__parse_u32, RANGE(restart_budget_s, 1, 86400)},
 };
 
@@ -119,6 +121,7 @@ void config_init(struct config *config, struct alloc *alloc) {
         .log_level = LOG_INFO,
         .election_timeout_ms = DEFAULT_ELECTION_TIMEOUT_MS,
         .heartbeat_ms = DEFAULT_HEARTBEAT_MS,
+        .snapshot_rate = MIB_BYTES(64),
         .stall_limit_ms = DEFAULT_STALL_LIMIT_MS,
         .entry_bytes_max = LIMIT_ENTRY_PAYLOAD_BYTES,
         .segment_bytes = MIB_BYTES(72),
@@ -131,6 +134,7 @@ void config_init(struct config *config, struct alloc *alloc) {
         .scrub_rate = MIB_BYTES(1),
         .history_revisions = DEFAULT_HISTORY,
         .change_files = true,
+        .heal = true,
         .restart_budget_s = DEFAULT_RESTART_BUDGET_S,
         .client_connections_max = DEFAULT_CONNECTIONS,
         .requests_per_connection_max = DEFAULT_REQUESTS,

@@ -58,6 +58,7 @@ struct config {
     bool join; /* a new data directory waits for a leader to add this node; default off: the file's members found it */
     uint32_t election_timeout_ms; /* default 150 */
     uint32_t heartbeat_ms;        /* default 30 */
+    uint64_t snapshot_rate;       /* snapshot_bytes_per_second: default 64 MiB; 0: no limit */
     uint32_t stall_limit_ms;      /* of a leader's log write; default 350 */
     /* [storage] */
     uint32_t
@@ -73,6 +74,7 @@ struct config {
     uint64_t scrub_rate;            /* scrub_bytes_per_second; default 1 MiB; 0: no scrub */
     uint64_t history_revisions;     /* history: default 1000000 */
     bool change_files;              /* default on */
+    bool heal;                      /* a damaged store is set aside, and filled again by the others; default on */
     uint32_t restart_budget_s;      /* restart_budget: default 10 */
     /* [limits] */
     uint32_t client_connections_max;      /* default 4096 */

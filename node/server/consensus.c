@@ -159,6 +159,7 @@ static void carry_out(struct consensus *consensus, const struct raft_update *upd
     if (update->ready_round > 0) {
         read__ready(consensus, update->ready_round, update->ready_index);
     }
+    snapshots_request(consensus->snapshots, update->snapshot_peers, update->snapshot_peer_count);
     bool is_never = update->deadline_us > UINT64_MAX - consensus->held_up_us;
     await_raft(consensus, is_never ? UINT64_MAX : update->deadline_us + consensus->held_up_us);
 }
@@ -190,6 +191,10 @@ enum status consensus__step(struct consensus *consensus, struct raft_event *even
 
 static void on_raft_timer(struct env_timer *timer) {
     struct consensus *consensus = CONTAINER_OF(timer, struct consensus, raft_timer);
+    if (snapshots_hold_log(consensus->snapshots)) {
+        await_raft(consensus, consensus__now_us(consensus) + CONSENSUS_DEADLINE_STEP_US);
+        return;
+    }
     /* A tick may make a leader, whose first record needs room. Without it the node doesn't campaign, nor when a member
      * has told it that its removal is committed. */
     bool may_campaign = consensus->members.removed_by == RAFT_NO_NODE &&
@@ -200,6 +205,11 @@ static void on_raft_timer(struct env_timer *timer) {
     }
     struct raft_event event = {.type = RAFT_EVENT_TICK};
     (void)consensus__step(consensus, &event);
+}
+
+static void on_snapshot_frame(void *context, uint64_t node_id, uint8_t type, struct slice message, struct slice raw) {
+    struct consensus *consensus = context;
+    snapshots_receive(consensus->snapshots, node_id, type, message, raw);
 }
 
 static void on_unreachable(void *context, uint64_t node_id) {
@@ -222,6 +232,9 @@ static bool must_wait_for_room(struct consensus *consensus) {
     }
     if (raft_role(consensus->raft) == RAFT_LEADER && !raft_membership(consensus->raft)->joint) {
         return false;
+    }
+    if (snapshots_hold_log(consensus->snapshots)) {
+        return true;
     }
     enum status status = wal_reserve(consensus->wal, member__room(consensus), 1);
     return status == STATUS_NO_SPACE || status == STATUS_NO_MEMORY;
@@ -278,6 +291,7 @@ void consensus__damaged(void *context, const struct storage_damage *damage) {
     struct consensus *consensus = context;
     log_event(consensus->options.logger, LOG_ERROR, "storage.damaged", "table=%" PRIu64 " offset=%" PRIu64,
               damage->file, damage->offset);
+    heal__store_damaged(consensus, damage);
 }
 
 void consensus__storage_failed(void *context, const struct error *err) { consensus__fail(context, err); }
@@ -325,6 +339,7 @@ static void on_housekeeping(struct env_timer *timer) {
     }
     note_progress(consensus);
     step_synced(consensus);
+    heal__update(consensus);
     digest__tick(consensus);
     budget__tick(consensus);
     floor__update(consensus);
@@ -409,6 +424,7 @@ static enum status start_peers(struct consensus *consensus, struct error *err) {
         .context = consensus,
         .received = append__received,
         .unreachable = on_unreachable,
+        .snapshot = on_snapshot_frame,
         .gone = on_gone,
         .removed = member__was_removed,
     };
@@ -425,12 +441,17 @@ enum status consensus_new(const struct consensus_options *options, struct consen
     init_lists(consensus);
     init_timers(consensus);
     replay_speed_init(&consensus->replay_speed);
+    if (snapshots_new(consensus, &consensus->snapshots) != STATUS_OK) {
+        mem_free(options->env->alloc, consensus);
+        return error_set(err, STATUS_NO_MEMORY, "consensus: out of memory");
+    }
     *ret_consensus = consensus;
     return STATUS_OK;
 }
 
 void consensus_free_unstarted(struct consensus *consensus) {
     CHECK(consensus->raft == NULL);
+    snapshots_free(consensus->snapshots);
     mem_free(consensus->options.env->alloc, consensus);
 }
 
@@ -468,6 +489,7 @@ enum status consensus_start(struct consensus *consensus, struct raft *raft, stru
     if (status != STATUS_OK) {
         return error_set(err, status, "raft can't start: %s", status_name(status));
     }
+    consensus->heal.is_open = true; /* until the first look */
     observe(consensus, NULL, STATUS_OK, &update);
     carry_out(consensus, &update, false);
     apply__set_durable(consensus);
@@ -482,6 +504,7 @@ static void free_consensus(struct consensus *consensus) {
     void (*stopped)(void *context) = consensus->stopped;
     void *context = consensus->stopped_context;
     append__deinit_senders(consensus);
+    snapshots_free(consensus->snapshots);
     raft_free(consensus->raft);
     mem_free(alloc, consensus->records);
     mem_free(alloc, consensus->entries);
@@ -489,7 +512,7 @@ static void free_consensus(struct consensus *consensus) {
     stopped(context);
 }
 
-static void on_part_stopped(void *context) {
+void consensus__part_stopped(void *context) {
     struct consensus *consensus = context;
     CHECK(consensus->stop_pending > 0);
     consensus->stop_pending--;
@@ -522,10 +545,11 @@ void consensus_stop(struct consensus *consensus, void (*stopped)(void *context),
     env_timer_cancel(&consensus->pace_timer);
     env_timer_cancel(&consensus->housekeeping_timer);
     fence__stop(consensus);
-    consensus->stop_pending = consensus->peers != NULL ? 3 : 2;
+    consensus->stop_pending = (consensus->peers != NULL ? 4 : 3) + heal__stop(consensus);
+    snapshots_stop(consensus->snapshots, consensus__part_stopped, consensus);
     if (consensus->peers != NULL) {
-        peers_stop(consensus->peers, on_part_stopped, consensus);
+        peers_stop(consensus->peers, consensus__part_stopped, consensus);
     }
-    wal_close(consensus->wal, on_part_stopped, consensus);
-    storage_close(consensus->storage, on_part_stopped, consensus);
+    wal_close(consensus->wal, consensus__part_stopped, consensus);
+    storage_close(consensus->storage, consensus__part_stopped, consensus);
 }

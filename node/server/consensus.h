@@ -17,6 +17,7 @@
 #include "node/env/env.h"
 #include "node/server/config.h"
 #include "node/server/directory.h"
+#include "node/server/snapshot.h"
 #include "raft/raft.h"
 #include "storage/batch.h"
 #include "storage/storage.h"
@@ -115,6 +116,8 @@ struct consensus_status {
     uint64_t transfer_target; /* RAFT_NO_NODE: the lead isn't on its way to another node */
     uint32_t member_count;
     struct consensus_member_status members[LIMIT_MEMBERS];
+    uint64_t heal_index; /* see raft_info */
+    struct snapshots_status snapshots;
     char problem[ERROR_MESSAGE_BYTES_MAX]; /* empty when healthy */
 };
 

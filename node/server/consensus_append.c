@@ -216,12 +216,15 @@ static enum status decode_records(struct consensus *consensus, struct raft_messa
 }
 
 static bool has_room(struct consensus *consensus, const struct raft_message *message, size_t raw_len) {
-    enum status status = wal_reserve(consensus->wal, member__room(consensus) + raw_len, message->entry_count + 1);
-    /* Without room nothing is appended, nobody is elected, and no joint configuration is left; heartbeats and votes for
-     * others go on. */
     bool is_answer = message->type == RAFT_APPEND_REPLY || message->type == RAFT_HEARTBEAT_REPLY;
     bool may_append = message->entry_count > 0 || message->type == RAFT_VOTE_REPLY ||
                       (is_answer && raft_membership(consensus->raft)->joint);
+    if (snapshots_hold_log(consensus->snapshots)) {
+        return !may_append;
+    }
+    enum status status = wal_reserve(consensus->wal, member__room(consensus) + raw_len, message->entry_count + 1);
+    /* Without room nothing is appended, nobody is elected, and no joint configuration is left; heartbeats and votes for
+     * others go on. */
     return status == STATUS_OK || !may_append;
 }
 

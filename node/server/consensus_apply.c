@@ -98,6 +98,11 @@ static void on_read(struct wal_read *read) {
     struct error error = read->error;
     enum status status = read->status;
     uint64_t index = read->first_index;
+    if (index != storage_applied_index(consensus->storage) + 1) {
+        consensus__schedule(consensus); /* a snapshot was installed meanwhile */
+        wal_read_release(read);
+        return;
+    }
     struct slice cursor = read->records;
     uint64_t begin_us = budget__begin_us(consensus);
     while (status == STATUS_OK && cursor.len > 0 && index <= consensus->commit_index &&
@@ -130,6 +135,12 @@ static void read_back(struct consensus *consensus, uint64_t index) {
                           .bytes_max = APPLY_READ_BYTES,
                           .done = on_read};
     wal_read(consensus->wal, &consensus->apply_read);
+}
+
+void apply__installed(struct consensus *consensus) {
+    consensus->applied_progress_us = consensus__now_us(consensus);
+    applied_some(consensus);
+    consensus__schedule(consensus);
 }
 
 void apply__on_timer(struct env_timer *timer) {

@@ -53,9 +53,12 @@ static void add_members(const struct consensus *consensus, struct consensus_log_
             continue;
         }
         uint64_t index = info.match_index > floor_index ? info.match_index : floor_index;
+        bool has_snapshot = snapshots_pin_of(consensus->snapshots, id, &index);
         struct consensus_log_pin *pin = add_pin(query, index);
         (void)snprintf(pin->owner, sizeof pin->owner, "follower %s%s", member__name(consensus, id),
-                       index + 1 < raft_first_index(raft) ? " (left behind)" : "");
+                       has_snapshot                         ? " (snapshot)"
+                       : index + 1 < raft_first_index(raft) ? " (left behind)"
+                                                            : "");
     }
 }
 

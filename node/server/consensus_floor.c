@@ -4,7 +4,9 @@
  *
  *   floor = min(flushed, max(what all members hold, what lies beyond follower_log_bytes))
  *
- * A follower below the log's begin gets no appends; consensus_status.c says so. Owner: the consensus loop.
+ * A follower below the log's begin gets a snapshot (snapshot.h). What it will need behind that is a pin of its own: as
+ * hard as it must be for the transfer to be of use, but with twice the budget it is over (nothing is without a bound).
+ * Owner: the consensus loop.
  */
 #include "node/server/consensus_internal.h"
 
@@ -33,8 +35,7 @@ static void shed_segment(void *context, const struct wal_segment_info *info) {
 
 /* The pin of followers is a soft one (DESIGN rule 11): what it keeps beyond its budget goes, and they need a snapshot
  * (hazard 44). */
-static uint64_t budget_index(const struct consensus *consensus) {
-    uint64_t bytes_max = consensus->options.config->follower_log_bytes;
+static uint64_t budget_index(const struct consensus *consensus, uint64_t bytes_max) {
     struct log_budget budget = {0};
     wal_explain(consensus->wal, add_segment, &budget);
     budget.over_bytes -= budget.over_bytes < bytes_max ? budget.over_bytes : bytes_max;
@@ -47,7 +48,13 @@ static uint64_t budget_index(const struct consensus *consensus) {
 void floor__update(struct consensus *consensus) {
     /* Committed before flushed: the floor may lag, it may never lead (hazard 40). */
     uint64_t pin_index = raft_floor_index(consensus->raft);
-    uint64_t shed_index = budget_index(consensus);
+    uint64_t bytes_max = consensus->options.config->follower_log_bytes;
+    uint64_t shed_index = budget_index(consensus, bytes_max);
+    uint64_t transfer_index = snapshots_pin_index(consensus->snapshots);
+    if (transfer_index < shed_index) {
+        uint64_t twice_index = budget_index(consensus, bytes_max > UINT64_MAX / 2 ? UINT64_MAX : 2 * bytes_max);
+        shed_index = transfer_index > twice_index ? transfer_index : twice_index;
+    }
     pin_index = pin_index > shed_index ? pin_index : shed_index;
     uint64_t flushed_index = storage_frontier(consensus->storage)->index;
     wal_set_floor(consensus->wal, flushed_index, pin_index);

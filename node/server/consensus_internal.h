@@ -11,6 +11,8 @@
  *   consensus_floor.c    what the log must keep, and for whom
  *   consensus_fence.c    stepping aside when the log or apply stalls
  *   consensus_read.c     ReadIndex rounds and waiting for apply
+ *   consensus_heal.c     what this node, or a peer, lost
+ *   snapshot*.c          snapshots to and from other nodes
  *   consensus_upkeep.c   long jobs that an operator asked for
  *   consensus_ask.c      changes of membership and leadership, asked for from other threads
  *   consensus_status.c   what it says of itself
@@ -25,6 +27,7 @@
 #include "node/server/membership.h"
 #include "node/server/peers.h"
 #include "node/server/replay_speed.h"
+#include "node/server/snapshot.h"
 
 enum {
     CONSENSUS_PROPOSALS_MAX = 64 * 1024, /* waiting or in the log */
@@ -112,6 +115,17 @@ struct consensus_upkeep {
     } u;
 };
 
+/* What this node lost (consensus_heal.c). */
+struct consensus_heal {
+    bool is_open; /* the log may lack something, as of the last look */
+    bool is_store_damaged;
+    struct storage_damage damage;
+    bool is_requesting; /* a worker writes down that the store is to be set aside */
+    struct env_work work;
+    enum status status;
+    struct error error;
+};
+
 /* What this node knows of its own stalls (consensus_fence.c). */
 struct consensus_fence {
     struct env_timer timer;
@@ -149,6 +163,7 @@ struct consensus {
     struct wal *wal;
     struct storage *storage;
     struct peers *peers;
+    struct snapshots *snapshots;
 
     enum raft_role role; /* as of the last update, to see changes */
     uint64_t leader;
@@ -213,6 +228,7 @@ struct consensus {
     void (*stopped)(void *context);
     void *stopped_context;
 
+    struct consensus_heal heal;
     struct wal_synced newest_synced; /* what raft hasn't heard of yet, if has_synced */
     bool has_synced;
 
@@ -309,6 +325,8 @@ void member__applied(struct consensus *consensus, const struct wal_record *recor
 void member__installed(struct consensus *consensus, const struct membership *membership, uint64_t index);
 /* Callback for peers_options. */
 void member__was_removed(void *context, uint64_t by_node_id);
+/* True if nobody would answer this node's questions: it is no member, or was told so. */
+bool member__is_out(const struct consensus *consensus);
 /* What is wrong with this node's membership. False: nothing. */
 bool member__problem(const struct consensus *consensus, char *ret_text, size_t size);
 void member__expire(struct consensus *consensus, uint64_t now_us);
@@ -319,6 +337,18 @@ void member__deliver(struct consensus *consensus);
 void apply__set_durable(struct consensus *consensus);
 void apply__advance(struct consensus *consensus);
 void apply__on_timer(struct env_timer *timer);
+/* The store holds what a snapshot brought: it goes on behind that. */
+void apply__installed(struct consensus *consensus);
+
+/* A table turned out to be damaged. */
+void heal__store_damaged(struct consensus *consensus, const struct storage_damage *damage);
+/* How many parts of it must end before the actor goes: each calls consensus__part_stopped. */
+uint32_t heal__stop(struct consensus *consensus);
+void consensus__part_stopped(void *context);
+/* Looks whether what was lost is back, and what can be done about it. */
+void heal__update(struct consensus *consensus);
+/* What an operator should know of it: fills status->problem, if there is anything. */
+void heal__fill_status(struct consensus *consensus, struct consensus_status *status);
 
 /* Puts the question of the round, or the answer that is owed, into a message that is about to go. */
 void digest__tag(struct consensus *consensus, struct raft_message *message);

@@ -173,10 +173,18 @@ void member__was_removed(void *context, uint64_t by_node_id) {
     consensus->members.removed_by = by_node_id;
 }
 
+static bool is_stranger(const struct consensus *consensus) {
+    return find_member(raft_membership(consensus->raft), consensus->options.config->id) == NULL;
+}
+
+bool member__is_out(const struct consensus *consensus) {
+    return consensus->members.removed_by != RAFT_NO_NODE ||
+           (is_stranger(consensus) && consensus->role != RAFT_LEADER); /* a leader leaves when that is committed */
+}
+
 bool member__problem(const struct consensus *consensus, char *ret_text, size_t size) {
     const struct raft_config *applied = &consensus->members.applied.config;
-    bool is_member = find_member(raft_membership(consensus->raft), consensus->options.config->id) != NULL;
-    if (!is_member && applied->member_count > 0) {
+    if (is_stranger(consensus) && applied->member_count > 0) {
         (void)snprintf(ret_text, size,
                        "this node is not a member of the cluster (membership of entry %" PRIu64
                        "): stop it, or give it a new id and an empty data directory and add that",
@@ -186,7 +194,7 @@ bool member__problem(const struct consensus *consensus, char *ret_text, size_t s
                        "%s says that this node was removed from the cluster: stop it, or give it a new id and an "
                        "empty data directory and add that",
                        member__name(consensus, consensus->members.removed_by));
-    } else if (applied->member_count == 0 && !is_member) {
+    } else if (is_stranger(consensus)) {
         (void)snprintf(ret_text, size, "this node waits to be added: run `holdfastctl member add` on the cluster");
     } else {
         return false;

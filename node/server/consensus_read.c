@@ -53,7 +53,7 @@ static void take(struct consensus *consensus, struct consensus_read *read) {
         finish(consensus, read, STATUS_BUSY);
     } else if (read->local) {
         wait_for_apply(consensus, read, 0);
-    } else if (consensus->role != RAFT_LEADER && consensus->leader == RAFT_NO_NODE) {
+    } else if ((consensus->role != RAFT_LEADER && consensus->leader == RAFT_NO_NODE) || member__is_out(consensus)) {
         finish(consensus, read, STATUS_UNAVAILABLE);
     } else {
         consensus__schedule(consensus);

@@ -41,25 +41,9 @@ static void fill_members(const struct consensus *consensus, struct consensus_sta
     }
 }
 
-/* The first follower that the log can't bring up to date any more; NULL: none, or this node doesn't lead. */
-static const struct consensus_member_status *left_behind(const struct consensus *consensus,
-                                                         const struct consensus_status *status) {
-    for (uint32_t i = 0; i < status->member_count && status->role == RAFT_LEADER; i++) {
-        const struct consensus_member_status *member = &status->members[i];
-        /* What it had an election ago isn't known before it answers; the floor is what all are known to have had. */
-        uint64_t floor_index = raft_floor_index(consensus->raft);
-        uint64_t index = member->match_index > floor_index ? member->match_index : floor_index;
-        if (member->id != consensus->options.config->id && index + 1 < status->first_index) {
-            return member;
-        }
-    }
-    return NULL;
-}
-
 static void fill_problem(const struct consensus *consensus, struct consensus_status *status) {
     const struct error *problem =
         consensus->failure.code != STATUS_OK ? &consensus->failure : &consensus->space_problem;
-    const struct consensus_member_status *left = left_behind(consensus, status);
     if (problem->code != STATUS_OK) {
         (void)snprintf(status->problem, sizeof status->problem, "%s", problem->message);
     } else if (consensus->fence.reason != RAFT_FENCE_NONE) {
@@ -68,11 +52,9 @@ static void fill_problem(const struct consensus *consensus, struct consensus_sta
         return;
     } else if (status->storage.problem[0] != '\0') {
         (void)snprintf(status->problem, sizeof status->problem, "%s", status->storage.problem);
-    } else if (left != NULL) {
-        (void)snprintf(status->problem, sizeof status->problem,
-                       "follower %s is left behind: it holds entries up to %" PRIu64 ", the log begins at %" PRIu64
-                       " (follower_log_bytes); it needs a snapshot",
-                       left->name, left->match_index, status->first_index);
+    } else if (status->snapshots.failed_peer != 0) {
+        (void)snprintf(status->problem, sizeof status->problem, "follower %s gets no snapshot: %.160s",
+                       member__name(consensus, status->snapshots.failed_peer), status->snapshots.problem);
     } else {
         (void)member__problem(consensus, status->problem, sizeof status->problem);
     }
@@ -98,7 +80,9 @@ static void fill_status(struct consensus *consensus, struct consensus_status *st
     digest__fill_status(consensus, status);
     status->replay_us = budget__replay_us(consensus);
     fill_members(consensus, status, consensus__raft_now_us(consensus));
+    snapshots_get_status(consensus->snapshots, &status->snapshots);
     fill_problem(consensus, status);
+    heal__fill_status(consensus, status);
 }
 
 static void run_done(struct env_message *message) {

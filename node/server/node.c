@@ -268,6 +268,21 @@ static void log_recovered(struct node *node) {
               raft_term(recovery->raft));
 }
 
+static void log_damage(struct node *node) {
+    const struct error *store_fault = &node->recovery.store_fault;
+    char reason[ERROR_MESSAGE_BYTES_MAX + 16];
+    if (store_fault->code != STATUS_OK) {
+        log_event(node->options.logger, LOG_WARN, "storage.set_aside", "to=db.faulty reason=%s",
+                  log_quote(reason, sizeof reason, store_fault->message));
+    }
+    const struct wal_fault *fault = &node->recovery.fault;
+    char quoted[sizeof fault->where + 16];
+    if (fault->present) {
+        log_event(node->options.logger, LOG_WARN, "log.damaged", "first=%" PRIu64 " last=%" PRIu64 " where=%s",
+                  fault->first_index, fault->last_index, log_quote(quoted, sizeof quoted, fault->where));
+    }
+}
+
 static void on_recovered(struct env_work *work) {
     struct node *node = CONTAINER_OF(work, struct node, recovery_work);
     struct recovery *recovery = &node->recovery;
@@ -277,6 +292,7 @@ static void on_recovered(struct env_work *work) {
         return;
     }
     log_recovered(node);
+    log_damage(node);
     consensus_note_replay(node->consensus, recovery->replayed, recovery->replayed_bytes, recovery->replay_us);
     set_state(node, NODE_STARTING);
     node->consensus_running = true;

@@ -6,6 +6,8 @@
 #include "node/base/check.h"
 #include "node/server/consensus_internal.h"
 #include "node/server/membership.h"
+#include "node/server/snapshot_files.h"
+#include "node/server/store_faulty.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -49,6 +51,22 @@ static enum status open_storage(struct recovery *recovery, struct error *err) {
     return storage_open(&options, &recovery->storage, err);
 }
 
+/* A store that can't be opened is set aside; the log, where term and vote stand, fills an empty one, or its leader. */
+static enum status open_store(struct recovery *recovery, struct error *err) {
+    const struct config *config = recovery->config;
+    enum status status = store_faulty_carry_out(recovery->env, config->data_dir, err);
+    if (status == STATUS_OK) {
+        status = open_storage(recovery, err);
+    }
+    if (status != STATUS_CORRUPT || !config->heal) {
+        return status;
+    }
+    recovery->store_fault = *err;
+    error_clear(err);
+    status = store_faulty_set_aside(recovery->env, config->data_dir, err);
+    return status == STATUS_OK ? open_storage(recovery, err) : status;
+}
+
 /* A group is at most a small part of a segment, so that little is left unused at its end. */
 static uint32_t group_bytes_max(const struct config *config) {
     uint64_t part = config->segment_bytes / 8 / ENV_BLOCK_BYTES * ENV_BLOCK_BYTES;
@@ -71,6 +89,8 @@ static enum status open_wal(struct recovery *recovery, struct wal_recovered *ret
         .prepared_segments = PREPARED_SEGMENTS,
         .spare_segments = SPARE_SEGMENTS,
         .cache_bytes_max = config->wal_cache_bytes,
+        .heals = true,
+        .must_exist = store_faulty_exists(recovery->env, config->data_dir),
         .share_payload_bytes = (uint32_t)config->value_threshold_bytes, /* at most LIMIT_VALUE_BYTES */
         .mark_delay_us = MARK_DELAY_US,
         .context = recovery->consensus,
@@ -88,11 +108,12 @@ static enum status open_wal(struct recovery *recovery, struct wal_recovered *ret
     if (status != STATUS_OK) {
         return status;
     }
-    if (ret_recovered->fault.present) {
+    recovery->fault = ret_recovered->fault;
+    if (ret_recovered->fault.final) {
         return error_set(err, STATUS_CORRUPT,
-                         "the log is damaged at %s (entries %" PRIu64 " to %" PRIu64
-                         ") and good groups follow: it is not cut; restore this node from its peers",
-                         ret_recovered->fault.where, ret_recovered->fault.first_index, ret_recovered->fault.last_index);
+                         "the log is damaged at %s, and term and vote are lost with it: 'member remove' this node, "
+                         "and 'member add' it under a new id with an empty data directory",
+                         ret_recovered->fault.where);
     }
     if (ret_recovered->last_index > frontier->index && ret_recovered->first_index > frontier->index + 1) {
         return error_set(err, STATUS_CORRUPT, "the log starts at entry %" PRIu64 " but the engine ends at %" PRIu64,
@@ -183,7 +204,12 @@ static enum status make_raft(struct recovery *recovery, const struct wal_recover
     options.random_seed = env_random(recovery->env);
     options.election_timeout_us = (uint64_t)config->election_timeout_ms * 1000;
     options.heartbeat_interval_us = (uint64_t)config->heartbeat_ms * 1000;
-    *saved = (struct raft_saved){.term = recovered->term, .vote = recovered->vote, .commit = recovered->commit};
+    *saved = (struct raft_saved){.term = recovered->term,
+                                 .vote = recovered->vote,
+                                 .commit = recovered->commit,
+                                 .life = recovered->life,
+                                 .heal_index = recovered->heal_index,
+                                 .heal_term = recovered->heal_term};
     const struct storage_frontier *frontier = storage_frontier(recovery->storage);
     if (recovered->first_index > recovered->last_index) {
         saved->log_start_index = recovered->last_index;
@@ -261,7 +287,8 @@ enum status recovery_run(struct recovery *recovery, struct error *err) {
     if (status != STATUS_OK) {
         return status;
     }
-    status = open_storage(recovery, err);
+    snapshot_remove_leftovers(recovery->env, recovery->config->data_dir);
+    status = open_store(recovery, err);
     if (status == STATUS_OK) {
         status = open_wal(recovery, &recovered, err);
     }
@@ -274,6 +301,8 @@ enum status recovery_run(struct recovery *recovery, struct error *err) {
     }
     if (status != STATUS_OK) {
         error_prefix(err, "recovery of %s", recovery->config->data_dir);
+    } else if (recovered.heal_index == 0 && recovery->store_fault.code == STATUS_OK) {
+        store_faulty_remove(recovery->env, recovery->config->data_dir);
     }
     return status;
 }

@@ -24,6 +24,7 @@ static const char *state_name(enum wal_segment_state state) {
     case WAL_SEGMENT_ACTIVE: return "active";
     case WAL_SEGMENT_KEPT: return "kept";
     case WAL_SEGMENT_PREPARED: return "prepared";
+    case WAL_SEGMENT_FAULTY: return "faulty";
     case WAL_SEGMENT_SPARE: return "spare";
     case WAL_SEGMENT_DOOMED: return "doomed";
     }

@@ -75,6 +75,8 @@ static void fill_state(Wire__StatusReply *reply, const struct consensus_status *
     SET(reply, log_groups_start, status->wal.triggers[WAL_TRIGGER_START]);
     SET(reply, log_groups_state, status->wal.triggers[WAL_TRIGGER_STATE]);
     SET(reply, log_groups_mark, status->wal.triggers[WAL_TRIGGER_MARK]);
+    SET(reply, log_segments_faulty, status->wal.segments_faulty);
+    SET(reply, heal_index, status->heal_index);
     SET(reply, config_index, status->config_index);
     SET(reply, config_committed, status->config_is_committed);
     SET(reply, config_joint, status->config_is_joint);
@@ -113,6 +115,36 @@ static void fill_engine(Wire__StatusReply *reply, const struct storage_stats *st
     }
 }
 
+static const char *name_of(const struct consensus_status *status, uint64_t node_id) {
+    for (uint32_t i = 0; i < status->member_count; i++) {
+        if (status->members[i].id == node_id) {
+            return status->members[i].name;
+        }
+    }
+    return "";
+}
+
+static void fill_snapshots(Wire__StatusReply *reply, const struct consensus_status *status,
+                           Wire__SnapshotStatus *messages, Wire__SnapshotStatus **pointers) {
+    const struct snapshots_status *snapshots = &status->snapshots;
+    SET(reply, snapshots_sent, snapshots->sent);
+    SET(reply, snapshots_installed, snapshots->installed);
+    SET(reply, snapshots_failed, snapshots->failed);
+    for (uint32_t i = 0; i < snapshots->transfer_count; i++) {
+        const struct snapshot_status *transfer = &snapshots->transfers[i];
+        Wire__SnapshotStatus *message = pointers[i] = &messages[i];
+        wire__snapshot_status__init(message);
+        message->peer = borrow_text(name_of(status, transfer->peer));
+        message->state = borrow_text(transfer->state);
+        SET(message, incoming, transfer->incoming);
+        SET(message, done_bytes, transfer->done_bytes);
+        SET(message, total_bytes, transfer->total_bytes);
+        SET(message, index, transfer->index);
+    }
+    reply->n_snapshots = snapshots->transfer_count;
+    reply->snapshots = pointers;
+}
+
 static void on_done(struct consensus_status_query *query) {
     struct status_request *asked = CONTAINER_OF(query, struct status_request, query);
     struct request *request = asked->request;
@@ -128,6 +160,9 @@ static void on_done(struct consensus_status_query *query) {
         request_status__fill_member(&members[i], status, &status->members[i]);
         member_pointers[i] = &members[i];
     }
+    Wire__SnapshotStatus snapshots[SNAPSHOT_TRANSFERS_MAX];
+    Wire__SnapshotStatus *snapshot_pointers[SNAPSHOT_TRANSFERS_MAX];
+    fill_snapshots(&reply, status, snapshots, snapshot_pointers);
     reply.n_log_sync_us_buckets = WAL_SYNC_BUCKETS;
     reply.log_sync_us_buckets = query->status.wal.sync_us_buckets;
     reply.n_members = status->member_count;

@@ -223,6 +223,16 @@ struct holdfast_member {
 
 enum { HOLDFAST_MEMBERS_MAX = 16, HOLDFAST_SYNC_BUCKETS = 26, HOLDFAST_THUMBPRINT_BYTES = 32 };
 
+/* A snapshot on its way between two nodes. */
+struct holdfast_snapshot {
+    char peer[64];
+    bool incoming;
+    char state[16]; /* "waiting", "checkpoint", "listing", "offered", "streaming", "ending", "failed"; "receiving",
+                       "syncing", "installing", "ending" */
+    uint64_t index; /* its last entry; 0: not known yet */
+    uint64_t done_bytes, total_bytes;
+};
+
 struct holdfast_node_status {
     uint8_t cluster_id[16];
     uint64_t node_id;
@@ -252,6 +262,12 @@ struct holdfast_node_status {
     uint64_t damaged_places;            /* in live tables, as far as the scrub knows */
     /* How often writers were made to wait for flushes and compactions, and for how long in all and at most. */
     uint64_t write_stalls, write_stall_us_total, write_stall_us_max;
+    uint64_t heal_index;          /* how far the log must reach again after it was damaged; 0: it is whole */
+    uint64_t log_segments_faulty; /* damaged, kept aside until the log is whole; not in log_segments */
+    /* To nodes that the log can't bring up to date; since the node started. failed: of those that it sends. */
+    uint64_t snapshots_sent, snapshots_installed, snapshots_failed;
+    uint32_t snapshot_count; /* under way */
+    struct holdfast_snapshot snapshots[HOLDFAST_MEMBERS_MAX];
     /* Of members: the entry that brought it (0: the cluster's first start), whether that is known to be committed,
      * whether a change of voters is under way; to whom the lead is on its way (0: nobody). */
     uint64_t config_index;
@@ -278,7 +294,10 @@ struct holdfast_log_pin {
 
 struct holdfast_log_segment {
     uint64_t number; /* the file's name is this in hex */
-    char state[16];  /* "active", "kept", "prepared", "spare" (to be used again), "doomed" (being deleted) */
+    /* "active", "kept", "prepared", "spare" (to be used again), "doomed" (being deleted), "faulty" (damaged, kept
+     * aside)
+     */
+    char state[16];
     uint64_t file_bytes, used_bytes;
     uint64_t first;     /* oldest entry that counts; 0: none */
     uint64_t last;      /* newest entry that it ever held; 0: none */

@@ -9,6 +9,15 @@
 /* What has the same name on both sides. */
 #define COPY(to, from, field) ((to)->field = (from)->field)
 
+static void copy_snapshot(struct holdfast_snapshot *out, const Wire__SnapshotStatus *snapshot) {
+    client_text_copy(out->peer, sizeof out->peer, snapshot->peer);
+    client_text_copy(out->state, sizeof out->state, snapshot->state);
+    COPY(out, snapshot, incoming);
+    COPY(out, snapshot, index);
+    COPY(out, snapshot, done_bytes);
+    COPY(out, snapshot, total_bytes);
+}
+
 static void copy_log_figures(struct holdfast_node_status *status, const Wire__StatusReply *reply) {
     COPY(status, reply, log_groups_idle);
     COPY(status, reply, log_groups_behind);
@@ -71,6 +80,14 @@ enum status reply__status(struct client_request *request, const struct connectio
     COPY(status, reply, write_stalls);
     COPY(status, reply, write_stall_us_total);
     COPY(status, reply, write_stall_us_max);
+    COPY(status, reply, heal_index);
+    COPY(status, reply, log_segments_faulty);
+    COPY(status, reply, snapshots_sent);
+    COPY(status, reply, snapshots_installed);
+    COPY(status, reply, snapshots_failed);
+    for (size_t i = 0; i < reply->n_snapshots && i < HOLDFAST_MEMBERS_MAX; i++) {
+        copy_snapshot(&status->snapshots[status->snapshot_count++], reply->snapshots[i]);
+    }
     COPY(status, reply, config_index);
     COPY(status, reply, config_committed);
     COPY(status, reply, config_joint);

@@ -22,6 +22,7 @@ static void put_group(const struct dump *dump, const struct wal__group_header *h
     (void)json_object_set_new(object, "mark", json_boolean((header->flags & WAL__GROUP_MARK) != 0));
     (void)json_object_set_new(object, "reset", json_boolean((header->flags & WAL__GROUP_RESET) != 0));
     (void)json_object_set_new(object, "carry", json_boolean((header->flags & WAL__GROUP_CARRY) != 0));
+    (void)json_object_set_new(object, "heal", json_boolean((header->flags & WAL__GROUP_HEAL) != 0));
     dump_put(dump, object, true);
 }
 

@@ -2,8 +2,8 @@
  * One log (DESIGN section 3): what each node does to its files, as its env sees it.
  *
  *   each group costs exactly one asynchronous write with DSYNC, to a log segment, and no other sync;
- *   no other file is written, but by segments being made or deleted, and by flushes, compactions and what they leave
- * over.
+ *   no other file is written, but by segments being made or deleted, by flushes, compactions and what they leave
+ * over, and by snapshots on their way.
  *
  * Counted in every seed, from the end of a node's recovery to its crash, failure or stop. The owner of the numbers is
  * the simulator's trace; a completed group is what the log itself counts.
@@ -22,8 +22,15 @@ static bool has_suffix(const char *text, const char *suffix) {
 
 static bool is_under(const char *path, const char *dir) { return strncmp(path, dir, strlen(dir)) == 0; }
 
+/* A checkpoint that is linked, or a received one that is taken in. */
+static bool upkeep_runs(const struct storage *storage) {
+    return !list_is_empty(&storage->upkeeps) &&
+           LIST_ENTRY(storage->upkeeps.next, struct storage_upkeep, link)->is_running;
+}
+
 static bool engine_works(const struct storage *storage) {
-    return storage->flush.running || storage->edit.running || storage->jobs_running > 0 || storage->reap.running;
+    return storage->flush.running || storage->edit.running || storage->jobs_running > 0 || storage->reap.running ||
+           upkeep_runs(storage);
 }
 
 /* A call that changes a file or a directory, while the node serves. */
@@ -31,13 +38,20 @@ static bool is_accounted_for(const struct consensus *consensus, const struct sim
     if (is_under(trace->text, "/data/db")) {
         return engine_works(consensus->storage);
     }
+    if (is_under(trace->text, "/data/snapshot-")) {
+        return upkeep_runs(consensus->storage) || snapshots_work(consensus->snapshots);
+    }
     switch (trace->kind) {
     case SIM_TRACE_IO_WRITE_DSYNC: return is_under(trace->text, "/data/wal/") && has_suffix(trace->text, ".log");
     case SIM_TRACE_WRITE:
     case SIM_TRACE_SYNC: return is_under(trace->text, "/data/wal/") && has_suffix(trace->text, ".log.tmp");
     case SIM_TRACE_RENAME: /* prepared, or set aside to be used again */
     case SIM_TRACE_UNLINK: return is_under(trace->text, "/data/wal/");
-    case SIM_TRACE_SYNC_DIR: return is_under(trace->text, "/data/wal");
+    case SIM_TRACE_SYNC_DIR:
+        if (strcmp(trace->text, "/data") == 0) { /* where a snapshot's directory has its name */
+            return upkeep_runs(consensus->storage) || snapshots_work(consensus->snapshots);
+        }
+        return is_under(trace->text, "/data/wal");
     default: return false;
     }
 }

@@ -11,12 +11,13 @@
  *   applied <= committed   and synced <= last, commit never decreases in a life
  *   flushed <= durable     the manifest's frontier is at most min(synced, committed)
  *   durable means durable  after a restart, term and vote are not older than what a group saved, and the log reaches
- *                          what was synced
+ *                          what was synced; one that was damaged remembers at least how far it did
  *   convergence            after the faults all replicas hold the same state, and every acknowledged number
  */
 #include "tests/sim/cluster.h"
 
 #include "node/base/checksum.h"
+#include "node/server/snapshot_internal.h"
 #include "raft/raft_internal.h"
 
 #include <inttypes.h>
@@ -36,15 +37,24 @@ static void grow(uint64_t **array, uint64_t *capacity, uint64_t index) {
     *capacity = wanted;
 }
 
+/* What it lost to damage it still votes for. */
+static bool promises(const struct consensus *consensus, uint64_t index) {
+    struct raft_info info = {.heal_index = 0};
+    if (consensus != NULL) {
+        raft_get_info(consensus->raft, &info);
+    }
+    return info.heal_index >= index;
+}
+
 /* True if this replica's disk holds the entry at index with this term, as its log reported. */
 static bool holds(const struct replica *replica, uint64_t index, uint64_t term) {
     const struct consensus *consensus = replica__consensus(replica);
-    if (replica->synced_index < index) {
+    if (replica->synced_index < index && !promises(consensus, index)) {
         return false;
     }
     /* A replica that is down or recovering counts by what it reported last; its terms can't have changed since. */
     return consensus == NULL || index < raft_first_index(consensus->raft) ||
-           raft_term_at(consensus->raft, index) == term;
+           index > raft_last_index(consensus->raft) || raft_term_at(consensus->raft, index) == term;
 }
 
 static bool is_quorum(const struct raft_config *config, const bool yes[REPLICAS_MAX]) {
@@ -166,7 +176,11 @@ static void check_start(struct cluster *cluster, struct replica *replica, const 
                       "%s restarted with a vote for n%" PRIu64 " in term %" PRIu64 ", but had saved one for n%" PRIu64,
                       replica->config.name, raft_vote(raft), term, replica->durable_vote);
     }
-    if (raft_last_index(raft) < replica->synced_index) {
+    struct raft_info info;
+    raft_get_info(raft, &info);
+    bool remembers = replica->log_was_damaged && info.heal_index >= replica->synced_index;
+    replica->log_was_damaged = false;
+    if (raft_last_index(raft) < replica->synced_index && !remembers) {
         cluster__fail(cluster, "%s restarted with a log up to %" PRIu64 ", but had synced %" PRIu64,
                       replica->config.name, raft_last_index(raft), replica->synced_index);
     }
@@ -251,6 +265,11 @@ static void check_replica(struct cluster *cluster, struct replica *replica, stru
                       "%s flushed up to entry %" PRIu64 ", but only %" PRIu64 " are synced and %" PRIu64 " committed",
                       replica->config.name, flushed_index, replica->synced_index, raft_commit_index(raft));
     }
+    const struct snapshots *snapshots = consensus->snapshots;
+    cluster->stats.snapshots_sent += snapshots->sent - replica->snapshots_sent;
+    cluster->stats.snapshots_installed += snapshots->installed - replica->snapshots_installed;
+    replica->snapshots_sent = snapshots->sent;
+    replica->snapshots_installed = snapshots->installed;
     replica->was_leader = raft_role(raft) == RAFT_LEADER;
     cluster->stats.checks++;
 }
@@ -283,31 +302,54 @@ void checker__crashed(struct replica *replica) { replica->must_check_start = fal
 
 /* ---- The end ----------------------------------------------------------------------------------------------------- */
 
-bool checker__converged(void *context) {
-    const struct cluster *cluster = context;
-    uint64_t applied_index = 0;
-    uint32_t leaders = 0;
+/* A member of the membership that it knows. */
+static bool is_member(const struct replica *replica) {
+    const struct consensus *consensus = replica__consensus(replica);
+    const struct raft_config *membership = raft_membership(consensus->raft);
+    return raft__config_find(membership, replica->config.id) != RAFT__NOWHERE;
+}
+
+/* NULL unless there is exactly one. */
+static const struct replica *the_leader(const struct cluster *cluster) {
+    const struct replica *leader = NULL;
     for (uint32_t i = 0; i < cluster->replica_count; i++) {
         const struct consensus *consensus = replica__consensus(&cluster->replicas[i]);
         if (consensus == NULL || consensus__is_dead(consensus)) {
-            return false;
+            return NULL;
         }
-        uint64_t applied = storage_applied_index(consensus->storage);
-        if (i > 0 && applied != applied_index) {
-            return false;
+        if (raft_role(consensus->raft) == RAFT_LEADER) {
+            if (leader != NULL) {
+                return NULL;
+            }
+            leader = &cluster->replicas[i];
         }
-        applied_index = applied;
-        if (applied != raft_last_index(consensus->raft)) {
-            return false;
-        }
-        leaders += raft_role(consensus->raft) == RAFT_LEADER;
     }
-    return leaders == 1 && applied_index >= cluster->committed_index;
+    return leader;
+}
+
+bool checker__converged(void *context) {
+    const struct cluster *cluster = context;
+    const struct replica *leader = the_leader(cluster);
+    if (leader == NULL) {
+        return false;
+    }
+    const struct raft *raft = replica__consensus(leader)->raft;
+    uint64_t last_index = raft_last_index(raft);
+    for (uint32_t i = 0; i < cluster->replica_count; i++) {
+        const struct consensus *consensus = replica__consensus(&cluster->replicas[i]);
+        bool counts = raft__config_find(raft_membership(raft), i + 1) != RAFT__NOWHERE;
+        bool has_all = storage_applied_index(consensus->storage) == last_index &&
+                       raft_last_index(consensus->raft) == last_index && is_member(&cluster->replicas[i]);
+        if (counts && !has_all) {
+            return false;
+        }
+    }
+    return !raft_membership(raft)->joint && last_index >= cluster->committed_index;
 }
 
 static uint64_t mix(uint64_t digest, const void *data, size_t len) { return checksum64(data, len, digest); }
 
-static uint64_t digest_of(struct cluster *cluster, struct replica *replica) {
+static uint64_t digest_of(struct cluster *cluster, const struct replica *replica) {
     struct storage_view *view = storage_view_acquire(replica__consensus(replica)->storage);
     struct storage_iterator *iterator = NULL;
     struct error error = {0};
@@ -338,13 +380,18 @@ static uint64_t digest_of(struct cluster *cluster, struct replica *replica) {
 }
 
 void checker__final(struct cluster *cluster) {
+    const struct replica *leader = the_leader(cluster);
+    cluster->state_digest = digest_of(cluster, leader);
     for (uint32_t i = 0; i < cluster->replica_count && !cluster__has_failed(cluster); i++) {
         struct replica *replica = &cluster->replicas[i];
-        uint64_t digest = digest_of(cluster, replica);
-        if (i > 0 && digest != cluster->state_digest) {
-            cluster__fail(cluster, "%s holds another state than n1 at the same index", replica->config.name);
+        const struct raft_config *membership = raft_membership(replica__consensus(leader)->raft);
+        if (raft__config_find(membership, replica->config.id) == RAFT__NOWHERE) {
+            continue;
         }
-        cluster->state_digest = digest;
+        if (digest_of(cluster, replica) != cluster->state_digest) {
+            cluster__fail(cluster, "%s holds another state than %s at the same index", replica->config.name,
+                          leader->config.name);
+        }
         struct consensus *consensus = replica__consensus(replica);
         struct storage_stats storage;
         struct wal_stats wal;

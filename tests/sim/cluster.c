@@ -15,6 +15,8 @@ enum {
     MAILBOX_MESSAGES = 4096,
     ENTRY_BYTES = 16 * 1024,
     SEGMENT_BYTES = 128 * 1024,
+    FOLLOWER_LOG_BYTES = 2 * SEGMENT_BYTES, /* who is away for a moment needs a snapshot */
+    SNAPSHOT_RATE = 1024 * 1024,            /* slow enough for faults to meet it */
     MEMTABLE_BYTES = 48 * 1024,
     CACHE_BYTES = MIB, /* a run has few tables, and to forget one walks the whole cache */
     SST_BYTES = 16 * 1024,
@@ -180,6 +182,8 @@ static void restart(void *context) {
         replica->lives++;
         replica->must_check_start = true;
         replica->group_writes = 0;
+        replica->snapshots_sent = 0;
+        replica->snapshots_installed = 0;
         log_event(&replica->logger, LOG_INFO, "sim.started", "life=%" PRIu64, replica->lives);
         replica->fault_explains_end = sim_disk_options(replica->sim_node)->write_error_ppm > 0 ||
                                       sim_disk_options(replica->sim_node)->capacity_bytes == 0;
@@ -242,6 +246,8 @@ static void fill_config(struct cluster *cluster, struct replica *replica) {
     config->io_threads = cluster->seed % 4 == 3 ? 1 : 0;
     config->entry_bytes_max = ENTRY_BYTES;
     config->segment_bytes = SEGMENT_BYTES;
+    config->follower_log_bytes = cluster->seed % 2 == 0 ? FOLLOWER_LOG_BYTES : config->follower_log_bytes;
+    config->snapshot_rate = SNAPSHOT_RATE;
     config->memtable_bytes = MEMTABLE_BYTES;
     config->cache_bytes = CACHE_BYTES;
     config->history_revisions = HISTORY;
@@ -276,8 +282,9 @@ static void make_replica(struct cluster *cluster, uint32_t number) {
 }
 
 struct cluster *cluster_new(uint64_t seed) {
-    uint32_t replica_count = seed % 6 == 5 ? 5 : 3;
-    return cluster_new_growing(seed, replica_count, replica_count);
+    bool grows = seed % 7 == 3;
+    uint32_t replica_count = grows || seed % 6 == 5 ? 5 : 3;
+    return cluster_new_growing(seed, replica_count, grows ? 3 : replica_count);
 }
 
 struct cluster *cluster_new_growing(uint64_t seed, uint32_t replica_count, uint32_t founder_count) {
@@ -329,12 +336,13 @@ static bool advance(struct cluster *cluster, uint64_t until_us, bool (*done)(voi
     return false;
 }
 
-static bool is_idle(void *context) { return workload__is_idle(context); }
+static bool is_idle(void *context) { return workload__is_idle(context) && !operator__is_waiting(context); }
 
 bool cluster_run(struct cluster *cluster) {
     uint64_t busy_us = (4 + random_below(&cluster->random, 8)) * SECOND_US;
     workload__start(cluster);
     plan__schedule(cluster, busy_us);
+    operator__start(cluster, busy_us);
     (void)advance(cluster, busy_us, NULL);
     plan__end_faults(cluster);
     for (uint32_t i = 0; i < cluster->replica_count; i++) {

@@ -9,6 +9,8 @@
  * checker.c    invariants after every step, and of the end
  * accounting.c what nodes do to their files
  * plan.c       faults
+ * damage.c     ... of logs
+ * operator.c   changes of membership
  * reduce.c     a failing seed with as few faults as it needs
  * main.c       seeds, processes, the table
  *
@@ -55,6 +57,8 @@ struct replica {
     struct env_message stop_message;
     uint64_t lives;
     bool restarting;         /* a restart is on schedule */
+    bool log_was_damaged;    /* since its last start */
+    bool was_added;          /* a change that adds it was asked for once */
     bool fault_explains_end; /* an injected error may end this life: its end is no failure */
 
     /* What the checker remembers of it, over its lives. */
@@ -64,6 +68,8 @@ struct replica {
     uint64_t synced_term;  /* of the entry at synced_index */
     bool must_check_start;
     uint64_t group_writes; /* of this life */
+    uint64_t snapshots_sent;
+    uint64_t snapshots_installed;
     uint64_t term;
     uint64_t commit_index;
     bool was_leader;       /* of `term`, at the last look */
@@ -98,6 +104,17 @@ struct key_truth {
     uint8_t deletes[NUMBERS_MAX / 8]; /* which numbers are deletes */
     uint8_t failed[NUMBERS_MAX / 8];  /* surely failed */
     uint64_t revisions[NUMBERS_MAX];  /* of what was acknowledged; 0: not known */
+};
+
+/* One change of membership at a time. */
+struct sim_operator {
+    uint64_t end_us;
+    struct consensus_change change;
+    struct env_message message;
+    struct replica *replica; /* who was asked, in which of its lives */
+    struct replica *added;   /* by this change; NULL: nobody */
+    uint64_t life;
+    bool is_busy;
 };
 
 /* Which of a plan's faults are left out, by number. A fault keeps its number, time and course whatever else is. */
@@ -136,6 +153,12 @@ struct cluster_stats {
     uint64_t stops;
     uint64_t resets;
     uint64_t disk_faults;
+    uint64_t damaged_logs;
+    uint64_t snapshots_sent;
+    uint64_t snapshots_installed;
+    uint64_t changes; /* of membership */
+    uint64_t changes_failed;
+    uint64_t transfers;
     uint64_t flushes;
     uint64_t adopted_bytes;
     uint64_t segments_deleted;
@@ -157,6 +180,7 @@ struct cluster {
     struct env_loop *client_loop;
     uint32_t client_count;
     struct sim_client clients[CLIENTS_MAX];
+    struct sim_operator admin;
     struct key_truth keys[KEYS_MAX];
     uint64_t revision_seen; /* newest that was acknowledged or shown */
     bool workload_on;
@@ -235,6 +259,13 @@ bool checker__converged(void *context);
 void accounting__note(void *context, const struct sim_trace *trace);
 /* Of a replica's present life. */
 void accounting__final(struct cluster *cluster, const struct replica *replica);
+
+/* Changes some bytes in the middle of a replica's log; it is down. False: it isn't the time for that. */
+bool damage__log(struct replica *replica);
+/* Changes of membership until end_us, if there are nodes that wait to be added. */
+void operator__start(struct cluster *cluster, uint64_t end_us);
+/* True while an answer is due. */
+bool operator__is_waiting(const struct cluster *cluster);
 
 /* A replica's term changed. */
 void plan__term_changed(struct replica *replica);

@@ -261,9 +261,13 @@ static void print_table(const struct shared *shared, double seconds) {
            ", scans %" PRIu64 "\n",
            sum->puts_ok, sum->puts_failed, sum->puts_unknown, sum->reads, sum->scans);
     printf("  what became of them: %" PRIu64 " crashes, %" PRIu64 " power losses, %" PRIu64 " restarts, %" PRIu64
-           " partitions, %" PRIu64 " resets, %" PRIu64 " pauses, %" PRIu64 " stops, %" PRIu64 " disk faults\n",
+           " partitions, %" PRIu64 " resets, %" PRIu64 " pauses, %" PRIu64 " stops, %" PRIu64 " disk faults, %" PRIu64
+           " damaged logs\n",
            sum->crashes, sum->power_losses, sum->restarts, sum->partitions, sum->resets, sum->pauses, sum->stops,
-           sum->disk_faults);
+           sum->disk_faults, sum->damaged_logs);
+    printf("  snapshots: %" PRIu64 " sent, %" PRIu64 " installed\n", sum->snapshots_sent, sum->snapshots_installed);
+    printf("  membership: %" PRIu64 " changes, %" PRIu64 " transfers, %" PRIu64 " refused or unknown\n", sum->changes,
+           sum->transfers, sum->changes_failed);
     printf("  last lives: %" PRIu64 " groups of one write and one sync each, %" PRIu64 " flushes, %" PRIu64
            " log segments deleted, %" PRIu64 " KiB of them taken over for their large values\n",
            sum->groups, sum->flushes, sum->segments_deleted, sum->adopted_bytes / 1024);

@@ -30,6 +30,7 @@ enum fault {
     PLAN_STOP,
     PLAN_APPLY_SLOW,
     PLAN_CLIENT_RESETS,
+    PLAN_LOG_DAMAGE,
     PLAN_COUNT
 };
 
@@ -192,6 +193,11 @@ static void begin_fault(void *context) {
     case PLAN_CLIENT_RESETS:
         sim_reset_connections(replica->sim_node, cluster->client_node);
         stats->resets++;
+        break;
+    case PLAN_LOG_DAMAGE:
+        replica__crash(replica, random_chance(&cluster->random, 1, 2) ? SIM_CRASH_POWER : SIM_CRASH_PROCESS);
+        stats->damaged_logs += damage__log(replica);
+        restart_later(planned, replica);
         break;
     case PLAN_COUNT: CHECK(false);
     }

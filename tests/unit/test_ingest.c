@@ -3,7 +3,8 @@
  *
  * Would break these: tables of both contents in one version; a frontier without its tables, or the other way round,
  * after a crash at any step (hazard 21); jobs of the old content that write to the new one; a checkpoint that isn't
- * verified; a store that goes back; files of the old content that stay; views that lose what they showed.
+ * verified; a store that goes back; files of the old content that stay; views that lose what they showed; a
+ * switch that the owner of the log wasn't asked about, or hears of too late.
  */
 #include "tests/unit/upkeep_fixture.h"
 
@@ -418,6 +419,90 @@ static void test_h21_crash_at_every_step_of_an_ingest_leaves_old_or_new(void **s
     assert_true(steps > 60);
 }
 
+/* ---- The owner of the log has a say ------------------------------------------------------------------------------ */
+
+struct owner {
+    struct fixture *target;
+    unsigned ready_count;
+    unsigned switched_count;
+    bool answers_at_once;
+    bool answer;
+    uint64_t applied_at_switch; /* still the old one: the new content isn't seen yet */
+};
+
+static struct owner owner;
+
+static void on_ready(struct storage_upkeep *upkeep) {
+    struct storage_ingest *ingest = CONTAINER_OF(upkeep, struct storage_ingest, upkeep);
+    owner.ready_count++;
+    assert_int_equal(ingest->frontier.index, 200);
+    if (owner.answers_at_once) {
+        storage_ingest_answer(ingest, owner.answer);
+    }
+}
+
+static void on_switched(struct storage_upkeep *upkeep) {
+    owner.switched_count++;
+    owner.applied_at_switch = storage_applied_index(upkeep->storage);
+}
+
+static void ask_with_owner(struct pair *pair) {
+    pair->target->done_count = 0;
+    pair->ingest = (struct storage_ingest){.upkeep = {.done = on_done, .context = pair->target},
+                                           .ready = on_ready,
+                                           .switched = on_switched};
+    (void)snprintf(pair->ingest.dir, sizeof pair->ingest.dir, "/copy");
+    storage_ingest(pair->target->host.storage, &pair->ingest);
+}
+
+static void test_ingest_whose_owner_says_no_changes_nothing(void **state) {
+    (void)state;
+    struct pair pair;
+    set_up_pair(&pair, 31, 200, 130);
+    struct fixture *target = pair.target;
+    settle(target);
+    unsigned files = count_files(target, "/target");
+    owner = (struct owner){.target = target, .answers_at_once = true, .answer = false};
+    ask_with_owner(&pair);
+    assert_true(host_wait(&target->host, is_done));
+    assert_int_equal(pair.ingest.upkeep.status, STATUS_CANCELLED);
+    assert_int_equal(owner.ready_count, 1);
+    assert_int_equal(owner.switched_count, 0);
+    assert_true(storage_can_apply(target->host.storage));
+    assert_int_equal(storage_applied_index(target->host.storage), 130);
+    apply_some(target, 70);
+    settle(target);
+    model_check_all(&target->model, &target->host, 200);
+    host_reopen(&target->host);
+    model_check_all(&target->model, &target->host, 200);
+    assert_true(count_files(target, "/target") <= files + 10); /* no link stays */
+    assert_int_equal(target->host.failed_count, 0);
+    tear_down_pair(&pair);
+}
+
+static void test_ingest_waits_for_its_owners_answer(void **state) {
+    (void)state;
+    struct pair pair;
+    set_up_pair(&pair, 32, 200, 130);
+    struct fixture *target = pair.target;
+    owner = (struct owner){.target = target};
+    ask_with_owner(&pair);
+    for (unsigned i = 0; i < 3000; i++) {
+        (void)sim_step(target->host.sim);
+    }
+    assert_int_equal(owner.ready_count, 1); /* asked once, and nothing happened since */
+    assert_int_equal(target->done_count, 0);
+    assert_int_equal(storage_applied_index(target->host.storage), 130);
+    storage_ingest_answer(&pair.ingest, true);
+    assert_true(host_wait(&target->host, is_done));
+    assert_int_equal(pair.ingest.upkeep.status, STATUS_OK);
+    assert_int_equal(owner.switched_count, 1);
+    assert_int_equal(owner.applied_at_switch, 130);
+    join_histories(&pair);
+    model_check_all(&target->model, &target->host, 200);
+    tear_down_pair(&pair);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_ingest_replaces_everything_and_the_store_goes_on),
@@ -432,6 +517,8 @@ int main(void) {
         cmocka_unit_test(test_ingest_with_an_unknown_outcome_ends_the_store),
         cmocka_unit_test(test_close_while_ingesting_leaves_old_or_new),
         cmocka_unit_test(test_h21_crash_at_every_step_of_an_ingest_leaves_old_or_new),
+        cmocka_unit_test(test_ingest_whose_owner_says_no_changes_nothing),
+        cmocka_unit_test(test_ingest_waits_for_its_owners_answer),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

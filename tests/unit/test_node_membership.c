@@ -306,6 +306,7 @@ static void test_node_follower_that_is_removed_is_told_and_does_not_campaign(voi
     must(change_one(cluster, RAFT_CHANGE_REMOVE, removed->config.id));
     pass(cluster, SETTLE_US);
     assert_non_null(strstr(ask_status(removed).problem, "removed from the cluster"));
+    assert_int_equal(read_at(removed), STATUS_UNAVAILABLE); /* at once, for nobody would answer it */
     uint64_t elections = ask_status(removed).elections_started;
     uint64_t term = ask_status(leader_of(cluster)).term;
     pass(cluster, LONG_US);

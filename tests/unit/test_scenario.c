@@ -302,6 +302,18 @@ static void do_restart(struct drama *drama, char **words) {
     drama_start_node(drama, node);
 }
 
+static void do_damage(struct drama *drama, char **words) {
+    struct raft_node *node = node_of(drama, words[1]);
+    DRAMA_REQUIRE(drama, node->raft == NULL && drama->started);
+    raft_node_damage(node, number(drama, words[2]));
+}
+
+static void do_wipe(struct drama *drama, char **words) {
+    struct raft_node *node = node_of(drama, words[1]);
+    DRAMA_REQUIRE(drama, node->raft == NULL && drama->started);
+    raft_node_wipe(node);
+}
+
 static void do_read(struct drama *drama, char **words) {
     struct raft_node *node = live_node(drama, words[1]);
     bool forward = words[2] != NULL && strcmp(words[2], "forward") == 0;
@@ -425,9 +437,9 @@ static void do_peer(struct drama *drama, char **words) {
     struct raft_node *node = live_node(drama, words[1]);
     struct raft_peer_info info;
     DRAMA_REQUIRE(drama, raft_peer(node->raft, node_of(drama, words[2])->id, &info) == STATUS_OK);
-    drama_say(drama, "%s at %s: %s match=%llu next=%llu inflight=%u\n", drama_node_name(info.id),
+    drama_say(drama, "%s at %s: %s match=%llu next=%llu inflight=%u%s\n", drama_node_name(info.id),
               drama_node_name(node->id), raft_peer_state_name(info.state), U(info.match_index), U(info.next_index),
-              info.inflight_appends);
+              info.inflight_appends, info.elder_since_us != 0 ? " elder" : "");
 }
 
 static void do_floor(struct drama *drama, char **words) {
@@ -463,6 +475,8 @@ static void do_inject(struct drama *drama, char **words) {
     message->hint_term = option_number(drama, words, "hint_term", 0);
     message->round = option_number(drama, words, "round", 0);
     message->floor = option_number(drama, words, "floor", 0);
+    message->life = option_number(drama, words, "life", 0);
+    message->lost_log = option_number(drama, words, "lost_log", 0) != 0;
     const char *terms = option(words, "entries");
     while (terms != NULL && *terms != '\0') {
         char *end = NULL;
@@ -495,6 +509,8 @@ static const struct {
     {"show", do_show, true},          {"peer", do_peer, true},        {"floor", do_floor, true},
     {"inject", do_inject, false},     {"change", do_change, false},   {"transfer", do_transfer, false},
     {"fence", do_fence, false},       {"install", do_install, false}, {"sent", do_sent, false},
+    {"info", do_info, true},          {"beat", do_beat, false},       {"damage", do_damage, false},
+    {"wipe", do_wipe, false},
     {"info", do_info, true},          {"beat", do_beat, false},       {"gone", do_gone, false},
 };
 

@@ -153,7 +153,7 @@ void drama_say_message(struct drama *drama, const struct raft_packet *packet) {
     case RAFT_TIMEOUT_NOW:
     case RAFT_MESSAGE_TYPE_COUNT: break;
     }
-    drama_say(drama, "\n");
+    drama_say(drama, "%s\n", message->lost_log ? " lost-log" : "");
 }
 
 static bool in_set(const struct raft_member *member, unsigned set) {
@@ -204,7 +204,13 @@ void drama_say_state(struct drama *drama, const struct raft_node *node) {
         drama_say(drama, "%llu..:", U(first));
     }
     say_terms(drama, terms, count);
-    drama_say(drama, " synced=%llu commit=%llu\n", U(raft_synced_index(raft)), U(raft_commit_index(raft)));
+    drama_say(drama, " synced=%llu commit=%llu", U(raft_synced_index(raft)), U(raft_commit_index(raft)));
+    struct raft_info info;
+    raft_get_info(raft, &info);
+    if (info.heal_index > 0) {
+        drama_say(drama, " heals=%llu/%llu", U(info.heal_index), U(info.heal_term));
+    }
+    drama_say(drama, "\n");
 }
 
 void drama_say_changes(struct drama *drama, struct raft_node *node, enum status status) {

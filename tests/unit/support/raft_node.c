@@ -136,6 +136,29 @@ static uint64_t config_at(const struct raft_node *node, const struct raft_record
     return node->config_index;
 }
 
+void raft_node_damage(struct raft_node *node, uint64_t index) {
+    CHECK(node->raft == NULL && index > node->trimmed_index && index <= node->disk_log.count);
+    const struct raft_record *last = &node->disk_log.items[node->disk_log.count - 1];
+    bool is_later = last->term > node->heal_term || (last->term == node->heal_term && last->index > node->heal_index);
+    node->heal_index = is_later ? last->index : node->heal_index;
+    node->heal_term = is_later ? last->term : node->heal_term;
+    node->disk_log.count = index - 1;
+    node->disk_commit = node->disk_commit < index ? node->disk_commit : index - 1;
+}
+
+void raft_node_wipe(struct raft_node *node) {
+    CHECK(node->raft == NULL);
+    records_clear(&node->disk_log);
+    node->disk_term = 0;
+    node->disk_vote = RAFT_NO_NODE;
+    node->disk_commit = 0;
+    node->trimmed_index = 0;
+    node->installed_index = 0;
+    node->life = 0;
+    node->heal_index = 0;
+    node->heal_term = 0;
+}
+
 void raft_node_start(struct raft_node *node, uint64_t now_us, uint64_t random_seed) {
     CHECK(node->raft == NULL);
     node->options.random_seed = random_seed;
@@ -144,6 +167,9 @@ void raft_node_start(struct raft_node *node, uint64_t now_us, uint64_t random_se
                                .commit =
                                    node->disk_commit > node->trimmed_index ? node->disk_commit : node->trimmed_index,
                                .log_start_index = node->trimmed_index,
+                               .life = ++node->life,
+                               .heal_index = node->heal_index,
+                               .heal_term = node->heal_term,
                                .config = node->config,
                                .config_index = node->config_index};
     if (node->trimmed_index > 0) {
@@ -186,6 +212,10 @@ void raft_node_crash(struct raft_node *node, bool inflight_reaches_disk) {
     if (node->inflight.present && inflight_reaches_disk) {
         write_group(node);
     }
+    struct raft_info info;
+    raft_get_info(node->raft, &info);
+    node->heal_index = info.heal_index;
+    node->heal_term = info.heal_term;
     raft_free(node->raft);
     node->raft = NULL;
     node->state_waits = false;

@@ -76,6 +76,9 @@ struct raft_node {
     uint64_t disk_vote;
     uint64_t disk_commit;
     struct raft_records disk_log;
+    uint64_t life;       /* counted up with each start */
+    uint64_t heal_index; /* where the log ended before it was damaged; 0: it wasn't */
+    uint64_t heal_term;
 
     bool state_waits; /* a new term or vote isn't in a group yet */
     struct raft_records forming;
@@ -95,6 +98,10 @@ void raft_node_deinit(struct raft_node *node);
 
 /* Before the start: one more durable entry. */
 void raft_node_preload(struct raft_node *node, uint64_t term, uint64_t value, uint32_t size_bytes);
+/* While it is down: its entries from `index` on are lost to damage, and recovery sees that. */
+void raft_node_damage(struct raft_node *node, uint64_t index);
+/* While it is down: its data directory is empty, and it doesn't know that it wasn't. */
+void raft_node_wipe(struct raft_node *node);
 /* From what is on disk. */
 void raft_node_start(struct raft_node *node, uint64_t now_us, uint64_t random_seed);
 void raft_node_crash(struct raft_node *node, bool inflight_reaches_disk);
