@@ -221,6 +221,7 @@ def a_restart_without_the_newest_entry(p):
         p.line["log"][-1][1] -= 1
         p.line["last"] -= 1
         p.line["synced"] -= 1
+        p.line["commit"] = min(p.line["commit"], p.line["last"])
         return True
 
 
