@@ -7,7 +7,6 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
 
 enum status reader__bad(struct reader *reader, const char *format, ...) {
@@ -129,22 +128,29 @@ static enum status read_lines(struct reader *reader, FILE *file) {
     return status == STATUS_NOT_FOUND ? STATUS_OK : status;
 }
 
-enum status check_read(struct check_history *history, const char *path, struct error *err) {
+enum status check_read_stream(struct check_history *history, FILE *file, const char *name, struct error *err) {
     struct reader *reader = mem_alloc_zero(history->alloc, sizeof *reader);
-    bool is_input = strcmp(path, "-") == 0;
-    FILE *file = NULL;
     if (reader == NULL) {
         return error_set(err, STATUS_NO_MEMORY, "no memory for a history");
     }
     reader->history = history;
-    reader->path = path;
+    reader->path = name;
     reader->err = err;
-    file = is_input ? stdin : fopen(path, "re");
-    enum status status = file == NULL ? error_set_sys(err, errno, "can't open %s", path) : read_lines(reader, file);
-    if (file != NULL && !is_input) {
-        (void)fclose(file);
-    }
+    enum status status = read_lines(reader, file);
     mem_free(history->alloc, reader->pending);
     mem_free(history->alloc, reader);
+    return status;
+}
+
+enum status check_read(struct check_history *history, const char *path, struct error *err) {
+    if (strcmp(path, "-") == 0) {
+        return check_read_stream(history, stdin, path, err);
+    }
+    FILE *file = fopen(path, "re");
+    if (file == NULL) {
+        return error_set_sys(err, errno, "can't open %s", path);
+    }
+    enum status status = check_read_stream(history, file, path, err);
+    (void)fclose(file);
     return status;
 }

@@ -15,10 +15,14 @@
 
 #include "tests/chaos/check/history.h"
 
+#include <stdio.h>
+
 enum { READER_LINE_BYTES_MAX = 16 << 20, READER_PENDING_MAX = 65536 /* operations that have begun and not ended */ };
 
 /* Adds the file's events to a history that was just made. "-" is standard input. STATUS_CORRUPT, STATUS_TOO_LARGE: bad
  * input, err names the line. STATUS_IO, STATUS_NOT_FOUND, STATUS_NO_MEMORY. Blocks. */
 MUST_USE enum status check_read(struct check_history *history, const char *path, struct error *err);
+/* The same of an open file, which stays open; name is for messages. */
+MUST_USE enum status check_read_stream(struct check_history *history, FILE *file, const char *name, struct error *err);
 
 #endif
