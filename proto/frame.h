@@ -44,6 +44,8 @@ enum frame_type {
     FRAME_DELETE_RANGE = 28, /* answered by WRITE_REPLY */
     FRAME_UPKEEP = 29,
     FRAME_UPKEEP_REPLY = 30,
+    FRAME_MEMBER = 31,
+    FRAME_MEMBER_REPLY = 32,
 
     FRAME_PEER_HELLO = 64,
     FRAME_RAFT = 65

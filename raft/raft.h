@@ -231,7 +231,8 @@ enum raft_event_type {
     RAFT_EVENT_TRANSFER,      /* leader: hand leadership over */
     RAFT_EVENT_SNAPSHOT_SENT, /* leader: a transfer that an update asked for ended */
     RAFT_EVENT_INSTALLED,     /* the manifest was switched to a received snapshot */
-    RAFT_EVENT_FENCE          /* this node can't do its work, or can again */
+    RAFT_EVENT_FENCE,         /* this node can't do its work, or can again */
+    RAFT_EVENT_GONE           /* a peer's process has ended, for sure: its machine says that nobody listens there */
 };
 
 struct raft_event {
@@ -252,7 +253,7 @@ struct raft_event {
             uint64_t last_index;
             uint64_t last_term;
         } synced;
-        uint64_t peer;          /* UNREACHABLE */
+        uint64_t peer;          /* UNREACHABLE, GONE */
         uint64_t trimmed_index; /* TRIMMED: the newest entry that is gone */
         struct {
             /* Not a leader: ask the leader (READ_INDEX) instead of answering STATUS_NOT_LEADER. */

@@ -52,6 +52,20 @@ static const struct option_info OPTIONS[] = {
      CTL_OPTION_IN_FLIGHT, 1, 1024},
     {"give-up", "SECONDS", "end when nothing was acknowledged for so long (60)", OPTION_U32, AT(give_up_s),
      CTL_OPTION_GIVE_UP, 1, 3600},
+    {"id", "N", "new member: its id, which was never anybody's", OPTION_U64, AT(id), CTL_OPTION_NEW_MEMBER, 1,
+     UINT64_C(1) << 63},
+    {"peer", "H:P", "new member: where the others reach it", OPTION_TEXT, AT(peer), CTL_OPTION_NEW_MEMBER, 0, 0},
+    {"client", "H:P", "new member: where clients reach it", OPTION_TEXT, AT(client), CTL_OPTION_NEW_MEMBER, 0, 0},
+    {"thumbprint", "HEX", "new member: SHA-256 of its certificate", OPTION_TEXT, AT(thumbprint), CTL_OPTION_NEW_MEMBER,
+     0, 0},
+    {"member-cert", "FILE", "new member: its certificate (PEM), to compute that", OPTION_TEXT, AT(member_cert),
+     CTL_OPTION_NEW_MEMBER, 0, 0},
+    {"priority", "N", "new member: who leads by preference, more is better (0)", OPTION_U32, AT(priority),
+     CTL_OPTION_NEW_MEMBER, 0, UINT8_MAX},
+    {"promote", NULL, "wait until it keeps up, then give it a vote", OPTION_FLAG, AT(promote), CTL_OPTION_PROMOTE, 0,
+     0},
+    {"wait", "SECONDS", "for a learner to keep up (600 where it is waited for)", OPTION_U32, AT(wait_s),
+     CTL_OPTION_WAIT, 1, 86400},
 };
 
 enum { OPTION_COUNT = sizeof OPTIONS / sizeof OPTIONS[0], OPTION_VALUE_BASE = 1000, HELP_LETTER = 'h' };
@@ -214,6 +228,7 @@ bool ctl_parse_arguments(struct ctl *ctl, int argc, char **argv, int *ret_first)
         return true;
     }
     int count = argc - *ret_first;
+    ctl->given = given;
     if (!judge_options(ctl, given)) {
         return false;
     }

@@ -83,14 +83,25 @@ static json_t *members_json(const struct holdfast_node_status *status) {
     json_t *members = json_array();
     for (uint32_t i = 0; i < status->member_count; i++) {
         const struct holdfast_member *member = &status->members[i];
-        json_t *object =
-            json_pack("{s:I, s:o, s:o, s:o, s:b, s:I, s:I}", "id", (json_int_t)member->id, "name",
-                      text_json(member->name), "client_address", text_json(member->client_address), "peer_address",
-                      text_json(member->peer_address), "voter", (int)member->voter, "match", (json_int_t)member->match,
-                      "heard_ms_ago", (json_int_t)member->heard_ms_ago);
+        json_t *object = json_pack("{s:I, s:o, s:o, s:o, s:o, s:I, s:o}", "id", (json_int_t)member->id, "name",
+                                   text_json(member->name), "client_address", text_json(member->client_address),
+                                   "peer_address", text_json(member->peer_address), "role", text_json(member->role),
+                                   "match", (json_int_t)member->match, "heard_ms_ago",
+                                   member->heard_ms_ago != UINT64_MAX ? json_integer((json_int_t)member->heard_ms_ago)
+                                                                      : json_null());
         (void)json_array_append_new(members, object);
     }
     return members;
+}
+
+/* In the membership as the node itself knows it; "none": it was removed, or not added yet. "" if it doesn't say. */
+static const char *membership_of(const struct holdfast_node_status *status) {
+    for (uint32_t i = 0; i < status->member_count; i++) {
+        if (status->members[i].id == status->node_id) {
+            return status->members[i].role;
+        }
+    }
+    return status->member_count > 0 ? "none" : "";
 }
 
 /* Of groups that carry records. */
@@ -172,6 +183,7 @@ static json_t *node_json(const struct ctl *ctl, const struct node_answer *answer
     (void)json_object_set_new(object, "name", text_json(node_name(ctl, answer)));
     (void)json_object_set_new(object, "id", json_integer((json_int_t)status->node_id));
     (void)json_object_set_new(object, "role", text_json(status->role));
+    (void)json_object_set_new(object, "membership", text_json(membership_of(status)));
     for (size_t i = 1; i < sizeof numbers / sizeof numbers[0]; i++) {
         (void)json_object_set_new(object, numbers[i].name, json_integer((json_int_t)numbers[i].value));
     }
@@ -209,11 +221,21 @@ static void add_heads(struct table *table, const char *const *heads, size_t coun
     }
 }
 
+/* A follower without a vote is shown as what it is. */
+static const char *shown_role(const struct holdfast_node_status *status) {
+    const char *membership = membership_of(status);
+    bool is_follower = strcmp(status->role, "follower") == 0;
+    if (is_follower && strcmp(membership, "learner") == 0) {
+        return "learner";
+    }
+    return is_follower && strcmp(membership, "none") == 0 ? "no member" : status->role;
+}
+
 static void add_node(const struct ctl *ctl, const struct node_answer *answer, struct table *table) {
     const struct holdfast_node_status *status = &answer->status;
     const uint64_t numbers[] = {status->term, status->applied, status->commit, status->synced, status->flushed};
     table_add(table, "%s", node_name(ctl, answer));
-    table_add(table, "%s", answer->answered ? status->role : "unreachable");
+    table_add(table, "%s", answer->answered ? shown_role(status) : "unreachable");
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
         if (answer->answered) {
             table_add(table, "%" PRIu64, numbers[i]);

@@ -68,6 +68,29 @@ const struct ctl_command CTL_COMMANDS[] = {
      "alone. An\n"
      "age with + counts from the node's start: the segment is older.\n",
      0, 1, 1, ctl_cmd_wal},
+    {"member", "list | add NAME | replace OLD NEW | promote|demote|remove NODE | priority NODE N",
+     "Show and change who is in the cluster",
+     "NODE is a name or an id.\n"
+     "list      Who is a member, how far each is, when it was last heard. With --node: as that node knows it.\n"
+     "add       A node of a new id comes in as a learner: it gets the log and has no vote. Prints what its "
+     "configuration\n"
+     "          needs. With --promote: waits until it keeps up, then promotes it.\n"
+     "replace   Adds NEW like that, waits, and lets it vote and OLD go in one change. If it is stopped, the same "
+     "command\n"
+     "          goes on.\n"
+     "promote   A learner that keeps up gets a vote; with --wait: when it does.\n"
+     "demote    A voter becomes a learner.\n"
+     "remove    A node is no member any more; stop it then. A leader hands the lead over.\n"
+     "priority  0 to 255: who leads by preference.\n"
+     "A change that would leave no quorum of the nodes that are reachable, or makes no sense, is refused with the "
+     "reason:\n"
+     "exit code 3. For admins.\n",
+     CTL_OPTION_NEW_MEMBER | CTL_OPTION_PROMOTE | CTL_OPTION_WAIT, 1, 3, ctl_cmd_member},
+    {"leader", "show | transfer [NODE]", "Show the leader, or hand over the lead",
+     "transfer  Waits until NODE (a name or an id), or the node that is fit best, leads, and says who does. Writes "
+     "wait a\n"
+     "          moment. Refused, exit code 3: NODE has no vote, isn't reachable, or leads already. For admins.\n",
+     0, 1, 2, ctl_cmd_leader},
     {"compact", "[--prefix P | LOWER [UPPER]]", "Rewrite the tables of a range",
      "Gives back the space of what was deleted or overwritten and is older than the history kept. Of all nodes, one "
      "after "

@@ -58,6 +58,15 @@ struct ctl_options {
     bool cluster;
     uint32_t in_flight;
     uint32_t give_up_s;
+    /* Of a new member: */
+    uint64_t id; /* 0: not given */
+    const char *peer;
+    const char *client;
+    const char *thumbprint;
+    const char *member_cert;
+    uint32_t priority;
+    bool promote;
+    uint32_t wait_s; /* 0: not given */
 };
 
 struct ctl_command;
@@ -67,6 +76,7 @@ struct ctl {
     struct alloc *alloc;
     const struct ctl_command *command;
     struct ctl_options options;
+    uint32_t given;                   /* bits of the options that were */
     struct holdfast_profile *profile; /* NULL: none */
     struct holdfast *handle;          /* opened by ctl_connect */
     bool data_on_out;                 /* stdout carries data: no error object there */
@@ -98,6 +108,8 @@ enum ctl_exit ctl_cmd_import(struct ctl *ctl, int argc, char **argv);
 enum ctl_exit ctl_cmd_export(struct ctl *ctl, int argc, char **argv);
 enum ctl_exit ctl_cmd_status(struct ctl *ctl, int argc, char **argv);
 enum ctl_exit ctl_cmd_wal(struct ctl *ctl, int argc, char **argv);
+enum ctl_exit ctl_cmd_member(struct ctl *ctl, int argc, char **argv);
+enum ctl_exit ctl_cmd_leader(struct ctl *ctl, int argc, char **argv);
 enum ctl_exit ctl_cmd_compact(struct ctl *ctl, int argc, char **argv);
 enum ctl_exit ctl_cmd_verify(struct ctl *ctl, int argc, char **argv);
 enum ctl_exit ctl_cmd_checkpoint(struct ctl *ctl, int argc, char **argv);
@@ -116,7 +128,10 @@ enum ctl_option_bit {
     CTL_OPTION_IN_FLIGHT = 1 << 7,
     CTL_OPTION_GIVE_UP = 1 << 8,
     CTL_OPTION_RANGE = 1 << 9,
-    CTL_OPTION_CLUSTER = 1 << 10,
+    CTL_OPTION_NEW_MEMBER = 1 << 10,
+    CTL_OPTION_PROMOTE = 1 << 11,
+    CTL_OPTION_WAIT = 1 << 12,
+    CTL_OPTION_CLUSTER = 1 << 13,
     CTL_OPTION_GLOBAL = 1 << 30
 };
 /* Fills ctl->options and ctl->command, moves operands to the end of argv: the command's start at *ret_first. False: a

@@ -24,7 +24,8 @@ enum ctl_exit ctl_exit_of(const struct holdfast_result *result) {
         return CTL_UNKNOWN;
     }
     switch (result->code) {
-    case HOLDFAST_CODE_NOT_FOUND: return CTL_NOT_FOUND;
+    case HOLDFAST_CODE_NOT_FOUND:
+    case HOLDFAST_CODE_CONDITION: return CTL_NOT_FOUND;
     case HOLDFAST_CODE_TIMEOUT:
     case HOLDFAST_CODE_BUSY:
     case HOLDFAST_CODE_UNAVAILABLE:

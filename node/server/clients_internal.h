@@ -10,6 +10,7 @@
  *   request_status.c     what this node says of itself
  *   request_explain.c    what keeps each segment of its log
  *   request_upkeep.c     long jobs over its store, for admins
+ *   request_member.c     who is a member, changes of that, transfers of the lead, for admins
  *
  * A request belongs to its connection's list from its frame to its reply. While the consensus actor or a read of a
  * block holds it, it stays in memory even if its connection goes; then `connection` is NULL and its answer goes
@@ -199,8 +200,13 @@ void request_write__batch(struct client_connection *connection, const struct con
 void request_read__get(struct client_connection *connection, const struct connection_frame *frame);
 void request_scan__scan(struct client_connection *connection, const struct connection_frame *frame);
 void request_status__status(struct client_connection *connection, const struct connection_frame *frame);
+void request_member__member(struct client_connection *connection, const struct connection_frame *frame);
 void request_upkeep__upkeep(struct client_connection *connection, const struct connection_frame *frame);
 void request_explain__log(struct client_connection *connection, const struct connection_frame *frame);
+
+/* Of status; texts are borrowed from it. */
+void request_status__fill_member(Wire__MemberStatus *out, const struct consensus_status *status,
+                                 const struct consensus_member_status *member);
 
 /* ---- Reads ----------------------------------------------------------------------------------------------------- */
 

@@ -18,6 +18,7 @@
 enum {
     DEFAULT_ELECTION_TIMEOUT_MS = 150,
     DEFAULT_HEARTBEAT_MS = 30,
+    DEFAULT_STALL_LIMIT_MS = 350,
     DEFAULT_CONNECTIONS = 4096,
     DEFAULT_REQUESTS = 1024,
     DEFAULT_IDLE_TIMEOUT_MS = 600000,
@@ -57,6 +58,7 @@ static const struct config_key raft_keys[] = {
     {"join", config__parse_switch, FIELD(join)},
     {"election_timeout_ms", config__parse_u32, RANGE(election_timeout_ms, 10, 60000)},
     {"heartbeat_ms", config__parse_u32, RANGE(heartbeat_ms, 1, 20000)},
+    {"stall_limit_ms", config__parse_u32, RANGE(stall_limit_ms, 40, 600000)},
 };
 
 static const struct config_key storage_keys[] = {
@@ -82,7 +84,7 @@ static const struct config_key limits_keys[] = {
 };
 
 static const struct config_key member_keys[] = {
-    {"id", config__parse_u64, offsetof(struct config_member, id), .min = 1, .max = UINT64_C(1) << 63, .required = true},
+    {"id", config__parse_u64, offsetof(struct config_member, id), .min = 1, .max = CONFIG_ID_MAX, .required = true},
     {"peer", config__parse_address, MEMBER_FIELD(peer_address), .min = 1, .required = true},
     {"client", config__parse_address, MEMBER_FIELD(client_address), .min = 1, .required = true},
     {"thumbprint", config__parse_hex, MEMBER_FIELD(thumbprint), .required = true},
@@ -117,6 +119,7 @@ void config_init(struct config *config, struct alloc *alloc) {
         .log_level = LOG_INFO,
         .election_timeout_ms = DEFAULT_ELECTION_TIMEOUT_MS,
         .heartbeat_ms = DEFAULT_HEARTBEAT_MS,
+        .stall_limit_ms = DEFAULT_STALL_LIMIT_MS,
         .entry_bytes_max = LIMIT_ENTRY_PAYLOAD_BYTES,
         .segment_bytes = MIB_BYTES(72),
         .memtable_bytes = MIB_BYTES(64),

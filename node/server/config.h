@@ -13,6 +13,8 @@
 #include "node/base/status.h"
 #include "node/env/env.h"
 
+#define CONFIG_ID_MAX (UINT64_C(1) << 63) /* of a member */
+
 enum { CONFIG_CLUSTER_ID_BYTES = 16, CONFIG_IDENTITIES_MAX = 256 };
 
 enum config_role { CONFIG_ROLE_NONE, CONFIG_ROLE_READ, CONFIG_ROLE_WRITE, CONFIG_ROLE_ADMIN, CONFIG_ROLE_PEER };
@@ -56,6 +58,7 @@ struct config {
     bool join; /* a new data directory waits for a leader to add this node; default off: the file's members found it */
     uint32_t election_timeout_ms; /* default 150 */
     uint32_t heartbeat_ms;        /* default 30 */
+    uint32_t stall_limit_ms;      /* of a leader's log write; default 350 */
     /* [storage] */
     uint32_t
         entry_bytes_max; /* a log entry's payload: LIMIT_ENTRY_PAYLOAD_BYTES; not in the file, smaller in simulations */
@@ -95,6 +98,10 @@ MUST_USE enum status config_load(struct config *config, const char *path, struct
 uint32_t config_auto_io_threads(unsigned cpu_count);
 /* NULL if there is none. */
 const struct config_member *config_member_by_id(const struct config *config, uint64_t id);
+/* 1 to 63 letters, digits, '-', '_' or '.': what may name a node. */
+bool config_is_name(const char *text);
+/* "host:port" of fewer than LIMIT_ADDRESS_BYTES bytes, port 1 to 65535; an IPv6 address in brackets. */
+bool config_is_address(const char *text);
 const char *config_role_name(enum config_role role);
 
 #endif

@@ -113,15 +113,26 @@ enum status config__parse_threads(const struct config_key *key, const char *fold
     return STATUS_OK;
 }
 
-enum status config__parse_name(const struct config_key *key, const char *folder, const char *text, void *field,
-                               struct error *err) {
-    (void)folder;
+/* 0: it is no name. */
+static size_t name_len(const char *text) {
     size_t len = strlen(text);
     for (size_t i = 0; i < len; i++) {
         if (!isalnum((unsigned char)text[i]) && strchr("-_.", text[i]) == NULL) {
-            len = 0;
+            return 0;
         }
     }
+    return len;
+}
+
+bool config_is_name(const char *text) {
+    size_t len = name_len(text);
+    return len > 0 && len < LIMIT_NAME_BYTES;
+}
+
+enum status config__parse_name(const struct config_key *key, const char *folder, const char *text, void *field,
+                               struct error *err) {
+    (void)folder;
+    size_t len = name_len(text);
     if (len == 0 || len >= key->max) {
         return error_set(err, STATUS_INVALID, "is not a name (1 to %" PRIu64 " letters, digits, '-', '_' or '.')",
                          key->max - 1);
@@ -172,13 +183,20 @@ static bool is_host(const char *host, size_t len) {
     return true;
 }
 
+static bool is_address(const char *text, uint64_t port_min, uint64_t size_max) {
+    const char *colon = strrchr(text, ':');
+    uint64_t port;
+    return colon != NULL && is_host(text, (size_t)(colon - text)) &&
+           parse_digits(colon + 1, strlen(colon + 1), &port) && port >= port_min && port <= UINT16_MAX &&
+           strlen(text) < size_max;
+}
+
+bool config_is_address(const char *text) { return is_address(text, 1, LIMIT_ADDRESS_BYTES); }
+
 enum status config__parse_address(const struct config_key *key, const char *folder, const char *text, void *field,
                                   struct error *err) {
     (void)folder;
-    const char *colon = strrchr(text, ':');
-    uint64_t port;
-    if (colon == NULL || !is_host(text, (size_t)(colon - text)) || !parse_digits(colon + 1, strlen(colon + 1), &port) ||
-        port < key->min || port > UINT16_MAX || strlen(text) >= key->max) {
+    if (!is_address(text, key->min, key->max)) {
         return error_set(err, STATUS_INVALID,
                          "is not an address such as 192.0.2.7:4400, node-a:4400 or [2001:db8::7]:4400");
     }

@@ -24,6 +24,11 @@
 
 struct consensus;
 
+/* For tests that look on: what one raft_step (or raft_start: event NULL) was given and answered. Called before the
+ * update is carried out; borrowed for the call, which must not call back. */
+typedef void consensus_observe(void *context, const struct raft *raft, const struct raft_event *event,
+                               enum status status, const struct raft_update *update);
+
 /* ---- Writes (any thread) --------------------------------------------------------------------------------------- */
 
 struct consensus_proposal {
@@ -79,9 +84,10 @@ struct consensus_member_status {
     char name[LIMIT_NAME_BYTES];
     char peer_address[LIMIT_ADDRESS_BYTES];
     char client_address[LIMIT_ADDRESS_BYTES];
-    uint64_t match_index;       /* leader only */
-    uint64_t heard_ms_ago;      /* leader only; UINT64_MAX: never */
-    enum raft_peer_state state; /* leader only; of the leader itself and on others REPLICATE */
+    uint8_t thumbprint[RAFT_THUMBPRINT_BYTES]; /* zeroes: not known */
+    uint64_t match_index;                      /* leader only */
+    uint64_t heard_ms_ago;                     /* leader only; UINT64_MAX: never */
+    enum raft_peer_state state;                /* leader only; of the leader itself and on others REPLICATE */
 };
 
 struct consensus_status {
@@ -245,6 +251,18 @@ struct consensus_change {
 
 /* done runs on the consensus loop, once, never from inside the call. */
 void consensus_change(struct consensus *consensus, struct consensus_change *change);
+
+/* The same from any thread. Of `change`, all but `done` is the asker's as above. */
+struct consensus_change_query {
+    struct env_loop *loop;
+    void (*done)(struct consensus_change_query *query);
+    struct consensus_change change;
+    /* The consensus actor's: */
+    struct consensus *consensus;
+    struct env_message message;
+};
+
+void consensus_ask_change(struct consensus *consensus, struct consensus_change_query *query);
 
 /* Any thread, at once: the leader's id as last known, or RAFT_NO_NODE. */
 uint64_t consensus_leader(const struct consensus *consensus);

@@ -9,8 +9,10 @@
  *   consensus_digest.c   digests of what was applied, compared between nodes
  *   consensus_budget.c   flushes in time, so that a restart replays no longer than it may
  *   consensus_floor.c    what the log must keep, and for whom
+ *   consensus_fence.c    stepping aside when the log or apply stalls
  *   consensus_read.c     ReadIndex rounds and waiting for apply
  *   consensus_upkeep.c   long jobs that an operator asked for
+ *   consensus_ask.c      changes of membership and leadership, asked for from other threads
  *   consensus_status.c   what it says of itself
  *
  * Owner: the consensus loop, everything. Atomics are what other threads may look at.
@@ -35,7 +37,6 @@ enum {
     CONSENSUS_CONFIGS_MAX = 16, /* configurations taken from one AppendEntries; what follows comes again */
     CONSENSUS_DEADLINE_STEP_US = 10 * 1000,
     CONSENSUS_HOUSEKEEPING_US = 100 * 1000,
-    CONSENSUS_FENCE_US = 1500 * 1000,    /* a leader with a slower log write falls silent: others may lead */
     CONSENSUS_STALL_US = 5 * 1000 * 1000 /* a log write or an apply that takes longer is no progress */
 };
 
@@ -48,6 +49,8 @@ struct consensus_options {
     void *context;
     /* The log failed: nothing leaves any more. Once, on the loop, never from inside a call. */
     void (*failed)(void *context, const struct error *err);
+    consensus_observe *observe; /* NULL in production */
+    void *observe_context;
 };
 
 /* AppendEntries to one peer, in order. Those whose records are in memory leave at once, unless one before them waits
@@ -108,6 +111,24 @@ struct consensus_upkeep {
         struct storage_checkpoint checkpoint;
         struct storage_digest_scan scan;
     } u;
+};
+
+/* What this node knows of its own stalls (consensus_fence.c). */
+struct consensus_fence {
+    struct env_timer timer;
+    enum raft_fence reason;    /* as raft was told */
+    uint64_t looked_us;        /* the last look, by the loop's clock */
+    uint64_t write_since_us;   /* the log write that was under way then; 0: none */
+    uint64_t log_stalled_us;   /* for how long it was looked at */
+    uint64_t outrun_us;        /* for how long somebody else was durably ahead meanwhile, */
+    uint64_t level_us;         /* or had all that there is */
+    uint64_t applied_index;    /* at the last look */
+    uint64_t apply_stalled_us; /* without a move, although there was something to apply */
+    uint64_t calm_us;          /* since something was last too slow */
+    uint64_t handed_us;        /* when a full leader last tried to hand over, */
+    uint32_t heir;             /* and who is next */
+    uint64_t count;            /* fences, since the node started */
+    uint64_t stand_stills;     /* of the loop, for longer than an election timeout */
 };
 
 /* consensus_member.c */
@@ -181,11 +202,11 @@ struct consensus {
     struct env_timer deadline_timer;
     struct env_timer pace_timer; /* armed: proposals wait until the engine has caught up a little */
     struct env_timer housekeeping_timer;
+    struct consensus_fence fence;
 
     struct error failure; /* code STATUS_OK while all is well */
     struct env_task failure_task;
     struct error space_problem; /* log or engine: disk full */
-    bool log_stalled;           /* the log write under way takes longer than CONSENSUS_FENCE_US */
     bool refusing;              /* the node is stopping: no new requests */
 
     bool stopping;
@@ -322,6 +343,12 @@ uint64_t budget__replay_us(const struct consensus *consensus);
 
 /* Lets the log go as far as it may; tells raft where it begins. */
 void floor__update(struct consensus *consensus);
+
+void fence__init(struct consensus *consensus);
+void fence__start(struct consensus *consensus);
+void fence__stop(struct consensus *consensus);
+/* One sentence for an operator; empty: it isn't fenced. */
+void fence__describe(const struct consensus *consensus, char *out, size_t size);
 
 void read__ask(struct consensus *consensus);
 /* The READ step under way put all new reads into this round. */

@@ -116,9 +116,18 @@ void propose__on_pace_timer(struct env_timer *timer) {
     consensus__schedule(CONTAINER_OF(timer, struct consensus, pace_timer));
 }
 
+/* A leader that removes itself leads until that is committed. What it put into the log behind it would be the next
+ * leader's to commit, and nobody tells this node of that: so proposals wait, and are refused when it has stepped down.
+ */
+static bool is_on_its_way_out(const struct consensus *consensus) {
+    struct raft_info info;
+    raft_get_info(consensus->raft, &info);
+    return !info.is_voter;
+}
+
 void propose__submit_waiting(struct consensus *consensus) {
     if (list_is_empty(&consensus->proposals_waiting) || consensus->role != RAFT_LEADER ||
-        !wal_is_idle(consensus->wal) || env_timer_is_armed(&consensus->pace_timer)) {
+        !wal_is_idle(consensus->wal) || env_timer_is_armed(&consensus->pace_timer) || is_on_its_way_out(consensus)) {
         return;
     }
     size_t bytes = 0;

@@ -29,6 +29,7 @@ static void fill_members(const struct consensus *consensus, struct consensus_sta
         memcpy(member->name, entry.name, sizeof member->name);
         memcpy(member->peer_address, entry.peer_address, sizeof member->peer_address);
         memcpy(member->client_address, entry.client_address, sizeof member->client_address);
+        memcpy(member->thumbprint, entry.thumbprint, sizeof member->thumbprint);
         if (member->id == consensus->options.config->id) {
             member->match_index = status->synced_index;
             member->heard_ms_ago = 0;
@@ -61,9 +62,8 @@ static void fill_problem(const struct consensus *consensus, struct consensus_sta
     const struct consensus_member_status *left = left_behind(consensus, status);
     if (problem->code != STATUS_OK) {
         (void)snprintf(status->problem, sizeof status->problem, "%s", problem->message);
-    } else if (consensus->log_stalled) {
-        (void)snprintf(status->problem, sizeof status->problem, "a log write takes over %d ms: look at the disk",
-                       CONSENSUS_FENCE_US / 1000);
+    } else if (consensus->fence.reason != RAFT_FENCE_NONE) {
+        fence__describe(consensus, status->problem, sizeof status->problem);
     } else if (digest__problem(consensus, status->problem, sizeof status->problem)) {
         return;
     } else if (status->storage.problem[0] != '\0') {

@@ -338,6 +338,8 @@ enum status node_new(const struct node_options *options, struct node **ret_node,
         .peer_transport = options->peer_transport,
         .context = node,
         .failed = on_consensus_failed,
+        .observe = options->observe,
+        .observe_context = options->context,
     };
     enum status status = consensus_new(&consensus_options, &node->consensus, err);
     if (status != STATUS_OK) {

@@ -35,6 +35,7 @@ struct node_options {
      * code 1. */
     void (*failed)(void *context, const struct error *err);
     void (*stopped)(void *context);
+    consensus_observe *observe; /* NULL in production */
 };
 
 MUST_USE enum status node_new(const struct node_options *options, struct node **ret_node, struct error *err);

@@ -1,6 +1,5 @@
 /*
- * Status: the consensus actor's figures, with what the configuration knows of names and addresses. The one request that
- * also a member's certificate may make.
+ * Status: the consensus actor's figures. The one request that also a member's certificate may make.
  */
 #include "node/server/clients_internal.h"
 
@@ -13,17 +12,30 @@ static char *borrow_text(const char *text) { return (char *)text; }
 
 #define SET(message, field, value) ((message)->has_##field = 1, (message)->field = (value))
 
-static void fill_member(Wire__MemberStatus *out, const struct consensus_member_status *member) {
+/* What only a leader knows of its peers is left out elsewhere. */
+void request_status__fill_member(Wire__MemberStatus *out, const struct consensus_status *status,
+                                 const struct consensus_member_status *member) {
+    static const char *const ROLES[] = {[RAFT_VOTER] = "voter", [RAFT_LEARNER] = "learner", [RAFT_LEAVING] = "leaving"};
+    static const uint8_t unknown[RAFT_THUMBPRINT_BYTES];
     wire__member_status__init(out);
     SET(out, id, member->id);
-    SET(out, voter, member->role == RAFT_VOTER);
+    out->role = borrow_text(ROLES[member->role]);
+    out->name = borrow_text(member->name);
+    out->client_address = borrow_text(member->client_address);
+    out->peer_address = borrow_text(member->peer_address);
+    SET(out, priority, member->priority);
     SET(out, match, member->match_index);
     if (member->heard_ms_ago != UINT64_MAX) {
         SET(out, heard_ms_ago, member->heard_ms_ago);
     }
-    out->name = borrow_text(member->name);
-    out->client_address = borrow_text(member->client_address);
-    out->peer_address = borrow_text(member->peer_address);
+    if (status->role == RAFT_LEADER) {
+        out->state = borrow_text(raft_peer_state_name(member->state));
+    }
+    if (memcmp(member->thumbprint, unknown, sizeof unknown) != 0) {
+        out->has_thumbprint = 1;
+        out->thumbprint =
+            (ProtobufCBinaryData){.len = sizeof member->thumbprint, .data = (uint8_t *)(uintptr_t)member->thumbprint};
+    }
 }
 
 static void fill_node(Wire__StatusReply *reply, const struct clients *clients) {
@@ -63,6 +75,10 @@ static void fill_state(Wire__StatusReply *reply, const struct consensus_status *
     SET(reply, log_groups_start, status->wal.triggers[WAL_TRIGGER_START]);
     SET(reply, log_groups_state, status->wal.triggers[WAL_TRIGGER_STATE]);
     SET(reply, log_groups_mark, status->wal.triggers[WAL_TRIGGER_MARK]);
+    SET(reply, config_index, status->config_index);
+    SET(reply, config_committed, status->config_is_committed);
+    SET(reply, config_joint, status->config_is_joint);
+    SET(reply, transfer_target, status->transfer_target);
     SET(reply, digest_index, status->digest_index);
     reply->has_digest = 1;
     reply->digest.data = (uint8_t *)status->digest;
@@ -109,7 +125,7 @@ static void on_done(struct consensus_status_query *query) {
     fill_state(&reply, status);
     fill_engine(&reply, &status->storage);
     for (uint32_t i = 0; i < status->member_count; i++) {
-        fill_member(&members[i], &status->members[i]);
+        request_status__fill_member(&members[i], status, &status->members[i]);
         member_pointers[i] = &members[i];
     }
     reply.n_log_sync_us_buckets = WAL_SYNC_BUCKETS;

@@ -44,6 +44,18 @@ static void status_done(struct client_request *request, struct client_answer *an
     call_free(call);
 }
 
+static void members_done(struct client_request *request, struct client_answer *answer) {
+    struct handle_call *call = call_of(request);
+    call->callback.members(call->context, &answer->result, is_ok(answer) ? answer->members : NULL);
+    call_free(call);
+}
+
+static void transfer_done(struct client_request *request, struct client_answer *answer) {
+    struct handle_call *call = call_of(request);
+    call->callback.transfer(call->context, &answer->result, is_ok(answer) ? answer->members->leader_id : 0);
+    call_free(call);
+}
+
 /* ---- There ---------------------------------------------------------------------------------------------------- */
 
 static void call_arrived(struct env_message *message) {
@@ -235,6 +247,49 @@ enum holdfast_code holdfast_status_async(struct holdfast *handle, uint32_t endpo
     }
     call->request.target = (int32_t)endpoint;
     call->callback.status = callback;
+    call->context = context;
+    return call_start(call, timeout_ms);
+}
+
+enum holdfast_code holdfast_list_members_async(struct holdfast *handle, const struct holdfast_read_options *options,
+                                               holdfast_members_callback callback, void *context) {
+    struct handle_call *call = call_new(handle, CLIENT_LIST_MEMBERS, 0, members_done);
+    if (call == NULL) {
+        return HOLDFAST_CODE_NO_MEMORY;
+    }
+    call->request.read.local = options != NULL && options->local;
+    call->callback.members = callback;
+    call->context = context;
+    return call_start(call, options != NULL ? options->timeout_ms : 0);
+}
+
+enum holdfast_code holdfast_change_members_async(struct holdfast *handle, const struct holdfast_member_change *changes,
+                                                 size_t count, uint32_t timeout_ms, holdfast_write_callback callback,
+                                                 void *context) {
+    enum holdfast_code code = client_changes_check(changes, count);
+    if (code != HOLDFAST_CODE_OK) {
+        return code;
+    }
+    size_t bytes = handle__changes_bytes(changes, count);
+    struct handle_call *call = call_new(handle, CLIENT_CHANGE_MEMBERS, bytes, write_done);
+    if (call == NULL) {
+        return HOLDFAST_CODE_NO_MEMORY;
+    }
+    call->request.changes = handle__copy_changes(call + 1, changes, count);
+    call->request.change_count = count;
+    call->callback.write = callback;
+    call->context = context;
+    return call_start(call, timeout_ms);
+}
+
+enum holdfast_code holdfast_transfer_leader_async(struct holdfast *handle, uint64_t target_id, uint32_t timeout_ms,
+                                                  holdfast_transfer_callback callback, void *context) {
+    struct handle_call *call = call_new(handle, CLIENT_TRANSFER_LEADER, 0, transfer_done);
+    if (call == NULL) {
+        return HOLDFAST_CODE_NO_MEMORY;
+    }
+    call->request.transfer_target = target_id;
+    call->callback.transfer = callback;
     call->context = context;
     return call_start(call, timeout_ms);
 }

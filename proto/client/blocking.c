@@ -62,6 +62,12 @@ static void call_done(struct client_request *request, struct client_answer *answ
         if (call->upkeep != NULL) {
             *call->upkeep = *answer->upkeep;
         }
+        if (call->members != NULL) {
+            *call->members = *answer->members;
+        }
+        if (call->leader_id != NULL) {
+            *call->leader_id = answer->members->leader_id;
+        }
         if (call->log != NULL) {
             *call->log = answer->log;
             answer->log = NULL;
@@ -244,6 +250,50 @@ enum holdfast_outcome holdfast_upkeep(struct holdfast *handle, uint32_t endpoint
     call.request.dir = request->dir;
     call.request.upkeep_revision = request->revision;
     call.upkeep = ret_upkeep;
+    return call_run(&call, timeout_ms);
+}
+
+/* In words of its own: no key is wrong here. */
+static enum holdfast_outcome refuse_changes(struct holdfast_result *result, enum holdfast_code code) {
+    client_result_set(
+        result, HOLDFAST_FAILED, code,
+        "a change of members needs 1 to %d parts, each with an id from 1 to 2^63; who is added, a name, two "
+        "addresses and a thumbprint",
+        HOLDFAST_MEMBER_CHANGES_MAX);
+    return result->outcome;
+}
+
+enum holdfast_outcome holdfast_list_members(struct holdfast *handle, const struct holdfast_read_options *options,
+                                            struct holdfast_members *ret_members, struct holdfast_result *result) {
+    struct handle_call call;
+    struct holdfast_result own;
+    call_init(&call, handle, CLIENT_LIST_MEMBERS, result != NULL ? result : &own);
+    call.request.read.local = options != NULL && options->local;
+    call.members = ret_members;
+    return call_run(&call, read_timeout(options));
+}
+
+enum holdfast_outcome holdfast_change_members(struct holdfast *handle, const struct holdfast_member_change *changes,
+                                              size_t count, uint32_t timeout_ms, struct holdfast_result *result) {
+    struct handle_call call;
+    struct holdfast_result own;
+    call_init(&call, handle, CLIENT_CHANGE_MEMBERS, result != NULL ? result : &own);
+    enum holdfast_code code = client_changes_check(changes, count);
+    if (code != HOLDFAST_CODE_OK) {
+        return refuse_changes(call.result, code);
+    }
+    call.request.changes = changes;
+    call.request.change_count = count;
+    return call_run(&call, timeout_ms);
+}
+
+enum holdfast_outcome holdfast_transfer_leader(struct holdfast *handle, uint64_t target_id, uint32_t timeout_ms,
+                                               uint64_t *ret_leader_id, struct holdfast_result *result) {
+    struct handle_call call;
+    struct holdfast_result own;
+    call_init(&call, handle, CLIENT_TRANSFER_LEADER, result != NULL ? result : &own);
+    call.request.transfer_target = target_id;
+    call.leader_id = ret_leader_id;
     return call_run(&call, timeout_ms);
 }
 

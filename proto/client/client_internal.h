@@ -13,9 +13,10 @@
  *                                           +--- DELAYED <--+  surely not executed, or a read, or retry_unknown:
  * back-off
  *
- * Its one timer ends it at its deadline wherever it is. Which node gets it: the named one (pin or target), else
- * `current`, the best guess at the leader: from greetings, from NOT_LEADER replies, else the next endpoint that isn't
- * backing off.
+ * Its one timer ends it at its deadline wherever it is. A request that waits for a tenth of silence_ms makes the core
+ * ask the other nodes who leads; when one of them names another leader, what may be repeated moves there. Which node
+ * gets it: the named one (pin or target), else `current`, the best guess at the leader: from greetings, from NOT_LEADER
+ * replies, else the next endpoint that isn't backing off.
  *
  * Owner: the loop's thread, except client_core_reserve and client_core_release (any thread).
  */
@@ -43,11 +44,14 @@ enum client_operation {
     CLIENT_DELETE,
     CLIENT_DELETE_RANGE,
     CLIENT_BATCH,
+    CLIENT_CHANGE_MEMBERS,
+    CLIENT_TRANSFER_LEADER,
     CLIENT_UPKEEP, /* up to here they change something */
     CLIENT_GET,
     CLIENT_SCAN,
     CLIENT_STATUS,
-    CLIENT_EXPLAIN_LOG
+    CLIENT_EXPLAIN_LOG,
+    CLIENT_LIST_MEMBERS
 };
 
 /* Operations of a batch in the wire's form. Bytes stand in client_request.value, one after the other. */
@@ -66,6 +70,7 @@ struct client_answer {
     struct holdfast_node_status *status;
     struct holdfast_log *log;
     struct holdfast_upkeep *upkeep;
+    struct holdfast_members *members; /* also of a transfer: leader_id */
 };
 
 enum client_state { CLIENT_IDLE, CLIENT_WAITING, CLIENT_READY, CLIENT_DELAYED, CLIENT_SENT };
@@ -81,8 +86,11 @@ struct client_request {
     struct slice upper; /* scan, range delete, compaction */
     struct slice value; /* put; batch: all keys and values */
     enum holdfast_upkeep_action upkeep_action;
-    const char *dir;          /* checkpoint; borrowed */
-    uint64_t upkeep_revision; /* digest */
+    const char *dir;                              /* checkpoint; borrowed */
+    uint64_t upkeep_revision;                     /* digest */
+    const struct holdfast_member_change *changes; /* of members; borrowed */
+    size_t change_count;
+    uint64_t transfer_target; /* 0: to the best */
     struct client_batch batch;
     struct holdfast_read_options read;
     uint32_t scan_limit;
@@ -101,6 +109,7 @@ struct client_request {
     struct env_timer timer;
     uint64_t retry_at_us;
     struct client_link *sent_on;
+    uint64_t sent_us;
     enum client_state state;
     uint32_t slot;
     uint32_t attempts;            /* failed ones */
@@ -114,6 +123,8 @@ void client_request_init(struct client_request *request, enum client_operation o
                          void (*done)(struct client_request *request, struct client_answer *answer));
 /* Checks lengths and counts: HOLDFAST_CODE_OK, INVALID or TOO_LARGE. */
 enum holdfast_code client_request_check(const struct client_request *request);
+/* 1 to HOLDFAST_MEMBER_CHANGES_MAX sound changes: HOLDFAST_CODE_OK, INVALID or TOO_LARGE. */
+enum holdfast_code client_changes_check(const struct holdfast_member_change *changes, size_t count);
 /* Keys and values, for the bounds. */
 uint64_t client_request_bytes(const struct client_request *request);
 static inline bool client_request_is_write(const struct client_request *request) {

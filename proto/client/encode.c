@@ -110,6 +110,9 @@ enum status encode__request(struct client_link *link, const struct client_reques
     case CLIENT_DELETE:
     case CLIENT_DELETE_RANGE:
     case CLIENT_BATCH: return encode_write(link->connection, request, request_id, timeout_ms);
+    case CLIENT_CHANGE_MEMBERS:
+    case CLIENT_TRANSFER_LEADER:
+    case CLIENT_LIST_MEMBERS: return encode__members(link, request, request_id, timeout_ms);
     case CLIENT_UPKEEP: return encode_upkeep(link->connection, request, request_id);
     case CLIENT_GET:
     case CLIENT_SCAN: return encode_read(link->connection, request, request_id, timeout_ms);

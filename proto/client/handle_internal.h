@@ -31,6 +31,8 @@ struct handle_call {
         holdfast_get_callback get;
         holdfast_scan_callback scan;
         holdfast_status_callback status;
+        holdfast_members_callback members;
+        holdfast_transfer_callback transfer;
     } callback;
     void *context;
     struct env_event *event;
@@ -40,6 +42,8 @@ struct handle_call {
     struct holdfast_node_status *status;
     struct holdfast_log **log;
     struct holdfast_upkeep *upkeep;
+    struct holdfast_members *members;
+    uint64_t *leader_id;
 };
 
 /* request.c: arguments to request; keys and values borrowed. */
@@ -53,6 +57,11 @@ void handle__fill_scan(struct client_request *request, const struct holdfast_sca
 /* Copies the operations into call->batch_block. */
 enum holdfast_code handle__fill_batch(struct handle_call *call, const struct holdfast_operation *operations,
                                       size_t count, const struct holdfast_write_options *options);
+/* Bytes that a copy of these changes takes (sound ones), and the copy itself, in memory of so many bytes that is
+ * aligned for the structs. Returns the first of them. */
+size_t handle__changes_bytes(const struct holdfast_member_change *changes, size_t count);
+const struct holdfast_member_change *handle__copy_changes(void *memory, const struct holdfast_member_change *changes,
+                                                          size_t count);
 /* From now. timeout_ms 0: the handle's. */
 uint64_t handle__deadline_us(const struct holdfast *handle, uint32_t timeout_ms);
 

@@ -179,6 +179,29 @@ enum holdfast_outcome client_open_plain(const struct holdfast_options *options, 
     return open_handle(options, true, ret_handle, result);
 }
 
+/* ---- Certificates ----------------------------------------------------------------------------------------------- */
+
+enum holdfast_outcome holdfast_certificate_thumbprint(const char *path,
+                                                      uint8_t ret_thumbprint[HOLDFAST_THUMBPRINT_BYTES],
+                                                      struct holdfast_result *result) {
+    struct error err;
+    struct env *env = NULL;
+    const struct env_os_options os = {.use_ring = false, .workers_short = 1, .workers_long = 1};
+    error_clear(&err);
+    enum status status = env_os_new(&os, &env, &err);
+    if (status == STATUS_OK) {
+        status = tls_thumbprint_of_file(env, path, ret_thumbprint, &err);
+        env_os_free(env);
+    }
+    if (status != STATUS_OK) {
+        return client_result_error(result, &err);
+    }
+    if (result != NULL) {
+        memset(result, 0, sizeof *result);
+    }
+    return HOLDFAST_OK;
+}
+
 /* ---- Closing -------------------------------------------------------------------------------------------------- */
 
 static void core_closed(void *context) {

@@ -60,6 +60,7 @@ enum holdfast_code {
     HOLDFAST_CODE_INTERNAL = 12,
     HOLDFAST_CODE_COMPACTED = 13,   /* the revision is older than the history kept */
     HOLDFAST_CODE_UNKNOWN = 14,     /* the node itself can't tell the outcome */
+    HOLDFAST_CODE_CONDITION = 15,   /* what must hold for it doesn't: a change of membership that is refused */
     HOLDFAST_CODE_UNREACHABLE = 64, /* no node could be reached */
     HOLDFAST_CODE_CLOSED = 65,      /* the connection or the handle was closed */
     HOLDFAST_CODE_NO_MEMORY = 66,
@@ -96,7 +97,8 @@ struct holdfast_options {
     uint32_t connections;         /* to each node in use, 1 to 256 */
     uint32_t in_flight_max;       /* requests, 1 to 65,536 */
     uint64_t in_flight_bytes_max; /* keys and values of requests in flight; one request may exceed it alone */
-    uint32_t silence_ms; /* a node that sends nothing for so long while requests wait is given up, 50 to 60,000 */
+    uint32_t silence_ms; /* a node that sends nothing for so long while requests wait is given up, 50 to 60,000; after a
+                            tenth of it the others are asked who leads */
 };
 
 /* Defaults: 5,000 ms, 1 connection, 4,096 requests, 64 MiB, 1,000 ms; everything else NULL. */
@@ -210,12 +212,16 @@ struct holdfast_member {
     char name[64];
     char client_address[256];
     char peer_address[256];
-    bool voter;
-    uint64_t match;        /* as the leader knows it; 0 elsewhere */
-    uint64_t heard_ms_ago; /* leader only */
+    char role[16];         /* "voter", "learner", "leaving" (a voter that is gone once a change is complete) */
+    uint8_t priority;      /* who leads by preference: more is better */
+    uint64_t match;        /* newest entry that it holds, as the leader knows it; 0 elsewhere */
+    uint64_t heard_ms_ago; /* leader only; UINT64_MAX: never, or not known */
+    char state[16];        /* leader only: "probe" (where its log ends isn't known), "replicate", "snapshot" */
+    bool has_thumbprint;
+    uint8_t thumbprint[32]; /* SHA-256 of its certificate */
 };
 
-enum { HOLDFAST_MEMBERS_MAX = 16, HOLDFAST_SYNC_BUCKETS = 26 };
+enum { HOLDFAST_MEMBERS_MAX = 16, HOLDFAST_SYNC_BUCKETS = 26, HOLDFAST_THUMBPRINT_BYTES = 32 };
 
 struct holdfast_node_status {
     uint8_t cluster_id[16];
@@ -246,6 +252,11 @@ struct holdfast_node_status {
     uint64_t damaged_places;            /* in live tables, as far as the scrub knows */
     /* How often writers were made to wait for flushes and compactions, and for how long in all and at most. */
     uint64_t write_stalls, write_stall_us_total, write_stall_us_max;
+    /* Of members: the entry that brought it (0: the cluster's first start), whether that is known to be committed,
+     * whether a change of voters is under way; to whom the lead is on its way (0: nobody). */
+    uint64_t config_index;
+    bool config_committed, config_joint;
+    uint64_t transfer_target;
     /* The newest entry up to which all that was applied on this node was found equal to the others', and its digest
      * there (0: nothing was compared yet); comparisons that found a difference since the node started. */
     uint64_t digest_index;
@@ -326,6 +337,39 @@ struct holdfast_upkeep {
     uint8_t digest[16];
 };
 
+/* Who is in the cluster, as the node that answers knows it. */
+struct holdfast_members {
+    uint64_t leader_id; /* 0: none is known */
+    uint64_t term, commit;
+    uint64_t index;           /* of the entry that brought this membership; 0: the cluster's first start */
+    bool committed;           /* as far as that node knows */
+    bool joint;               /* a change of voters is under way */
+    uint64_t transfer_target; /* to whom the lead is on its way; 0: nobody */
+    uint32_t member_count;
+    struct holdfast_member members[HOLDFAST_MEMBERS_MAX];
+};
+
+enum holdfast_member_action {
+    HOLDFAST_MEMBER_ADD = 1, /* a learner: gets the log, counts nowhere. An id that never was anybody's */
+    HOLDFAST_MEMBER_PROMOTE, /* a learner that has caught up becomes a voter */
+    HOLDFAST_MEMBER_DEMOTE,  /* a voter becomes a learner */
+    HOLDFAST_MEMBER_REMOVE,
+    HOLDFAST_MEMBER_PRIORITY /* who leads by preference */
+};
+
+enum { HOLDFAST_MEMBER_CHANGES_MAX = 9 };
+
+/* One part of a change of the membership. What its action doesn't name is ignored. */
+struct holdfast_member_change {
+    enum holdfast_member_action action;
+    uint64_t id;                /* 1 to 2^63 */
+    uint8_t priority;           /* add, priority */
+    const char *name;           /* add: 1 to 63 letters, digits, '-', '_' or '.' */
+    const char *peer_address;   /* add: "host:port" where the other members reach it */
+    const char *client_address; /* add: "host:port" where clients do */
+    const uint8_t *thumbprint;  /* add: HOLDFAST_THUMBPRINT_BYTES of its certificate */
+};
+
 /* Blocking calls. options may be NULL (defaults), result may be NULL. Returns result->outcome. Arguments are borrowed
  * for the call. */
 enum holdfast_outcome holdfast_put(struct holdfast *handle, const void *key, size_t key_len, const void *value,
@@ -375,6 +419,25 @@ enum holdfast_outcome holdfast_upkeep(struct holdfast *handle, uint32_t endpoint
                                       const struct holdfast_upkeep_request *request, uint32_t timeout_ms,
                                       struct holdfast_upkeep *ret_upkeep, struct holdfast_result *result);
 
+/* Membership and leadership; admins only. They go to the leader, and follow it as writes do.
+ *
+ * Who is a member. options->local: of any node, as it knows it; of options, only that and timeout_ms count. */
+enum holdfast_outcome holdfast_list_members(struct holdfast *handle, const struct holdfast_read_options *options,
+                                            struct holdfast_members *ret_members, struct holdfast_result *result);
+/* 1 to HOLDFAST_MEMBER_CHANGES_MAX changes, all of them at once or none. HOLDFAST_OK: committed, and result->revision
+ * is the entry that completed it. HOLDFAST_CODE_CONDITION: refused, and the message says why; HOLDFAST_UNKNOWN: list
+ * the members to see what became of it. timeout_ms 0: the handle's. */
+enum holdfast_outcome holdfast_change_members(struct holdfast *handle, const struct holdfast_member_change *changes,
+                                              size_t count, uint32_t timeout_ms, struct holdfast_result *result);
+/* Hands the lead to this member, or (0) to the one that is fit best. HOLDFAST_OK: another node leads, *ret_leader_id
+ * (may be NULL). HOLDFAST_CODE_CONDITION: refused, with the reason. */
+enum holdfast_outcome holdfast_transfer_leader(struct holdfast *handle, uint64_t target_id, uint32_t timeout_ms,
+                                               uint64_t *ret_leader_id, struct holdfast_result *result);
+/* SHA-256 of the first certificate of a PEM file: what members and identities are known by. Blocks for the file. */
+enum holdfast_outcome holdfast_certificate_thumbprint(const char *path,
+                                                      uint8_t ret_thumbprint[HOLDFAST_THUMBPRINT_BYTES],
+                                                      struct holdfast_result *result);
+
 /* Asynchronous calls. HOLDFAST_CODE_OK: accepted, the callback will run. Anything else (BUSY, INVALID, TOO_LARGE,
  * NO_MEMORY): it will not. Keys and values are copied; what callbacks get is borrowed for the callback. value, page and
  * status are NULL unless the outcome is HOLDFAST_OK. */
@@ -385,6 +448,10 @@ typedef void (*holdfast_scan_callback)(void *context, const struct holdfast_resu
                                        const struct holdfast_page *page);
 typedef void (*holdfast_status_callback)(void *context, const struct holdfast_result *result,
                                          const struct holdfast_node_status *status);
+typedef void (*holdfast_members_callback)(void *context, const struct holdfast_result *result,
+                                          const struct holdfast_members *members);
+/* leader_id: of a transfer that is done, else 0. */
+typedef void (*holdfast_transfer_callback)(void *context, const struct holdfast_result *result, uint64_t leader_id);
 
 enum holdfast_code holdfast_put_async(struct holdfast *handle, const void *key, size_t key_len, const void *value,
                                       size_t value_len, const struct holdfast_write_options *options,
@@ -406,6 +473,13 @@ enum holdfast_code holdfast_scan_page_async(struct holdfast *handle, const struc
                                             holdfast_scan_callback callback, void *context);
 enum holdfast_code holdfast_status_async(struct holdfast *handle, uint32_t endpoint, uint32_t timeout_ms,
                                          holdfast_status_callback callback, void *context);
+enum holdfast_code holdfast_list_members_async(struct holdfast *handle, const struct holdfast_read_options *options,
+                                               holdfast_members_callback callback, void *context);
+enum holdfast_code holdfast_change_members_async(struct holdfast *handle, const struct holdfast_member_change *changes,
+                                                 size_t count, uint32_t timeout_ms, holdfast_write_callback callback,
+                                                 void *context);
+enum holdfast_code holdfast_transfer_leader_async(struct holdfast *handle, uint64_t target_id, uint32_t timeout_ms,
+                                                  holdfast_transfer_callback callback, void *context);
 
 #ifdef __cplusplus
 }

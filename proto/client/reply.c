@@ -206,11 +206,14 @@ static const uint8_t REPLY_TYPES[] = {
     [CLIENT_DELETE] = FRAME_WRITE_REPLY,
     [CLIENT_DELETE_RANGE] = FRAME_WRITE_REPLY,
     [CLIENT_BATCH] = FRAME_WRITE_REPLY,
+    [CLIENT_CHANGE_MEMBERS] = FRAME_MEMBER_REPLY,
+    [CLIENT_TRANSFER_LEADER] = FRAME_MEMBER_REPLY,
     [CLIENT_UPKEEP] = FRAME_UPKEEP_REPLY,
     [CLIENT_GET] = FRAME_GET_REPLY,
     [CLIENT_SCAN] = FRAME_SCAN_REPLY,
     [CLIENT_STATUS] = FRAME_STATUS_REPLY,
     [CLIENT_EXPLAIN_LOG] = FRAME_EXPLAIN_LOG_REPLY,
+    [CLIENT_LIST_MEMBERS] = FRAME_MEMBER_REPLY,
 };
 
 static enum status receive_answer(struct client_request *request, const struct connection_frame *frame,
@@ -223,6 +226,9 @@ static enum status receive_answer(struct client_request *request, const struct c
     case CLIENT_DELETE:
     case CLIENT_DELETE_RANGE:
     case CLIENT_BATCH: return receive_write(request, frame, answer, err);
+    case CLIENT_CHANGE_MEMBERS:
+    case CLIENT_TRANSFER_LEADER:
+    case CLIENT_LIST_MEMBERS: return reply__members(request, frame, answer, err);
     case CLIENT_UPKEEP: return reply__upkeep(request, frame, answer, err);
     case CLIENT_GET: return receive_get(request, frame, answer, err);
     case CLIENT_SCAN: return receive_scan(request, frame, answer, err);

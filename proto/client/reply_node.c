@@ -9,16 +9,6 @@
 /* What has the same name on both sides. */
 #define COPY(to, from, field) ((to)->field = (from)->field)
 
-static void copy_member(struct holdfast_member *out, const Wire__MemberStatus *member) {
-    COPY(out, member, id);
-    client_text_copy(out->name, sizeof out->name, member->name);
-    client_text_copy(out->client_address, sizeof out->client_address, member->client_address);
-    client_text_copy(out->peer_address, sizeof out->peer_address, member->peer_address);
-    COPY(out, member, voter);
-    COPY(out, member, match);
-    COPY(out, member, heard_ms_ago);
-}
-
 static void copy_log_figures(struct holdfast_node_status *status, const Wire__StatusReply *reply) {
     COPY(status, reply, log_groups_idle);
     COPY(status, reply, log_groups_behind);
@@ -81,6 +71,10 @@ enum status reply__status(struct client_request *request, const struct connectio
     COPY(status, reply, write_stalls);
     COPY(status, reply, write_stall_us_total);
     COPY(status, reply, write_stall_us_max);
+    COPY(status, reply, config_index);
+    COPY(status, reply, config_committed);
+    COPY(status, reply, config_joint);
+    COPY(status, reply, transfer_target);
     COPY(status, reply, digest_index);
     COPY(status, reply, digest_mismatches);
     COPY(status, reply, replay_ms);
@@ -89,7 +83,7 @@ enum status reply__status(struct client_request *request, const struct connectio
     }
     copy_log_figures(status, reply);
     for (size_t i = 0; i < reply->n_members && i < HOLDFAST_MEMBERS_MAX; i++) {
-        copy_member(&status->members[status->member_count++], reply->members[i]);
+        reply__copy_member(&status->members[status->member_count++], reply->members[i]);
     }
     answer->status = status;
     answer->result.revision = reply->applied;

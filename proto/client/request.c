@@ -111,3 +111,40 @@ enum holdfast_code handle__fill_batch(struct handle_call *call, const struct hol
     handle__fill_write(&call->request, SLICE_EMPTY, slice_of(start, bytes), options);
     return HOLDFAST_CODE_OK;
 }
+
+/* ---- Changes of the membership ---------------------------------------------------------------------------------- */
+
+size_t handle__changes_bytes(const struct holdfast_member_change *changes, size_t count) {
+    size_t bytes = count * sizeof *changes;
+    for (size_t i = 0; i < count; i++) {
+        if (changes[i].action == HOLDFAST_MEMBER_ADD) {
+            bytes += strlen(changes[i].name) + strlen(changes[i].peer_address) + strlen(changes[i].client_address) + 3 +
+                     HOLDFAST_THUMBPRINT_BYTES;
+        }
+    }
+    return bytes;
+}
+
+/* Copies bytes to *at, moves it behind them; returns the copy. */
+static const void *put_bytes(uint8_t **at, const void *bytes, size_t len) {
+    uint8_t *copy = memcpy(*at, bytes, len);
+    *at += len;
+    return copy;
+}
+
+const struct holdfast_member_change *handle__copy_changes(void *memory, const struct holdfast_member_change *changes,
+                                                          size_t count) {
+    struct holdfast_member_change *copies = memory;
+    uint8_t *at = (uint8_t *)(copies + count);
+    for (size_t i = 0; i < count; i++) {
+        const struct holdfast_member_change *from = &changes[i];
+        copies[i] = (struct holdfast_member_change){.action = from->action, .id = from->id, .priority = from->priority};
+        if (from->action == HOLDFAST_MEMBER_ADD) {
+            copies[i].name = put_bytes(&at, from->name, strlen(from->name) + 1);
+            copies[i].peer_address = put_bytes(&at, from->peer_address, strlen(from->peer_address) + 1);
+            copies[i].client_address = put_bytes(&at, from->client_address, strlen(from->client_address) + 1);
+            copies[i].thumbprint = put_bytes(&at, from->thumbprint, HOLDFAST_THUMBPRINT_BYTES);
+        }
+    }
+    return copies;
+}

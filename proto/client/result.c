@@ -14,7 +14,8 @@ static_assert((int)HOLDFAST_CODE_NOT_FOUND == WIRE_NOT_FOUND && (int)HOLDFAST_CO
                   (int)HOLDFAST_CODE_UNAVAILABLE == WIRE_UNAVAILABLE && (int)HOLDFAST_CODE_DENIED == WIRE_DENIED &&
                   (int)HOLDFAST_CODE_UNSUPPORTED == WIRE_UNSUPPORTED && (int)HOLDFAST_CODE_NO_SPACE == WIRE_NO_SPACE &&
                   (int)HOLDFAST_CODE_CORRUPT == WIRE_CORRUPT && (int)HOLDFAST_CODE_INTERNAL == WIRE_INTERNAL &&
-                  (int)HOLDFAST_CODE_COMPACTED == WIRE_COMPACTED && (int)HOLDFAST_CODE_UNKNOWN == WIRE_UNKNOWN,
+                  (int)HOLDFAST_CODE_COMPACTED == WIRE_COMPACTED && (int)HOLDFAST_CODE_UNKNOWN == WIRE_UNKNOWN &&
+                  (int)HOLDFAST_CODE_CONDITION == WIRE_CONDITION,
               "public codes are wire codes");
 
 const char *holdfast_code_name(enum holdfast_code code) {
@@ -34,6 +35,7 @@ const char *holdfast_code_name(enum holdfast_code code) {
     case HOLDFAST_CODE_INTERNAL: return "internal";
     case HOLDFAST_CODE_COMPACTED: return "compacted";
     case HOLDFAST_CODE_UNKNOWN: return "unknown";
+    case HOLDFAST_CODE_CONDITION: return "condition";
     case HOLDFAST_CODE_UNREACHABLE: return "unreachable";
     case HOLDFAST_CODE_CLOSED: return "closed";
     case HOLDFAST_CODE_NO_MEMORY: return "no_memory";
@@ -57,7 +59,7 @@ enum holdfast_code client_code_of_wire(uint32_t code) {
     if (code >= WIRE_NO_CERTIFICATE && code <= WIRE_REMOVED) {
         return HOLDFAST_CODE_DENIED;
     }
-    return code <= WIRE_UNKNOWN ? (enum holdfast_code)code : HOLDFAST_CODE_INTERNAL;
+    return code <= WIRE_CONDITION ? (enum holdfast_code)code : HOLDFAST_CODE_INTERNAL;
 }
 
 enum holdfast_code client_code_of_status(enum status status) {
@@ -80,8 +82,8 @@ enum holdfast_code client_code_of_status(enum status status) {
     case STATUS_UNSUPPORTED: return HOLDFAST_CODE_UNSUPPORTED;
     case STATUS_UNKNOWN: return HOLDFAST_CODE_UNKNOWN;
     case STATUS_COMPACTED: return HOLDFAST_CODE_COMPACTED;
+    case STATUS_CONDITION: return HOLDFAST_CODE_CONDITION;
     case STATUS_EXISTS:
-    case STATUS_CONDITION:
     case STATUS_FAILED:
     case STATUS_PENDING:
     case STATUS_COUNT: break;

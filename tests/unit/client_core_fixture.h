@@ -39,7 +39,7 @@ struct fixture {
     unsigned core_closed;
 };
 
-static void core_closed(void *context) { ((struct fixture *)context)->core_closed++; }
+static inline void core_closed(void *context) { ((struct fixture *)context)->core_closed++; }
 
 static inline void setup(struct fixture *fixture, uint32_t nodes) {
     char endpoints[512];
@@ -130,7 +130,7 @@ static inline struct op *put(struct fixture *fixture, const char *key, const cha
     return submit(fixture, op_put(fixture, key, value));
 }
 
-static struct op *get(struct fixture *fixture, const char *key) { return submit(fixture, op_get(fixture, key)); }
+static inline struct op *get(struct fixture *fixture, const char *key) { return submit(fixture, op_get(fixture, key)); }
 
 /* Runs until it is done; returns the milliseconds that took. */
 static inline unsigned finish(struct fixture *fixture, struct op *op) {
@@ -154,11 +154,13 @@ static inline void expect(struct fixture *fixture, struct op *op, enum holdfast_
     assert_int_equal(op->result.code, code);
 }
 
-static void expect_ok(struct fixture *fixture, struct op *op) { expect(fixture, op, HOLDFAST_OK, HOLDFAST_CODE_OK); }
+static inline void expect_ok(struct fixture *fixture, struct op *op) {
+    expect(fixture, op, HOLDFAST_OK, HOLDFAST_CODE_OK);
+}
 
-static uint64_t applied(struct fixture *fixture) { return atomic_load(&fixture->cluster.applied); }
+static inline uint64_t applied(struct fixture *fixture) { return atomic_load(&fixture->cluster.applied); }
 
-static struct fake_node *node(struct fixture *fixture, unsigned index) { return &fixture->cluster.nodes[index]; }
+static inline struct fake_node *node(struct fixture *fixture, unsigned index) { return &fixture->cluster.nodes[index]; }
 
 static inline void set_fault(struct fake_node *of, enum fake_fault fault, uint32_t count) {
     atomic_store(&of->fault_count, count);

@@ -239,6 +239,7 @@ struct consensus {
     uint64_t seen_deadline_us;
     bool seen_local;
     uint64_t seen_at_least;
+    enum raft_refusal refusal; /* of changes */
 };
 
 static inline void fake_deliver(struct env_task *task) {
@@ -299,9 +300,9 @@ void consensus_read(struct consensus *consensus, struct consensus_read *read) {
 static inline void fake_status_done(struct env_message *message) {
     struct consensus_status_query *query = CONTAINER_OF(message, struct consensus_status_query, message);
     query->status = (struct consensus_status){
-        .role = RAFT_LEADER,
+        .role = query->consensus->leader == 1 ? RAFT_LEADER : RAFT_FOLLOWER,
         .term = 3,
-        .leader_id = 1,
+        .leader_id = query->consensus->leader,
         .first_index = 2,
         .last_index = 9,
         .synced_index = 8,
@@ -309,9 +310,18 @@ static inline void fake_status_done(struct env_message *message) {
         .applied_index = 6,
         .flushed_index = 5,
         .member_count = 2,
-        .members =
-            {{.id = 1, .name = "n1", .client_address = "host-1:4400", .match_index = 8, .heard_ms_ago = 0},
-             {.id = 2, .name = "n2", .client_address = "host-2:4400", .match_index = 4, .heard_ms_ago = UINT64_MAX}},
+        .config_index = 3,
+        .config_is_committed = true,
+        .members = {{.id = 1, .name = "n1", .client_address = "host-1:4400", .match_index = 8, .thumbprint = {1}},
+                    {.id = 2,
+                     .role = RAFT_LEARNER,
+                     .priority = 9,
+                     .name = "n2",
+                     .peer_address = "host-2:4500",
+                     .client_address = "host-2:4400",
+                     .match_index = 4,
+                     .heard_ms_ago = UINT64_MAX,
+                     .state = RAFT_PEER_SNAPSHOT}},
         .problem = "disk full",
         .wal = {.groups = 5,
                 .triggers = {[WAL_TRIGGER_IDLE] = 2, [WAL_TRIGGER_MARK] = 3},
@@ -325,6 +335,7 @@ static inline void fake_status_done(struct env_message *message) {
 }
 
 void consensus_query_status(struct consensus *consensus, struct consensus_status_query *query) {
+    query->consensus = consensus;
     query->message.run = fake_status_done;
     env_post(consensus->loop, &query->message);
 }
@@ -354,6 +365,41 @@ void consensus_upkeep(struct consensus *consensus, struct consensus_upkeep_query
 
 const char *consensus_upkeep_name(enum consensus_upkeep_action kind) {
     return kind == CONSENSUS_UPKEEP_VERIFY ? "verify" : "another";
+}
+
+static inline void fake_change_done(struct env_message *message) {
+    struct consensus_change_query *query = CONTAINER_OF(message, struct consensus_change_query, message);
+    query->done(query);
+}
+
+/* Says what it was asked for: "add 4 n4 peer client 7 04;", "promote 4;", "transfer 2;". */
+void consensus_ask_change(struct consensus *consensus, struct consensus_change_query *query) {
+    static const char *const NAMES[] = {"", "add", "promote", "demote", "remove", "priority"};
+    struct consensus_change *change = &query->change;
+    enum status status = STATUS_OK;
+    consensus->seen_deadline_us = change->deadline_us;
+    for (uint32_t i = 0; i < change->change_count && status == STATUS_OK; i++) {
+        const struct raft_change *part = &change->changes[i];
+        status = buf_append_format(&consensus->seen, "%s %u", NAMES[part->type], (unsigned)part->id);
+        if (status == STATUS_OK && part->type == RAFT_CHANGE_ADD_LEARNER) {
+            status = buf_append_format(&consensus->seen, " %s %s %s %u %02x", part->name, part->address,
+                                       part->client_address, part->priority, part->thumbprint[31]);
+        }
+        if (status == STATUS_OK) {
+            status = buf_append(&consensus->seen, ";", 1);
+        }
+    }
+    if (change->is_transfer) {
+        status = buf_append_format(&consensus->seen, "transfer %u;", (unsigned)change->target);
+    }
+    CHECK(status == STATUS_OK);
+    change->status = consensus->write_status;
+    change->unknown = consensus->write_unknown;
+    change->refusal = consensus->refusal;
+    change->index = 44;
+    change->leader = 2;
+    query->message.run = fake_change_done;
+    env_post(query->loop, &query->message);
 }
 
 static inline void fake_log_done(struct env_message *message) {
@@ -412,6 +458,5 @@ const struct directory *consensus_directory(const struct consensus *consensus) {
 struct storage *consensus_storage(struct consensus *consensus) {
     return &consensus->storage;
 }
-const char *raft_role_name(enum raft_role role) { return role == RAFT_LEADER ? "leader" : "follower"; }
 
 #endif

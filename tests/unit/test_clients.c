@@ -120,6 +120,7 @@ static void test_clients_wrong_requests_get_typed_errors(void **state) {
                  {FRAME_SCAN, "the scan request is malformed"},
                  {FRAME_STATUS, "the status request is malformed"},
                  {FRAME_UPKEEP, "the upkeep request is malformed"},
+                 {FRAME_MEMBER, "the member request is malformed"},
                  {FRAME_EXPLAIN_LOG, "the explain log request is malformed"}};
     for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
         uint8_t frame[FRAME_HEADER_BYTES + 4];
@@ -133,7 +134,7 @@ static void test_clients_wrong_requests_get_typed_errors(void **state) {
     }
 
     /* Types that are no requests, and types that nobody knows. */
-    static const uint8_t others[] = {FRAME_GREETING, FRAME_ERROR, FRAME_PONG, FRAME_WRITE_REPLY, FRAME_RAFT, 31, 255};
+    static const uint8_t others[] = {FRAME_GREETING, FRAME_ERROR, FRAME_PONG, FRAME_WRITE_REPLY, FRAME_RAFT, 33, 255};
     for (size_t i = 0; i < sizeof others; i++) {
         fake_send(client, others[i], 20 + i, NULL, NULL, 0);
         fixture_run(fixture);
@@ -219,7 +220,9 @@ static void test_clients_status_tells_what_consensus_and_config_know(void **stat
     assert_string_equal(reply->members[1]->name, "n2");
     assert_string_equal(reply->members[1]->client_address, "host-2:4400");
     assert_int_equal(reply->members[1]->match, 4);
-    assert_true(reply->members[1]->voter);
+    assert_string_equal(reply->members[1]->role, "learner");
+    assert_int_equal(reply->config_index, 3);
+    assert_true(reply->config_committed);
     assert_true(reply->members[0]->has_heard_ms_ago);
     assert_false(reply->members[1]->has_heard_ms_ago);
     protobuf_c_message_free_unpacked(&reply->base, NULL);

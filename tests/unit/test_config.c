@@ -117,6 +117,7 @@ static void test_config_absent_keys_have_documented_defaults(void **state) {
     assert_int_equal(config->log_level, LOG_INFO);
     assert_int_equal(config->election_timeout_ms, 150);
     assert_int_equal(config->heartbeat_ms, 30);
+    assert_int_equal(config->stall_limit_ms, 350);
     assert_int_equal(config->segment_bytes, 72 * MIB);
     assert_int_equal(config->memtable_bytes, 64 * MIB);
     assert_int_equal(config->wal_cache_bytes, 32 * MIB);
@@ -142,7 +143,7 @@ static void test_config_every_optional_key_is_read(void **state) {
                           NODE "client_listen = 0.0.0.0:0\npeer_listen = 0.0.0.0:0\nio_threads = 3\n"
                                "fault_injection = on\nio_uring = off\n"
                                "[log]\nfile = log/x\nlevel = debug ; as it is\n"
-                               "[raft]\nelection_timeout_ms = 1000\nheartbeat_ms = 333\n"
+                               "[raft]\nelection_timeout_ms = 1000\nheartbeat_ms = 333\nstall_limit_ms = 5000\n"
                                "[storage]\nsegment_bytes = 80MiB\nmemtable_bytes = 1048576\nwal_cache_bytes = 2 GiB\n"
                                "cache_bytes = 0\nopen_files_max = 16\nvalue_threshold = 64 KiB\n"
                                "follower_log_bytes = 5 GiB\n"
@@ -161,6 +162,7 @@ static void test_config_every_optional_key_is_read(void **state) {
     assert_int_equal(config->log_level, LOG_DEBUG);
     assert_int_equal(config->election_timeout_ms, 1000);
     assert_int_equal(config->heartbeat_ms, 333);
+    assert_int_equal(config->stall_limit_ms, 5000);
     assert_int_equal(config->segment_bytes, 80 * MIB);
     assert_int_equal(config->memtable_bytes, 1 * MIB);
     assert_int_equal(config->wal_cache_bytes, 2048ull * MIB);

@@ -142,6 +142,18 @@ static void greet(struct fake_peer *peer) {
     send(peer, FRAME_GREETING, 0, &greeting.base, NULL, 0);
 }
 
+static void pong(struct fake_peer *peer, uint64_t id) {
+    struct fake_cluster *cluster = peer->node->cluster;
+    int leader = atomic_load(&cluster->leader);
+    Wire__Pong pong = WIRE__PONG__INIT;
+    if (leader >= 0) {
+        pong.has_leader_id = 1;
+        pong.leader_id = (uint64_t)leader + 1;
+        pong.leader_address = cluster->nodes[leader].address;
+    }
+    send(peer, FRAME_PONG, id, &pong.base, NULL, 0);
+}
+
 static void refuse(struct fake_peer *peer) {
     Wire__Refusal refusal = WIRE__REFUSAL__INIT;
     refusal.has_code = 1;
@@ -389,6 +401,26 @@ static void do_explain_log(struct fake_peer *peer, const struct connection_frame
     send(peer, FRAME_EXPLAIN_LOG_REPLY, frame->request_id, &reply.base, NULL, 0);
 }
 
+/* peer NULL: done, but not answered. */
+static void do_member(struct fake_peer *peer, struct fake_cluster *cluster, const struct connection_frame *frame) {
+    const Wire__MemberRequest *request = unpack(cluster, &wire__member_request__descriptor, frame->message);
+    Wire__MemberReply reply = WIRE__MEMBER_REPLY__INIT;
+    const char *refusal = fake_members_do(&cluster->members, request, &cluster->leader, &reply);
+    if (peer != NULL && request->action != 0 && atomic_load(&cluster->members.lost_answers) > 0) {
+        atomic_fetch_sub(&cluster->members.lost_answers, 1);
+        connection_close(peer->connection);
+    } else if (peer != NULL && refusal != NULL) {
+        Wire__Error error = WIRE__ERROR__INIT;
+        error.has_code = error.has_outcome = 1;
+        error.code = WIRE_CONDITION;
+        error.outcome = WIRE__OUTCOME__OUTCOME_FAILED;
+        error.message = (char *)refusal;
+        send(peer, FRAME_ERROR, frame->request_id, &error.base, NULL, 0);
+    } else {
+        send(peer, FRAME_MEMBER_REPLY, frame->request_id, &reply.base, NULL, 0);
+    }
+}
+
 static bool is_write(uint8_t type) {
     return type == FRAME_PUT || type == FRAME_DELETE || type == FRAME_DELETE_RANGE || type == FRAME_BATCH;
 }
@@ -398,6 +430,8 @@ static void serve(struct fake_peer *peer, struct fake_cluster *cluster, const st
         do_write(peer, cluster, frame);
     } else if (frame->type == FRAME_GET) {
         do_get(peer, cluster, frame);
+    } else if (frame->type == FRAME_MEMBER) {
+        do_member(peer, cluster, frame);
     } else {
         CHECK(frame->type == FRAME_SCAN);
         do_scan(peer, cluster, frame);
@@ -410,6 +444,8 @@ static bool is_local_read(struct fake_cluster *cluster, const struct connection_
         options = ((Wire__GetRequest *)unpack(cluster, &wire__get_request__descriptor, frame->message))->options;
     } else if (frame->type == FRAME_SCAN) {
         options = ((Wire__ScanRequest *)unpack(cluster, &wire__scan_request__descriptor, frame->message))->options;
+    } else if (frame->type == FRAME_MEMBER) {
+        return ((Wire__MemberRequest *)unpack(cluster, &wire__member_request__descriptor, frame->message))->local;
     }
     return options != NULL && options->local;
 }
@@ -506,6 +542,8 @@ static void data_request(struct fake_peer *peer, const struct connection_frame *
     case FAKE_APPLIES_THEN_DROPS:
         if (is_write(frame->type)) {
             (void)apply(cluster, frame);
+        } else if (frame->type == FRAME_MEMBER) {
+            do_member(NULL, cluster, frame);
         }
         connection_close(peer->connection);
         return;
@@ -549,7 +587,7 @@ static void peer_frame(struct connection_handler *handler, const struct connecti
     if (frame->type == FRAME_PING) {
         atomic_fetch_add(&node->pings, 1);
         if (answers) {
-            send(peer, FRAME_PONG, frame->request_id, NULL, NULL, 0);
+            pong(peer, frame->request_id);
         }
     } else if (frame->type == FRAME_STATUS) {
         if (answers) {
@@ -615,6 +653,7 @@ void fake_cluster_init(struct fake_cluster *cluster, struct env *env, struct env
     cluster->count = count;
     arena_init(&cluster->arena, alloc_system(), ARENA_CHUNK_BYTES, ARENA_BUDGET_BYTES);
     env_timer_init(&cluster->reverse_timer, loop, reverse_run);
+    fake_members_init(&cluster->members, count);
     for (uint32_t i = 0; i < count; i++) {
         cluster->nodes[i].cluster = cluster;
         cluster->nodes[i].index = i;

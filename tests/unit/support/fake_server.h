@@ -13,6 +13,7 @@
 #include "node/env/env.h"
 #include "proto/connection.h"
 #include "proto/wire.pb-c.h"
+#include "tests/unit/support/fake_members.h"
 
 #include <stdatomic.h>
 
@@ -85,6 +86,7 @@ struct fake_cluster {
     size_t held_count;
     struct env_timer reverse_timer;
     _Atomic uint32_t odd_nodes; /* any; bit i: node i holds other data */
+    struct fake_members members;
     struct arena arena;
 };
 

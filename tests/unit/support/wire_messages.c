@@ -4,6 +4,7 @@
 const ProtobufCMessageDescriptor *const wire_messages[] = {
     &wire__greeting__descriptor,
     &wire__refusal__descriptor,
+    &wire__pong__descriptor,
     &wire__error__descriptor,
     &wire__put_request__descriptor,
     &wire__delete_request__descriptor,
@@ -26,5 +27,8 @@ const ProtobufCMessageDescriptor *const wire_messages[] = {
     &wire__log_segment__descriptor,
     &wire__upkeep_request__descriptor,
     &wire__upkeep_reply__descriptor,
+    &wire__member_change__descriptor,
+    &wire__member_request__descriptor,
+    &wire__member_reply__descriptor,
 };
 const unsigned wire_message_count = sizeof wire_messages / sizeof wire_messages[0];
