@@ -87,10 +87,10 @@ struct client_request {
     struct slice value; /* put; batch: all keys and values */
     enum holdfast_upkeep_action upkeep_action;
     const char *dir;                              /* checkpoint; borrowed */
+    uint64_t upkeep_revision;                     /* digest */
     const struct holdfast_member_change *changes; /* of members; borrowed */
     size_t change_count;
     uint64_t transfer_target; /* 0: to the best */
-    uint64_t upkeep_revision; /* digest */
     struct client_batch batch;
     struct holdfast_read_options read;
     uint32_t scan_limit;

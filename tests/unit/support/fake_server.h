@@ -85,8 +85,8 @@ struct fake_cluster {
     struct fake_held held[FAKE_HELD_MAX];
     size_t held_count;
     struct env_timer reverse_timer;
-    struct fake_members members;
     _Atomic uint32_t odd_nodes; /* any; bit i: node i holds other data */
+    struct fake_members members;
     struct arena arena;
 };
 
