@@ -172,6 +172,10 @@ static void put_message(FILE *file, const struct raft_message *message) {
     put_number(file, "hint_term", message->hint_term);
     put_number(file, "round", message->round);
     put_number(file, "floor", message->floor);
+    put_number(file, "life", message->life);
+    if (message->lost_log) {
+        fputs(",\"lost_log\":true", file);
+    }
     if (message->entries != NULL && message->entry_count > 0) {
         put_entries(file, "entries", message->entries, message->entry_count);
         const char *before = ",\"configurations\":[";
@@ -305,6 +309,10 @@ void trace_started(struct trace *trace, uint64_t time_us, const struct raft *raf
     begin_line(trace, time_us, raft_id(raft), "start");
     put_number(trace->file, "start_index", start_index);
     put_number(trace->file, "start_term", raft_term_at(raft, start_index));
+    struct raft_info info;
+    raft_get_info(raft, &info);
+    put_number(trace->file, "heal_index", info.heal_index);
+    put_number(trace->file, "heal_term", info.heal_term);
     fputs(",\"log\":[", trace->file);
     struct runs runs = {.file = trace->file};
     for (uint64_t index = start_index + 1; index <= raft_last_index(raft); index++) {

@@ -225,6 +225,34 @@ def a_restart_without_the_newest_entry(p):
         return True
 
 
+@lie("restart-loss")
+def a_damaged_log_that_is_said_to_have_ended_earlier(p):
+    if p.line["event"] == "start" and p.line.get("heal_index") and p.line["last"] < p.before.get("synced", 0):
+        p.line.update(heal_index=p.line["last"], heal_term=p.line["last_term"])
+        return True
+
+
+@lie("restart-log")
+def a_damaged_log_that_is_said_to_be_whole(p):
+    if p.line["event"] == "start" and p.line.get("heal_index") and p.line["last"] < p.before.get("synced", 0):
+        del p.line["heal_index"], p.line["heal_term"]
+        return True
+
+
+@lie("snapshot")
+def a_snapshot_of_what_is_not_committed(p):
+    if p.line["event"] == "installed" and p.line["commit"] == p.line["index"]:
+        p.line["index"] += 1000
+        return True
+
+
+@lie("trim")
+def entries_deleted_that_are_not_committed(p):
+    if p.line["event"] == "trimmed":
+        p.line["index"] = p.line["commit"] + 1
+        return True
+
+
 @lie("life")
 def words_from_beyond(p):
     if p.line["event"] == "start" and p.before.get("last"):

@@ -105,9 +105,10 @@ bool disk_has_vote(const struct node *node) {
 
 static uint64_t found_last(const struct line *line) { return line->start_index + line->log.count; }
 
-/* What was found is what this log is, from where it starts on. */
+/* What was found is what this log is, from where it starts on; or, if damage was found, how it begins. */
 static bool is_found(const struct line *line, const struct log *log) {
-    if (log->last != found_last(line) ||
+    bool whole = line->heal_index == 0;
+    if ((whole ? log->last != found_last(line) : log->last < found_last(line)) ||
         (line->start_index > 0 && line->start_term != 0 && log_term(log, line->start_index) != line->start_term &&
          log_term(log, line->start_index) != 0)) {
         return false;
@@ -118,6 +119,19 @@ static bool is_found(const struct line *line, const struct log *log) {
         }
     }
     return true;
+}
+
+/* What was acknowledged may have been all that was durable: the end that is kept must not be before that. */
+static bool check_loss(struct step *step) {
+    const struct line *line = step->line;
+    const struct log *disk = &step->node->disk;
+    uint64_t term = log_term(disk, disk->last);
+    bool low = line->heal_term < term || (line->heal_term == term && line->heal_index < disk->last);
+    return line->heal_index == 0 || !low ||
+           broken(step, "restart-loss",
+                  "the log is damaged and once ended at %" PRIu64 " of term %" PRIu64 ", but %" PRIu64
+                  " of term %" PRIu64 " was durable",
+                  line->heal_index, line->heal_term, disk->last, term);
 }
 
 /* Applies writes one by one until the disk is what was found. */
@@ -168,6 +182,9 @@ bool disk_check_start(struct step *step) {
         if (!check_vote(step)) {
             return false;
         }
+        if (!check_loss(step)) {
+            return false;
+        }
         if (!find_prefix(node, line)) {
             return broken(step, "restart-log",
                           "the log that was found, up to %" PRIu64 ", is no prefix of what was written that is durable",
@@ -186,6 +203,7 @@ bool disk_check_start(struct step *step) {
         return broken(step, "restart-log", "the state's end of the log isn't that of what was found");
     }
     node->disk.start = line->start_index;
+    node->disk.last = line->last;
     log_copy(&node->log, &node->disk);
     node->write_count = 0;
     node->vote_count = 0;

@@ -12,9 +12,14 @@
 
 #include <inttypes.h>
 
-bool log_is_new_enough(const struct log *log, uint64_t last, uint64_t last_term) {
-    uint64_t our_term = log_term(log, log->last);
-    return last_term > our_term || (last_term == our_term && last >= log->last);
+static bool is_older(uint64_t term, uint64_t index, uint64_t than_term, uint64_t than_index) {
+    return term < than_term || (term == than_term && index < than_index);
+}
+
+bool log_is_new_enough(const struct node *node, uint64_t last, uint64_t last_term) {
+    const struct log *log = &node->log;
+    return !is_older(last_term, last, log_term(log, log->last), log->last) &&
+           !is_older(last_term, last, node->heal_term, node->heal_index);
 }
 
 /* ---- Terms and votes -------------------------------------------------------------------------------------------- */
@@ -74,7 +79,7 @@ static bool check_vote(struct step *step) {
     if (step->judge->leaders_capacity > line->term && step->leader != 0 && line->term == step->term) {
         return broken(step, "vote", "a vote against the leader that the node follows in this term");
     }
-    if (!log_is_new_enough(&step->node->log, message->index, message->log_term)) {
+    if (!log_is_new_enough(step->node, message->index, message->log_term)) {
         return broken(step, "vote-log",
                       "a vote for a log up to %" PRIu64 " of term %" PRIu64 ", its own reaches %" PRIu64
                       " of term %" PRIu64,
@@ -216,6 +221,7 @@ static bool enter_leader(struct step *step) {
     for (size_t id = 0; id < NODES_MAX; id++) {
         struct peer *peer = &node->peers[id];
         peer->match = 0;
+        peer->life = 0;
         peer->round = 0;
         peer->read_waits = false;
     }

@@ -89,6 +89,8 @@ static bool start(struct step *step) {
     node->leader = 0;
     node->commit = line->commit;
     node->matched = line->commit;
+    node->heal_index = line->heal_index;
+    node->heal_term = line->heal_term;
     node->ask_count = 0;
     node->round_started = 0;
     memset(node->peers, 0, sizeof node->peers);
@@ -161,6 +163,9 @@ static bool take_step(struct step *step) {
     }
     node->role = line->role;
     node->leader = line->leader;
+    if (step->has_message && step->role == ROLE_LEADER && !replication_hear_life(step)) {
+        step->has_message = false;
+    }
     hear_round(step);
     reads_hear(step);
     if (!replication_check_log(step)) {

@@ -54,6 +54,9 @@ static bool is_voter(const struct config *config, uint64_t id) {
 
 /* A configuration without the node's vote may still be cut, as long as it isn't committed. */
 bool node_may_campaign(const struct node *node) {
+    if (node->heal_index > 0) {
+        return false; /* it has less than it acknowledged */
+    }
     for (size_t i = node->configs.count; i > 0; i--) {
         const struct config *config = &node->configs.list[i - 1];
         if (is_voter(config, node->id)) {

@@ -59,7 +59,8 @@ static bool is_part(const struct line *line, const struct sent *sent) {
 static bool is_same(const struct message *a, const struct message *b) {
     return a->type == b->type && a->reject == b->reject && a->term == b->term && a->index == b->index &&
            a->log_term == b->log_term && a->count == b->count && a->commit == b->commit && a->hint == b->hint &&
-           a->hint_term == b->hint_term && a->round == b->round && a->floor == b->floor;
+           a->hint_term == b->hint_term && a->round == b->round && a->floor == b->floor && a->life == b->life &&
+           a->lost_log == b->lost_log;
 }
 
 bool network_check_received(struct step *step) {

@@ -176,6 +176,8 @@ static void get_message(struct reading *reading, const json_t *object, struct me
     *ret_message = (struct message){
         .type = (enum type)get_word(reading, object, "type", type_names, TYPE_COUNT),
         .reject = get_bool(reading, object, "reject"),
+        .lost_log = get_bool(reading, object, "lost_log"),
+        .life = get_number(reading, object, "life"),
         .from = get_id(reading, object, "from"),
         .to = get_id(reading, object, "to"),
         .term = get_index(reading, object, "term"),
@@ -224,6 +226,8 @@ static void get_event(struct reading *reading, const json_t *object, struct line
     case EVENT_START:
         line->start_index = get_index(reading, object, "start_index");
         line->start_term = get_index(reading, object, "start_term");
+        line->heal_index = get_index(reading, object, "heal_index");
+        line->heal_term = get_index(reading, object, "heal_term");
         get_entries(reading, object, "log", &line->log);
         if (line->log.count > 0 && line->log.first_index != line->start_index + 1) {
             (void)complain(reading, "a log that doesn't follow its start");

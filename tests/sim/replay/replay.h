@@ -105,7 +105,8 @@ struct configs {
 
 struct message {
     enum type type;
-    bool reject;
+    bool reject, lost_log;
+    uint64_t life;
     uint64_t from, to, term, index, log_term, count, commit, hint, hint_term, round, floor;
 };
 
@@ -126,7 +127,8 @@ struct line {
     uint64_t index_term;  /* INSTALLED */
     uint64_t start_index; /* START */
     uint64_t start_term;
-    struct entries log; /* START */
+    uint64_t heal_index, heal_term; /* START: where the log once ended, of which damage left less */
+    struct entries log;             /* START */
     struct config installed;
     /* What it did. */
     bool has_cut;
@@ -177,6 +179,7 @@ struct vote {
 
 struct peer {
     uint64_t match;
+    uint64_t life; /* newest that was heard in this term */
     uint64_t round;
     bool vote, prevote;
     uint64_t heard_round; /* newest that a heartbeat from it carried */
@@ -212,6 +215,8 @@ struct node {
     struct vote *votes; /* [0] is durable; the last is the present one */
     size_t vote_count, vote_capacity;
     uint64_t commit_max; /* over its lives */
+    uint64_t heal_index; /* until the durable log ends there again: what it acknowledged is more than it has */
+    uint64_t heal_term;
     /* Reads. */
     uint64_t round_started;
     struct ask *asks;
@@ -290,11 +295,12 @@ bool disk_check_start(struct step *step);
 bool election_check_term(struct step *step);
 bool election_check_role(struct step *step);
 void election_hear(struct step *step);
-/* Section 5.4.1: (index, term) is at least as new as the log's end. */
-bool log_is_new_enough(const struct log *log, uint64_t last, uint64_t last_term);
+/* Section 5.4.1: (index, term) is at least as new as the log's end, or as that was before it was damaged. */
+bool log_is_new_enough(const struct node *node, uint64_t last, uint64_t last_term);
 
 /* replication.c */
 bool replication_check_log(struct step *step);
+bool replication_hear_life(struct step *step);
 void replication_hear(struct step *step);
 bool replication_check_commit(struct step *step);
 

@@ -137,6 +137,17 @@ static bool install(struct step *step) {
     return nothing_changes(step);
 }
 
+/* The durable log ends where it once did, or later. */
+static void heal(struct step *step) {
+    struct node *node = step->node;
+    uint64_t term = log_term(&node->log, step->line->synced);
+    bool behind = term < node->heal_term || (term == node->heal_term && step->line->synced < node->heal_index);
+    if (!behind) {
+        node->heal_index = 0;
+        node->heal_term = 0;
+    }
+}
+
 bool replication_check_log(struct step *step) {
     const struct line *line = step->line;
     struct node *node = step->node;
@@ -159,7 +170,27 @@ bool replication_check_log(struct step *step) {
         return broken(step, "append", "the log ends at %" PRIu64 " of term %" PRIu64 ", not at %" PRIu64,
                       node->log.last, log_term(&node->log, node->log.last), line->last);
     }
+    if (good && node->heal_index > 0) {
+        heal(step);
+    }
     return good;
+}
+
+/* ---- A node that lost something ------------------------------------------------------------------------------- */
+
+/* False: an answer of an earlier life than one that was heard, which counts for nothing. The first of a life that began
+ * with less than earlier ones acknowledged takes back what those said. */
+bool replication_hear_life(struct step *step) {
+    const struct message *message = &step->line->message;
+    if (message->type != TYPE_APPEND_REPLY && message->type != TYPE_HEARTBEAT_REPLY) {
+        return true;
+    }
+    struct peer *peer = &step->node->peers[message->from];
+    if (message->life > peer->life) {
+        peer->life = message->life;
+        peer->match = message->lost_log ? 0 : peer->match;
+    }
+    return message->life == peer->life;
 }
 
 /* ---- Matches ---------------------------------------------------------------------------------------------------- */

@@ -49,7 +49,7 @@ static bool check_prevote_reply(struct step *step, const struct message *message
     if (message->term != asked->term || !is_free) {
         return false_words(step, message, "the vote of that term isn't free");
     }
-    return log_is_new_enough(&step->node->log, asked->index, asked->log_term) ||
+    return log_is_new_enough(step->node, asked->index, asked->log_term) ||
            false_words(step, message, "granted to an older log");
 }
 
