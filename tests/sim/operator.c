@@ -78,7 +78,7 @@ static bool add_one(struct cluster *cluster, const struct raft *raft, struct raf
     for (uint32_t i = cluster->founder_count; i < cluster->replica_count; i++) {
         struct replica *replica = &cluster->replicas[i];
         const struct config_member *self = config_member_by_id(&replica->config, replica->config.id);
-        if (!replica->was_added && raft_first_index(raft) == 1 && !is_member(raft_membership(raft), self->id)) {
+        if (!replica->was_added && !is_member(raft_membership(raft), self->id)) {
             replica->was_added = true;
             cluster->admin.added = replica;
             *ret_part = (struct raft_change){.type = RAFT_CHANGE_ADD_LEARNER,
