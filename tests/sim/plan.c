@@ -259,6 +259,7 @@ const char *plan_kind_name(uint32_t kind) {
     case PLAN_STOP: return "stop";
     case PLAN_APPLY_SLOW: return "slow apply";
     case PLAN_CLIENT_RESETS: return "clients' reset";
+    case PLAN_LOG_DAMAGE: return "damaged log";
     case PLAN_COUNT: break;
     }
     return NULL;

@@ -305,6 +305,12 @@ void trace_started(struct trace *trace, uint64_t time_us, const struct raft *raf
     begin_line(trace, time_us, raft_id(raft), "start");
     put_number(trace->file, "start_index", start_index);
     put_number(trace->file, "start_term", raft_term_at(raft, start_index));
+    struct raft_info info;
+    raft_get_info(raft, &info);
+    if (info.heal_index > 0) {
+        put_number(trace->file, "heal_index", info.heal_index);
+        put_number(trace->file, "heal_term", info.heal_term);
+    }
     fputs(",\"log\":[", trace->file);
     struct runs runs = {.file = trace->file};
     for (uint64_t index = start_index + 1; index <= raft_last_index(raft); index++) {

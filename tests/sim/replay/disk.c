@@ -54,6 +54,18 @@ void disk_vote(struct node *node, uint64_t term, uint64_t vote) {
     node->votes[node->vote_count++] = (struct vote){.term = term, .vote = vote};
 }
 
+static bool is_before(uint64_t term, uint64_t index, uint64_t other_term, uint64_t other_index) {
+    return term < other_term || (term == other_term && index < other_index);
+}
+
+/* What is durable ends again where a damaged log once did, or behind that. */
+static void heal(struct node *node) {
+    if (!is_before(log_term(&node->disk, node->disk.last), node->disk.last, node->heal_term, node->heal_index)) {
+        node->heal_index = 0;
+        node->heal_term = 0;
+    }
+}
+
 void disk_synced(struct node *node, const struct line *line) {
     for (size_t i = node->vote_count; i > 0; i--) {
         if (node->votes[i - 1].term == line->group.term && node->votes[i - 1].vote == line->group.vote) {
@@ -74,6 +86,7 @@ void disk_synced(struct node *node, const struct line *line) {
         log_put(&node->disk, node->writes[i].index, node->writes[i].entry);
     }
     node->write_count = shed(node->writes, node->write_count, count, sizeof *node->writes);
+    heal(node);
 }
 
 void disk_installed(struct node *node, uint64_t index, uint64_t term) {
@@ -87,6 +100,7 @@ void disk_installed(struct node *node, uint64_t index, uint64_t term) {
         log_put(logs[i], index, (struct entry){.term = term});
         logs[i]->start = index;
     }
+    heal(node);
 }
 
 uint64_t disk_match(const struct node *node) {
@@ -139,6 +153,24 @@ static bool find_prefix(struct node *node, const struct line *line) {
     return false;
 }
 
+/* The log lost its end to damage: what is left of it is a beginning of what was durable, or nothing behind the state's
+ * own end, and it says where that was, so that it votes as if it had it. */
+static bool remembers(struct node *node, const struct line *line) {
+    struct log *disk = &node->disk;
+    uint64_t last = found_last(line);
+    if (line->heal_index == 0 || last > disk->last ||
+        is_before(line->heal_term, line->heal_index, log_term(disk, disk->last), disk->last)) {
+        return false;
+    }
+    for (size_t i = 0; i < line->log.count; i++) {
+        if (log_term(disk, line->start_index + 1 + i) != line->log.list[i].term) {
+            return false;
+        }
+    }
+    disk->last = last;
+    return true;
+}
+
 static bool check_vote(struct step *step) {
     struct node *node = step->node;
     const struct line *line = step->line;
@@ -168,7 +200,7 @@ bool disk_check_start(struct step *step) {
         if (!check_vote(step)) {
             return false;
         }
-        if (!find_prefix(node, line)) {
+        if (!remembers(node, line) && !find_prefix(node, line)) {
             return broken(step, "restart-log",
                           "the log that was found, up to %" PRIu64 ", is no prefix of what was written that is durable",
                           found_last(line));
@@ -186,6 +218,8 @@ bool disk_check_start(struct step *step) {
         return broken(step, "restart-log", "the state's end of the log isn't that of what was found");
     }
     node->disk.start = line->start_index;
+    node->heal_index = line->heal_index;
+    node->heal_term = line->heal_term;
     log_copy(&node->log, &node->disk);
     node->write_count = 0;
     node->vote_count = 0;

@@ -74,6 +74,13 @@ static bool check_vote(struct step *step) {
     if (step->judge->leaders_capacity > line->term && step->leader != 0 && line->term == step->term) {
         return broken(step, "vote", "a vote against the leader that the node follows in this term");
     }
+    if (message->log_term < step->node->heal_term ||
+        (message->log_term == step->node->heal_term && message->index < step->node->heal_index)) {
+        return broken(step, "vote-log",
+                      "a vote for a log up to %" PRIu64 " of term %" PRIu64 ", its own reached %" PRIu64
+                      " of term %" PRIu64 " before it was damaged",
+                      message->index, message->log_term, step->node->heal_index, step->node->heal_term);
+    }
     if (!log_is_new_enough(&step->node->log, message->index, message->log_term)) {
         return broken(step, "vote-log",
                       "a vote for a log up to %" PRIu64 " of term %" PRIu64 ", its own reaches %" PRIu64

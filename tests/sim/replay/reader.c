@@ -224,6 +224,8 @@ static void get_event(struct reading *reading, const json_t *object, struct line
     case EVENT_START:
         line->start_index = get_index(reading, object, "start_index");
         line->start_term = get_index(reading, object, "start_term");
+        line->heal_index = get_index(reading, object, "heal_index");
+        line->heal_term = get_index(reading, object, "heal_term");
         get_entries(reading, object, "log", &line->log);
         if (line->log.count > 0 && line->log.first_index != line->start_index + 1) {
             (void)complain(reading, "a log that doesn't follow its start");
