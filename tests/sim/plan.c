@@ -3,8 +3,8 @@
  * the plan's end ends them all.
  *
  * Faults have numbers: 0 and 1 are crashes at elections and at switches of the manifest, which come when there is
- * something to crash at, the others are the schedule's. All are drawn before the run, and what one draws while it is on
- * comes from a stream of its own, so that any can be left out and the others stay what they are.
+ * something to crash at, the others are the schedule's. All are drawn before the run, so that any can be left out and
+ * the others come when and as they would have.
  */
 #include "tests/sim/cluster.h"
 
