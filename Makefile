@@ -107,6 +107,21 @@ $(BIN)/holdfast-sim: $(O)/tests/sim/main.o $(LIBS_SIM) $(call archive,client)
 	$(call say,LINK)$(CC) $(LDFLAGS) -o $@ $< -Wl,--whole-archive $(LIBS_SIM) -Wl,--no-whole-archive $(call archive,client) $(LD_SERVER) \
 	    -Wl,-Map=$(O)/holdfast-sim.map
 
+# A file that changes only when the commit does, for reports of failing seeds.
+COMMIT = $(shell git describe --always --dirty 2>/dev/null || echo unknown)
+$(GEN)/build-commit.h: FORCE
+	@mkdir -p $(@D)
+	@echo '#define BUILD_COMMIT "$(COMMIT)"' | cmp -s - $@ || echo '#define BUILD_COMMIT "$(COMMIT)"' >$@
+$(O)/tests/sim/main.o: $(GEN)/build-commit.h
+FORCE:
+
+# The judge of the simulator's traces shares nothing with what it judges.
+REPLAY_OBJECTS := $(call objects,$(call sources,tests/sim/replay))
+OBJECTS += $(REPLAY_OBJECTS)
+$(BIN)/holdfast-replay: $(REPLAY_OBJECTS)
+	@mkdir -p $(@D)
+	$(call say,LINK)$(link) -ljansson
+
 # Programs of the tests that use the library as anybody would: its public header, nothing else.
 $(BIN)/holdfast-history: $(O)/tests/chaos/history.o $(BIN)/../lib/libholdfast.a
 	@mkdir -p $(@D)
@@ -114,7 +129,10 @@ $(BIN)/holdfast-history: $(O)/tests/chaos/history.o $(BIN)/../lib/libholdfast.a
 $(BIN)/holdfast-load: $(O)/tests/bench/load.o $(BIN)/../lib/libholdfast.a
 	@mkdir -p $(@D)
 	$(call say,LINK)$(link) $(LD_CLIENT)
-OBJECTS += $(O)/tests/chaos/history.o $(O)/tests/bench/load.o
+$(BIN)/holdfast-gaps: $(O)/tests/bench/gaps.o $(BIN)/../lib/libholdfast.a
+	@mkdir -p $(@D)
+	$(call say,LINK)$(link) $(LD_CLIENT)
+OBJECTS += $(O)/tests/chaos/history.o $(O)/tests/bench/load.o $(O)/tests/bench/gaps.o
 
 # The storage engine by itself, with all that it needs of the folders below it.
 ENGINE_OBJECTS := $(call objects,$(LIB_engine) $(LIB_storage) $(LIB_envos) $(LIB_env) $(LIB_base))
@@ -194,8 +212,8 @@ storage-torture: ## everything that tries to break the storage engine, whole: cr
 
 SEEDS ?= 200
 FIRST ?= 1
-sim: $(BIN)/holdfast-sim ## simulate: SEEDS=200 [FIRST=1], or SEED=n
-	@$(BIN)/holdfast-sim $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --first $(FIRST)) $(SIMFLAGS)
+sim: $(BIN)/holdfast-sim ## simulate: SEEDS=200 [FIRST=1], or SEED=n [TRACE=file.ndjson]
+	@$(BIN)/holdfast-sim $(if $(SEED),--seed $(SEED) $(if $(TRACE),--trace $(TRACE)),--seeds $(SEEDS) --first $(FIRST)) $(SIMFLAGS)
 
 mutants: ## bugs that the simulator, unit tests or torture must find; MUTANTS="name..."
 	@O=$(O) GEN=$(GEN) BIN=$(BIN) tests/sim/mutants/run $(MUTANTS)
@@ -252,6 +270,14 @@ bench-cluster: ## our cluster and etcd in alternation (needs deps-bench)
 	@$(MAKE) --no-print-directory -j2 all
 	@tests/bench/bench-cluster
 
+bench-failover: ## how long writes stand still when the leader is lost, in four ways; BENCHFLAGS="--trials 3"
+	@$(MAKE) --no-print-directory -j2 all $(BIN)/holdfast-gaps
+	@tests/bench/bench-failover $(BENCHFLAGS)
+
+bench-steady: ## elections of a healthy cluster on a busy machine; BENCHFLAGS="--seconds 600"
+	@$(MAKE) --no-print-directory -j2 all $(BIN)/holdfast-load
+	@tests/bench/bench-steady $(BENCHFLAGS)
+
 bench-storage: ## our engine, LevelDB and RocksDB over the same workloads (needs deps-bench); BENCHFLAGS="--growth"
 	@$(MAKE) --no-print-directory deps deps-bench
 	@$(MAKE) --no-print-directory -j2 $(BIN)/holdfast-kvbench
@@ -279,5 +305,5 @@ clean: ## delete build/, but not the local cluster's data
 	@find build -mindepth 1 -maxdepth 1 ! -name cluster -exec rm -rf {} + 2>/dev/null || true
 
 
-.PHONY: all unit-tests fuzzers fuzz test test-long check asan tsan storage-torture sim mutants deps deps-test deps-bench cluster cluster-stop cluster-wipe \
-    deploy-test bench-cluster bench-storage chaos install format tidy help clean
+.PHONY: FORCE all unit-tests fuzzers fuzz test test-long check asan tsan storage-torture sim mutants deps deps-test deps-bench cluster cluster-stop cluster-wipe \
+    deploy-test bench-cluster bench-failover bench-steady bench-storage chaos install format tidy help clean

@@ -41,10 +41,10 @@ const char *raft_refusal_text(enum raft_refusal refusal) {
 /* ---- One part of a change --------------------------------------------------------------------------------------- */
 
 static void copy_text(char *out, size_t size, const char *text) {
-    size_t len = text != NULL ? strlen(text) : 0;
-    CHECK(len < size);
-    if (len > 0) {
-        memcpy(out, text, len); /* behind it all is 0 */
+    if (text != NULL) {
+        size_t size_needed = strlen(text) + 1;
+        CHECK(size_needed <= size);
+        memcpy(out, text, size_needed);
     }
 }
 

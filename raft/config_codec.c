@@ -19,10 +19,10 @@ size_t raft_config_encoded_size(const struct raft_config *config) {
 }
 
 static uint8_t *put_text(uint8_t *out, const char *text) {
-    size_t len = strlen(text);
-    *out++ = (uint8_t)len;
-    memcpy(out, text, len);
-    return out + len;
+    struct slice bytes = slice_of_string(text);
+    *out++ = (uint8_t)bytes.len;
+    memcpy(out, bytes.data, bytes.len);
+    return out + bytes.len;
 }
 
 size_t raft_config_encode(const struct raft_config *config, uint8_t ret_bytes[RAFT_CONFIG_BYTES_MAX]) {

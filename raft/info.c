@@ -68,6 +68,16 @@ void raft_get_info(const struct raft *raft, struct raft_info *ret_info) {
 
 const struct raft_config *raft_membership(const struct raft *raft) { return &raft->config; }
 
+static_assert(LIMIT_MEMBERS <= 32, "a set of members fits 32 bits");
+
+bool raft_is_quorum(const struct raft *raft, uint32_t positions) {
+    uint64_t values[LIMIT_MEMBERS] = {0};
+    for (uint32_t i = 0; i < raft->config.member_count; i++) {
+        values[i] = positions >> i & 1;
+    }
+    return raft__config_quorum(&raft->config, values) == 1;
+}
+
 enum status raft_peer(const struct raft *raft, uint64_t id, struct raft_peer_info *ret_info) {
     uint32_t position = raft__config_find(&raft->config, id);
     if (raft->role != RAFT_LEADER || position == RAFT__NOWHERE || id == raft->id) {

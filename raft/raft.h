@@ -167,6 +167,8 @@ enum raft_message_type {
     RAFT_MESSAGE_TYPE_COUNT
 };
 
+enum { RAFT_DIGEST_BYTES = 16 };
+
 /* One message, both directions. Fields that a type doesn't name are 0.
  *
  *   PREVOTE, VOTE        index, log_term: the candidate's last entry. A PREVOTE carries the term it would campaign in.
@@ -195,6 +197,10 @@ struct raft_message {
     uint64_t round;
     uint64_t floor;
     uint32_t entry_count;
+    /* Not the core's, which neither looks at it nor sets it: what the node says along with a message about the digest
+     * of what it has applied up to an entry. digest_index 0: nothing. */
+    uint64_t digest_index;
+    uint8_t digest[RAFT_DIGEST_BYTES];
     /* APPEND, received: entry_count of them, contiguous from index + 1; borrowed. Sent: NULL, the caller fills in the
      * records index + 1 .. index + entry_count from its log. */
     const struct raft_entry *entries;
@@ -225,7 +231,8 @@ enum raft_event_type {
     RAFT_EVENT_TRANSFER,      /* leader: hand leadership over */
     RAFT_EVENT_SNAPSHOT_SENT, /* leader: a transfer that an update asked for ended */
     RAFT_EVENT_INSTALLED,     /* the manifest was switched to a received snapshot */
-    RAFT_EVENT_FENCE          /* this node can't do its work, or can again */
+    RAFT_EVENT_FENCE,         /* this node can't do its work, or can again */
+    RAFT_EVENT_GONE           /* a peer's process has ended, for sure: its machine says that nobody listens there */
 };
 
 struct raft_event {
@@ -246,7 +253,7 @@ struct raft_event {
             uint64_t last_index;
             uint64_t last_term;
         } synced;
-        uint64_t peer;          /* UNREACHABLE */
+        uint64_t peer;          /* UNREACHABLE, GONE */
         uint64_t trimmed_index; /* TRIMMED: the newest entry that is gone */
         struct {
             /* Not a leader: ask the leader (READ_INDEX) instead of answering STATUS_NOT_LEADER. */
@@ -404,6 +411,10 @@ uint64_t raft_term_at(const struct raft *raft, uint64_t index);
 uint64_t raft_floor_index(const struct raft *raft);
 /* The effective configuration: the newest in the log, committed or not (DESIGN rule 17). */
 const struct raft_config *raft_membership(const struct raft *raft);
+
+/* True if the members at these positions of raft_membership() (bit i: members[i]) are a quorum of it, joint included.
+ */
+bool raft_is_quorum(const struct raft *raft, uint32_t positions);
 
 /* True if a snapshot whose last entry is (index, term) would bring this node forward: ask before the manifest is
  * switched to it, on the consensus thread, and report INSTALLED in the same turn. */

@@ -252,6 +252,8 @@ void raft__adopt_term(struct raft *raft, uint64_t term);
 void raft__step_down(struct raft *raft);
 void raft__draw_election_deadline(struct raft *raft);
 void raft__fence(struct raft *raft, enum raft_fence fence);
+/* Its process has ended: if it led us, an election is due soon. */
+void raft__peer_gone(struct raft *raft, uint64_t id);
 void raft__handle_synced(struct raft *raft, const struct raft_event *event);
 void raft__set_commit(struct raft *raft, uint64_t commit_index);
 

@@ -63,6 +63,21 @@ void raft__fence(struct raft *raft, enum raft_fence fence) {
     }
 }
 
+/*
+ * Waiting for the heartbeats of an ended process is pointless. Pre-vote keeps this harmless where the news is wrong:
+ * who still hears from the leader refuses, the leader itself above all, and its next heartbeat makes us follow again.
+ * Several heard it at about the same moment, so each waits a little, to let one win.
+ */
+void raft__peer_gone(struct raft *raft, uint64_t id) {
+    if (raft->role != RAFT_FOLLOWER || id == RAFT_NO_NODE || raft->leader != id) {
+        return;
+    }
+    raft__reads_fail(raft);
+    raft->leader = RAFT_NO_NODE;
+    uint64_t soon_us = raft->now_us + random_below(&raft->random, 2 * raft->options.heartbeat_interval_us);
+    raft->election_deadline_us = raft__min(raft->election_deadline_us, soon_us);
+}
+
 void raft__adopt_term(struct raft *raft, uint64_t term) {
     CHECK(term > raft->term);
     raft__step_down(raft);

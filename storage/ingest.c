@@ -278,6 +278,7 @@ static void take_frontier(struct storage *storage, const struct storage_ingest *
     storage->inserted_term = storage->frontier.term;
     storage->inserted_index = storage->frontier.index;
     storage->switched_index = storage->frontier.index;
+    storage__begin_digests(storage);
 }
 
 static void publish(struct storage *storage, struct storage_ingest *ingest) {

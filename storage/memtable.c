@@ -2,6 +2,7 @@
 #include "storage/memtable.h"
 
 #include "node/base/check.h"
+#include "storage/digest.h"
 #include "storage/memtable_internal.h"
 
 enum {
@@ -178,7 +179,16 @@ static enum status make_ranges(struct memtable *memtable, uint64_t revision, str
     return status;
 }
 
-enum status memtable_apply(struct memtable *memtable, uint64_t revision, struct slice batch) {
+/* Of the record as it is found from now on. */
+static inline void add_effect(uint64_t *effects, const struct memtable_record *record, uint64_t key_hash) {
+    if (effects != NULL) {
+        *effects = digest_effect(*effects, record->kind, record->ordinal, key_hash, record->bytes + record->key_len,
+                                 record->value_len);
+    }
+}
+
+/* effects NULL: nobody wants them. */
+static inline enum status apply(struct memtable *memtable, uint64_t revision, struct slice batch, uint64_t *effects) {
     CHECK(revision > memtable->revision && revision < ENTRY_REVISION_NONE);
     struct pending pending = {.first = NULL};
     struct heap_mark mark = heap_mark(&memtable->records);
@@ -201,11 +211,13 @@ enum status memtable_apply(struct memtable *memtable, uint64_t revision, struct 
         __builtin_prefetch((const void *)filter_place(memtable, hash), 1); /* it comes while the tree is searched */
         memtable__tree_insert(memtable, record);
         filter_add(memtable, hash);
+        add_effect(effects, record, hash);
         record = next;
     }
     for (struct memtable_record *record = pending.first_range; record != NULL;) {
         struct memtable_record *next = record->pending;
         record->revision = revision;
+        add_effect(effects, record, effects != NULL ? filter_hash(record_key(record)) : 0);
         record = next;
     }
     if (pending.ranges != NULL) {
@@ -217,6 +229,20 @@ enum status memtable_apply(struct memtable *memtable, uint64_t revision, struct 
     memtable->entries += pending.records;
     memtable->revision = revision;
     return STATUS_OK;
+}
+
+enum status memtable_apply(struct memtable *memtable, uint64_t revision, struct slice batch) {
+    return apply(memtable, revision, batch, NULL);
+}
+
+enum status memtable_apply_digested(struct memtable *memtable, uint64_t revision, struct slice batch,
+                                    uint64_t *ret_effects) {
+    uint64_t effects = 0;
+    enum status status = apply(memtable, revision, batch, &effects);
+    if (status == STATUS_OK) {
+        *ret_effects = effects;
+    }
+    return status;
 }
 
 size_t memtable_bytes(const struct memtable *memtable) {

@@ -293,5 +293,6 @@ void storage__free(struct storage *storage) {
     open_files_free(storage->open_files);
     cache_free(storage->cache);
     mem_free(alloc, storage->jobs);
+    mem_free(alloc, storage->digests);
     mem_free(alloc, storage);
 }

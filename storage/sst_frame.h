@@ -1,6 +1,6 @@
 /*
- * What a table, a value file or a change file says of itself: header, footer, properties. For who has no manifest: repair and
- * holdfast-dump. Blocks.
+ * What a table, a value file or a change file says of itself: header, footer, properties. For who has no manifest:
+ * repair and holdfast-dump. Blocks.
  *
  *   sst_frame_init -> sst_frame_read -> sst_frame_deinit
  */

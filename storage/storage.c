@@ -89,6 +89,10 @@ static void capture_frontier(struct storage *storage, struct storage_frontier *f
     CHECK(frontier->membership_len <= LIMIT_MEMBERSHIP_BYTES);
     uint64_t horizon = storage_horizon(storage);
     frontier->horizon = frontier->horizon > horizon ? frontier->horizon : horizon;
+    if (storage->digests != NULL) {
+        CHECK(storage->digests->newest == frontier->index);
+        digest_encode(digest_history_newest(storage->digests), frontier->digest);
+    }
 }
 
 /* The active memtable becomes immutable, an empty one takes its place. Nothing is published: the old read set shows the
@@ -159,9 +163,15 @@ enum status storage_insert(struct storage *storage, uint64_t index, uint64_t ter
         }
         storage__schedule(storage);
     }
-    enum status status = memtable_apply(storage->active->memtable, index, batch);
+    struct memtable *memtable = storage->active->memtable;
+    uint64_t effects = 0;
+    enum status status = storage->digests != NULL ? memtable_apply_digested(memtable, index, batch, &effects)
+                                                  : memtable_apply(memtable, index, batch);
     if (status != STATUS_OK) {
         return apply_failed(status, index, err);
+    }
+    if (storage->digests != NULL) {
+        digest_history_add(storage->digests, index, term, effects);
     }
     storage->inserted_index = index;
     storage->inserted_term = term;
@@ -226,3 +236,14 @@ uint64_t storage_applied_index(const struct storage *storage) {
 }
 
 uint64_t storage_applied_term(const struct storage *storage) { return storage->applied_term; }
+
+bool storage_digest(const struct storage *storage, uint64_t index, struct digest *ret_digest) {
+    return storage->digests != NULL && digest_history_find(storage->digests, index, ret_digest);
+}
+
+void storage__begin_digests(struct storage *storage) {
+    if (storage->digests != NULL) {
+        struct digest digest = digest_decode(storage->frontier.digest);
+        digest_history_begin(storage->digests, storage->frontier.index, &digest);
+    }
+}

@@ -30,6 +30,7 @@
 #include "storage/cache.h"
 #include "storage/change.h"
 #include "storage/compress.h"
+#include "storage/digest.h"
 #include "storage/fetch.h"
 #include "storage/log_share.h"
 #include "storage/open_files.h"
@@ -40,7 +41,7 @@ struct storage_view;
 struct storage_iterator;
 
 enum { STORAGE_LEVELS = 7 };
-enum { STORAGE_CLUSTER_ID_BYTES = 16, STORAGE_DIGEST_BYTES = 16 };
+enum { STORAGE_CLUSTER_ID_BYTES = 16, STORAGE_DIGEST_BYTES = DIGEST_BYTES };
 
 /* What the manifest records with each flush: the state that the SST files hold, all of it derived from the log. */
 struct storage_frontier {
@@ -101,6 +102,9 @@ struct storage_options {
     bool change_files; /* false: flushes write change files, and storage_changes_* reads what was flushed, too. It costs
                           about what the keys take, once */
     enum compression change_compression; /* lz4: of change files */
+
+    bool digests; /* false: the digest chain over what is applied (digest.h) is kept: it fills in the frontier's, which
+                     every entry since the first must have gone into */
 
     /* The tree. */
     uint64_t level_base_bytes;   /* 256 MiB (1 KiB to 1 TiB): the least that a level's target may be */
@@ -166,6 +170,9 @@ const struct storage_frontier *storage_frontier(const struct storage *storage);
 /* Last applied (index, term). */
 uint64_t storage_applied_index(const struct storage *storage); /* any thread */
 uint64_t storage_applied_term(const struct storage *storage);
+/* Of all that was applied up to this entry (digest.h). False: the option `digests` is off, the entry isn't applied yet,
+ * or it isn't among the newest DIGESTS_KEPT since the opening (or an ingest) any more. */
+bool storage_digest(const struct storage *storage, uint64_t index, struct digest *ret_digest);
 
 /* ---- Writing (owner loop, or the opening worker before storage_start) ---------------------------------------- */
 
@@ -541,6 +548,21 @@ void storage_ingest(struct storage *storage, struct storage_ingest *ingest);
  * a worker, or a thread without a loop. A crash leaves a part of the files and no store; call it again.
  * STATUS_NOT_FOUND: there is no directory. */
 MUST_USE enum status storage_destroy(struct env *env, const char *dir, struct error *err);
+
+/* ---- What a start would have to replay (owner loop) -------------------------------------------------------------- */
+
+/* Behind the manifest's frontier, as it is now. */
+struct storage_unflushed {
+    uint64_t entries; /* applied */
+    uint64_t bytes;   /* of their batches */
+    /* Of these, what no flush has been asked for yet: */
+    uint64_t active_entries;
+    uint64_t active_bytes;
+    uint64_t active_memory_bytes; /* what the memtable takes; 0: nothing is in it, a flush only moves the frontier */
+    uint32_t waiting;             /* memtables whose flush is under way, or not begun */
+};
+
+void storage_get_unflushed(const struct storage *storage, struct storage_unflushed *ret_unflushed);
 
 /* ---- Statistics (owner loop) ----------------------------------------------------------------------------------- */
 

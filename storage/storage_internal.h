@@ -274,7 +274,8 @@ struct storage {
     uint32_t full_count;
     uint64_t switched_index; /* inserted when the last generation was switched */
     struct version *version;
-    struct read_set *read_set; /* of the next view; the published one's or newer */
+    struct read_set *read_set;      /* of the next view; the published one's or newer */
+    struct digest_history *digests; /* of what was inserted; NULL: the option is off */
     struct view_publisher views;
     struct list old_sets; /* read sets that were replaced and live on, oldest first */
 
@@ -349,6 +350,8 @@ void storage__set_current(struct storage *storage, struct read_set *read_set, st
 void storage__switch_if_wanted(struct storage *storage);
 bool storage__is_full(const struct storage *storage);
 bool storage__can_switch(const struct storage *storage);
+/* The frontier was taken over: the digest chain goes on behind it. */
+void storage__begin_digests(struct storage *storage);
 
 /* ---- storage_options.c --------------------------------------------------------------------------------------- */
 MUST_USE enum status storage__check_options(const struct storage_options *options, struct error *err);

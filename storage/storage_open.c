@@ -365,9 +365,12 @@ static enum status make(const struct storage_options *options, struct storage **
     if (status == STATUS_OK) {
         status = open_files_new(storage->env, options->open_files_max, &storage->open_files, err);
     }
+    if (status == STATUS_OK && options->digests) {
+        storage->digests = mem_alloc_zero(alloc, sizeof *storage->digests);
+    }
     if (status == STATUS_OK) {
         storage->jobs = mem_alloc_zero(alloc, options->compaction_workers * sizeof storage->jobs[0]);
-        if (storage->jobs == NULL) {
+        if (storage->jobs == NULL || (options->digests && storage->digests == NULL)) {
             status = error_set(err, STATUS_NO_MEMORY, "%s: no memory to open it", options->dir);
         }
     }
@@ -415,6 +418,7 @@ static void take_frontier(struct storage *storage, const struct manifest_state *
     storage->durable_index = state->frontier.index;
     storage->switched_index = state->frontier.index;
     atomic_init(&storage->applied_index, state->frontier.index);
+    storage__begin_digests(storage);
 }
 
 static enum status open_store(struct storage *storage, struct manifest_state *state, struct error *err) {

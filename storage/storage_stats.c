@@ -137,6 +137,23 @@ static void fill_work(const struct storage *storage, struct storage_stats *stats
     stats->applied_bytes = storage->applied_bytes;
 }
 
+void storage_get_unflushed(const struct storage *storage, struct storage_unflushed *ret_unflushed) {
+    const struct memtable *active = storage->active->memtable;
+    bool is_empty = memtable_entries(active) == 0 && memtable_range_deletes(active) == 0;
+    struct storage_unflushed unflushed = {
+        .entries = storage->inserted_index - storage->frontier.index,
+        .bytes = storage->active->batch_bytes,
+        .active_entries = storage->inserted_index - storage->switched_index,
+        .active_bytes = storage->active->batch_bytes,
+        .active_memory_bytes = is_empty ? 0 : memtable_bytes(active),
+        .waiting = storage->full_count,
+    };
+    LIST_FOREACH (link, &storage->full) {
+        unflushed.bytes += LIST_ENTRY(link, struct generation, link)->batch_bytes;
+    }
+    *ret_unflushed = unflushed;
+}
+
 void storage_get_stats(struct storage *storage, struct storage_stats *ret_stats) {
     struct storage_stats stats = {
         .memtable_bytes = memtable_bytes(storage->active->memtable),

@@ -122,6 +122,15 @@ static json_t *buckets_json(const struct holdfast_node_status *status) {
     return buckets;
 }
 
+/* Hex digits; null: nothing was compared yet. */
+static json_t *digest_json(const struct holdfast_node_status *status) {
+    char text[2 * sizeof status->digest + 1];
+    for (size_t i = 0; i < sizeof status->digest; i++) {
+        (void)snprintf(text + 2 * i, 3, "%02x", status->digest[i]);
+    }
+    return status->digest_index > 0 ? json_string(text) : json_null();
+}
+
 static json_t *node_json(const struct ctl *ctl, const struct node_answer *answer) {
     const struct holdfast_node_status *status = &answer->status;
     if (!answer->answered) {
@@ -169,6 +178,9 @@ static json_t *node_json(const struct ctl *ctl, const struct node_answer *answer
         {"write_stalls", status->write_stalls},
         {"write_stall_us_total", status->write_stall_us_total},
         {"write_stall_us_max", status->write_stall_us_max},
+        {"digest_index", status->digest_index},
+        {"digest_mismatches", status->digest_mismatches},
+        {"replay_ms", status->replay_ms},
     };
     (void)json_object_set_new(object, "name", text_json(node_name(ctl, answer)));
     (void)json_object_set_new(object, "id", json_integer((json_int_t)status->node_id));
@@ -180,6 +192,7 @@ static json_t *node_json(const struct ctl *ctl, const struct node_answer *answer
     (void)json_object_set_new(object, "address", text_json(holdfast_endpoint_address(ctl->handle, answer->endpoint)));
     (void)json_object_set_new(object, "version", text_json(status->version));
     (void)json_object_set_new(object, "problem", text_json(status->problem));
+    (void)json_object_set_new(object, "digest", digest_json(status));
     (void)json_object_set_new(object, "log_records_per_sync", json_real(records_per_sync(status)));
     (void)json_object_set_new(object, "log_padding_share", json_real(padding_share(status)));
     (void)json_object_set_new(object, "log_sync_us_buckets", buckets_json(status));

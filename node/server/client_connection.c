@@ -19,8 +19,19 @@
 
 enum permission { PERMIT_ANYONE, PERMIT_READ, PERMIT_WRITE, PERMIT_ADMIN };
 
+static char *borrow_text(const char *text) { return (char *)text; }
+
+/* Clients whose leader is silent ask others who leads. */
 static void answer_ping(struct client_connection *connection, const struct connection_frame *frame) {
-    client_connection__send(connection, FRAME_PONG, frame->request_id, NULL, NULL, 0);
+    const struct clients_options *options = &connection->clients->options;
+    struct directory_entry leader;
+    bool is_known = directory_look_up(consensus_directory(options->consensus), options->config,
+                                      consensus_leader(options->consensus), &leader);
+    Wire__Pong pong = WIRE__PONG__INIT;
+    pong.has_leader_id = is_known;
+    pong.leader_id = is_known ? leader.id : 0;
+    pong.leader_address = is_known ? leader.client_address : NULL;
+    client_connection__send(connection, FRAME_PONG, frame->request_id, &pong.base, NULL, 0);
 }
 
 struct frame_handler {
@@ -55,8 +66,6 @@ void client_connection__send(struct client_connection *connection, uint8_t type,
         connection_close(connection->connection);
     }
 }
-
-static char *borrow_text(const char *text) { return (char *)text; }
 
 void client_connection__send_error(struct client_connection *connection, uint64_t request_id, enum status status,
                                    bool unknown, const char *message) {

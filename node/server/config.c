@@ -18,11 +18,13 @@
 enum {
     DEFAULT_ELECTION_TIMEOUT_MS = 150,
     DEFAULT_HEARTBEAT_MS = 30,
+    DEFAULT_STALL_LIMIT_MS = 350,
     DEFAULT_CONNECTIONS = 4096,
     DEFAULT_REQUESTS = 1024,
     DEFAULT_IDLE_TIMEOUT_MS = 600000,
     DEFAULT_OPEN_FILES = 512,
     DEFAULT_HISTORY = 1000000,
+    DEFAULT_RESTART_BUDGET_S = 10,
     IO_THREADS_MAX = 64
 };
 
@@ -56,6 +58,7 @@ static const struct config_key raft_keys[] = {
     {"join", config__parse_switch, FIELD(join)},
     {"election_timeout_ms", config__parse_u32, RANGE(election_timeout_ms, 10, 60000)},
     {"heartbeat_ms", config__parse_u32, RANGE(heartbeat_ms, 1, 20000)},
+    {"stall_limit_ms", config__parse_u32, RANGE(stall_limit_ms, 40, 600000)},
 };
 
 static const struct config_key storage_keys[] = {
@@ -70,6 +73,7 @@ static const struct config_key storage_keys[] = {
     {"scrub_bytes_per_second", config__parse_bytes_size, RANGE(scrub_rate, 0, MIB_BYTES(1024))},
     {"history", config__parse_u64, RANGE(history_revisions, 1, UINT64_MAX)},
     {"change_files", config__parse_switch, FIELD(change_files)},
+    {"restart_budget", config__parse_u32, RANGE(restart_budget_s, 1, 86400)},
 };
 
 static const struct config_key limits_keys[] = {
@@ -115,6 +119,7 @@ void config_init(struct config *config, struct alloc *alloc) {
         .log_level = LOG_INFO,
         .election_timeout_ms = DEFAULT_ELECTION_TIMEOUT_MS,
         .heartbeat_ms = DEFAULT_HEARTBEAT_MS,
+        .stall_limit_ms = DEFAULT_STALL_LIMIT_MS,
         .entry_bytes_max = LIMIT_ENTRY_PAYLOAD_BYTES,
         .segment_bytes = MIB_BYTES(72),
         .memtable_bytes = MIB_BYTES(64),
@@ -126,6 +131,7 @@ void config_init(struct config *config, struct alloc *alloc) {
         .scrub_rate = MIB_BYTES(1),
         .history_revisions = DEFAULT_HISTORY,
         .change_files = true,
+        .restart_budget_s = DEFAULT_RESTART_BUDGET_S,
         .client_connections_max = DEFAULT_CONNECTIONS,
         .requests_per_connection_max = DEFAULT_REQUESTS,
         .proposal_bytes_max = MIB_BYTES(64),

@@ -58,6 +58,7 @@ struct config {
     bool join; /* a new data directory waits for a leader to add this node; default off: the file's members found it */
     uint32_t election_timeout_ms; /* default 150 */
     uint32_t heartbeat_ms;        /* default 30 */
+    uint32_t stall_limit_ms;      /* of a leader's log write; default 350 */
     /* [storage] */
     uint32_t
         entry_bytes_max; /* a log entry's payload: LIMIT_ENTRY_PAYLOAD_BYTES; not in the file, smaller in simulations */
@@ -72,6 +73,7 @@ struct config {
     uint64_t scrub_rate;            /* scrub_bytes_per_second; default 1 MiB; 0: no scrub */
     uint64_t history_revisions;     /* history: default 1000000 */
     bool change_files;              /* default on */
+    uint32_t restart_budget_s;      /* restart_budget: default 10 */
     /* [limits] */
     uint32_t client_connections_max;      /* default 4096 */
     uint32_t requests_per_connection_max; /* in flight, default 1024 */

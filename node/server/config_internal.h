@@ -9,7 +9,7 @@
 #include "node/server/config.h"
 
 enum {
-    CONFIG_SECTION_KEYS_MAX = 12,
+    CONFIG_SECTION_KEYS_MAX = 16,
     CONFIG_SECTIONS_MAX = 8 + LIMIT_MEMBERS + CONFIG_IDENTITIES_MAX,
     CONFIG_FILE_BYTES_MAX = 1024 * 1024,
     CONFIG_SHOWN_PATH_BYTES = 100 /* of the file's name in messages */

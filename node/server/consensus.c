@@ -90,21 +90,15 @@ static enum status append_records(struct consensus *consensus, const struct raft
     CHECK(false);
 }
 
-/* A leader with a hanging disk would keep its followers quiet for ever and commit nothing (hazard 13). */
-static bool is_fenced(const struct consensus *consensus, const struct raft_message *message) {
-    return consensus->log_stalled && (message->type == RAFT_APPEND || message->type == RAFT_HEARTBEAT);
-}
-
 static void send_messages(struct consensus *consensus, const struct raft_update *update) {
     for (uint32_t i = 0; i < update->message_count; i++) {
         const struct raft_message *message = &update->messages[i];
-        if (is_fenced(consensus, message)) {
-            continue;
-        }
         if (message->type == RAFT_APPEND) {
             append__send(consensus, message);
         } else {
-            (void)peers_send(consensus->peers, message, NULL, 0);
+            struct raft_message tagged = *message;
+            digest__tag(consensus, &tagged);
+            (void)peers_send(consensus->peers, &tagged, NULL, 0);
         }
     }
 }
@@ -169,6 +163,13 @@ static void carry_out(struct consensus *consensus, const struct raft_update *upd
     await_raft(consensus, is_never ? UINT64_MAX : update->deadline_us + consensus->held_up_us);
 }
 
+static void observe(const struct consensus *consensus, const struct raft_event *event, enum status status,
+                    const struct raft_update *update) {
+    if (consensus->options.observe != NULL) {
+        consensus->options.observe(consensus->options.observe_context, consensus->raft, event, status, update);
+    }
+}
+
 enum status consensus__step(struct consensus *consensus, struct raft_event *event) {
     if (consensus__is_dead(consensus)) {
         return STATUS_FAILED;
@@ -176,6 +177,7 @@ enum status consensus__step(struct consensus *consensus, struct raft_event *even
     struct raft_update update;
     event->now_us = consensus__raft_now_us(consensus);
     enum status status = raft_step(consensus->raft, event, &update);
+    observe(consensus, event, status, &update);
     if (status == STATUS_NO_MEMORY) {
         fail_with(consensus, status, "raft");
         return STATUS_FAILED;
@@ -203,6 +205,12 @@ static void on_raft_timer(struct env_timer *timer) {
 static void on_unreachable(void *context, uint64_t node_id) {
     struct consensus *consensus = context;
     struct raft_event event = {.type = RAFT_EVENT_UNREACHABLE, .u.peer = node_id};
+    (void)consensus__step(consensus, &event);
+}
+
+static void on_gone(void *context, uint64_t node_id) {
+    struct consensus *consensus = context;
+    struct raft_event event = {.type = RAFT_EVENT_GONE, .u.peer = node_id};
     (void)consensus__step(consensus, &event);
 }
 
@@ -295,24 +303,10 @@ void consensus__can_apply(void *context) {
     }
 }
 
-static void note_stall(struct consensus *consensus, bool log_stalled) {
-    if (log_stalled == consensus->log_stalled) {
-        return;
-    }
-    consensus->log_stalled = log_stalled;
-    if (log_stalled) {
-        log_event(consensus->options.logger, LOG_WARN, "log.stalled", "role=%s reason=\"a log write takes over %d ms\"",
-                  raft_role_name(consensus->role), CONSENSUS_FENCE_US / 1000);
-    } else {
-        log_event(consensus->options.logger, LOG_INFO, "log.moves", "role=%s", raft_role_name(consensus->role));
-    }
-}
-
 static void note_progress(struct consensus *consensus) {
     uint64_t now_us = consensus__now_us(consensus);
     struct wal_stats stats;
     wal_get_stats(consensus->wal, &stats);
-    note_stall(consensus, stats.inflight_since_us != 0 && now_us - stats.inflight_since_us >= CONSENSUS_FENCE_US);
     bool log_moves = stats.inflight_since_us == 0 || now_us - stats.inflight_since_us < CONSENSUS_STALL_US;
     bool applied_all = storage_applied_index(consensus->storage) >= consensus->commit_index;
     if (applied_all) {
@@ -331,6 +325,8 @@ static void on_housekeeping(struct env_timer *timer) {
     }
     note_progress(consensus);
     step_synced(consensus);
+    digest__tick(consensus);
+    budget__tick(consensus);
     floor__update(consensus);
     if (env_timer_arm(timer, consensus__now_us(consensus) + CONSENSUS_HOUSEKEEPING_US) != STATUS_OK) {
         fail_with(consensus, STATUS_NO_MEMORY, "the housekeeping timer can't be armed");
@@ -395,6 +391,7 @@ static void init_timers(struct consensus *consensus) {
     env_timer_init(&consensus->deadline_timer, loop, on_deadline);
     env_timer_init(&consensus->pace_timer, loop, propose__on_pace_timer);
     env_timer_init(&consensus->housekeeping_timer, loop, on_housekeeping);
+    fence__init(consensus);
     env_task_init(&consensus->process_task, run_process);
     env_task_init(&consensus->deliver_task, run_deliver);
     env_task_init(&consensus->failure_task, run_failure);
@@ -412,6 +409,7 @@ static enum status start_peers(struct consensus *consensus, struct error *err) {
         .context = consensus,
         .received = append__received,
         .unreachable = on_unreachable,
+        .gone = on_gone,
         .removed = member__was_removed,
     };
     return peers_start(&peers_options, &consensus->peers, err);
@@ -426,6 +424,7 @@ enum status consensus_new(const struct consensus_options *options, struct consen
     consensus->options = *options;
     init_lists(consensus);
     init_timers(consensus);
+    replay_speed_init(&consensus->replay_speed);
     *ret_consensus = consensus;
     return STATUS_OK;
 }
@@ -469,10 +468,12 @@ enum status consensus_start(struct consensus *consensus, struct raft *raft, stru
     if (status != STATUS_OK) {
         return error_set(err, status, "raft can't start: %s", status_name(status));
     }
+    observe(consensus, NULL, STATUS_OK, &update);
     carry_out(consensus, &update, false);
     apply__set_durable(consensus);
     consensus__schedule(consensus);
     on_housekeeping(&consensus->housekeeping_timer);
+    fence__start(consensus);
     return STATUS_OK;
 }
 
@@ -520,6 +521,7 @@ void consensus_stop(struct consensus *consensus, void (*stopped)(void *context),
     env_timer_cancel(&consensus->deadline_timer);
     env_timer_cancel(&consensus->pace_timer);
     env_timer_cancel(&consensus->housekeeping_timer);
+    fence__stop(consensus);
     consensus->stop_pending = consensus->peers != NULL ? 3 : 2;
     if (consensus->peers != NULL) {
         peers_stop(consensus->peers, on_part_stopped, consensus);

@@ -24,6 +24,11 @@
 
 struct consensus;
 
+/* For tests that look on: what one raft_step (or raft_start: event NULL) was given and answered. Called before the
+ * update is carried out; borrowed for the call, which must not call back. */
+typedef void consensus_observe(void *context, const struct raft *raft, const struct raft_event *event,
+                               enum status status, const struct raft_update *update);
+
 /* ---- Writes (any thread) --------------------------------------------------------------------------------------- */
 
 struct consensus_proposal {
@@ -97,6 +102,10 @@ struct consensus_status {
     uint64_t flushed_index;
     uint64_t elections_started;
     uint64_t proposals_waiting;
+    uint64_t digest_index; /* newest entry up to which the digests were found equal; 0: none yet */
+    uint8_t digest[DIGEST_BYTES];
+    uint64_t digest_mismatches; /* rounds that found a difference */
+    uint64_t replay_us;         /* what a start would take to replay now, as far as that is known */
     struct wal_stats wal;
     struct storage_stats storage;
     /* The effective membership. */

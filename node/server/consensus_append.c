@@ -24,6 +24,7 @@ static void send_piece(struct consensus *consensus, struct raft_message *message
     CHECK(count <= message->entry_count);
     struct raft_message piece = *message;
     piece.entry_count = count;
+    digest__tag(consensus, &piece);
     (void)peers_send(consensus->peers, &piece, parts, part_count);
     message->index += count;
     message->log_term = raft_term_at(consensus->raft, message->index);
@@ -244,6 +245,9 @@ void append__received(void *context, const struct raft_message *message, struct 
     with_entries.entries = with_entries.entry_count > 0 ? consensus->entries : NULL;
     struct raft_event event = {.type = RAFT_EVENT_MESSAGE, .u.message = &with_entries};
     enum status status = consensus__step(consensus, &event);
+    if (status == STATUS_OK) {
+        digest__received(consensus, message);
+    }
     if (status == STATUS_INVALID) {
         log_event(consensus->options.logger, LOG_WARN, "raft.invalid", "from=%" PRIu64 " type=%d term=%" PRIu64,
                   message->from, (int)message->type, message->term);

@@ -83,6 +83,7 @@ static void applied_some(struct consensus *consensus) {
     uint64_t applied_index = storage_applied_index(consensus->storage);
     wal_set_applied(consensus->wal, applied_index);
     apply__set_durable(consensus);
+    digest__applied(consensus);
     read__applied(consensus);
 }
 
@@ -98,6 +99,7 @@ static void on_read(struct wal_read *read) {
     enum status status = read->status;
     uint64_t index = read->first_index;
     struct slice cursor = read->records;
+    uint64_t begin_us = budget__begin_us(consensus);
     while (status == STATUS_OK && cursor.len > 0 && index <= consensus->commit_index &&
            storage_can_apply(consensus->storage)) {
         struct wal_record record;
@@ -111,6 +113,7 @@ static void on_read(struct wal_read *read) {
     if (status != STATUS_OK) {
         fail_apply(consensus, &error, index);
     } else {
+        budget__note_applied(consensus, index - read->first_index, read->records.len - cursor.len, begin_us);
         applied_some(consensus);
         consensus__schedule(consensus);
     }
@@ -137,6 +140,7 @@ void apply__on_timer(struct env_timer *timer) {
 
 void apply__advance(struct consensus *consensus) {
     uint64_t index = storage_applied_index(consensus->storage) + 1;
+    uint64_t begin_us = budget__begin_us(consensus);
     uint32_t count = 0;
     size_t bytes = 0;
     while (!consensus->apply_suspended && index <= consensus->commit_index) {
@@ -171,6 +175,7 @@ void apply__advance(struct consensus *consensus) {
         bytes += record.bytes.len;
     }
     if (count > 0) {
+        budget__note_applied(consensus, count, bytes, begin_us);
         applied_some(consensus);
     }
 }

@@ -6,7 +6,10 @@
  *   consensus_append.c   AppendEntries out (from memory, or read back) and in
  *   consensus_apply.c    committed entries into the engine
  *   consensus_member.c   membership: connections, what is kept of it, changes
+ *   consensus_digest.c   digests of what was applied, compared between nodes
+ *   consensus_budget.c   flushes in time, so that a restart replays no longer than it may
  *   consensus_floor.c    what the log must keep, and for whom
+ *   consensus_fence.c    stepping aside when the log or apply stalls
  *   consensus_read.c     ReadIndex rounds and waiting for apply
  *   consensus_upkeep.c   long jobs that an operator asked for
  *   consensus_ask.c      changes of membership and leadership, asked for from other threads
@@ -21,6 +24,7 @@
 #include "node/server/consensus.h"
 #include "node/server/membership.h"
 #include "node/server/peers.h"
+#include "node/server/replay_speed.h"
 
 enum {
     CONSENSUS_PROPOSALS_MAX = 64 * 1024, /* waiting or in the log */
@@ -33,7 +37,6 @@ enum {
     CONSENSUS_CONFIGS_MAX = 16, /* configurations taken from one AppendEntries; what follows comes again */
     CONSENSUS_DEADLINE_STEP_US = 10 * 1000,
     CONSENSUS_HOUSEKEEPING_US = 100 * 1000,
-    CONSENSUS_FENCE_US = 1500 * 1000,    /* a leader with a slower log write falls silent: others may lead */
     CONSENSUS_STALL_US = 5 * 1000 * 1000 /* a log write or an apply that takes longer is no progress */
 };
 
@@ -46,6 +49,8 @@ struct consensus_options {
     void *context;
     /* The log failed: nothing leaves any more. Once, on the loop, never from inside a call. */
     void (*failed)(void *context, const struct error *err);
+    consensus_observe *observe; /* NULL in production */
+    void *observe_context;
 };
 
 /* AppendEntries to one peer, in order. Those whose records are in memory leave at once, unless one before them waits
@@ -60,6 +65,40 @@ struct append_sender {
     struct wal_read read;
 };
 
+/* What one member says of itself in a round. */
+struct digest_vote {
+    uint64_t id;
+    struct digest digest;
+};
+
+/* consensus_digest.c */
+struct consensus_digest {
+    /* As the one that is asked: */
+    uint64_t asked_by;
+    uint64_t asked_index; /* 0: nothing */
+    struct digest asked;  /* the leader's */
+    bool is_found;        /* `own` is ours there */
+    bool is_owed;         /* the next reply says it */
+    struct digest own;
+    bool differs;
+    /* As the leader: */
+    bool round_open;
+    uint64_t round_term;
+    uint64_t round_index;
+    uint64_t round_us; /* when it began */
+    struct digest round;
+    struct digest_vote votes[LIMIT_MEMBERS]; /* its own first */
+    uint32_t vote_count;
+    bool all_answered; /* in the last round */
+    bool must_hand_over;
+    char suspects[LIMIT_MEMBERS * LIMIT_NAME_BYTES];
+    char problem[ERROR_MESSAGE_BYTES_MAX]; /* empty: none */
+    /* What came of it: */
+    uint64_t agreed_index;
+    struct digest agreed;
+    uint64_t mismatches;
+};
+
 /* The newest of the long jobs. */
 struct consensus_upkeep {
     struct consensus_upkeep_state state;
@@ -71,6 +110,24 @@ struct consensus_upkeep {
         struct storage_verification verification;
         struct storage_checkpoint checkpoint;
     } u;
+};
+
+/* What this node knows of its own stalls (consensus_fence.c). */
+struct consensus_fence {
+    struct env_timer timer;
+    enum raft_fence reason;    /* as raft was told */
+    uint64_t looked_us;        /* the last look, by the loop's clock */
+    uint64_t write_since_us;   /* the log write that was under way then; 0: none */
+    uint64_t log_stalled_us;   /* for how long it was looked at */
+    uint64_t outrun_us;        /* for how long somebody else was durably ahead meanwhile, */
+    uint64_t level_us;         /* or had all that there is */
+    uint64_t applied_index;    /* at the last look */
+    uint64_t apply_stalled_us; /* without a move, although there was something to apply */
+    uint64_t calm_us;          /* since something was last too slow */
+    uint64_t handed_us;        /* when a full leader last tried to hand over, */
+    uint32_t heir;             /* and who is next */
+    uint64_t count;            /* fences, since the node started */
+    uint64_t stand_stills;     /* of the loop, for longer than an election timeout */
 };
 
 /* consensus_member.c */
@@ -129,6 +186,8 @@ struct consensus {
     uint32_t records_capacity;
 
     struct consensus_upkeep upkeep;
+    struct consensus_digest digest;
+    struct replay_speed replay_speed;
 
     struct consensus_members members;
     struct append_sender senders[CONSENSUS_SENDERS_MAX];
@@ -142,11 +201,11 @@ struct consensus {
     struct env_timer deadline_timer;
     struct env_timer pace_timer; /* armed: proposals wait until the engine has caught up a little */
     struct env_timer housekeeping_timer;
+    struct consensus_fence fence;
 
     struct error failure; /* code STATUS_OK while all is well */
     struct env_task failure_task;
     struct error space_problem; /* log or engine: disk full */
-    bool log_stalled;           /* the log write under way takes longer than CONSENSUS_FENCE_US */
     bool refusing;              /* the node is stopping: no new requests */
 
     bool stopping;
@@ -174,6 +233,8 @@ void consensus_free_unstarted(struct consensus *consensus);
  * peers, begins. */
 MUST_USE enum status consensus_start(struct consensus *consensus, struct raft *raft, struct wal *wal,
                                      struct storage *storage, struct error *err);
+/* Before consensus_start: what recovery replayed, and in which time. */
+void consensus_note_replay(struct consensus *consensus, uint64_t entries, uint64_t bytes, uint64_t us);
 /* Answers everything that waits and refuses new requests from now on. */
 void consensus_refuse_requests(struct consensus *consensus);
 /* Answers everything that waits, closes peers, log and engine; then stopped runs and the consensus is gone. */
@@ -261,8 +322,34 @@ void apply__set_durable(struct consensus *consensus);
 void apply__advance(struct consensus *consensus);
 void apply__on_timer(struct env_timer *timer);
 
+/* Puts the question of the round, or the answer that is owed, into a message that is about to go. */
+void digest__tag(struct consensus *consensus, struct raft_message *message);
+/* What a message that raft took says about digests. */
+void digest__received(struct consensus *consensus, const struct raft_message *message);
+/* More was applied. */
+void digest__applied(struct consensus *consensus);
+/* Now and then: rounds begin and end. */
+void digest__tick(struct consensus *consensus);
+void digest__fill_status(const struct consensus *consensus, struct consensus_status *status);
+/* False: there is none. */
+bool digest__problem(const struct consensus *consensus, char *ret_text, size_t size);
+
+/* Now and then: flushes if a restart would replay for too long. */
+void budget__tick(struct consensus *consensus);
+/* Around a turn of applying: its begin (0: nobody wants to know), and what was applied since. */
+uint64_t budget__begin_us(const struct consensus *consensus);
+void budget__note_applied(struct consensus *consensus, uint64_t entries, uint64_t bytes, uint64_t begin_us);
+/* What a restart would replay now. */
+uint64_t budget__replay_us(const struct consensus *consensus);
+
 /* Lets the log go as far as it may; tells raft where it begins. */
 void floor__update(struct consensus *consensus);
+
+void fence__init(struct consensus *consensus);
+void fence__start(struct consensus *consensus);
+void fence__stop(struct consensus *consensus);
+/* One sentence for an operator; empty: it isn't fenced. */
+void fence__describe(const struct consensus *consensus, char *out, size_t size);
 
 void read__ask(struct consensus *consensus);
 /* The READ step under way put all new reads into this round. */

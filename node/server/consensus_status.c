@@ -62,9 +62,10 @@ static void fill_problem(const struct consensus *consensus, struct consensus_sta
     const struct consensus_member_status *left = left_behind(consensus, status);
     if (problem->code != STATUS_OK) {
         (void)snprintf(status->problem, sizeof status->problem, "%s", problem->message);
-    } else if (consensus->log_stalled) {
-        (void)snprintf(status->problem, sizeof status->problem, "a log write takes over %d ms: look at the disk",
-                       CONSENSUS_FENCE_US / 1000);
+    } else if (consensus->fence.reason != RAFT_FENCE_NONE) {
+        fence__describe(consensus, status->problem, sizeof status->problem);
+    } else if (digest__problem(consensus, status->problem, sizeof status->problem)) {
+        return;
     } else if (status->storage.problem[0] != '\0') {
         (void)snprintf(status->problem, sizeof status->problem, "%s", status->storage.problem);
     } else if (left != NULL) {
@@ -94,6 +95,8 @@ static void fill_status(struct consensus *consensus, struct consensus_status *st
     };
     wal_get_stats(consensus->wal, &status->wal);
     storage_get_stats(consensus->storage, &status->storage);
+    digest__fill_status(consensus, status);
+    status->replay_us = budget__replay_us(consensus);
     fill_members(consensus, status, consensus__raft_now_us(consensus));
     fill_problem(consensus, status);
 }

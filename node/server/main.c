@@ -78,8 +78,8 @@ static void on_serving(void *context) {
     }
 }
 
-static void on_recovering(void *context, uint64_t done, uint64_t total) {
-    notify_recovering(&((struct holdfastd *)context)->notify, done, total);
+static void on_recovering(void *context, uint64_t done, uint64_t total, uint64_t left_us) {
+    notify_recovering(&((struct holdfastd *)context)->notify, done, total, left_us);
 }
 
 static void on_exit_timer(struct env_timer *timer) {

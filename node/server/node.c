@@ -261,10 +261,11 @@ static void log_recovered(struct node *node) {
     uint64_t took_ms = (env_clock_us(node->options.env) - node->started_us) / 1000;
     log_event(node->options.logger, LOG_INFO, "node.recovered",
               "ms=%" PRIu64 " new=%s flushed=%" PRIu64 " applied=%" PRIu64 " last=%" PRIu64 " replayed=%" PRIu64
-              " tail=%" PRIu64 " torn_bytes=%" PRIu64 " term=%" PRIu64,
+              " replayed_bytes=%" PRIu64 " replay_ms=%" PRIu64 " tail=%" PRIu64 " torn_bytes=%" PRIu64 " term=%" PRIu64,
               took_ms, recovery->dir.created ? "true" : "false", storage_frontier(recovery->storage)->index,
               storage_applied_index(recovery->storage), raft_last_index(recovery->raft), recovery->replayed,
-              recovery->tail, recovery->torn_bytes, raft_term(recovery->raft));
+              recovery->replayed_bytes, recovery->replay_us / 1000, recovery->tail, recovery->torn_bytes,
+              raft_term(recovery->raft));
 }
 
 static void on_recovered(struct env_work *work) {
@@ -276,6 +277,7 @@ static void on_recovered(struct env_work *work) {
         return;
     }
     log_recovered(node);
+    consensus_note_replay(node->consensus, recovery->replayed, recovery->replayed_bytes, recovery->replay_us);
     set_state(node, NODE_STARTING);
     node->consensus_running = true;
     struct error error = {0};
@@ -294,9 +296,15 @@ static void on_timer(struct env_timer *timer) {
     }
     uint64_t done = atomic_load_explicit(&node->recovery.done, memory_order_relaxed);
     uint64_t total = atomic_load_explicit(&node->recovery.total, memory_order_relaxed);
-    log_event(node->options.logger, LOG_INFO, "node.recovering", "done=%" PRIu64 " total=%" PRIu64, done, total);
+    uint64_t left_us = recovery_left_us(&node->recovery);
+    char left[32] = "unknown";
+    if (left_us != UINT64_MAX) {
+        (void)snprintf(left, sizeof left, "%" PRIu64, left_us / 1000);
+    }
+    log_event(node->options.logger, LOG_INFO, "node.recovering", "done=%" PRIu64 " total=%" PRIu64 " left_ms=%s", done,
+              total, left);
     if (node->options.recovering != NULL) {
-        node->options.recovering(node->options.context, done, total);
+        node->options.recovering(node->options.context, done, total, left_us);
     }
     CHECK(env_timer_arm(timer, env_now_us(node->options.loop) + PROGRESS_INTERVAL_US) == STATUS_OK);
 }
@@ -330,6 +338,8 @@ enum status node_new(const struct node_options *options, struct node **ret_node,
         .peer_transport = options->peer_transport,
         .context = node,
         .failed = on_consensus_failed,
+        .observe = options->observe,
+        .observe_context = options->context,
     };
     enum status status = consensus_new(&consensus_options, &node->consensus, err);
     if (status != STATUS_OK) {

@@ -28,12 +28,14 @@ struct node_options {
     /* Callbacks on the loop; never from inside a node_* call. */
     void *context;
     void (*serving)(void *context);
-    /* Recovery moved on: records replayed of how many, for the log and systemd. May be NULL. */
-    void (*recovering)(void *context, uint64_t done, uint64_t total);
+    /* Recovery moved on: records replayed of how many, and how long the rest may take (UINT64_MAX: can't be told yet),
+     * for systemd. May be NULL. */
+    void (*recovering)(void *context, uint64_t done, uint64_t total, uint64_t left_us);
     /* The node can't go on: recovery failed, the log failed. It has stopped talking; the process is to exit with
      * code 1. */
     void (*failed)(void *context, const struct error *err);
     void (*stopped)(void *context);
+    consensus_observe *observe; /* NULL in production */
 };
 
 MUST_USE enum status node_new(const struct node_options *options, struct node **ret_node, struct error *err);

@@ -13,7 +13,12 @@
 #include <string.h>
 #include <systemd/sd-daemon.h>
 
-enum { STATUS_INTERVAL_US = 1000 * 1000, RECOVERY_EXTENSION_US = 120 * 1000 * 1000, FEEDS_PER_WATCHDOG = 4 };
+enum {
+    SECOND_US = 1000 * 1000,
+    STATUS_INTERVAL_US = SECOND_US,
+    RECOVERY_EXTENSION_US = 120 * 1000 * 1000,
+    FEEDS_PER_WATCHDOG = 4
+};
 
 static void say_status(struct notify *notify, const char *text) {
     if (strcmp(notify->text, text) != 0) {
@@ -55,12 +60,16 @@ void notify_init(struct notify *notify, const struct notify_options *options) {
 
 void notify_deinit(struct notify *notify) { env_timer_cancel(&notify->timer); }
 
-void notify_recovering(struct notify *notify, uint64_t done, uint64_t total) {
+void notify_recovering(struct notify *notify, uint64_t done, uint64_t total, uint64_t left_us) {
     if (!notify->enabled) {
         return;
     }
     char text[NOTIFY_TEXT_BYTES];
-    (void)snprintf(text, sizeof text, "recovering: %" PRIu64 " of %" PRIu64 " log entries applied", done, total);
+    int used = snprintf(text, sizeof text, "recovering: %" PRIu64 " of %" PRIu64 " log entries applied", done, total);
+    if (left_us != UINT64_MAX) {
+        (void)snprintf(text + used, sizeof text - (size_t)used, ", about %" PRIu64 " s left",
+                       (left_us + SECOND_US - 1) / SECOND_US);
+    }
     say_status(notify, text);
     if (done > notify->recovered) {
         notify->recovered = done;

@@ -34,8 +34,8 @@ struct notify {
 /* On the thread that will run the loop, or on it. */
 void notify_init(struct notify *notify, const struct notify_options *options);
 void notify_deinit(struct notify *notify);
-/* Recovery got this far: asks for more time if that is further than last time. */
-void notify_recovering(struct notify *notify, uint64_t done, uint64_t total);
+/* Recovery got this far: asks for more time if that is further than last time. left_us UINT64_MAX: can't be told. */
+void notify_recovering(struct notify *notify, uint64_t done, uint64_t total, uint64_t left_us);
 /* READY; the watchdog is fed from now on. STATUS_NO_MEMORY. */
 MUST_USE enum status notify_serving(struct notify *notify);
 void notify_stopping(struct notify *notify, const char *why);

@@ -10,6 +10,8 @@
 #include "node/base/check.h"
 #include "node/server/raft_wire.h"
 
+#include <errno.h>
+
 static void link_connect(struct peer_link *link);
 
 static const char *link_name(const struct peer_link *link) { return link->bulk ? "bulk" : "control"; }
@@ -151,6 +153,8 @@ static void on_closed(struct connection_handler *handler, const struct error *er
         link_wait(link);
         if (was_ready) {
             peers->options.unreachable(peers->options.context, link->peer->entry.id); /* the peer may be gone then */
+        } else if (err->sys == ECONNREFUSED && !peer_in__is_connected(peers, link->peer->entry.id)) {
+            peers->options.gone(peers->options.context, link->peer->entry.id);
         }
     } else {
         peers__free_if_gone(link->peer);

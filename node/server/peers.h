@@ -38,6 +38,8 @@ struct peers_options {
     /* A message whose sender was authenticated; raw: the APPEND's records, unchecked. Borrowed for the call. */
     void (*received)(void *context, const struct raft_message *message, struct slice raw);
     void (*unreachable)(void *context, uint64_t node_id);
+    /* Its process has ended: its machine refuses connections to it, and it has none open to us. */
+    void (*gone)(void *context, uint64_t node_id);
     /* A member says that this node was removed from the cluster. */
     void (*removed)(void *context, uint64_t by_node_id);
 };

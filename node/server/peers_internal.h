@@ -15,7 +15,7 @@ enum {
     PEER_CONNECT_TIMEOUT_US = 2 * 1000 * 1000,
     PEER_PING_INTERVAL_US = 500 * 1000,
     PEER_SILENCE_MAX_US = 2 * 1000 * 1000,
-    PEER_BACKOFF_MIN_US = 20 * 1000,
+    PEER_BACKOFF_MIN_US = 5 * 1000,
     PEER_BACKOFF_MAX_US = 1000 * 1000,
     PEER_DELAYED_MAX = 1024, /* messages that hooks hold back */
     PEER_REMOVED_MAX = 16    /* removed nodes that are remembered, the newest */

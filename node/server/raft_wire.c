@@ -3,7 +3,9 @@
 
 #define RAFT_WIRE_FIELDS(X)                                                                                            \
     X(reject)                                                                                                          \
-    X(from) X(to) X(term) X(index) X(log_term) X(commit) X(hint_index) X(hint_term) X(round) X(floor) X(entry_count)
+    X(from)                                                                                                            \
+    X(to)                                                                                                              \
+    X(term) X(index) X(log_term) X(commit) X(hint_index) X(hint_term) X(round) X(floor) X(entry_count) X(digest_index)
 
 void raft_wire_encode(const struct raft_message *message, Wire__RaftMessage *ret_wire) {
     wire__raft_message__init(ret_wire);
@@ -14,6 +16,11 @@ void raft_wire_encode(const struct raft_message *message, Wire__RaftMessage *ret
     ret_wire->field = message->field;
     RAFT_WIRE_FIELDS(ENCODE)
 #undef ENCODE
+    if (message->digest_index != 0) {
+        ret_wire->has_digest = 1;
+        ret_wire->digest.data = (uint8_t *)message->digest;
+        ret_wire->digest.len = sizeof message->digest;
+    }
 }
 
 enum status raft_wire_decode(const Wire__RaftMessage *wire, struct raft_message *ret_message, struct error *err) {
@@ -29,6 +36,12 @@ enum status raft_wire_decode(const Wire__RaftMessage *wire, struct raft_message 
     }
     if (message.entry_count > LIMIT_APPEND_BYTES) {
         return error_set(err, STATUS_CORRUPT, "raft message claims %u entries", message.entry_count);
+    }
+    if (message.digest_index != 0) {
+        if (wire->digest.len != sizeof message.digest) {
+            return error_set(err, STATUS_CORRUPT, "raft message with a digest of %zu bytes", wire->digest.len);
+        }
+        memcpy(message.digest, wire->digest.data, sizeof message.digest);
     }
     *ret_message = message;
     return STATUS_OK;

@@ -38,6 +38,7 @@ static enum status open_storage(struct recovery *recovery, struct error *err) {
     options.scrub_bytes_per_second = config->scrub_rate;
     options.history_revisions = config->history_revisions;
     options.change_files = config->change_files;
+    options.digests = true;
     options.context = recovery->consensus;
     options.fill_frontier = consensus__fill_frontier;
     options.flushed = consensus__flushed;
@@ -121,6 +122,7 @@ struct replay {
     uint64_t config_index; /* the membership that raft has already */
     uint64_t skip_index;   /* loaded into raft from behind here */
     uint64_t apply_after;  /* applied from behind here */
+    uint64_t apply_us;     /* when the first was */
     uint64_t commit;
 };
 
@@ -155,6 +157,7 @@ static enum status replay_record(void *context, const struct wal_record *record,
                              "entry %" PRIu64 " is of kind %u, which this version does not know", record->index,
                              record->kind);
         }
+        replay->apply_us = recovery->replayed == 0 ? env_clock_us(recovery->env) : replay->apply_us;
         enum status status = member__applying(recovery->consensus, record, err);
         if (status == STATUS_OK) {
             status = storage_apply(recovery->storage, record->index, record->term, batch, err);
@@ -164,6 +167,7 @@ static enum status replay_record(void *context, const struct wal_record *record,
             return status;
         }
         recovery->replayed++;
+        recovery->replayed_bytes += batch.len;
     }
     atomic_fetch_add_explicit(&recovery->done, 1, memory_order_relaxed);
     return STATUS_OK;
@@ -237,7 +241,18 @@ static enum status replay_log(struct recovery *recovery, const struct wal_recove
                             .commit = recovered->commit};
     recovery->tail = recovered->last_index - saved.commit;
     atomic_store_explicit(&recovery->total, recovered->last_index - recovered->first_index + 1, memory_order_relaxed);
-    return wal_replay(recovery->wal, recovered->first_index, recovered->last_index, replay_record, &replay, err);
+    uint64_t begin_us = env_clock_us(recovery->env);
+    atomic_store_explicit(&recovery->replay_began_us, begin_us, memory_order_relaxed);
+    status = wal_replay(recovery->wal, recovered->first_index, recovered->last_index, replay_record, &replay, err);
+    recovery->replay_us = recovery->replayed > 0 ? env_clock_us(recovery->env) - replay.apply_us : 0;
+    return status;
+}
+
+uint64_t recovery_left_us(const struct recovery *recovery) {
+    uint64_t begin_us = atomic_load_explicit(&recovery->replay_began_us, memory_order_relaxed);
+    uint64_t done = atomic_load_explicit(&recovery->done, memory_order_relaxed);
+    uint64_t total = atomic_load_explicit(&recovery->total, memory_order_relaxed);
+    return begin_us == 0 ? UINT64_MAX : replay_left_us(done, total, env_clock_us(recovery->env) - begin_us);
 }
 
 enum status recovery_run(struct recovery *recovery, struct error *err) {

@@ -79,6 +79,12 @@ static void fill_state(Wire__StatusReply *reply, const struct consensus_status *
     SET(reply, config_committed, status->config_is_committed);
     SET(reply, config_joint, status->config_is_joint);
     SET(reply, transfer_target, status->transfer_target);
+    SET(reply, digest_index, status->digest_index);
+    reply->has_digest = 1;
+    reply->digest.data = (uint8_t *)status->digest;
+    reply->digest.len = sizeof status->digest;
+    SET(reply, digest_mismatches, status->digest_mismatches);
+    SET(reply, replay_ms, status->replay_us / 1000);
     reply->problem = borrow_text(status->problem);
 }
 

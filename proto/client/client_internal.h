@@ -13,9 +13,10 @@
  *                                           +--- DELAYED <--+  surely not executed, or a read, or retry_unknown:
  * back-off
  *
- * Its one timer ends it at its deadline wherever it is. Which node gets it: the named one (pin or target), else
- * `current`, the best guess at the leader: from greetings, from NOT_LEADER replies, else the next endpoint that isn't
- * backing off.
+ * Its one timer ends it at its deadline wherever it is. A request that waits for a tenth of silence_ms makes the core
+ * ask the other nodes who leads; when one of them names another leader, what may be repeated moves there. Which node
+ * gets it: the named one (pin or target), else `current`, the best guess at the leader: from greetings, from NOT_LEADER
+ * replies, else the next endpoint that isn't backing off.
  *
  * Owner: the loop's thread, except client_core_reserve and client_core_release (any thread).
  */
@@ -107,6 +108,7 @@ struct client_request {
     struct env_timer timer;
     uint64_t retry_at_us;
     struct client_link *sent_on;
+    uint64_t sent_us;
     enum client_state state;
     uint32_t slot;
     uint32_t attempts;            /* failed ones */

@@ -10,7 +10,13 @@
 
 #include <stdio.h>
 
-enum { RETRY_DELAY_MIN_US = 5 * 1000, RETRY_DELAY_MAX_US = 200 * 1000, ARENA_CHUNK_BYTES = 16 * 1024 };
+enum {
+    RETRY_DELAY_MIN_US = 5 * 1000,
+    RETRY_DELAY_MAX_US = 200 * 1000,
+    ELECTION_DELAY_MAX_US = 40 * 1000, /* while nobody leads; an election takes a few of these, */
+    ELECTION_RETRIES = 24,             /* and not that many */
+    ARENA_CHUNK_BYTES = 16 * 1024
+};
 
 static void dispatch_run(struct env_task *task);
 static void finish_run(struct env_task *task);
@@ -366,8 +372,11 @@ void core__retry(struct client_request *request, bool at_once, enum holdfast_cod
         enqueue(request);
         return;
     }
+    bool elects = (code == HOLDFAST_CODE_NOT_LEADER || code == HOLDFAST_CODE_UNAVAILABLE) &&
+                  request->attempts <= ELECTION_RETRIES;
+    uint64_t delay_max_us = elects ? ELECTION_DELAY_MAX_US : RETRY_DELAY_MAX_US;
     uint64_t delay_us = (uint64_t)RETRY_DELAY_MIN_US << shift;
-    delay_us = core__jitter_us(core, delay_us < RETRY_DELAY_MAX_US ? delay_us : RETRY_DELAY_MAX_US);
+    delay_us = core__jitter_us(core, delay_us < delay_max_us ? delay_us : delay_max_us);
     request->retry_at_us = env_now_us(core->loop) + delay_us;
     request->state = CLIENT_DELAYED;
     list_push_back(&core->delayed, &request->link);

@@ -34,6 +34,7 @@ struct client_link {
     struct list sent;   /* requests that wait for their replies */
     uint32_t sent_count;
     struct env_timer watch;
+    uint64_t begun_us;
     uint64_t progress_us; /* when bytes last came or left */
     size_t queued_bytes;  /* at the last look */
     enum link_state state;
@@ -92,6 +93,11 @@ struct client_core {
     void *closed_context;
 };
 
+/* A request or a connection attempt that takes longer makes us ask others who leads. */
+static inline uint64_t core__doubt_us(const struct client_core *core) {
+    return (uint64_t)core->options.silence_ms * 1000 / 10;
+}
+
 /* core.c */
 void core__dispatch_soon(struct client_core *core);
 uint64_t core__request_id(const struct client_core *core, const struct client_request *request);
@@ -124,6 +130,11 @@ void endpoint__succeeded(struct client_endpoint *endpoint, uint64_t node_id);
 void endpoint__pass_over(struct client_endpoint *endpoint);
 /* A node names the leader. True if `current` is another endpoint than `from` now. */
 bool endpoint__follow_hint(struct client_endpoint *from, uint64_t leader_id, const char *address);
+/* A node names the leader, asked or not: if `current` is in doubt, or requests wait elsewhere for long, they go there.
+ */
+void endpoint__told(struct client_endpoint *from, uint64_t leader_id, const char *address);
+/* Asks all others who leads; connects for that. */
+void endpoint__ask_others(struct client_endpoint *endpoint);
 /* One sentence on why nothing works, for deadlines. */
 void endpoint__explain(const struct client_core *core, const struct client_request *request, char *out, size_t size);
 uint64_t core__jitter_us(struct client_core *core, uint64_t delay_us);
@@ -131,6 +142,14 @@ uint64_t core__jitter_us(struct client_core *core, uint64_t delay_us);
 /* link.c */
 /* A link that takes a request now, or NULL: opens what is missing, up to options.connections. */
 struct client_link *link__pick(struct client_endpoint *endpoint);
+/* A request waits for long on one of its links, or connecting takes long. */
+bool link__is_in_doubt(const struct client_endpoint *endpoint);
+/* Connecting or a probe takes long, and no link is open. */
+bool link__is_late(const struct client_endpoint *endpoint);
+/* Asks who leads: by a PING, or by connecting. */
+void link__ask(struct client_endpoint *endpoint);
+/* What waits for long and may be repeated goes back to the queue. */
+void link__move_slow(struct client_endpoint *endpoint, const char *reason);
 /* Sends; STATUS_OK: the request is on link->sent. */
 MUST_USE enum status link__send(struct client_link *link, struct client_request *request);
 /* Closes it when it is detached and nothing waits on it any more. */

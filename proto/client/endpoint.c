@@ -4,7 +4,9 @@
  * `current` follows what nodes say about the leader. A node that can't be reached, refuses or falls silent backs off
  * (20 ms, doubling to 500 ms, with jitter; after silence not before the silence limit) and `current` moves on, so that
  * no endpoint is stuck to; a hint at an endpoint that backs off is not followed, so that a dead leader that others
- * still name isn't either.
+ * still name isn't either. So is one where connecting takes long, while there are others.
+ *
+ * A silent or slow leader: the others are asked who leads. While none of them names another, it is waited for.
  */
 #include "proto/client/core_internal.h"
 
@@ -42,14 +44,17 @@ static uint32_t index_of(const struct client_endpoint *endpoint) {
 struct client_endpoint *endpoint__choose(struct client_core *core, uint64_t *ret_retry_at_us) {
     uint64_t now_us = env_now_us(core->loop);
     uint64_t earliest_us = UINT64_MAX;
+    struct client_endpoint *late = NULL;
     for (uint32_t i = 0; i < core->endpoint_count; i++) {
         uint32_t index = (core->current + i) % core->endpoint_count;
         struct client_endpoint *endpoint = &core->endpoints[index];
-        if (endpoint->retry_at_us <= now_us) {
+        if (endpoint->retry_at_us <= now_us && !link__is_late(endpoint)) {
             core->current = index;
             return endpoint;
         }
-        if (endpoint->retry_at_us < earliest_us) {
+        if (endpoint->retry_at_us <= now_us) {
+            late = late == NULL ? endpoint : late;
+        } else if (endpoint->retry_at_us < earliest_us) {
             earliest_us = endpoint->retry_at_us;
         }
         if (core->options.pin >= 0) {
@@ -57,7 +62,7 @@ struct client_endpoint *endpoint__choose(struct client_core *core, uint64_t *ret
         }
     }
     *ret_retry_at_us = earliest_us;
-    return NULL;
+    return late;
 }
 
 void endpoint__pass_over(struct client_endpoint *endpoint) {
@@ -158,11 +163,45 @@ bool endpoint__follow_hint(struct client_endpoint *from, uint64_t leader_id, con
         return false;
     }
     struct client_endpoint *leader = find_or_learn(core, leader_id, address);
-    if (leader == NULL || leader == from || leader->retry_at_us > env_now_us(core->loop)) {
+    if (leader == NULL || leader == from || leader->retry_at_us > env_now_us(core->loop) || link__is_late(leader)) {
         return false;
     }
     core->current = index_of(leader);
     return true;
+}
+
+void endpoint__told(struct client_endpoint *from, uint64_t leader_id, const char *address) {
+    struct client_core *core = from->core;
+    if (core->options.pin >= 0 || core->closing || leader_id == 0 || address == NULL || address[0] == '\0') {
+        return;
+    }
+    struct client_endpoint *leader = find_or_learn(core, leader_id, address);
+    if (leader == NULL || leader->retry_at_us > env_now_us(core->loop) || link__is_late(leader)) {
+        return;
+    }
+    struct client_endpoint *current = &core->endpoints[core->current];
+    if (leader != current && link__is_in_doubt(current)) {
+        core->current = index_of(leader);
+        core__dispatch_soon(core);
+    }
+    char reason[CLIENT_REASON_BYTES];
+    for (uint32_t i = 0; i < core->endpoint_count; i++) {
+        struct client_endpoint *endpoint = &core->endpoints[i];
+        if (endpoint != leader && endpoint->link_count > 0) {
+            (void)snprintf(reason, sizeof reason, "%.60s: no answer, and %.60s leads", endpoint->name, leader->name);
+            link__move_slow(endpoint, reason);
+        }
+    }
+}
+
+void endpoint__ask_others(struct client_endpoint *endpoint) {
+    struct client_core *core = endpoint->core;
+    uint64_t now_us = env_now_us(core->loop);
+    for (uint32_t i = 0; i < core->endpoint_count && core->options.pin < 0; i++) {
+        if (&core->endpoints[i] != endpoint && core->endpoints[i].retry_at_us <= now_us) {
+            link__ask(&core->endpoints[i]);
+        }
+    }
 }
 
 void endpoint__explain(const struct client_core *core, const struct client_request *request, char *out, size_t size) {

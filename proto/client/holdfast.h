@@ -97,7 +97,8 @@ struct holdfast_options {
     uint32_t connections;         /* to each node in use, 1 to 256 */
     uint32_t in_flight_max;       /* requests, 1 to 65,536 */
     uint64_t in_flight_bytes_max; /* keys and values of requests in flight; one request may exceed it alone */
-    uint32_t silence_ms; /* a node that sends nothing for so long while requests wait is given up, 50 to 60,000 */
+    uint32_t silence_ms; /* a node that sends nothing for so long while requests wait is given up, 50 to 60,000; after a
+                            tenth of it the others are asked who leads */
 };
 
 /* Defaults: 5,000 ms, 1 connection, 4,096 requests, 64 MiB, 1,000 ms; everything else NULL. */
@@ -256,6 +257,12 @@ struct holdfast_node_status {
     uint64_t config_index;
     bool config_committed, config_joint;
     uint64_t transfer_target;
+    /* The newest entry up to which all that was applied on this node was found equal to the others', and its digest
+     * there (0: nothing was compared yet); comparisons that found a difference since the node started. */
+    uint64_t digest_index;
+    uint8_t digest[16];
+    uint64_t digest_mismatches;
+    uint64_t replay_ms; /* what a start of this node would take to replay now, as far as it knows */
 };
 
 /* What keeps the segment files of a node's log. */

@@ -2,7 +2,9 @@
  * One connection to one node: greeting or refusal, requests and replies, and the watch that notices silence.
  *
  * The server speaks first; nothing is sent before its greeting. While requests wait, bytes must come (or queued output
- * must shrink): after half the silence limit a PING asks, after the whole limit the link is given up. Reads and
+ * must shrink): after half the silence limit a PING asks, after the whole limit the link is given up; long before, at a
+ * tenth, the other nodes are asked whether somebody else leads by now (a leader may answer pings and yet be unable to
+ * write). Reads and
  * repeatable writes then go elsewhere; other writes stay on the detached link, because a paused node may yet answer
  * them for sure. A link that was idle for long is probed with a PING before a request is trusted to it.
  */
@@ -14,7 +16,7 @@
 
 /* A node reads nothing more of a connection, pings included, that has its bound of requests under way (1,024 unless
  * configured): we stay below. */
-enum { IDLE_PROBE_US = 10 * 1000 * 1000, WATCHES_PER_SILENCE = 4, LINK_REQUESTS_MAX = 1000 };
+enum { IDLE_PROBE_US = 10 * 1000 * 1000, LOOKS_PER_DOUBT = 4, LINK_REQUESTS_MAX = 1000 };
 
 static const uint64_t PING_ID = UINT64_MAX;
 
@@ -199,8 +201,28 @@ static void receive_greeting(struct client_link *link, const struct connection_f
     if (is_current && greeting->leader_id != greeting->node_id) {
         (void)endpoint__follow_hint(endpoint, greeting->leader_id, greeting->leader_address);
     }
+    endpoint__told(endpoint, greeting->leader_id, greeting->leader_address);
     arena_reset(&core->arena);
     core__dispatch_soon(core);
+}
+
+static void receive_pong(struct client_link *link, const struct connection_frame *frame) {
+    struct client_core *core = link->core;
+    const Wire__Pong *pong =
+        (const Wire__Pong *)(const void *)wire_unpack(&core->arena, &wire__pong__descriptor, frame->message);
+    if (pong == NULL) {
+        struct error err;
+        (void)error_set(&err, STATUS_CORRUPT, "a pong that can't be read");
+        arena_reset(&core->arena);
+        link_fail(link, &err);
+        return;
+    }
+    if (link->state == LINK_PROBING) {
+        link->state = LINK_OPEN;
+        core__dispatch_soon(core);
+    }
+    endpoint__told(link->endpoint, pong->leader_id, pong->leader_address);
+    arena_reset(&core->arena);
 }
 
 static void receive_reply(struct client_link *link, const struct connection_frame *frame) {
@@ -223,20 +245,16 @@ static void handler_frame(struct connection_handler *handler, const struct conne
     switch (frame->type) {
     case FRAME_GREETING: receive_greeting(link, frame); return;
     case FRAME_REFUSAL: receive_refusal(link, frame); return;
-    case FRAME_PONG:
-        if (link->state == LINK_PROBING) {
-            link->state = LINK_OPEN;
-            core__dispatch_soon(link->core);
-        }
-        return;
     default: break;
     }
     if (link->state == LINK_CONNECTING) {
         (void)error_set(&err, STATUS_CORRUPT, "it sent a frame of type %u instead of a greeting", frame->type);
         link_fail(link, &err);
-        return;
+    } else if (frame->type == FRAME_PONG) {
+        receive_pong(link, frame);
+    } else {
+        receive_reply(link, frame);
     }
-    receive_reply(link, frame);
 }
 
 static void handler_drained(struct connection_handler *handler) { core__dispatch_soon(link_of(handler)->core); }
@@ -256,10 +274,27 @@ static uint64_t limit_us(const struct client_link *link) {
     return limit;
 }
 
+/* When connecting, a probe, or the oldest request on it begins to take long; nothing of that: one that begins now. */
+static uint64_t doubt_at_us(const struct client_link *link) {
+    uint64_t since_us = env_now_us(link->core->loop);
+    if (link->state == LINK_CONNECTING) {
+        since_us = link->begun_us;
+    } else if (link->state == LINK_PROBING) {
+        since_us = link->progress_us;
+    } else if (!list_is_empty(&link->sent)) {
+        since_us = LIST_ENTRY(link->sent.next, struct client_request, link)->sent_us;
+    }
+    return since_us + core__doubt_us(link->core);
+}
+
+static bool is_slow(const struct client_link *link) { return env_now_us(link->core->loop) >= doubt_at_us(link); }
+
 static void watch_start(struct client_link *link) {
     if (!env_timer_is_armed(&link->watch)) {
         uint64_t now_us = env_now_us(link->core->loop);
-        if (env_timer_arm(&link->watch, now_us + limit_us(link) / WATCHES_PER_SILENCE) != STATUS_OK) {
+        uint64_t at_us = doubt_at_us(link);
+        uint64_t again_us = now_us + core__doubt_us(link->core) / LOOKS_PER_DOUBT;
+        if (env_timer_arm(&link->watch, at_us > now_us ? at_us : again_us) != STATUS_OK) {
             struct error err;
             (void)error_set(&err, STATUS_NO_MEMORY, "out of memory");
             link_fail(link, &err);
@@ -301,6 +336,61 @@ static void fall_silent(struct client_link *link) {
     link__settle(link);
 }
 
+static bool may_move(const struct client_request *request) { return request->target < 0 && core__may_repeat(request); }
+
+bool link__is_in_doubt(const struct client_endpoint *endpoint) {
+    for (uint32_t i = 0; endpoint->link_count > 0 && i < CLIENT_CONNECTIONS_MAX; i++) {
+        if (endpoint->links[i] != NULL && is_slow(endpoint->links[i])) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool link__is_late(const struct client_endpoint *endpoint) {
+    bool is_late = false;
+    for (uint32_t i = 0; endpoint->link_count > 0 && i < CLIENT_CONNECTIONS_MAX; i++) {
+        const struct client_link *link = endpoint->links[i];
+        if (link != NULL && link->state == LINK_OPEN) {
+            return false;
+        }
+        is_late = is_late || (link != NULL && is_slow(link));
+    }
+    return is_late;
+}
+
+void link__move_slow(struct client_endpoint *endpoint, const char *reason) {
+    for (uint32_t i = 0; i < CLIENT_CONNECTIONS_MAX; i++) {
+        struct client_link *link = endpoint->links[i];
+        if (link == NULL || link->state != LINK_OPEN) {
+            continue;
+        }
+        uint64_t now_us = env_now_us(link->core->loop);
+        LIST_FOREACH (node, &link->sent) {
+            struct client_request *request = LIST_ENTRY(node, struct client_request, link);
+            if (now_us - request->sent_us < core__doubt_us(link->core)) {
+                break; /* in the order of sending */
+            }
+            if (may_move(request)) {
+                core__lost(request, HOLDFAST_CODE_TIMEOUT, reason);
+            }
+        }
+    }
+}
+
+/* It takes long: is somebody else leading by now? Nobody is asked for requests that must wait here anyway. */
+static void doubt(struct client_link *link) {
+    struct client_core *core = link->core;
+    bool is_asked_for = link->endpoint == &core->endpoints[core->current];
+    LIST_FOREACH (node, &link->sent) {
+        is_asked_for = is_asked_for || may_move(LIST_ENTRY(node, struct client_request, link));
+    }
+    if (is_asked_for) {
+        endpoint__ask_others(link->endpoint);
+        core__dispatch_soon(core); /* what isn't sent yet may go elsewhere, if this is a connection that doesn't come */
+    }
+}
+
 static void watch_run(struct env_timer *timer) {
     struct client_link *link = CONTAINER_OF(timer, struct client_link, watch);
     if (link->state == LINK_OPEN && link->sent_count == 0) {
@@ -319,6 +409,9 @@ static void watch_run(struct env_timer *timer) {
     }
     if (link->state == LINK_OPEN && !link->pinged && silent_us >= silence_us(link) / 2) {
         ping(link);
+    }
+    if (link->attached && is_slow(link)) {
+        doubt(link);
     }
     watch_start(link);
 }
@@ -340,7 +433,8 @@ static void link_open(struct client_endpoint *endpoint, uint32_t slot) {
     link->handler = (struct connection_handler){handler_opened, handler_frame, handler_drained, handler_closed};
     link->tap = (struct env_stream_handler){tap_opened, tap_room, tap_received, tap_drained, tap_closed};
     link->state = LINK_CONNECTING;
-    link->progress_us = env_now_us(core->loop);
+    link->begun_us = env_now_us(core->loop);
+    link->progress_us = link->begun_us;
     list_init(&link->sent);
     env_timer_init(&link->watch, core->loop, watch_run);
     enum status status = connection_new(core->loop, &limits, &link->handler, &link->connection);
@@ -371,6 +465,19 @@ static void probe(struct client_link *link) {
     link->progress_us = env_now_us(link->core->loop);
     ping(link);
     watch_start(link);
+}
+
+void link__ask(struct client_endpoint *endpoint) {
+    for (uint32_t i = 0; i < CLIENT_CONNECTIONS_MAX && endpoint->link_count > 0; i++) {
+        struct client_link *link = endpoint->links[i];
+        if (link != NULL && link->state == LINK_OPEN) {
+            ping(link);
+            return;
+        }
+    }
+    if (endpoint->link_count == 0) {
+        link_open(endpoint, 0);
+    }
 }
 
 struct client_link *link__pick(struct client_endpoint *endpoint) {
@@ -419,6 +526,7 @@ enum status link__send(struct client_link *link, struct client_request *request)
         link->progress_us = now_us;
         link->pinged = false;
     }
+    request->sent_us = now_us;
     link->sent_count++;
     if (!env_timer_is_armed(&link->watch)) {
         watch_start(link);

@@ -75,6 +75,12 @@ enum status reply__status(struct client_request *request, const struct connectio
     COPY(status, reply, config_committed);
     COPY(status, reply, config_joint);
     COPY(status, reply, transfer_target);
+    COPY(status, reply, digest_index);
+    COPY(status, reply, digest_mismatches);
+    COPY(status, reply, replay_ms);
+    if (reply->digest.len == sizeof status->digest) {
+        memcpy(status->digest, reply->digest.data, sizeof status->digest);
+    }
     copy_log_figures(status, reply);
     for (size_t i = 0; i < reply->n_members && i < HOLDFAST_MEMBERS_MAX; i++) {
         reply__copy_member(&status->members[status->member_count++], reply->members[i]);

@@ -46,8 +46,9 @@ class Node:
         self.log_from = self.log_bytes()
         self.specification, self.may_end, self.paused = specification, may_end, False
         with open(os.path.join(self.folder, "out"), "ab") as out:
-            self.process = child([os.path.join(self.cluster.programs, "holdfastd"), "--config",
-                                  os.path.join(self.folder, "holdfast.conf")], stdout=out, stderr=out, env=environment)
+            self.process = child(self.cluster.inside(self) + [os.path.join(self.cluster.programs, "holdfastd"), "--config",
+                                                              os.path.join(self.folder, "holdfast.conf")],
+                                 stdout=out, stderr=out, env=environment)
         self.starts += 1
 
     def signal(self, number):
@@ -125,6 +126,11 @@ class Cluster:
         self.port_base = port_base
         self.is_local_clusters = False  # its processes may run
 
+    def inside(self, node):
+        """What runs a command where the node lives."""
+        del node
+        return []
+
     def local_cluster(self, *words):
         done = subprocess.run([os.path.join(ROOT, "deploy/local-cluster"), *words, "--dir", self.folder, "--port-base", str(self.port_base)],
                               env=dict(os.environ, HOLDFAST_BIN=self.programs), capture_output=True, text=True, check=False)
@@ -146,7 +152,12 @@ class Cluster:
                 text = text.replace(head, head + lines, 1) if head in text else f"{text}\n{head}{lines}"
             with open(path, "w", encoding="utf-8") as conf:
                 conf.write(text)
+        self.made()
+        for node in self.nodes:
             node.start()
+
+    def made(self):
+        """Files are there, nothing runs yet."""
 
     def look(self):
         """The nodes that ended by themselves since the last look."""
@@ -155,6 +166,18 @@ class Cluster:
     def leader(self):
         leader = max(self.nodes, key=Node.leads_in_term)
         return leader if leader.leads_in_term() > 0 else None
+
+    def make_lead(self, node):
+        """Kills whoever leads until this one does: who follows an ended process draws a new lot each time."""
+        for _ in range(20):
+            leader = self.leader()
+            if leader is node:
+                return
+            leader.kill()
+            time.sleep(0.4)
+            leader.start()
+            self.await_whole(20, equal=False)
+        raise Failure(f"{node.name} could not be made to lead")
 
     def end(self):
         for node in self.nodes:

@@ -7,6 +7,7 @@
  *   state-machine safety   what is committed at an index has one term, wherever it is committed
  *   synced by a quorum     when an index is committed first, a quorum's disks hold it
  *   own term               a leader's commit moves to an entry of its own term only
+ *   same digest            what is applied up to an index has one digest, on whatever node, in whatever life
  *   applied <= committed   and synced <= last, commit never decreases in a life
  *   flushed <= durable     the manifest's frontier is at most min(synced, committed)
  *   durable means durable  after a restart, term and vote are not older than what a group saved, and the log reaches
@@ -173,6 +174,7 @@ static void check_start(struct cluster *cluster, struct replica *replica, const 
     replica->durable_term = term;
     replica->durable_vote = raft_vote(raft);
     replica->commit_index = 0;
+    replica->digest_index = 0;
     replica->term = term;
     replica->was_leader = false;
 }
@@ -189,6 +191,31 @@ static void note_durable(struct cluster *cluster, struct replica *replica, const
     }
     replica->durable_term = synced->term;
     replica->durable_vote = synced->vote;
+}
+
+static void check_digests(struct cluster *cluster, struct replica *replica, const struct storage *storage) {
+    uint64_t applied_index = storage_applied_index(storage);
+    uint64_t index = replica->digest_index + 1;
+    if (applied_index >= DIGESTS_KEPT && index <= applied_index - DIGESTS_KEPT) {
+        index = applied_index - DIGESTS_KEPT + 1;
+    }
+    for (; index <= applied_index; index++) {
+        struct digest digest;
+        if (!storage_digest(storage, index, &digest)) {
+            continue; /* of an earlier life */
+        }
+        grow(&cluster->digests[0], &cluster->digests_capacity[0], index);
+        grow(&cluster->digests[1], &cluster->digests_capacity[1], index);
+        struct digest known = {.low = cluster->digests[0][index], .high = cluster->digests[1][index]};
+        if (known.low == 0 && known.high == 0) {
+            cluster->digests[0][index] = digest.low;
+            cluster->digests[1][index] = digest.high;
+        } else if (!digest_equal(&known, &digest)) {
+            cluster__fail(cluster, "%s has another digest at entry %" PRIu64 " than whoever applied it first",
+                          replica->config.name, index);
+        }
+    }
+    replica->digest_index = applied_index;
 }
 
 static void check_replica(struct cluster *cluster, struct replica *replica, struct consensus *consensus) {
@@ -214,6 +241,9 @@ static void check_replica(struct cluster *cluster, struct replica *replica, stru
     if (applied_index > raft_commit_index(raft)) {
         cluster__fail(cluster, "%s applied entry %" PRIu64 ", but only %" PRIu64 " are committed", replica->config.name,
                       applied_index, raft_commit_index(raft));
+    }
+    if (applied_index != replica->digest_index) {
+        check_digests(cluster, replica, consensus->storage);
     }
     uint64_t flushed_index = storage_frontier(consensus->storage)->index;
     if (flushed_index > replica->synced_index || flushed_index > raft_commit_index(raft)) {

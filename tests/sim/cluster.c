@@ -16,6 +16,7 @@ enum {
     ENTRY_BYTES = 16 * 1024,
     SEGMENT_BYTES = 128 * 1024,
     MEMTABLE_BYTES = 48 * 1024,
+    CACHE_BYTES = MIB, /* a run has few tables, and to forget one walks the whole cache */
     SST_BYTES = 16 * 1024,
     LEVEL_BASE_BYTES = 32 * 1024,
     HISTORY = 300, /* revisions */
@@ -33,6 +34,7 @@ void cluster__fail(struct cluster *cluster, const char *format, ...) {
     if (cluster__has_failed(cluster)) {
         return;
     }
+    cluster->failure_format = format;
     va_list args;
     va_start(args, format);
     int used = snprintf(cluster->failure, sizeof cluster->failure, "at %" PRIu64 " us: ", sim_now_us(cluster->sim));
@@ -89,6 +91,19 @@ static void on_failed(void *context, const struct error *err) {
     env_exit(replica->env, 1);
 }
 
+static void on_raft_step(void *context, const struct raft *raft, const struct raft_event *event, enum status status,
+                         const struct raft_update *update) {
+    const struct cluster *cluster = ((struct replica *)context)->cluster;
+    if (cluster->trace == NULL) {
+        return;
+    }
+    if (event == NULL) {
+        trace_started(cluster->trace, sim_now_us(cluster->sim), raft);
+    } else {
+        trace_stepped(cluster->trace, sim_now_us(cluster->sim), raft, event, status, update);
+    }
+}
+
 static void on_stopped(void *context) { env_loop_stop(((struct replica *)context)->loop); }
 
 static struct env_transport *client_transport(void *context, struct env_loop *loop, struct error *err) {
@@ -111,6 +126,7 @@ static void replica_main(void *context, struct env *env) {
         .serving = on_serving,
         .failed = on_failed,
         .stopped = on_stopped,
+        .observe = on_raft_step,
     };
     enum status status = env_loop_new(env, "consensus", MAILBOX_MESSAGES, &replica->loop, &error);
     options.loop = replica->loop;
@@ -142,6 +158,11 @@ static void on_crashed(void *context, enum sim_crash crash, int exit_code) {
     struct replica *replica = context;
     log_event(&replica->logger, LOG_INFO, "sim.ended", "crash=%d code=%d", (int)crash, exit_code);
     checker__crashed(replica);
+    if (replica->cluster->trace != NULL) {
+        static const char *const kinds[] = {[SIM_CRASH_PROCESS] = "process", [SIM_CRASH_POWER] = "power"};
+        trace_crashed(replica->cluster->trace, sim_now_us(replica->cluster->sim), replica->config.id,
+                      exit_code >= 0 ? "exit" : kinds[crash]);
+    }
     replica->env = NULL;
     replica->loop = NULL;
     replica->stop_message.run = NULL;
@@ -222,6 +243,7 @@ static void fill_config(struct cluster *cluster, struct replica *replica) {
     config->entry_bytes_max = ENTRY_BYTES;
     config->segment_bytes = SEGMENT_BYTES;
     config->memtable_bytes = MEMTABLE_BYTES;
+    config->cache_bytes = CACHE_BYTES;
     config->history_revisions = HISTORY;
     config->value_threshold_bytes = cluster_has_large_values(cluster) ? VALUE_BYTES : config->value_threshold_bytes;
     config->change_files = cluster->seed % 8 != 5;
@@ -342,6 +364,7 @@ bool cluster_run(struct cluster *cluster) {
 
 void cluster_print_failure(const struct cluster *cluster) {
     printf("seed %" PRIu64 " failed: %s\n", cluster->seed, cluster->failure);
+    plan__print(cluster);
     for (uint32_t i = 0; i < cluster->replica_count; i++) {
         const struct replica *replica = &cluster->replicas[i];
         uint64_t count = replica->log_count < LOG_LINES_KEPT ? replica->log_count : LOG_LINES_KEPT;
@@ -360,5 +383,8 @@ void cluster_free(struct cluster *cluster) {
     free(cluster->committed_terms);
     free(cluster->committed_in);
     free(cluster->leaders);
+    free(cluster->planned);
+    free(cluster->digests[0]);
+    free(cluster->digests[1]);
     free(cluster);
 }

@@ -10,6 +10,7 @@
  * accounting.c what nodes do to their files
  * plan.c       faults
  * operator.c   changes of membership
+ * reduce.c     a failing seed with as few faults as it needs
  * main.c       seeds, processes, the table
  *
  * Everything is a function of (seed, this code). One thread.
@@ -22,6 +23,7 @@
 #include "node/server/node.h"
 #include "proto/client/client_internal.h"
 #include "tests/sim/sim.h"
+#include "tests/sim/trace.h"
 
 enum {
     REPLICAS_MAX = 5,
@@ -31,7 +33,9 @@ enum {
     LOG_LINES_KEPT = 60,
     FAILURE_BYTES = 512,
     CLUSTER_DISK_BYTES = 256 * MIB,
-    NUMBERS_MAX = 4096 /* of one key, that are remembered in full */
+    NUMBERS_MAX = 4096, /* of one key, that are remembered in full */
+    PLAN_KINDS_MAX = 32,
+    PLAN_FAULTS_MAX = 512 /* that a seed's plan may number */
 };
 
 /* One member, over all its lives. */
@@ -64,7 +68,8 @@ struct replica {
     uint64_t group_writes; /* of this life */
     uint64_t term;
     uint64_t commit_index;
-    bool was_leader; /* of `term`, at the last look */
+    bool was_leader;       /* of `term`, at the last look */
+    uint64_t digest_index; /* digests up to here were compared in this life */
 };
 
 /* A client with one operation outstanding. A key has one writer, whose writes of it are numbered. */
@@ -108,6 +113,26 @@ struct sim_operator {
     bool is_busy;
 };
 
+/* Which of a plan's faults are left out, by number. A fault keeps its number, time and course whatever else is. */
+struct plan_mask {
+    uint8_t left_out[PLAN_FAULTS_MAX / 8];
+};
+
+/* One fault of the plan, for a report. */
+struct plan_fault {
+    uint64_t at_us;
+    uint64_t lasts_us;
+    uint32_t kind;
+    uint32_t victim;
+    uint32_t other;
+};
+
+/* What a run's parent process wants to know, also of a run that dies: in shared memory. */
+struct run_report {
+    uint32_t fault_count; /* of the plan */
+    uint64_t check;       /* which one failed; 0: none, or it died */
+};
+
 struct cluster_stats {
     uint64_t puts_ok;
     uint64_t puts_failed;
@@ -134,10 +159,12 @@ struct cluster_stats {
     uint64_t checks;
     uint64_t virtual_us;
     uint64_t steps;
+    uint64_t faults[PLAN_KINDS_MAX]; /* begun, by kind */
 };
 
 struct cluster {
     struct sim *sim;
+    struct trace *trace; /* NULL: nobody asked for it. Borrowed; set before the run */
     uint64_t seed;
     uint32_t replica_count;
     uint32_t founder_count; /* the first of them are members from the start, the others join */
@@ -152,6 +179,13 @@ struct cluster {
     bool workload_on;
     struct random random; /* the plan's and the workload's */
 
+    /* Set before the run by who wants to: */
+    const struct plan_mask *mask; /* NULL: all faults. Borrowed */
+    struct run_report *report;    /* NULL: nobody asks. Borrowed */
+
+    struct plan_fault plan[PLAN_FAULTS_MAX];
+    uint32_t plan_count;
+    struct planned *planned;   /* plan.c's own, by the same numbers */
     bool crashes_at_elections; /* who votes or campaigns may lose power at that moment */
     bool crashes_at_switches;  /* ... or who has switched its manifest, soon after */
 
@@ -163,10 +197,13 @@ struct cluster {
     uint64_t committed_index;
     uint64_t *leaders;
     uint64_t leaders_capacity;
+    uint64_t *digests[2]; /* by index: what its first applier's digest was there, low and high; both 0: nobody yet */
+    uint64_t digests_capacity[2];
 
     struct cluster_stats stats;
     uint64_t state_digest;       /* of the final, equal states */
     char failure[FAILURE_BYTES]; /* empty while all is well */
+    const char *failure_format;  /* the same, without its particulars */
 };
 
 /* ---- Running ---------------------------------------------------------------------------------------------------- */
@@ -176,7 +213,7 @@ struct cluster *cluster_new(uint64_t seed);
 struct cluster *cluster_new_growing(uint64_t seed, uint32_t replica_count, uint32_t founder_count);
 /* Workload and faults, then quiet, then the checks of the end. False: cluster->failure says what is wrong. */
 bool cluster_run(struct cluster *cluster);
-/* Seed, failure, the last lines of each replica's log. */
+/* Seed, failure, the faults that were on, the last lines of each replica's log. */
 void cluster_print_failure(const struct cluster *cluster);
 void cluster_free(struct cluster *cluster);
 
@@ -225,8 +262,14 @@ bool operator__is_waiting(const struct cluster *cluster);
 void plan__term_changed(struct replica *replica);
 /* A replica's CURRENT was renamed. */
 void plan__manifest_switched(struct replica *replica);
-/* Puts this seed's faults on schedule until end_us. */
+/* Puts this seed's faults on schedule until end_us, but those that the mask leaves out. */
 void plan__schedule(struct cluster *cluster, uint64_t end_us);
+/* The faults that have begun, one a line. */
+void plan__print(const struct cluster *cluster);
+/* NULL beyond the last kind. */
+const char *plan_kind_name(uint32_t kind);
+bool plan_mask_has(const struct plan_mask *mask, uint32_t number);
+void plan_mask_set(struct plan_mask *mask, uint32_t number, bool left_out);
 /* Everything healed, nothing hangs, errors off. */
 void plan__end_faults(struct cluster *cluster);
 

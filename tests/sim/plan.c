@@ -1,9 +1,15 @@
 /*
  * Faults: each seed draws a swarm (which kinds, how often), then a schedule. Every fault ends by itself after a while;
  * the plan's end ends them all.
+ *
+ * Faults have numbers: 0 and 1 are crashes at elections and at switches of the manifest, which come when there is
+ * something to crash at, the others are the schedule's. All are drawn before the run, and what one draws while it is on
+ * comes from a stream of its own, so that any can be left out and the others stay what they are.
  */
 #include "tests/sim/cluster.h"
 
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 enum fault {
@@ -27,10 +33,15 @@ enum fault {
     PLAN_COUNT
 };
 
+static_assert((int)PLAN_COUNT <= (int)PLAN_KINDS_MAX, "the statistics have a place for each kind");
+
+enum { CRASHES_AT_ELECTIONS, CRASHES_AT_SWITCHES, FIRST_SCHEDULED }; /* numbers of faults */
+
 enum { SWITCH_DELAY_US_MAX = 2000 }; /* by then something else has synced the directory */
 
 struct planned {
     struct cluster *cluster;
+    struct random random; /* its own */
     enum fault fault;
     uint32_t victim;
     uint32_t other;
@@ -97,14 +108,13 @@ static void end_fault(void *context) {
         break;
     default: break;
     }
-    free(planned);
 }
 
 static void crash_all(struct planned *planned, enum sim_crash crash) {
     struct cluster *cluster = planned->cluster;
     for (uint32_t i = 0; i < cluster->replica_count; i++) {
         replica__crash(&cluster->replicas[i], crash);
-        replica__schedule_restart(&cluster->replicas[i], 1000 + random_below(&cluster->random, planned->lasts_us));
+        replica__schedule_restart(&cluster->replicas[i], 1000 + random_below(&planned->random, planned->lasts_us));
     }
 }
 
@@ -113,6 +123,7 @@ static void begin_fault(void *context) {
     struct cluster *cluster = planned->cluster;
     struct replica *replica = replica_at(planned);
     struct cluster_stats *stats = &cluster->stats;
+    stats->faults[planned->fault]++;
     switch (planned->fault) {
     case PLAN_CRASH:
         replica__crash(replica, SIM_CRASH_PROCESS);
@@ -210,8 +221,90 @@ void plan__manifest_switched(struct replica *replica) {
     }
 }
 
+/* ---- Numbers ---------------------------------------------------------------------------------------------------- */
+
+bool plan_mask_has(const struct plan_mask *mask, uint32_t number) {
+    return mask != NULL && number < PLAN_FAULTS_MAX && (mask->left_out[number / 8] >> (number % 8) & 1) != 0;
+}
+
+void plan_mask_set(struct plan_mask *mask, uint32_t number, bool left_out) {
+    CHECK(number < PLAN_FAULTS_MAX);
+    uint8_t bit = (uint8_t)(1 << (number % 8));
+    uint8_t *byte = &mask->left_out[number / 8];
+    *byte = (uint8_t)(left_out ? *byte | bit : *byte & ~bit);
+}
+
+const char *plan_kind_name(uint32_t kind) {
+    switch ((enum fault)kind) {
+    case PLAN_CRASH: return "crash";
+    case PLAN_POWER_LOSS: return "power loss";
+    case PLAN_POWER_LOSS_ALL: return "power loss of all";
+    case PLAN_CRASH_ALL: return "crash of all";
+    case PLAN_PARTITION: return "partition";
+    case PLAN_ONE_WAY: return "partition one way";
+    case PLAN_ISOLATE: return "isolation";
+    case PLAN_RESETS: return "reset";
+    case PLAN_PAUSE: return "pause";
+    case PLAN_DISK_HANG: return "hung disk";
+    case PLAN_DISK_SLOW: return "slow disk";
+    case PLAN_DISK_ERRORS: return "disk errors";
+    case PLAN_NETWORK_SLOW: return "slow network";
+    case PLAN_DISK_FULL: return "full disk";
+    case PLAN_STOP: return "stop";
+    case PLAN_APPLY_SLOW: return "slow apply";
+    case PLAN_CLIENT_RESETS: return "clients' reset";
+    case PLAN_COUNT: break;
+    }
+    return NULL;
+}
+
+/* Whom a fault is about. */
+static void print_names(const struct plan_fault *fault) {
+    switch ((enum fault)fault->kind) {
+    case PLAN_POWER_LOSS_ALL:
+    case PLAN_CRASH_ALL:
+    case PLAN_NETWORK_SLOW: return;
+    case PLAN_PARTITION:
+    case PLAN_ONE_WAY:
+    case PLAN_RESETS: printf(" n%" PRIu32 " to n%" PRIu32, fault->victim + 1, fault->other + 1); return;
+    default: printf(" n%" PRIu32, fault->victim + 1); return;
+    }
+}
+
+void plan__print(const struct cluster *cluster) {
+    if (cluster->crashes_at_elections) {
+        printf("  fault %d: power loss at elections\n", CRASHES_AT_ELECTIONS);
+    }
+    if (cluster->crashes_at_switches) {
+        printf("  fault %d: power loss at switches of the manifest\n", CRASHES_AT_SWITCHES);
+    }
+    for (uint32_t i = FIRST_SCHEDULED; i < cluster->plan_count; i++) {
+        const struct plan_fault *fault = &cluster->plan[i];
+        if (!plan_mask_has(cluster->mask, i) && fault->at_us <= sim_now_us(cluster->sim)) {
+            printf("  fault %" PRIu32 ": %.3f s: %s", i, (double)fault->at_us / 1e6, plan_kind_name(fault->kind));
+            print_names(fault);
+            printf(" for %.3f s\n", (double)fault->lasts_us / 1e6);
+        }
+    }
+}
+
+/* Gives the fault its number; false: it is left out. */
+static bool enter(struct cluster *cluster, struct planned *planned, uint64_t at_us) {
+    uint32_t number = cluster->plan_count++;
+    cluster->plan[number] = (struct plan_fault){.at_us = at_us,
+                                                .lasts_us = planned->lasts_us,
+                                                .kind = (uint32_t)planned->fault,
+                                                .victim = planned->victim,
+                                                .other = planned->other};
+    random_seed(&planned->random, cluster->seed * PLAN_FAULTS_MAX + number);
+    return !plan_mask_has(cluster->mask, number);
+}
+
 void plan__schedule(struct cluster *cluster, uint64_t end_us) {
     struct random *random = &cluster->random;
+    cluster->planned = calloc(PLAN_FAULTS_MAX, sizeof *cluster->planned);
+    CHECK(cluster->planned != NULL);
+    cluster->plan_count = FIRST_SCHEDULED;
     uint32_t weights[PLAN_COUNT];
     uint32_t sum = 0;
     for (int i = 0; i < PLAN_COUNT; i++) {
@@ -221,7 +314,7 @@ void plan__schedule(struct cluster *cluster, uint64_t end_us) {
     if (sum == 0) {
         return;
     }
-    cluster->crashes_at_elections = random_chance(random, 1, 3);
+    cluster->crashes_at_elections = random_chance(random, 1, 3) && !plan_mask_has(cluster->mask, CRASHES_AT_ELECTIONS);
     uint64_t gap_us = 100 * 1000 + random_below(random, 900 * 1000);
     for (uint64_t at_us = 400 * 1000; at_us < end_us; at_us += 1 + random_below(random, 2 * gap_us)) {
         uint64_t draw = random_below(random, sum);
@@ -229,17 +322,22 @@ void plan__schedule(struct cluster *cluster, uint64_t end_us) {
         while (draw >= weights[fault]) {
             draw -= weights[fault++];
         }
-        struct planned *planned = calloc(1, sizeof *planned);
-        CHECK(planned != NULL);
+        CHECK(cluster->plan_count < PLAN_FAULTS_MAX);
+        struct planned *planned = &cluster->planned[cluster->plan_count];
         planned->cluster = cluster;
         planned->fault = (enum fault)fault;
         planned->victim = (uint32_t)random_below(random, cluster->replica_count);
         planned->other =
             (planned->victim + 1 + (uint32_t)random_below(random, cluster->replica_count - 1)) % cluster->replica_count;
         planned->lasts_us = 20 * 1000 + random_below(random, random_chance(random, 1, 4) ? 3000 * 1000 : 600 * 1000);
-        sim_call_at(cluster->sim, at_us, begin_fault, planned);
+        if (enter(cluster, planned, at_us)) {
+            sim_call_at(cluster->sim, at_us, begin_fault, planned);
+        }
     }
-    cluster->crashes_at_switches = random_chance(random, 1, 4);
+    cluster->crashes_at_switches = random_chance(random, 1, 4) && !plan_mask_has(cluster->mask, CRASHES_AT_SWITCHES);
+    if (cluster->report != NULL) {
+        cluster->report->fault_count = cluster->plan_count;
+    }
 }
 
 void plan__end_faults(struct cluster *cluster) {

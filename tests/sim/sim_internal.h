@@ -15,6 +15,7 @@
 #include "tests/sim/disk.h"
 #include "tests/sim/sim.h"
 
+#include <setjmp.h>
 #include <ucontext.h>
 
 #if defined(__SANITIZE_ADDRESS__)
@@ -22,6 +23,15 @@
 #elif defined(__has_feature)
 #if __has_feature(address_sanitizer)
 #define SIM_ASAN 1
+#endif
+#endif
+
+#if !defined(SIM_ASAN) && !defined(__SANITIZE_THREAD__)
+#define SIM_JUMPS 1 /* between fibers; see fiber.c */
+#if defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#undef SIM_JUMPS
+#endif
 #endif
 #endif
 
@@ -37,6 +47,13 @@ struct sim_event {
     uint64_t time_us;
     uint64_t sequence;
     uint32_t slot; /* in the heap; 0: not scheduled */
+};
+
+/* Where a fiber, or the host, goes on. */
+struct sim_context {
+    ucontext_t first; /* at its beginning; with a sanitizer always */
+    jmp_buf jump;
+    bool entered;
 };
 
 struct sim_fiber;
@@ -62,7 +79,7 @@ struct sim {
     uint32_t ready_capacity;
     struct sim_fiber *current; /* NULL: the host runs */
     uint64_t fiber_sequence;
-    ucontext_t host_context;
+    struct sim_context host_context;
     const void *host_stack; /* as the address sanitizer wants them */
     size_t host_stack_bytes;
     struct sim_stack *free_stacks;
@@ -113,7 +130,7 @@ struct sim_fiber {
     uint64_t busy_until_us; /* the CPU time that its last slice took */
     struct sim_event wake_event;
     uint32_t ready_slot;
-    ucontext_t context;
+    struct sim_context context;
     struct sim_stack *stack;
     void *fake_stack; /* the address sanitizer's */
 };

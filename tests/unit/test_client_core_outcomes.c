@@ -209,7 +209,7 @@ static void test_h58_node_that_never_greets_is_left(void **state) {
     atomic_store(&fixture.cluster.leader, 1);
     start(&fixture);
     struct op *op = put(&fixture, "a", "1");
-    assert_in_range(finish(&fixture, op), 900, 1200);
+    assert_in_range(finish(&fixture, op), 90, 130); /* a tenth of the silence limit, then another is tried */
     assert_int_equal(op->result.outcome, HOLDFAST_OK);
     assert_true(finish(&fixture, put(&fixture, "b", "1")) <= 2); /* and stays left */
     teardown(&fixture);
@@ -228,8 +228,8 @@ static void test_h58_leader_falls_silent_reads_go_elsewhere(void **state) {
     repeatable->request.retry_unknown = true;
     (void)submit(&fixture, repeatable);
     run_ms(&fixture, 500);
-    atomic_store(&fixture.cluster.leader, 1); /* the others have elected one */
-    assert_in_range(finish(&fixture, read), 400, 900);
+    atomic_store(&fixture.cluster.leader, 1);       /* the others have elected one */
+    assert_in_range(finish(&fixture, read), 1, 40); /* they are asked again and again */
     assert_int_equal(read->result.outcome, HOLDFAST_OK);
     expect_ok(&fixture, repeatable);
     assert_true(atomic_load(&node(&fixture, 0)->pings) > 0);
@@ -280,7 +280,7 @@ static void test_h58_connection_idle_for_long_is_probed_first(void **state) {
     set_fault(node(&fixture, 0), FAKE_HANGS, 0);
     atomic_store(&fixture.cluster.leader, 1);
     struct op *op = put(&fixture, "b", "1"); /* not trusted to the dead connection: so its outcome is known */
-    assert_in_range(finish(&fixture, op), 900, 1300);
+    assert_in_range(finish(&fixture, op), 90, 130);
     assert_int_equal(op->result.outcome, HOLDFAST_OK);
     assert_int_equal(atomic_load(&node(&fixture, 0)->requests), 1);
     teardown(&fixture);

@@ -117,6 +117,7 @@ static void test_config_absent_keys_have_documented_defaults(void **state) {
     assert_int_equal(config->log_level, LOG_INFO);
     assert_int_equal(config->election_timeout_ms, 150);
     assert_int_equal(config->heartbeat_ms, 30);
+    assert_int_equal(config->stall_limit_ms, 350);
     assert_int_equal(config->segment_bytes, 72 * MIB);
     assert_int_equal(config->memtable_bytes, 64 * MIB);
     assert_int_equal(config->wal_cache_bytes, 32 * MIB);
@@ -128,6 +129,7 @@ static void test_config_absent_keys_have_documented_defaults(void **state) {
     assert_true(config->follower_log_bytes == 16384ull * MIB);
     assert_int_equal(config->history_revisions, 1000 * 1000);
     assert_true(config->change_files);
+    assert_int_equal(config->restart_budget_s, 10);
     assert_int_equal(config->client_connections_max, 4096);
     assert_int_equal(config->requests_per_connection_max, 1024);
     assert_int_equal(config->proposal_bytes_max, 64 * MIB);
@@ -141,12 +143,12 @@ static void test_config_every_optional_key_is_read(void **state) {
                           NODE "client_listen = 0.0.0.0:0\npeer_listen = 0.0.0.0:0\nio_threads = 3\n"
                                "fault_injection = on\nio_uring = off\n"
                                "[log]\nfile = log/x\nlevel = debug ; as it is\n"
-                               "[raft]\nelection_timeout_ms = 1000\nheartbeat_ms = 333\n"
+                               "[raft]\nelection_timeout_ms = 1000\nheartbeat_ms = 333\nstall_limit_ms = 5000\n"
                                "[storage]\nsegment_bytes = 80MiB\nmemtable_bytes = 1048576\nwal_cache_bytes = 2 GiB\n"
                                "cache_bytes = 0\nopen_files_max = 16\nvalue_threshold = 64 KiB\n"
                                "follower_log_bytes = 5 GiB\n"
                                "compaction_bytes_per_second = 3 MiB\nscrub_bytes_per_second = 0\nhistory = 5\n"
-                               "change_files = off\n"
+                               "change_files = off\nrestart_budget = 77\n"
                                "[limits]\nclient_connections_max = 7\nrequests_per_connection_max = 8\n"
                                "proposal_bytes_max = 33792 KiB\nidle_timeout_ms = 0\n" TLS MEMBER_1),
                      STATUS_OK);
@@ -160,6 +162,7 @@ static void test_config_every_optional_key_is_read(void **state) {
     assert_int_equal(config->log_level, LOG_DEBUG);
     assert_int_equal(config->election_timeout_ms, 1000);
     assert_int_equal(config->heartbeat_ms, 333);
+    assert_int_equal(config->stall_limit_ms, 5000);
     assert_int_equal(config->segment_bytes, 80 * MIB);
     assert_int_equal(config->memtable_bytes, 1 * MIB);
     assert_int_equal(config->wal_cache_bytes, 2048ull * MIB);
@@ -171,6 +174,7 @@ static void test_config_every_optional_key_is_read(void **state) {
     assert_true(config->follower_log_bytes == 5120ull * MIB);
     assert_int_equal(config->history_revisions, 5);
     assert_false(config->change_files);
+    assert_int_equal(config->restart_budget_s, 77);
     assert_int_equal(config->client_connections_max, 7);
     assert_int_equal(config->requests_per_connection_max, 8);
     assert_int_equal(config->proposal_bytes_max, 33 * MIB);

@@ -15,6 +15,9 @@
  *
  * At the end everything heals, and the cluster must commit again everywhere. Breaks if any safety rule of raft/ is
  * dropped.
+ *
+ * With HOLDFAST_TRACES=DIR the first runs of each kind leave their traces there (tests/sim/TRACE.md), for the judge
+ * that knows none of this code.
  */
 #include "node/base/check.h"
 #include "node/base/random.h"
@@ -31,6 +34,7 @@
 
 enum {
     NODES_MAX = 7,
+    TRACES_EACH = 5,
     TRANSFERS_MAX = 16,
     PACKETS_MAX = 600,
     TERMS_MAX = 4096,
@@ -84,6 +88,7 @@ struct transfer {
 };
 
 struct cluster {
+    struct trace *trace; /* or NULL */
     uint64_t seed;
     struct random random;
     uint32_t count;
@@ -397,6 +402,7 @@ static void change_links(struct cluster *cluster) {
 /* ---- Random moves ----------------------------------------------------------------------------------------------- */
 
 static void start_member(struct cluster *cluster, struct member *member) {
+    member->node.trace = cluster->trace;
     raft_node_start(&member->node, cluster->now_us, random_next(&cluster->random));
     member->role = RAFT_FOLLOWER;
     note_config(member);
@@ -408,6 +414,9 @@ static void start_member(struct cluster *cluster, struct member *member) {
 
 static void crash_member(struct cluster *cluster, struct member *member) {
     raft_node_crash(&member->node, below(cluster, 2) == 0);
+    if (cluster->trace != NULL) {
+        trace_crashed(cluster->trace, cluster->now_us, member->node.id, "power");
+    }
     member->restart_at_us = cluster->now_us + below(cluster, 3 * ELECTION_US);
     cluster->crashes++;
 }
@@ -609,10 +618,23 @@ static void turn(struct cluster *cluster) {
 
 /* ---- A run ------------------------------------------------------------------------------------------------------ */
 
+static struct trace *trace_run(uint64_t seed) {
+    const char *dir = getenv("HOLDFAST_TRACES");
+    char path[256];
+    if (dir == NULL) {
+        return NULL;
+    }
+    (void)snprintf(path, sizeof path, "%s/raft-%llu.ndjson", dir, (unsigned long long)seed);
+    struct trace *trace = trace_open(path, seed, "");
+    CHECK(trace != NULL);
+    return trace;
+}
+
 /* count nodes, of which the first voter_count are members. */
-static struct cluster *cluster_new(uint64_t seed, uint32_t count, uint32_t voter_count) {
+static struct cluster *cluster_new(uint64_t seed, uint32_t count, uint32_t voter_count, bool traced) {
     struct cluster *cluster = calloc(1, sizeof *cluster);
     CHECK(cluster != NULL);
+    cluster->trace = traced ? trace_run(seed) : NULL;
     cluster->seed = seed;
     cluster->count = count;
     cluster->next_value = 1;
@@ -652,6 +674,7 @@ static void cluster_free(struct cluster *cluster) {
     while (cluster->packet_count > 0) {
         drop_packet(cluster, 0);
     }
+    CHECK(trace_close(cluster->trace));
     free(cluster);
 }
 
@@ -742,7 +765,7 @@ static void run_seeds(uint32_t node_count, uint32_t voter_count, uint64_t first_
     uint32_t crashes = 0;
     uint64_t committed = 0;
     for (uint64_t seed = first_seed; seed < first_seed + seed_count; seed++) {
-        struct cluster *cluster = cluster_new(seed, node_count, voter_count);
+        struct cluster *cluster = cluster_new(seed, node_count, voter_count, seed < first_seed + TRACES_EACH);
         for (uint32_t i = 0; i < turns; i++) {
             turn(cluster);
         }
@@ -801,7 +824,7 @@ static void test_raft_cluster_changing_membership_random_faults_stay_safe(void *
  * Breaks if a preference makes leadership go to and fro for ever. */
 static void test_h12_raft_cluster_preferred_leader_that_fails_gets_it_rarely(void **state) {
     (void)state;
-    struct cluster *cluster = cluster_new(600001, 3, 3);
+    struct cluster *cluster = cluster_new(600001, 3, 3, true);
     const struct raft_change change = {.type = RAFT_CHANGE_PRIORITY, .id = 2, .priority = 5};
     bool changed = false;
     uint32_t times_n2_led = 0;

@@ -403,6 +403,12 @@ static void do_unreachable(struct drama *drama, char **words) {
     drama_say_changes(drama, node, status);
 }
 
+static void do_gone(struct drama *drama, char **words) {
+    struct raft_node *node = live_node(drama, words[1]);
+    enum status status = raft_node_gone(node, drama->now_us, node_of(drama, words[2])->id);
+    drama_say_changes(drama, node, status);
+}
+
 static void do_show(struct drama *drama, char **words) {
     drama_start_all(drama);
     if (words[1] == NULL) {
@@ -489,7 +495,7 @@ static const struct {
     {"show", do_show, true},          {"peer", do_peer, true},        {"floor", do_floor, true},
     {"inject", do_inject, false},     {"change", do_change, false},   {"transfer", do_transfer, false},
     {"fence", do_fence, false},       {"install", do_install, false}, {"sent", do_sent, false},
-    {"info", do_info, true},          {"beat", do_beat, false},
+    {"info", do_info, true},          {"beat", do_beat, false},       {"gone", do_gone, false},
 };
 
 /* ---- Scripts ---------------------------------------------------------------------------------------------------- */

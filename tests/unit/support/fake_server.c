@@ -142,6 +142,18 @@ static void greet(struct fake_peer *peer) {
     send(peer, FRAME_GREETING, 0, &greeting.base, NULL, 0);
 }
 
+static void pong(struct fake_peer *peer, uint64_t id) {
+    struct fake_cluster *cluster = peer->node->cluster;
+    int leader = atomic_load(&cluster->leader);
+    Wire__Pong pong = WIRE__PONG__INIT;
+    if (leader >= 0) {
+        pong.has_leader_id = 1;
+        pong.leader_id = (uint64_t)leader + 1;
+        pong.leader_address = cluster->nodes[leader].address;
+    }
+    send(peer, FRAME_PONG, id, &pong.base, NULL, 0);
+}
+
 static void refuse(struct fake_peer *peer) {
     Wire__Refusal refusal = WIRE__REFUSAL__INIT;
     refusal.has_code = 1;
@@ -568,7 +580,7 @@ static void peer_frame(struct connection_handler *handler, const struct connecti
     if (frame->type == FRAME_PING) {
         atomic_fetch_add(&node->pings, 1);
         if (answers) {
-            send(peer, FRAME_PONG, frame->request_id, NULL, NULL, 0);
+            pong(peer, frame->request_id);
         }
     } else if (frame->type == FRAME_STATUS) {
         if (answers) {

@@ -159,6 +159,9 @@ void raft_node_start(struct raft_node *node, uint64_t now_us, uint64_t random_se
         }
     }
     CHECK(raft_start(node->raft, now_us, &node->update) == STATUS_OK);
+    if (node->trace != NULL) {
+        trace_started(node->trace, now_us, node->raft);
+    }
     if (raft_term(node->raft) > node->disk_term) {
         node->disk_term = raft_term(node->raft); /* the manifest's: it crashed in an install */
         node->disk_vote = RAFT_NO_NODE;
@@ -217,6 +220,9 @@ static enum status step(struct raft_node *node, const struct raft_event *event, 
                         const struct raft_entry *entries, uint64_t first_value) {
     CHECK(node->raft != NULL);
     enum status status = raft_step(node->raft, event, &node->update);
+    if (node->trace != NULL) {
+        trace_stepped(node->trace, event->now_us, node->raft, event, status, &node->update);
+    }
     const struct raft_update *update = &node->update;
     node->state_waits |= update->save_state;
     for (uint32_t i = 0; i < update->append.count; i++) {
@@ -310,6 +316,11 @@ enum status raft_node_snapshot_sent(struct raft_node *node, uint64_t now_us, uin
 
 enum status raft_node_unreachable(struct raft_node *node, uint64_t now_us, uint64_t peer) {
     struct raft_event event = {.type = RAFT_EVENT_UNREACHABLE, .now_us = now_us, .u.peer = peer};
+    return step(node, &event, NULL, NULL, 0);
+}
+
+enum status raft_node_gone(struct raft_node *node, uint64_t now_us, uint64_t peer) {
+    struct raft_event event = {.type = RAFT_EVENT_GONE, .now_us = now_us, .u.peer = peer};
     return step(node, &event, NULL, NULL, 0);
 }
 

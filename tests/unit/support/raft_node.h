@@ -15,6 +15,7 @@
 #define HOLDFAST_TESTS_RAFT_NODE_H
 
 #include "raft/raft.h"
+#include "tests/sim/trace.h"
 
 #include <stddef.h>
 
@@ -80,6 +81,8 @@ struct raft_node {
     struct raft_records forming;
     struct raft_group inflight;
 
+    struct trace *trace; /* told of starts and steps, or NULL. Borrowed */
+
     /* Called for each message of an update; takes the packet. */
     void (*send)(void *context, struct raft_packet *packet);
     void *context;
@@ -116,6 +119,7 @@ void raft_snapshot_free(struct raft_snapshot *snapshot);
 /* As the server does it: a group in flight completes, the manifest is switched, the core is told. */
 enum status raft_node_install(struct raft_node *node, uint64_t now_us, const struct raft_snapshot *snapshot);
 enum status raft_node_unreachable(struct raft_node *node, uint64_t now_us, uint64_t peer);
+enum status raft_node_gone(struct raft_node *node, uint64_t now_us, uint64_t peer);
 enum status raft_node_trim(struct raft_node *node, uint64_t now_us, uint64_t index);
 
 /* Puts the first records_max waiting records and the state into a group. False if one is in flight or nothing waits. */

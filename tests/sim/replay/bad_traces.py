@@ -1,0 +1,291 @@
+#!/usr/bin/env python3
+"""Good traces, each with one lie, for holdfast-replay: it must name the rule that the lie breaks, on that line.
+
+    bad_traces.py REPLAY TRACE...        TAP; exit code 1 if a lie passes, or if no trace has a place for it
+
+What would break it: a judge that believes what the lines claim.
+"""
+import copy
+import json
+import subprocess
+import sys
+import tempfile
+
+LIES = []
+
+
+def lie(rule):
+    def add(function):
+        LIES.append((rule, function))
+        return function
+    return add
+
+
+class Place:
+    """A line, and what its node said on the line before."""
+
+    def __init__(self, line, before, seen):
+        self.line, self.before, self.seen = line, before, seen
+
+    def sends(self, kind):
+        return [m for m in self.line.get("send", []) if m["type"] == kind]
+
+    def received(self):
+        return self.line.get("message", {}).get("type")
+
+
+@lie("vote-once")
+def a_second_vote_in_one_term(p):
+    if p.before["vote"] and p.line["term"] == p.before["term"] and p.line["role"] == "follower":
+        p.line["vote"] = p.before["vote"] % 3 + 1
+        return True
+
+
+@lie("vote-log")
+def a_vote_for_an_older_log(p):
+    if p.received() == "vote" and p.line["vote"] == 0 and p.line["leader"] == 0:
+        asked = p.line["message"]
+        older = (asked.get("log_term", 0), asked.get("index", 0)) < (p.before["last_term"], p.before["last"])
+        if older and asked["term"] == p.line["term"]:
+            p.line["vote"] = asked["from"]
+            return True
+
+
+@lie("vote")
+def a_vote_for_nobody_who_asked(p):
+    if p.line["event"] == "tick" and p.line["vote"] == 0 and p.line["term"] == p.before["term"]:
+        p.line["vote"] = p.line["node"] % 3 + 1
+        return True
+
+
+@lie("campaign")
+def a_candidacy_without_prevotes(p):
+    if p.before["role"] == "follower" and p.line["role"] == "precandidate":
+        p.line.update(role="candidate", term=p.line["term"] + 1, vote=p.line["node"], send=[])
+        return True
+
+
+@lie("leader")
+def a_lead_without_votes(p):
+    if p.before["role"] == "candidate" and p.line["event"] == "synced" and p.line["role"] == "candidate":
+        p.line.update(role="leader", leader=p.line["node"], append=[[p.line["last"] + 1, 1, p.line["term"], 1]],
+                      last=p.line["last"] + 1, last_term=p.line["term"], send=[])
+        return True
+
+
+@lie("state-unsynced")
+def a_vote_answered_before_it_is_durable(p):
+    if p.received() == "vote" and p.line["vote"] == p.line["message"]["from"] and p.before["vote"] != p.line["vote"]:
+        p.line["send"] = [{"type": "vote_reply", "from": p.line["node"], "to": p.line["vote"], "term": p.line["term"]}]
+        return True
+
+
+@lie("ack-unsynced")
+def entries_acknowledged_before_they_are_durable(p):
+    if p.line["event"] == "synced":
+        p.seen[p.line["node"]] = p.line["group"]["term"]
+    durable = p.seen.get(p.line["node"]) == p.line["term"]
+    if p.received() == "append" and p.line.get("append") and "send" not in p.line and durable:
+        p.line["send"] = [{"type": "append_reply", "from": p.line["node"], "to": p.line["leader"],
+                           "term": p.line["term"], "index": p.line["last"]}]
+        return True
+
+
+@lie("synced")
+def entries_counted_before_they_are_durable(p):
+    if p.line["event"] == "propose" and p.line.get("append"):
+        p.line["synced"] = p.line["last"]
+        return True
+
+
+@lie("network")
+def an_acknowledgement_that_was_never_sent(p):
+    if p.received() == "append_reply" and not p.line["message"].get("reject") and p.line["role"] == "leader":
+        p.line["message"]["index"] += 1
+        return True
+
+
+@lie("network")
+def an_entry_changed_on_the_way(p):
+    if p.received() == "append" and len(p.line["message"].get("entries", [])) == 1 and p.line["term"] > 1:
+        p.line["message"]["entries"][0][2] -= 1
+        return True
+
+
+@lie("commit-quorum")
+def committed_before_a_quorum_has_it(p):
+    if p.line["event"] == "propose" and p.line.get("append"):
+        p.line["commit"] = p.line["last"]
+        return True
+
+
+@lie("commit-own-term")
+def an_older_term_committed_by_counting(p):
+    if p.before["role"] == "candidate" and p.line["role"] == "leader" and p.before["last"] > p.before["commit"]:
+        p.seen["old"] = (p.line["node"], p.before["last"])
+    if p.seen.get("old", (0,))[0] == p.line["node"] and p.before["role"] == "leader" and p.line["role"] == "leader" and \
+            p.line["commit"] < p.seen["old"][1]:
+        p.line["commit"] = p.seen["old"][1]
+        return True
+
+
+@lie("commit-match")
+def a_follower_commits_past_its_leader(p):
+    if p.received() == "heartbeat" and p.line["last"] > p.line["message"].get("commit", 0) >= p.line["commit"]:
+        p.line["commit"] = p.line["last"]
+        return True
+
+
+@lie("heartbeat-commit")
+def a_heartbeat_commits_what_its_receiver_lacks(p):
+    for message in p.sends("heartbeat"):
+        if message.get("commit", 0) < p.line["commit"]:
+            message["commit"] = p.line["commit"]
+            return True
+
+
+@lie("commit")
+def the_commit_goes_back(p):
+    if p.line["commit"] > 1 and p.line["commit"] == p.before["commit"]:
+        p.line["commit"] -= 1
+        return True
+
+
+@lie("cut-without-conflict")
+def a_follower_cuts_what_nothing_conflicts_with(p):
+    if p.received() == "append" and p.line.get("append") and "cut" not in p.line and p.line["commit"] > 2:
+        p.line["cut"] = p.line["commit"] - 1
+        return True
+
+
+@lie("append")
+def a_follower_leaves_a_stale_tail(p):
+    if p.received() == "append" and "cut" in p.line:
+        del p.line["cut"]
+        return True
+
+
+@lie("append")
+def a_follower_skips_an_entry(p):
+    if p.received() == "append" and p.line.get("append") and p.line["append"][0][1] > 1:
+        p.line["append"][0][0] += 1
+        p.line["append"][0][1] -= 1
+        return True
+
+
+@lie("leader-append-only")
+def a_leader_cuts_its_log(p):
+    if p.line["event"] == "propose" and p.line.get("append") and p.line["last"] > 3:
+        p.line["cut"] = p.line["last"] - 2
+        return True
+
+
+@lie("term")
+def the_term_goes_back(p):
+    if p.line["term"] > 1 and p.line["term"] == p.before["term"]:
+        p.line["term"] -= 1
+        return True
+
+
+@lie("read-round")
+def a_read_without_a_confirmed_round(p):
+    if p.line["event"] == "read" and "asked" in p.line and "ready" not in p.line and p.line["role"] == "leader":
+        p.line["ready"] = [p.line["asked"], p.line["commit"]]
+        return True
+
+
+@lie("read-stale")
+def a_read_from_before_it_was_asked(p):
+    if p.line["event"] == "read" and "asked" in p.line:
+        p.seen["asked"] = (p.line["asked"], p.line["commit"])
+    if p.line["role"] == "leader" and "ready" in p.line and p.seen.get("asked", (0,))[0] == p.line["ready"][0] and \
+            p.seen.get("noop", p.line["commit"]) < p.seen["asked"][1]:
+        p.line["ready"][1] = p.seen["asked"][1] - 1
+        return True
+    if p.before["role"] == "candidate" and p.line["role"] == "leader":
+        p.seen["noop"] = p.line["last"]
+
+
+@lie("restart-state")
+def a_restart_without_the_vote(p):
+    if p.line["event"] == "start" and p.line["vote"]:
+        p.line["vote"] = 0
+        return True
+
+
+@lie("restart-log")
+def a_restart_without_the_newest_entry(p):
+    if p.line["event"] == "start" and p.line["last"] == p.before.get("synced") and p.line.get("log"):
+        if p.line["log"][-1][1] == 1:
+            return False
+        p.line["log"][-1][1] -= 1
+        p.line["last"] -= 1
+        p.line["synced"] -= 1
+        return True
+
+
+@lie("life")
+def words_from_beyond(p):
+    if p.line["event"] == "start" and p.before.get("last"):
+        time = p.line["t"]
+        p.line.clear()
+        p.line.update(copy.deepcopy(p.before), event="tick", t=time)
+        return True
+
+
+@lie("membership")
+def a_membership_that_nobody_made(p):
+    if p.line["event"] == "receive" and p.line["t"] > 1000000:
+        p.line["configuration"] = {"index": p.line["config"], "voters": [p.line["node"]]}
+        return True
+
+
+def tell(lines, function):
+    """The lines up to the first place where the lie fits; its line's number, or None."""
+    before, seen, out = {}, {}, []
+    for number, text in enumerate(lines):
+        line = json.loads(text)
+        node = line.get("node")
+        if node is not None and line["event"] != "crash" and (node in before or line["event"] == "start"):
+            place = Place(line, before.get(node, {}), seen)
+            if node in before and function(place):
+                out.append(json.dumps(line) + "\n")
+                return out, number + 1
+            before[node] = json.loads(text)
+        out.append(text)
+    return None, None
+
+
+def judge(replay, lines):
+    with tempfile.NamedTemporaryFile("w", suffix=".ndjson") as file:
+        file.writelines(lines)
+        file.flush()
+        run = subprocess.run([replay, file.name], capture_output=True, text=True, check=False)
+    return run.returncode, (run.stdout + run.stderr).strip()
+
+
+def main():
+    replay, traces = sys.argv[1], []
+    for path in sys.argv[2:]:
+        with open(path, encoding="utf-8") as file:
+            traces.append(file.readlines())
+    failed = 0
+    for number, (rule, function) in enumerate(LIES, 1):
+        lines, at = next(((lines, at) for lines, at in (tell(t, function) for t in traces) if lines), (None, None))
+        code, said = judge(replay, lines) if lines else (-1, "no trace has a place for it")
+        good = code == 1 and f"line {at}: " in said and f"rule {rule}: " in said
+        failed |= not good
+        print(f"{'ok' if good else 'not ok'} {number} - {function.__name__.replace('_', ' ')}: {rule}")
+        if not good:
+            print(f"# wanted line {at}; exit code {code}: {said[-300:]}")
+    good_lines = traces[0]
+    for title, lines in (("a cut line", good_lines[:5] + [good_lines[5][:20]]), ("no trace", ["{}\n"]), ("nothing", [])):
+        number += 1
+        code, said = judge(replay, lines)
+        failed |= code != 2
+        print(f"{'ok' if code == 2 else 'not ok'} {number} - bad input, {title}: {said.split(': ')[-1]}")
+    print(f"1..{number}")
+    sys.exit(1 if failed else 0)
+
+
+main()

@@ -1,0 +1,186 @@
+/*
+ * Configurations (thesis, chapter 4): effective from append on, rolled back with the log; a change of voters goes
+ * through a joint configuration, whose quorums are majorities of both sets; one change at a time, and none before the
+ * leader has committed an entry of its term.
+ */
+#include "tests/sim/replay/replay.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+bool set_has(const struct set *set, uint64_t id) {
+    for (size_t i = 0; i < set->count; i++) {
+        if (set->ids[i] == id) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool set_equal(const struct set *a, const struct set *b) {
+    for (size_t i = 0; i < a->count; i++) {
+        if (!set_has(b, a->ids[i])) {
+            return false;
+        }
+    }
+    return a->count == b->count;
+}
+
+static bool config_equal(const struct config *a, const struct config *b) {
+    return a->index == b->index && set_equal(&a->voters, &b->voters) && set_equal(&a->outgoing, &b->outgoing) &&
+           set_equal(&a->learners, &b->learners);
+}
+
+bool config_is_joint(const struct config *config) { return config->outgoing.count > 0; }
+
+static bool majority(const struct set *set, bool (*says)(const void *context, uint64_t id), const void *context) {
+    size_t count = 0;
+    for (size_t i = 0; i < set->count; i++) {
+        count += says(context, set->ids[i]);
+    }
+    return count > set->count / 2;
+}
+
+bool config_quorum(const struct config *config, bool (*says)(const void *context, uint64_t id), const void *context) {
+    return majority(&config->voters, says, context) &&
+           (!config_is_joint(config) || majority(&config->outgoing, says, context));
+}
+
+const struct config *node_config(const struct node *node) { return &node->configs.list[node->configs.count - 1]; }
+
+static bool is_voter(const struct config *config, uint64_t id) {
+    return set_has(&config->voters, id) || set_has(&config->outgoing, id);
+}
+
+/* A configuration without the node's vote may still be cut, as long as it isn't committed. */
+bool node_may_campaign(const struct node *node) {
+    for (size_t i = node->configs.count; i > 0; i--) {
+        const struct config *config = &node->configs.list[i - 1];
+        if (is_voter(config, node->id)) {
+            return true;
+        }
+        if (config->index <= node->commit) {
+            return false;
+        }
+    }
+    return false;
+}
+
+static void push(struct configs *configs, const struct config *config) {
+    configs->list = grown(configs->list, configs->count, &configs->capacity, sizeof *configs->list);
+    configs->list[configs->count++] = *config;
+}
+
+void membership_cut(struct node *node, uint64_t last) {
+    while (node->configs.count > 1 && node_config(node)->index > last) {
+        node->configs.count--;
+    }
+}
+
+void membership_reset(struct node *node, const struct config *config) {
+    node->configs.count = 0;
+    push(&node->configs, config);
+}
+
+/* ---- Changes ---------------------------------------------------------------------------------------------------- */
+
+static bool check_change(struct step *step, const struct config *config) {
+    const struct config *old = &step->config;
+    const struct node *node = step->node;
+    if (old->index > step->line->commit) {
+        return broken(step, "change", "a change of membership, but the one of entry %" PRIu64 " isn't committed",
+                      old->index);
+    }
+    if (step->line->commit < node->noop) {
+        return broken(step, "change", "a change of membership before an entry of this term is committed");
+    }
+    if (config_is_joint(old)) {
+        bool leaves = !config_is_joint(config) && set_equal(&config->voters, &old->voters);
+        return leaves || broken(step, "change", "a joint configuration was left for another than its incoming one");
+    }
+    bool joint_fits =
+        config_is_joint(config) ? set_equal(&config->outgoing, &old->voters) : set_equal(&config->voters, &old->voters);
+    return joint_fits || broken(step, "change", "voters changed without a joint configuration of both sets");
+}
+
+/* The one who makes a configuration says what is in it; all others must have the same. */
+static const struct config *find_made(const struct judge *judge, uint64_t index, uint64_t term) {
+    for (size_t i = 0; i < judge->configs.count; i++) {
+        if (judge->configs.list[i].index == index && judge->config_terms[i] == term) {
+            return &judge->configs.list[i];
+        }
+    }
+    return NULL;
+}
+
+static void make(struct judge *judge, const struct config *config, uint64_t term) {
+    size_t count = judge->configs.count;
+    judge->config_terms = grown(judge->config_terms, count, &judge->config_terms_capacity, sizeof *judge->config_terms);
+    judge->config_terms[count] = term;
+    push(&judge->configs, config);
+}
+
+bool membership_append(struct step *step, uint64_t index, uint64_t term) {
+    const struct line *line = step->line;
+    if (line->event != EVENT_RECEIVE || line->role == ROLE_LEADER) {
+        if (!line->has_configuration || line->configuration.index != index) {
+            return broken(step, "membership", "entry %" PRIu64 " is a configuration, but its line doesn't show it",
+                          index);
+        }
+        if (!check_change(step, &line->configuration)) {
+            return false;
+        }
+        make(step->judge, &line->configuration, term);
+        push(&step->node->configs, &line->configuration);
+        return true;
+    }
+    const struct config *made = find_made(step->judge, index, term);
+    for (size_t i = 0; i < line->message_configs.count; i++) {
+        const struct config *config = &line->message_configs.list[i];
+        if (config->index == index && made != NULL && config_equal(config, made)) {
+            push(&step->node->configs, config);
+            return true;
+        }
+    }
+    return broken(step, "membership", "entry %" PRIu64 " isn't the configuration that its leader made", index);
+}
+
+bool membership_check_state(struct step *step) {
+    const struct line *line = step->line;
+    const struct config *config = node_config(step->node);
+    if (config->index != line->config_index) {
+        return broken(step, "membership",
+                      "the configuration of entry %" PRIu64 " is effective, but %" PRIu64 " is used", config->index,
+                      line->config_index);
+    }
+    if (line->has_configuration && !config_equal(config, &line->configuration)) {
+        return broken(step, "membership", "the configuration of entry %" PRIu64 " isn't what it was", config->index);
+    }
+    return true;
+}
+
+/* Those that the log still has come back; what is effective must be among them, unless the node is new. */
+bool membership_check_start(struct step *step) {
+    struct node *node = step->node;
+    const struct line *line = step->line;
+    if (!line->has_configuration || line->configuration.index != line->config_index) {
+        return broken(step, "membership", "a start that doesn't show its configuration");
+    }
+    if (!node->known) {
+        membership_reset(node, &line->configuration);
+        return true;
+    }
+    struct configs *configs = &node->configs;
+    while (configs->count > 1 && node_config(node)->index > node->log.start) {
+        configs->count--;
+    }
+    for (uint64_t index = node->log.start + 1; index <= node->log.last; index++) {
+        const struct config *made = node->log.entries[index].kind == KIND_CONFIG
+                                        ? find_made(step->judge, index, log_term(&node->log, index))
+                                        : NULL;
+        if (made != NULL) {
+            push(configs, made);
+        }
+    }
+    return membership_check_state(step);
+}
