@@ -91,8 +91,8 @@ struct wal_options {
     uint32_t share_payload_bytes;  /* records with payloads from here on can be lent (wal_share); 0: none */
     struct slice first_membership; /* what a log that knows no membership begins with; borrowed for wal_open */
     bool must_exist;               /* a directory without a log isn't a new one: STATUS_CORRUPT */
-    bool heals; /* what is lost to damage is fetched from elsewhere: go on with the rest (wal_heal.c) */
-    uint32_t mark_delay_us;        /* idle time after which an empty mark group is written (DESIGN rule 13); 0: never */
+    bool heals;             /* what is lost to damage is fetched from elsewhere: go on with the rest (wal_heal.c) */
+    uint32_t mark_delay_us; /* idle time after which an empty mark group is written (DESIGN rule 13); 0: never */
 
     /* Callbacks, on the loop, never from inside a wal_* call. */
     void *context;

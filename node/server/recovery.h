@@ -28,10 +28,10 @@ struct recovery {
     struct raft *raft;
     struct wal *wal;
     struct storage *storage;
-    uint64_t torn_bytes; /* cut off the log's end */
+    uint64_t torn_bytes;      /* cut off the log's end */
     struct error store_fault; /* why the store was set aside in this start; code STATUS_OK: it wasn't */
-    struct wal_fault fault; /* damage to the log that this start met, and overcame */
-    uint64_t replayed;   /* entries applied again, */
+    struct wal_fault fault;   /* damage to the log that this start met, and overcame */
+    uint64_t replayed;        /* entries applied again, */
     uint64_t replayed_bytes;
     uint64_t replay_us; /* and what that took from the first of them on, reading included */
     uint64_t tail;      /* entries behind the recorded commit, which wait for the leader */

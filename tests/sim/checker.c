@@ -53,8 +53,8 @@ static bool holds(const struct replica *replica, uint64_t index, uint64_t term) 
         return false;
     }
     /* A replica that is down or recovering counts by what it reported last; its terms can't have changed since. */
-    return consensus == NULL || index < raft_first_index(consensus->raft) ||
-           index > raft_last_index(consensus->raft) || raft_term_at(consensus->raft, index) == term;
+    return consensus == NULL || index < raft_first_index(consensus->raft) || index > raft_last_index(consensus->raft) ||
+           raft_term_at(consensus->raft, index) == term;
 }
 
 static bool is_quorum(const struct raft_config *config, const bool yes[REPLICAS_MAX]) {
