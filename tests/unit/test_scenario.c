@@ -510,8 +510,8 @@ static const struct {
     {"inject", do_inject, false},     {"change", do_change, false},   {"transfer", do_transfer, false},
     {"fence", do_fence, false},       {"install", do_install, false}, {"sent", do_sent, false},
     {"info", do_info, true},          {"beat", do_beat, false},       {"damage", do_damage, false},
-    {"wipe", do_wipe, false},
-    {"info", do_info, true},          {"beat", do_beat, false},       {"gone", do_gone, false},
+    {"wipe", do_wipe, false},         {"info", do_info, true},        {"beat", do_beat, false},
+    {"gone", do_gone, false},
 };
 
 /* ---- Scripts ---------------------------------------------------------------------------------------------------- */

@@ -127,7 +127,7 @@ struct line {
     uint64_t start_index; /* START */
     uint64_t start_term;
     uint64_t heal_index, heal_term; /* START: where a damaged log once ended; 0: it is whole */
-    struct entries log; /* START */
+    struct entries log;             /* START */
     struct config installed;
     /* What it did. */
     bool has_cut;
@@ -212,7 +212,7 @@ struct node {
     size_t write_count, write_capacity;
     struct vote *votes; /* [0] is durable; the last is the present one */
     size_t vote_count, vote_capacity;
-    uint64_t commit_max; /* over its lives */
+    uint64_t commit_max;            /* over its lives */
     uint64_t heal_index, heal_term; /* its log once ended there, and doesn't again yet; 0: it does */
     /* Reads. */
     uint64_t round_started;
