@@ -5,7 +5,8 @@
  *   IDENTITY   which cluster and node it belongs to; written once
  *   db/        the engine (storage/FORMAT.md)
  *   wal/       the log (storage/FORMAT.md)
- *   snapshot-out-N, snapshot-in   snapshots on their way to node N, and to here (snapshot_files.h); gone after a restart
+ *   snapshot-out-N, snapshot-in
+ *              snapshots on their way to node N, and to here (snapshot_files.h); gone after a restart
  *
  * IDENTITY: magic u32 0x44494648 ("HFID"), format version u32 (1), cluster id 16 bytes, node id u64, incarnation u64,
  * checksum u64 of all before it. Little-endian. An incarnation counts the lives of a node: one that lost its durable
