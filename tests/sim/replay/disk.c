@@ -171,6 +171,18 @@ static bool check_vote(struct step *step) {
                   line->term, line->vote, node->votes[0].term, node->votes[0].vote);
 }
 
+/* The engine was switched to a snapshot, and the crash came before raft heard of it. */
+static void find_install(struct step *step) {
+    const struct judge *judge = step->judge;
+    const struct line *line = step->line;
+    uint64_t index = line->start_index;
+    if (line->log.count == 0 && index > step->node->disk_floor && index <= judge->commit &&
+        judge->committed[index].term == line->start_term && log_term(&step->node->log, index) != line->start_term) {
+        disk_installed(step->node, index, line->start_term);
+        step->found_install = true;
+    }
+}
+
 bool disk_check_start(struct step *step) {
     struct node *node = step->node;
     const struct line *line = step->line;
@@ -179,6 +191,7 @@ bool disk_check_start(struct step *step) {
             return broken(step, "restart-state", "a node that never ran has a term, a vote or a log");
         }
     } else {
+        find_install(step);
         if (!check_vote(step)) {
             return false;
         }

@@ -162,6 +162,23 @@ bool membership_check_state(struct step *step) {
     return true;
 }
 
+/* With a snapshot comes what was effective at its end. */
+static void take_installed(struct step *step) {
+    const struct judge *judge = step->judge;
+    const struct config *newest = NULL;
+    for (size_t i = 0; i < judge->configs.count; i++) {
+        const struct config *config = &judge->configs.list[i];
+        bool is_committed = config->index <= step->line->start_index &&
+                            judge->committed[config->index].term == judge->config_terms[i];
+        if (is_committed && (newest == NULL || config->index > newest->index)) {
+            newest = config;
+        }
+    }
+    if (newest != NULL) {
+        membership_reset(step->node, newest);
+    }
+}
+
 /* Those that the log still has come back; what is effective must be among them, unless the node is new. */
 bool membership_check_start(struct step *step) {
     struct node *node = step->node;
@@ -172,6 +189,9 @@ bool membership_check_start(struct step *step) {
     if (!node->known) {
         membership_reset(node, &line->configuration);
         return true;
+    }
+    if (step->found_install) {
+        take_installed(step);
     }
     struct configs *configs = &node->configs;
     while (configs->count > 1 && node_config(node)->index > node->log.start) {

@@ -264,6 +264,7 @@ struct step {
     uint64_t term, vote, commit, leader;
     struct config config; /* effective before */
     bool has_message;     /* received, in the term that the node now is in */
+    bool found_install;   /* START: of a snapshot that raft never heard of */
 };
 
 void judge_init(struct judge *judge);
