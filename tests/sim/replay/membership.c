@@ -168,8 +168,8 @@ static void take_installed(struct step *step) {
     const struct config *newest = NULL;
     for (size_t i = 0; i < judge->configs.count; i++) {
         const struct config *config = &judge->configs.list[i];
-        bool is_committed = config->index <= step->line->start_index &&
-                            judge->committed[config->index].term == judge->config_terms[i];
+        bool is_committed =
+            config->index <= step->line->start_index && judge->committed[config->index].term == judge->config_terms[i];
         if (is_committed && (newest == NULL || config->index > newest->index)) {
             newest = config;
         }
