@@ -134,6 +134,33 @@ static bool check_loss(struct step *step) {
                   line->heal_index, line->heal_term, disk->last, term);
 }
 
+/* Damage may have taken what superseded older entries: then those are found again, from some point on. They were never
+ * committed; that judge.c asks. */
+static bool find_superseded(struct step *step) {
+    const struct line *line = step->line;
+    struct log *disk = &step->node->disk;
+    uint64_t last_term = log_term(disk, disk->last);
+    bool is_older = false;
+    for (size_t i = 0; i < line->log.count && line->heal_index > 0; i++) {
+        uint64_t index = line->start_index + 1 + i;
+        uint64_t term = line->log.list[i].term;
+        uint64_t there = index <= disk->last ? log_term(disk, index) : last_term;
+        is_older = is_older || term != there || index > disk->last;
+        if (is_older && term >= there) {
+            return false;
+        }
+    }
+    for (size_t i = 0; i < line->log.count && is_older; i++) {
+        uint64_t index = line->start_index + 1 + i;
+        struct entry entry = line->log.list[i];
+        if (entry.term != log_term(disk, index)) {
+            entry.kind = membership_made(step->judge, index, entry.term) != NULL ? KIND_CONFIG : entry.kind;
+            log_put(disk, index, entry);
+        }
+    }
+    return is_older;
+}
+
 /* Applies writes one by one until the disk is what was found. */
 static bool find_prefix(struct node *node, const struct line *line) {
     if (is_found(line, &node->disk)) {
@@ -198,7 +225,7 @@ bool disk_check_start(struct step *step) {
         if (!check_loss(step)) {
             return false;
         }
-        if (!find_prefix(node, line)) {
+        if (!find_prefix(node, line) && !find_superseded(step)) {
             return broken(step, "restart-log",
                           "the log that was found, up to %" PRIu64 ", is no prefix of what was written that is durable",
                           found_last(line));

@@ -107,7 +107,7 @@ static bool check_change(struct step *step, const struct config *config) {
 }
 
 /* The one who makes a configuration says what is in it; all others must have the same. */
-static const struct config *find_made(const struct judge *judge, uint64_t index, uint64_t term) {
+const struct config *membership_made(const struct judge *judge, uint64_t index, uint64_t term) {
     for (size_t i = 0; i < judge->configs.count; i++) {
         if (judge->configs.list[i].index == index && judge->config_terms[i] == term) {
             return &judge->configs.list[i];
@@ -137,7 +137,7 @@ bool membership_append(struct step *step, uint64_t index, uint64_t term) {
         push(&step->node->configs, &line->configuration);
         return true;
     }
-    const struct config *made = find_made(step->judge, index, term);
+    const struct config *made = membership_made(step->judge, index, term);
     for (size_t i = 0; i < line->message_configs.count; i++) {
         const struct config *config = &line->message_configs.list[i];
         if (config->index == index && made != NULL && config_equal(config, made)) {
@@ -199,7 +199,7 @@ bool membership_check_start(struct step *step) {
     }
     for (uint64_t index = node->log.start + 1; index <= node->log.last; index++) {
         const struct config *made = node->log.entries[index].kind == KIND_CONFIG
-                                        ? find_made(step->judge, index, log_term(&node->log, index))
+                                        ? membership_made(step->judge, index, log_term(&node->log, index))
                                         : NULL;
         if (made != NULL) {
             push(configs, made);

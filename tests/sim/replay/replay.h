@@ -315,6 +315,8 @@ const struct config *node_config(const struct node *node);
 bool node_may_campaign(const struct node *node);
 bool membership_append(struct step *step, uint64_t index, uint64_t term);
 void membership_cut(struct node *node, uint64_t last);
+/* The configuration that this entry brought, or NULL. */
+const struct config *membership_made(const struct judge *judge, uint64_t index, uint64_t term);
 void membership_reset(struct node *node, const struct config *config);
 bool membership_check_start(struct step *step);
 bool membership_check_state(struct step *step);
