@@ -25,7 +25,10 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-enum { ELDER_US = 1000 * 1000 }; /* so long no message is late */
+enum {
+    ELDER_US = 1000 * 1000,       /* so long no message is late */
+    REQUEST_US = 10 * 1000 * 1000 /* between two tries to write the request down */
+};
 
 /* ---- The log ---------------------------------------------------------------------------------------------------- */
 
@@ -65,12 +68,18 @@ static void on_requested(struct env_work *work) {
                         ": start the node again, and it gets its data anew from the others ([storage] heal = on)",
                         heal->damage.file, heal->damage.offset);
         consensus__fail(consensus, &error);
+    } else { /* a request that a loss of power takes back costs the next start another look by the scrub */
+        char quoted[ERROR_MESSAGE_BYTES_MAX + 16];
+        heal->again_us = consensus__now_us(consensus) + REQUEST_US;
+        log_event(consensus->options.logger, LOG_WARN, "store.not_rebuilt", "reason=%s",
+                  log_quote(quoted, sizeof quoted, heal->error.message));
     }
 }
 
 static void update_store(struct consensus *consensus) {
     struct consensus_heal *heal = &consensus->heal;
-    if (!heal->is_store_damaged || heal->is_requesting || !consensus->options.config->heal) {
+    if (!heal->is_store_damaged || heal->is_requesting || !consensus->options.config->heal ||
+        consensus__now_us(consensus) < heal->again_us) {
         return;
     }
     uint64_t leader = raft_leader(consensus->raft);

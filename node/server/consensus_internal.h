@@ -122,6 +122,7 @@ struct consensus_heal {
     bool is_store_damaged;
     struct storage_damage damage;
     bool is_requesting; /* a worker writes down that the store is to be set aside */
+    uint64_t again_us;  /* that failed: not before then */
     struct env_work work;
     enum status status;
     struct error error;
