@@ -9,11 +9,11 @@
  *
  * What is too long for a log write, with L = stall_limit_ms:
  *
- *   leader      L, if a voter that is heard is durably ahead of our disk, and was so for half of that: it has shown
- * that it would do better. A follower whose disk works gets there, for it is sent what we write. If it can't be ahead,
- * for it has all that there is: 3 L. Where nobody is ahead, all disks stand still or nobody is there, and another
- * leader would help nobody (hazard 23). follower    6 L. It may lead with a slow disk; with a hung one it wouldn't even
- * get its candidacy down.
+ *   - of a leader L, if a voter that is heard is durably ahead of our disk, and was so for half of that: it has
+ *     shown that it would do better. A follower whose disk works gets there, for it is sent what we write. If it
+ *     can't be ahead, for it has all that there is: 3 L. Where nobody is ahead, all disks stand still or nobody is
+ *     there, and another leader would help nobody (hazard 23).
+ *   - of a follower 6 L. It may lead with a slow disk; with a hung one it wouldn't even get its candidacy down.
  *
  * Applying may stand still for 8 L. A write, and an apply that moves, begin anew each time.
  *

@@ -173,7 +173,9 @@ static void run_job(struct env_work *work) {
     case SNAPSHOT_JOB_READ:
         send->job_status = snapshot_file_read(env, send->dir, &send->files[send->job_place.file],
                                               send->job_place.offset, send->chunk, send->job_len, &send->job_error);
-        send->job_checksum = checksum64(send->chunk, send->job_len, send->job_place.offset);
+        if (send->job_status == STATUS_OK) {
+            send->job_checksum = checksum64(send->chunk, send->job_len, send->job_place.offset);
+        }
         return;
     default: send->job_status = snapshot_dir_remove(env, send->dir, &send->job_error); return;
     }

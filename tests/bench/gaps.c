@@ -13,8 +13,8 @@
  * aren't, and a put whose reply is lost counts as unknown. Exit code 0 if all went well but for that.
  */
 #include "proto/client/holdfast.h"
+#include "tests/chaos/number.h"
 
-#include <errno.h>
 #include <inttypes.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -117,17 +117,6 @@ static void *run_client(void *context) {
 static int usage(void) {
     fprintf(stderr, "usage: holdfast-gaps --profile FILE --seconds S [--clients N] [--timeout MS] [--once 1]\n");
     return 2;
-}
-
-static bool parse_number(const char *text, uint64_t max, uint64_t *ret) {
-    char *end = NULL;
-    errno = 0;
-    uint64_t number = strtoull(text, &end, 10);
-    if (errno != 0 || end == text || *end != '\0' || text[0] == '-' || number > max) {
-        return false;
-    }
-    *ret = number;
-    return true;
 }
 
 static bool parse(int argc, char **argv, struct settings *settings) {

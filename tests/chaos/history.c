@@ -21,8 +21,8 @@
  * threads. On stderr, last: the number of acknowledged writes, and the longest time without one.
  */
 #include "proto/client/holdfast.h"
+#include "tests/chaos/number.h"
 
-#include <errno.h>
 #include <inttypes.h>
 #include <pthread.h>
 #include <signal.h>
@@ -236,17 +236,6 @@ static int usage(void) {
     fprintf(stderr, "usage: holdfast-history --profile FILE --seconds N [--clients N] [--keys N] [--timeout MS] "
                     "[--pause US] [--seed N] [--prefix TEXT]\n");
     return 2;
-}
-
-static bool parse_number(const char *text, uint64_t max, uint64_t *ret) {
-    char *end = NULL;
-    errno = 0;
-    uint64_t number = strtoull(text, &end, 10);
-    if (errno != 0 || end == text || *end != '\0' || text[0] == '-' || number > max) {
-        return false;
-    }
-    *ret = number;
-    return true;
 }
 
 static bool parse(int argc, char **argv, struct settings *settings) {
