@@ -11,7 +11,7 @@
  *   applied <= committed   and synced <= last, commit never decreases in a life
  *   flushed <= durable     the manifest's frontier is at most min(synced, committed)
  *   durable means durable  after a restart, term and vote are not older than what a group saved, and the log reaches
- *                          what was synced; one that was damaged remembers at least how far it did
+ *                          what was synced; one that was damaged remembers at least how far it did, and no other heals
  *   convergence            after the faults all replicas hold the same state, and every acknowledged number
  */
 #include "tests/sim/cluster.h"
@@ -181,6 +181,11 @@ static void check_start(struct cluster *cluster, struct replica *replica, const 
     raft_get_info(raft, &info);
     bool remembers = replica->log_was_damaged && info.heal_index >= replica->synced_index;
     replica->log_was_damaged = false;
+    if (info.heal_index > 0 && !replica->log_may_heal) {
+        cluster__fail(cluster, "%s heals its log up to %" PRIu64 ", but nobody damaged it", replica->config.name,
+                      info.heal_index);
+    }
+    replica->log_may_heal = info.heal_index > 0;
     if (raft_last_index(raft) < replica->synced_index && !remembers) {
         cluster__fail(cluster, "%s restarted with a log up to %" PRIu64 ", but had synced %" PRIu64,
                       replica->config.name, raft_last_index(raft), replica->synced_index);

@@ -63,6 +63,7 @@ struct replica {
     uint64_t lives;
     bool restarting;         /* a restart is on schedule */
     bool log_was_damaged;    /* since its last start */
+    bool log_may_heal;       /* it was damaged, and no life has begun without healing since */
     bool was_added;          /* a change that adds it was asked for once */
     bool fault_explains_end; /* an injected error may end this life: its end is no failure */
 

@@ -116,5 +116,6 @@ bool damage__log(struct replica *replica) {
     len = len < header->total_bytes - at ? len : header->total_bytes - at;
     CHECK(sim_disk_corrupt(replica->sim_node, view.path, view.groups[chosen].offset + at, len) == STATUS_OK);
     replica->log_was_damaged = true;
+    replica->log_may_heal = true;
     return true;
 }
