@@ -49,12 +49,12 @@ enum snapshot_pace_reason {
 };
 
 struct snapshot_pace {
-    uint64_t rate_max; /* bytes per second; 0: no limit, and no giving way */
-    uint64_t rate;     /* what the load bears */
-    uint64_t needed;   /* what the log needs */
-    uint64_t due_us;   /* the next piece */
-    uint64_t sent_us;  /* the newest piece; 0: none yet */
-    uint64_t rest_us;  /* the next rest begins, */
+    uint64_t rate_max;  /* bytes per second; 0: no limit, and no giving way */
+    uint64_t rate;      /* what the load bears */
+    uint64_t needed;    /* what the log needs */
+    uint64_t due_us;    /* the next piece */
+    uint64_t sent_us;   /* the newest piece; 0: none yet */
+    uint64_t rest_us;   /* the next rest begins, */
     uint64_t rested_us; /* the last one ended, or will */
     uint64_t looked_us;
     uint64_t slowed; /* how often the rate fell, ever */
