@@ -28,6 +28,7 @@ enum {
     /* With progress, but this slow from its begin to its end, it goes as well: who takes a byte now and then, or says
      * that he is about to be done, keeps it no longer than that. */
     SNAPSHOT_SEND_GRACE_US = 2 * 60 * 1000000,
+    SNAPSHOT_VERIFY_RATES = 4,     /* what has arrived is checked at so many times the configured rate: nobody waits */
     SNAPSHOT_RATE_MIN = 256 * KIB, /* per second; a 16th of the configured rate if that is less */
     SNAPSHOT_RECEIVE_PATIENCE_US = 60 * 1000000,
     SNAPSHOT_READY_PATIENCE_US = 5 * 1000000, /* for the log to come to rest before the switch */
