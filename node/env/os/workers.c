@@ -16,8 +16,10 @@
 
 enum { LONG_NICE = 5 };
 
-static const char *const class_names[WORKERS_CLASS_COUNT] = {
-    [ENV_WORK_SHORT] = "hf-short", [ENV_WORK_LONG] = "hf-long", [WORKERS_CLASS_IO] = "hf-file"};
+static const char *const class_names[WORKERS_CLASS_COUNT] = {[ENV_WORK_SHORT] = "hf-short",
+                                                             [ENV_WORK_LONG] = "hf-long",
+                                                             [WORKERS_CLASS_SYNC] = "hf-sync",
+                                                             [WORKERS_CLASS_IO] = "hf-file"};
 
 static void lock(struct os_workers *workers) { CHECK(pthread_mutex_lock(&workers->lock) == 0); }
 static void unlock(struct os_workers *workers) { CHECK(pthread_mutex_unlock(&workers->lock) == 0); }
@@ -119,8 +121,10 @@ enum status os_workers__init(struct os_workers *workers, struct alloc *alloc, un
     workers->alloc = alloc;
     CHECK(pthread_mutex_init(&workers->lock, NULL) == 0);
     CHECK(pthread_cond_init(&workers->settled, NULL) == 0);
-    const unsigned counts[WORKERS_CLASS_COUNT] = {
-        [ENV_WORK_SHORT] = short_count, [ENV_WORK_LONG] = long_count, [WORKERS_CLASS_IO] = WORKERS_IO_THREADS};
+    const unsigned counts[WORKERS_CLASS_COUNT] = {[ENV_WORK_SHORT] = short_count,
+                                                  [ENV_WORK_LONG] = long_count,
+                                                  [WORKERS_CLASS_SYNC] = WORKERS_SYNC_THREADS,
+                                                  [WORKERS_CLASS_IO] = WORKERS_IO_THREADS};
     for (unsigned i = 0; i < WORKERS_CLASS_COUNT; i++) {
         struct os_workers_class *class = &workers->classes[i];
         class->workers = workers;
