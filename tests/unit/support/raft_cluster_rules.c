@@ -3,8 +3,8 @@
  *
  *   one leader per term; the same (index, term) is the same entry after the same predecessor everywhere (log matching);
  * a new leader has all that was ever committed; nodes commit the same entries in the same order; what a leader commits
- * is on the disks of a majority; nothing leaves before its term, vote and entries are on disk; a confirmed read sees
- * all that was committed before it was asked; the floor is on every disk.
+ * is on the disks of a majority; nothing leaves before its term, vote and entries are on disk; only candidates ask for
+ * votes; a confirmed read sees all that was committed before it was asked; the floor is on every disk.
  *
  * Where the membership changes, a majority is what the leader's configuration says, joint or not; and nobody campaigns
  * who has no vote or is fenced, nor leads once a configuration without its vote is committed.
@@ -198,6 +198,7 @@ void cluster_check_departure(struct cluster *cluster, const struct raft_message 
     if (message->type == RAFT_PREVOTE || message->type == RAFT_PREVOTE_REPLY || message->type == RAFT_READ_INDEX) {
         return;
     }
+    EXPECT(cluster, message->type != RAFT_VOTE || raft_role(node->raft) == RAFT_CANDIDATE);
     EXPECT(cluster, message->term == raft_term(node->raft));
     EXPECT(cluster, node->disk_term == message->term);
     EXPECT(cluster, node->disk_vote == raft_vote(node->raft));
