@@ -118,7 +118,6 @@ struct key_truth {
 
 /* One change of membership at a time. */
 struct sim_operator {
-    uint64_t end_us;
     struct consensus_change change;
     struct env_message message;
     struct replica *replica; /* who was asked, in which of its lives */
@@ -132,13 +131,14 @@ struct plan_mask {
     uint8_t left_out[PLAN_FAULTS_MAX / 8];
 };
 
-/* One fault of the plan, for a report. */
+/* One fault of the plan, or a change of membership, for a report. */
 struct plan_fault {
     uint64_t at_us;
-    uint64_t lasts_us;
+    uint64_t lasts_us; /* 0: it has no end */
     uint32_t kind;
     uint32_t victim;
     uint32_t other;
+    const char *what; /* particulars; NULL: there was nothing to do */
 };
 
 /* What a run's parent process wants to know, also of a run that dies: in shared memory. */
@@ -196,7 +196,6 @@ struct cluster {
     uint32_t pinned_count;
     struct sim_client clients[CLIENTS_ALL_MAX]; /* client_count writers, then pinned_count */
     struct linearizable *judge;
-    uint64_t depose_end_us; /* no leader is cut off from then on */
     struct key_truth keys[KEYS_MAX];
     uint64_t revision_seen; /* newest that was acknowledged or shown */
     bool workload_on;
@@ -284,13 +283,18 @@ void accounting__note(void *context, const struct sim_trace *trace);
 void accounting__final(struct cluster *cluster, const struct replica *replica);
 
 /* Changes some bytes in the middle of a replica's log; it is down. False: it isn't the time for that. */
-bool damage__log(struct replica *replica);
-/* Changes of membership until end_us, if there are nodes that wait to be added. */
-void operator__start(struct cluster *cluster, uint64_t end_us);
+bool damage__log(struct replica *replica, struct random *random);
+/* Into the plan: changes of membership until end_us, if there are nodes that wait to be added. */
+void operator__schedule(struct cluster *cluster, uint64_t end_us);
+/* Tries one. Returns what, or NULL if it isn't the time for any. */
+const char *operator__act(struct cluster *cluster, struct random *random);
 /* True while an answer is due. */
 bool operator__is_waiting(const struct cluster *cluster);
-/* Leaders are cut off now and then until end_us, in seeds with clients that stick to nodes. */
+/* Into the plan: leaders are cut off now and then until end_us, in seeds with clients that stick to nodes. */
 void depose__schedule(struct cluster *cluster, uint64_t end_us);
+/* Cuts the leader off, and returns it; NULL: nobody leads. */
+struct replica *depose__begin(struct cluster *cluster);
+void depose__end(struct replica *replica);
 
 /* A replica's term changed. */
 void plan__term_changed(struct replica *replica);
@@ -298,10 +302,15 @@ void plan__term_changed(struct replica *replica);
 void plan__manifest_switched(struct replica *replica);
 /* Puts this seed's faults on schedule until end_us, but those that the mask leaves out. */
 void plan__schedule(struct cluster *cluster, uint64_t end_us);
+/* Then, likewise, what has other sources. */
+void plan__add_change(struct cluster *cluster, uint64_t at_us);
+void plan__add_leader_cut(struct cluster *cluster, uint64_t at_us, uint64_t lasts_us);
 /* The faults that have begun, one a line. */
 void plan__print(const struct cluster *cluster);
 /* NULL beyond the last kind. */
 const char *plan_kind_name(uint32_t kind);
+/* False for what the plan numbers besides. */
+bool plan_kind_is_fault(uint32_t kind);
 bool plan_mask_has(const struct plan_mask *mask, uint32_t number);
 void plan_mask_set(struct plan_mask *mask, uint32_t number, bool left_out);
 /* Everything healed, nothing hangs, errors off. */
