@@ -8,6 +8,7 @@
  * workload.c   clients, and what a read may see
  * linearizable.c  ... and whether one order explains all that they saw
  * checker.c    invariants after every step, and of the end
+ * members.c    ... and of the membership that each uses
  * accounting.c what nodes do to their files
  * plan.c       faults
  * depose.c     ... and leaders that are cut off, for clients that stick to them
@@ -40,6 +41,7 @@ enum {
     CLUSTER_DISK_BYTES = 256 * MIB,
     NUMBERS_MAX = 4096, /* of one key, that are remembered in full */
     PLAN_KINDS_MAX = 32,
+    SEEN_CONFIGS_MAX = 1024,
     PLAN_FAULTS_MAX = 512 /* that a seed's plan may number */
 };
 
@@ -80,6 +82,9 @@ struct replica {
     uint64_t commit_index;
     bool was_leader;       /* of `term`, at the last look */
     uint64_t digest_index; /* digests up to here were compared in this life */
+    uint64_t config_index; /* and last_index, in which life: at the last look at its membership */
+    uint64_t last_index;
+    uint64_t config_life;
 };
 
 /* A client with one operation outstanding. A key has one writer, whose writes of it are numbered. */
@@ -139,6 +144,13 @@ struct plan_fault {
     uint32_t victim;
     uint32_t other;
     const char *what; /* particulars; NULL: there was nothing to do */
+};
+
+/* A configuration that was in some log. */
+struct seen_config {
+    uint64_t index;
+    uint64_t term;
+    uint64_t sum; /* of its bytes */
 };
 
 /* What a run's parent process wants to know, also of a run that dies: in shared memory. */
@@ -219,6 +231,8 @@ struct cluster {
     uint64_t committed_index;
     uint64_t *leaders;
     uint64_t leaders_capacity;
+    struct seen_config seen_configs[SEEN_CONFIGS_MAX];
+    uint32_t seen_config_count;
     uint64_t *digests[2]; /* by index: what its first applier's digest was there, low and high; both 0: nobody yet */
     uint64_t digests_capacity[2];
 
@@ -271,6 +285,8 @@ static inline uint32_t workload__client_count(const struct cluster *cluster) {
 
 /* After every step. */
 void checker__step(struct cluster *cluster);
+/* The configuration that a replica uses, by what its log holds. */
+void members__check(struct replica *replica, const struct raft *raft);
 /* A replica's life ended, or its node began to serve again. */
 void checker__crashed(struct replica *replica);
 /* After convergence: all replicas hold the same, and what they must. */
