@@ -8,6 +8,7 @@
  * workload.c   clients, and what a read may see
  * linearizable.c  ... and whether one order explains all that they saw
  * checker.c    invariants after every step, and of the end
+ * matching.c   ... of logs as they change
  * accounting.c what nodes do to their files
  * plan.c       faults
  * depose.c     ... and leaders that are cut off, for clients that stick to them
@@ -25,6 +26,7 @@
 #include "node/server/consensus_internal.h"
 #include "node/server/node.h"
 #include "proto/client/client_internal.h"
+#include "tests/sim/matching.h"
 #include "tests/sim/sim.h"
 #include "tests/sim/trace.h"
 
@@ -78,8 +80,9 @@ struct replica {
     uint64_t snapshots_installed;
     uint64_t term;
     uint64_t commit_index;
-    bool was_leader;       /* of `term`, at the last look */
-    uint64_t digest_index; /* digests up to here were compared in this life */
+    bool was_leader;         /* of `term`, at the last look */
+    uint64_t digest_index;   /* digests up to here were compared in this life */
+    struct matching_log log; /* of this life */
 };
 
 /* A client with one operation outstanding. A key has one writer, whose writes of it are numbered. */
@@ -212,6 +215,7 @@ struct cluster {
     bool crashes_at_elections; /* who votes or campaigns may lose power at that moment */
     bool crashes_at_switches;  /* ... or who has switched its manifest, soon after */
 
+    struct matching matching; /* of all logs, over all lives */
     /* The checker's: by index, what was committed there; by term, its leader. */
     uint64_t *committed_terms; /* of the entry at each index, 0: not committed */
     uint64_t committed_capacity;
