@@ -32,6 +32,7 @@ static void test_h41_node_damaged_store_and_trimmed_log_still_know_the_members(v
     assert_true(raft_first_index(replica__consensus(follower)->raft) > config_index);
     replica__crash(follower, SIM_CRASH_PROCESS);
     assert_int_equal(sim_disk_corrupt(follower->sim_node, "/data/db/CURRENT", 0, 4), STATUS_OK);
+    follower->log_was_damaged = true; /* it is set aside with the store */
     follower->log_may_heal = true;
     replica__schedule_restart(follower, 1000);
     pass(cluster, SETTLE_US);
@@ -79,6 +80,7 @@ static void test_h30_node_log_damaged_before_the_newest_configuration_goes_throu
     replica__crash(follower, SIM_CRASH_PROCESS);
     damage_start_of_oldest_segment(follower);
     follower->log_was_damaged = true;
+    follower->log_was_damaged = true; /* it is set aside with the store */
     follower->log_may_heal = true;
     fault_disarm(sim_node_faults(follower->sim_node), FAULT_FLUSH_SYNC);
     replica__schedule_restart(follower, 1000);
