@@ -123,8 +123,8 @@ static enum status open_wal(struct recovery *recovery, struct wal_recovered *ret
 }
 
 /* The newest of those that are known to be committed; CONFIG entries behind it are still in the log. Of a log that lost
- * its end, or a store that is lost, it may be of an entry that isn't here any more: then it is of what is committed, and
- * the entries that come again bring it (and those before it) once more. */
+ * its end, or a store that is lost, it may be of an entry that isn't here any more: then it is of what is committed,
+ * and the entries that come again bring it (and those before it) once more. */
 static enum status find_membership(const struct recovery *recovery, const struct wal_recovered *recovered,
                                    uint64_t commit, struct membership *ret_membership, struct error *err) {
     const struct storage_frontier *frontier = storage_frontier(recovery->storage);
