@@ -35,15 +35,6 @@ static void add_voter(struct probe *probe, uint32_t number) {
     assert_false(status.config_is_joint);
 }
 
-static void isolate(struct cluster *cluster, const struct replica *replica, bool up) {
-    for (uint32_t i = 0; i < cluster->replica_count; i++) {
-        if (i != replica->number) {
-            sim_link_set(replica->sim_node, cluster->replicas[i].sim_node, up);
-            sim_link_set(cluster->replicas[i].sim_node, replica->sim_node, up);
-        }
-    }
-}
-
 /* ---- Reads ---------------------------------------------------------------------------------------------------------
  */
 
