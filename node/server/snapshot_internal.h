@@ -29,7 +29,8 @@ enum {
      * that he is about to be done, keeps it no longer than that. */
     SNAPSHOT_SEND_GRACE_US = 2 * 60 * 1000000,
     SNAPSHOT_VERIFY_RATES = 4,     /* what has arrived is checked at so many times the configured rate: nobody waits */
-    SNAPSHOT_RATE_MIN = 256 * KIB, /* per second; a 16th of the configured rate if that is less */
+    SNAPSHOT_RATE_MIN = 256 * KIB, /* per second; or this part of the configured rate, if that is less: it is slower */
+    SNAPSHOT_RATE_MIN_PART = 256,  /* than what is left for one of several peers when all give way */
     SNAPSHOT_RECEIVE_PATIENCE_US = 60 * 1000000,
     SNAPSHOT_READY_PATIENCE_US = 5 * 1000000, /* for the log to come to rest before the switch */
     SNAPSHOT_PAUSE_US_MIN = 500 * 1000,       /* after a failure; doubles */

@@ -398,8 +398,9 @@ static void stop_following(struct snapshot_send *send) {
 
 /* Until then it must be done, whatever the peer says. */
 static uint64_t end_us(const struct snapshot_send *send) {
-    uint64_t rate = send->snapshots->consensus->options.config->snapshot_rate / 16;
-    rate = rate == 0 || rate > SNAPSHOT_RATE_MIN ? SNAPSHOT_RATE_MIN : rate;
+    uint64_t limit = send->snapshots->consensus->options.config->snapshot_rate;
+    uint64_t rate = limit == 0 ? SNAPSHOT_RATE_MIN : limit / SNAPSHOT_RATE_MIN_PART + 1;
+    rate = rate < SNAPSHOT_RATE_MIN ? rate : SNAPSHOT_RATE_MIN;
     return send->begun_us + SNAPSHOT_SEND_GRACE_US + send->total_bytes / rate * 1000000;
 }
 
