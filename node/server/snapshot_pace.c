@@ -5,11 +5,16 @@
 
 #include <stdbool.h>
 
-enum { PER_OCTAVE = 8, OCTAVE_BITS = 3 };
+enum {
+    PER_OCTAVE = 8,
+    OCTAVE_BITS = 3,
+    HURT_BUCKETS = 5 /* above: by a factor of 2^(5/8) */
+};
 
 /* ---- What writes take ------------------------------------------------------------------------------------------- */
 
-/* Eight buckets for each power of two, so what is in a bucket takes twice as long as what is eight buckets below. */
+/* Eight buckets for each power of two, so what is in a bucket takes about twice as long as what is eight buckets below,
+ * and about half as long again as what is five below. */
 static uint32_t bucket_of(uint64_t us) {
     if (us < PER_OCTAVE) {
         return (uint32_t)us;
@@ -96,7 +101,7 @@ static void judge(struct snapshot_pace *pace) {
     if (busy->total < SNAPSHOT_PACE_WRITES_MIN || pace->quiet.total < SNAPSHOT_PACE_WRITES_MIN) {
         return; /* can't be told yet */
     }
-    uint64_t slow = count_above(busy, slow_bucket(&pace->quiet) + PER_OCTAVE);
+    uint64_t slow = count_above(busy, slow_bucket(&pace->quiet) + HURT_BUCKETS);
     if (slow * 100 > busy->total) {
         give_way(pace);
     } else if (slow * 200 <= busy->total) {

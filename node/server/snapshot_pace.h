@@ -1,11 +1,12 @@
 /*
  * How fast snapshots leave this node: never faster than the configured rate, and slower while that hurts those who
- * write (DESIGN section 2: workers and transfers give way; issue: their p99 at most doubles).
+ * write: their p99 at most doubles (hazard 63).
  *
  * The leader times its own writes, from a proposal's arrival to its end. Those that met no transfer make one
- * histogram, those that met one the other. "Hurt" means: of a step's writes more than one in a hundred took over twice
- * as long as the slowest hundredth of the undisturbed ones. Then the rate falls by a quarter; while fewer than one in
- * two hundred do, it rises by a 32nd of the configured rate (additive increase, multiplicative decrease).
+ * histogram, those that met one the other. "Hurt" means: of a step's writes more than one in a hundred took over 1.5
+ * times as long as the slowest hundredth of the undisturbed ones (the rest, up to twice, is for what clients feel and
+ * the leader doesn't see). Then the rate falls by a quarter; while fewer than one in two hundred do, it rises by a 32nd
+ * of the configured rate (additive increase, multiplicative decrease).
  *
  *   |<---- PERIOD: pieces leave, one by one ---->|<- REST ->|<---- PERIOD ...
  *
@@ -26,7 +27,7 @@ enum {
     SNAPSHOT_PACE_STEP_US = 100 * 1000, /* between two looks at the rate */
     SNAPSHOT_PACE_PERIOD_US = 900 * 1000,
     SNAPSHOT_PACE_REST_US = 100 * 1000,
-    SNAPSHOT_PACE_SETTLE_US = 20 * 1000, /* a piece is felt for so long */
+    SNAPSHOT_PACE_SETTLE_US = 40 * 1000, /* a piece is felt for so long: it is still being written out */
     SNAPSHOT_PACE_BEHIND_US = 4 * 1000,  /* of lateness that is made up for: no bursts beyond that */
     SNAPSHOT_PACE_WRITES_MIN = 200,      /* fewer have no slowest hundredth */
     SNAPSHOT_PACE_QUIET_MAX = 20 * 1000, /* undisturbed writes that are remembered; then all count half */

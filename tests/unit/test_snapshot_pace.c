@@ -24,13 +24,15 @@ struct world {
     uint64_t recent[20];      /* of the last turns */
     uint64_t writes_per_turn; /* 0: nobody writes */
     uint64_t write_us;        /* what a write takes by itself, */
-    uint64_t hurt_rate;       /* and ten times that for one in ten while more than this is sent */
+    uint64_t hurt_rate;       /* and so many hundredths of that for one in ten while more than this is sent */
+    uint64_t hurt_percent;
     uint64_t writes;
 };
 
 static void init(struct world *world, uint64_t rate_max) {
     *world = (struct world){.now_us = 77 * (uint64_t)SECOND_US, .writes_per_turn = 5, .write_us = 1000};
     world->hurt_rate = UINT64_MAX;
+    world->hurt_percent = 1000;
     snapshot_pace_init(&world->pace, rate_max);
 }
 
@@ -39,7 +41,8 @@ static void note_writes(struct world *world) {
     bool hurts = world->now_us < pace->sent_us + 5000 && snapshot_pace_rate(pace) > world->hurt_rate;
     for (uint64_t i = 0; i < world->writes_per_turn; i++) {
         uint64_t us = world->write_us + world->writes++ % 16;
-        snapshot_pace_note_write(pace, world->now_us, hurts && world->writes % 10 == 0 ? 10 * us : us);
+        snapshot_pace_note_write(pace, world->now_us,
+                                 hurts && world->writes % 10 == 0 ? us * world->hurt_percent / 100 : us);
     }
 }
 
@@ -117,6 +120,21 @@ static void test_pace_gives_way_until_the_load_is_not_hurt(void **state) {
     world.hurt_rate = UINT64_MAX;
     (void)stream(&world, 5 * SECOND_US);
     assert_int_equal(snapshot_pace_reason(&world.pace), SNAPSHOT_PACE_FULL);
+}
+
+/* Twice as long is too long, a quarter longer isn't worth a slower transfer. */
+static void test_pace_gives_way_before_writes_take_twice_as_long(void **state) {
+    (void)state;
+    struct world world;
+    init(&world, RATE);
+    idle(&world, SECOND_US);
+    world.hurt_rate = 0;
+    world.hurt_percent = 125;
+    (void)stream(&world, 5 * SECOND_US);
+    assert_int_equal(snapshot_pace_reason(&world.pace), SNAPSHOT_PACE_FULL);
+    world.hurt_percent = 185;
+    (void)stream(&world, 5 * SECOND_US);
+    assert_true(snapshot_pace_rate(&world.pace) == RATE / SNAPSHOT_PACE_FLOOR_PART);
 }
 
 static void test_pace_never_falls_below_its_floor(void **state) {
@@ -217,6 +235,7 @@ int main(void) {
         cmocka_unit_test(test_pace_keeps_to_its_rate_without_bursts),
         cmocka_unit_test(test_pace_leaves_a_load_that_it_does_not_hurt_alone),
         cmocka_unit_test(test_pace_gives_way_until_the_load_is_not_hurt),
+        cmocka_unit_test(test_pace_gives_way_before_writes_take_twice_as_long),
         cmocka_unit_test(test_pace_never_falls_below_its_floor),
         cmocka_unit_test(test_pace_does_not_take_growing_load_for_harm),
         cmocka_unit_test(test_pace_does_not_judge_by_few_writes),
