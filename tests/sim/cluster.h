@@ -9,6 +9,7 @@
  * linearizable.c  ... and whether one order explains all that they saw
  * checker.c    invariants after every step, and of the end
  * members.c    ... and of the membership that each uses
+ * matching.c   ... of logs as they change
  * accounting.c what nodes do to their files
  * plan.c       faults
  * depose.c     ... and leaders that are cut off, for clients that stick to them
@@ -26,6 +27,7 @@
 #include "node/server/consensus_internal.h"
 #include "node/server/node.h"
 #include "proto/client/client_internal.h"
+#include "tests/sim/matching.h"
 #include "tests/sim/sim.h"
 #include "tests/sim/trace.h"
 
@@ -85,6 +87,7 @@ struct replica {
     uint64_t config_index; /* and last_index, in which life: at the last look at its membership */
     uint64_t last_index;
     uint64_t config_life;
+    struct matching_log log; /* of this life */
 };
 
 /* A client with one operation outstanding. A key has one writer, whose writes of it are numbered. */
@@ -223,6 +226,7 @@ struct cluster {
     bool crashes_at_elections; /* who votes or campaigns may lose power at that moment */
     bool crashes_at_switches;  /* ... or who has switched its manifest, soon after */
 
+    struct matching matching; /* of all logs, over all lives */
     /* The checker's: by index, what was committed there; by term, its leader. */
     uint64_t *committed_terms; /* of the entry at each index, 0: not committed */
     uint64_t committed_capacity;
