@@ -266,6 +266,7 @@ static void check_replica(struct cluster *cluster, struct replica *replica, stru
     if (raft_commit_index(raft) != replica->commit_index) {
         check_commit(cluster, replica, raft);
     }
+    members__check(replica, raft);
     uint64_t applied_index = storage_applied_index(consensus->storage);
     if (applied_index > raft_commit_index(raft)) {
         cluster__fail(cluster, "%s applied entry %" PRIu64 ", but only %" PRIu64 " are committed", replica->config.name,

@@ -353,7 +353,7 @@ bool cluster_run(struct cluster *cluster) {
     uint64_t busy_us = (4 + random_below(&cluster->random, 8)) * SECOND_US;
     workload__start(cluster);
     plan__schedule(cluster, busy_us);
-    operator__start(cluster, busy_us);
+    operator__schedule(cluster, busy_us);
     depose__schedule(cluster, busy_us);
     (void)advance(cluster, busy_us, NULL);
     plan__end_faults(cluster);
