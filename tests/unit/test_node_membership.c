@@ -3,8 +3,8 @@
  * join, isn't known after a restart, can't lead, or clients aren't sent to it; a learner counts (hazard 7); a change
  * is taken that raft refuses (hazard 8), or refused without a reason; a configuration that never was committed stays in
  * use (hazard 9); a leader that removes itself stops too early (hazard 10), goes on leading, or campaigns later; a
- * removed node isn't told, or not by those who were started since, or its id is used again; a change or a transfer is never answered, or with another outcome than the log's; a follower
- * doesn't answer linearizable reads.
+ * removed node isn't told, or not by those who were started since, or its id is used again; a change or a transfer is
+ * never answered, or with another outcome than the log's; a follower doesn't answer linearizable reads.
  */
 #include "tests/unit/member_probe.h"
 
