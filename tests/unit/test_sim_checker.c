@@ -13,7 +13,7 @@
 
 #include <cmocka.h>
 
-enum { ENTRIES = 30, STEPS_MAX = 2000 * 1000 };
+enum { ENTRIES = 30, STEPS_MAX = 2000 * 1000, CUT_EVERY_US = 1000 };
 
 static void look(struct cluster *cluster) {
     assert_true(sim_step(cluster->sim));
@@ -154,6 +154,26 @@ static void test_checker_two_votes_in_one_term(void **state) {
     expect(cluster, "voted for");
 }
 
+/* Cuts all replicas off from each other, again and again, beyond the end of the faults. */
+static void cut_off(void *context) {
+    struct cluster *cluster = context;
+    for (uint32_t i = 0; i < cluster->replica_count; i++) {
+        for (uint32_t j = 0; j < i; j++) {
+            sim_partition(cluster->replicas[i].sim_node, cluster->replicas[j].sim_node);
+        }
+    }
+    sim_call_at(cluster->sim, sim_now_us(cluster->sim) + CUT_EVERY_US, cut_off, cluster);
+}
+
+static void test_checker_no_progress_after_the_faults(void **state) {
+    (void)state;
+    struct cluster *cluster = cluster_new_growing(2, 3, 3);
+    sim_call_at(cluster->sim, 1000 * 1000, cut_off, cluster);
+    assert_false(cluster_run(cluster));
+    assert_non_null(strstr(cluster->failure, "no write is acknowledged within"));
+    cluster_free(cluster);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_checker_two_leaders_of_one_term),
@@ -165,6 +185,7 @@ int main(void) {
         cmocka_unit_test(test_checker_another_digest),
         cmocka_unit_test(test_checker_restart_behind_what_was_durable),
         cmocka_unit_test(test_checker_two_votes_in_one_term),
+        cmocka_unit_test(test_checker_no_progress_after_the_faults),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
