@@ -24,6 +24,7 @@
 
 #include "node/base/check.h"
 #include "node/server/consensus.h"
+#include "node/server/digest_votes.h"
 #include "node/server/membership.h"
 #include "node/server/peers.h"
 #include "node/server/replay_speed.h"
@@ -68,12 +69,6 @@ struct append_sender {
     struct wal_read read;
 };
 
-/* What one member says of itself in a round. */
-struct digest_vote {
-    uint64_t id;
-    struct digest digest;
-};
-
 /* consensus_digest.c */
 struct consensus_digest {
     /* As the one that is asked: */
@@ -90,11 +85,10 @@ struct consensus_digest {
     uint64_t round_index;
     uint64_t round_us; /* when it began */
     struct digest round;
-    struct digest_vote votes[LIMIT_MEMBERS]; /* its own first */
-    uint32_t vote_count;
+    struct digest_votes votes; /* its own first */
     bool all_answered; /* in the last round */
     bool must_hand_over;
-    char suspects[LIMIT_MEMBERS * LIMIT_NAME_BYTES];
+    char suspects[DIGEST_NAMES_BYTES];
     char problem[ERROR_MESSAGE_BYTES_MAX]; /* empty: none */
     /* What came of it: */
     uint64_t agreed_index;
