@@ -476,6 +476,7 @@ void storage__note_quiet_merge(struct storage *storage, uint64_t written_bytes);
 enum upkeep_next {
     UPKEEP_WAIT, /* not yet: ask again when the store has got on */
     UPKEEP_RUN,  /* on a worker, then ask again */
+    UPKEEP_OTHERS, /* those that wait come first, then ask again */
     UPKEEP_END   /* upkeep->status says how */
 };
 
