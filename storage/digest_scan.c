@@ -4,8 +4,7 @@
  * what changed after it was applied: in memory before a flush, in a compaction, on a disk that lies.
  *
  *   digest = 0; for each key that is there at the revision, in order:
- *            digest = next(digest, revision of its version, key length,
- *                          fold(hash(key) ^ A, hash(value) ^ 1 * B ^ C))            next, fold, hash, A, B, C: digest.h
+ *            digest = next(digest, revision of its version, key length, XXH3-64(key), XXH3-64(value))      next: digest.h
  *
  * The view and the iterator are taken when the scan is asked for, so neither what is applied later nor a horizon that
  * moves on makes a difference; the view pins what it needs, files that compactions replace meanwhile included, until
@@ -20,7 +19,7 @@
 #include <inttypes.h>
 
 enum { STAGE_READ, STAGE_LET_OTHERS };
-enum { NAP_US = 20 * 1000, PACE_BYTES = 256 * 1024, SLICE_US = 500 * 1000 };
+enum { NAP_US = 20 * 1000, PACE_BYTES_MAX = 256 * 1024, PARTS_A_SECOND = 16, SLICE_US = 500 * 1000 };
 
 static struct storage_digest_scan *scan_of(struct storage_upkeep *upkeep) {
     return CONTAINER_OF(upkeep, struct storage_digest_scan, upkeep);
@@ -47,8 +46,9 @@ static enum status add(struct storage_digest_scan *scan, struct error *err) {
     struct slice value;
     enum status status = storage_iterator_value(iterator, &value, err);
     if (status == STATUS_OK) {
-        uint64_t effect = digest_effect(0, BATCH_PUT, 0, filter_hash(key), value.data, value.len);
-        scan->digest = digest_next(&scan->digest, storage_iterator_revision(iterator), key.len, effect);
+        const struct digest_effects effects = {.keys = filter_hash(key),
+                                               .values = {0, checksum64(value.data, value.len, 0)}};
+        scan->digest = digest_next(&scan->digest, storage_iterator_revision(iterator), key.len, &effects);
         scan->keys++;
         scan->bytes += key.len + value.len;
     }
@@ -60,12 +60,14 @@ static enum status walk(struct storage *storage, struct storage_digest_scan *sca
     uint64_t begun_us = env_clock_us(storage->env);
     uint64_t first_bytes = scan->bytes;
     uint64_t paced_bytes = scan->bytes;
+    uint64_t part_bytes = scan->bytes_per_second / PARTS_A_SECOND;
+    part_bytes = scan->bytes_per_second == 0 || part_bytes > PACE_BYTES_MAX ? PACE_BYTES_MAX : part_bytes;
     enum status status = scan->is_begun ? STATUS_OK : storage_iterator_first(scan->iterator, err);
     bool is_full = false;
     scan->is_begun = scan->is_begun || status == STATUS_OK;
     while (status == STATUS_OK && !is_full) {
         status = add(scan, err);
-        if (status == STATUS_OK && scan->bytes - paced_bytes >= PACE_BYTES) {
+        if (status == STATUS_OK && scan->bytes - paced_bytes >= part_bytes) {
             paced_bytes = scan->bytes;
             atomic_store_explicit(&scan->upkeep.done_bytes, scan->bytes, memory_order_relaxed);
             pace(storage, scan, begun_us, scan->bytes - first_bytes);
@@ -83,6 +85,11 @@ static enum status walk(struct storage *storage, struct storage_digest_scan *sca
 
 static void run(struct storage *storage, struct storage_upkeep *upkeep) {
     struct storage_digest_scan *scan = scan_of(upkeep);
+    if (scan->iterator == NULL) {
+        upkeep->status = scan->refusal.code;
+        upkeep->error = scan->refusal;
+        return;
+    }
     enum status status = walk(storage, scan, &upkeep->error);
     scan->is_through = status == STATUS_NOT_FOUND;
     upkeep->status = scan->is_through ? STATUS_OK : status;
@@ -150,13 +157,16 @@ static enum status take_view(struct storage *storage, struct storage_digest_scan
 void storage_scan_digest(struct storage *storage, struct storage_digest_scan *scan) {
     static const struct upkeep_kind kind = {.step = step, .run = run, .drop = drop};
     struct storage_upkeep *upkeep = &scan->upkeep;
+    CHECK(storage->started && !storage->closing);
     scan->digest = (struct digest){0};
     scan->keys = 0;
     scan->bytes = 0;
     scan->iterator = NULL;
     scan->is_begun = false;
     scan->is_through = false;
-    storage__upkeep_ask(storage, upkeep, &kind, NULL);
+    error_clear(&scan->refusal);
+    enum status status = take_view(storage, scan, &scan->refusal);
+    CHECK((status == STATUS_OK) == (scan->iterator != NULL));
+    storage__upkeep_ask(storage, upkeep, &kind, NULL); /* may run the first step */
     atomic_store_explicit(&upkeep->total_bytes, estimate(storage), memory_order_relaxed);
-    upkeep->status = take_view(storage, scan, &upkeep->error); /* what isn't OK ends it in its first step */
 }

@@ -525,6 +525,7 @@ struct storage_digest_scan {
     /* The store's: */
     struct storage_view *view;
     struct storage_iterator *iterator;
+    struct error refusal; /* why there is none */
     bool is_begun;
     bool is_through;
 };
