@@ -18,8 +18,9 @@
  * under another key, shows. What changes in memory later is found by the scan (digest_scan.c).
  *
  * The term stands for the entry's kind (an index and a term name one entry of the log). It guards against mistakes and
- * bad memory, not against somebody who wants a collision: copied() is made of sums, in which one wrong word always shows,
- * and several do unless they cancel each other, in their sum and in the sum weighted by the distance from the end.
+ * bad memory, not against somebody who wants a collision: copied() is made of sums, in which one wrong word always
+ * shows, and several do unless they cancel each other, in their sum and in the sum weighted by the distance from the
+ * end.
  *
  * Plain data and pure functions; a history belongs to who owns the store.
  */
@@ -103,10 +104,10 @@ static inline void digest__short(struct digest_sums *sums, uint8_t *to, const ui
 }
 
 /* Copies len bytes to where nothing overlaps, and returns copied() of them:
- *   sum = {len, head}; sums = {0, 0}; for each block of 16 bytes, the last one (16 bytes from the end, so it may overlap)
- *   included: sum += block's two words; sums += sum. From 8 to 15 bytes: one block, of the first and the last 8 bytes;
- *   from 4 to 7: of the first and the last 4; from 1 to 3: of the first, and the middle one << 8 | the last; 0: of zeroes
- *   copied = sums * 2 + {sum[1], sum[0]} */
+ *   sum = {len, head}; sums = {0, 0}; for each block of 16 bytes, the last one (16 bytes from the end, so it may
+ * overlap) included: sum += block's two words; sums += sum. From 8 to 15 bytes: one block, of the first and the last 8
+ * bytes; from 4 to 7: of the first and the last 4; from 1 to 3: of the first, and the middle one << 8 | the last; 0: of
+ * zeroes copied = sums * 2 + {sum[1], sum[0]} */
 static inline digest_lanes digest_copy(uint8_t *to, const uint8_t *from, size_t len, uint64_t head) {
     enum { BLOCK = sizeof(digest_lanes) };
     struct digest_sums sums = {.sum = {len, head}};

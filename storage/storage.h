@@ -445,8 +445,8 @@ struct storage_upkeep {
     unsigned stage;
 };
 
-/* Before done ran: it ends soon, with STATUS_CANCELLED, or as if it hadn't been asked to. One that waits for others ends
- * at once. */
+/* Before done ran: it ends soon, with STATUS_CANCELLED, or as if it hadn't been asked to. One that waits for others
+ * ends at once. */
 void storage_upkeep_cancel(struct storage_upkeep *upkeep);
 
 /* A store of its own beside this one, for a backup or to be sent: same cluster, same node. Its files are further names

@@ -1,6 +1,6 @@
 /*
- * verify --cluster: all data of all members compared. The leader is asked to begin, or to let us join what is on its way,
- * then looked at until it has a verdict.
+ * verify --cluster: all data of all members compared. The leader is asked to begin, or to let us join what is on its
+ * way, then looked at until it has a verdict.
  *
  * The lead may move meanwhile: the next leader goes on with the same comparison, unless the entry that asks for it got
  * lost; then another one is begun.
@@ -54,12 +54,12 @@ static void show_progress(const struct ctl *ctl, const struct holdfast_compariso
          i++) {
         const struct holdfast_compared *member = &comparison->members[i];
         uint64_t permille = member->total_bytes > 0 ? member->done_bytes * 1000 / member->total_bytes : 0;
-        int len = member->state == HOLDFAST_COMPARED_SCANNING
-                      ? snprintf(line + used, sizeof line - used, "%s%s %" PRIu64 " MiB (%" PRIu64 " %%)",
-                                 i > 0 ? ", " : "", member->name, member->done_bytes >> 20,
-                                 permille < 990 ? permille / 10 : 99)
-                      : snprintf(line + used, sizeof line - used, "%s%s %s", i > 0 ? ", " : "", member->name,
-                                 state_name(member->state));
+        int len =
+            member->state == HOLDFAST_COMPARED_SCANNING
+                ? snprintf(line + used, sizeof line - used, "%s%s %" PRIu64 " MiB (%" PRIu64 " %%)", i > 0 ? ", " : "",
+                           member->name, member->done_bytes >> 20, permille < 990 ? permille / 10 : 99)
+                : snprintf(line + used, sizeof line - used, "%s%s %s", i > 0 ? ", " : "", member->name,
+                           state_name(member->state));
         used += len > 0 ? (size_t)len : 0;
     }
     (void)fprintf(err, comparison != NULL ? "\r\033[K%s" : "\r\033[K", line);
@@ -105,9 +105,9 @@ static void print_json(struct ctl *ctl, const struct holdfast_comparison *compar
     for (uint32_t i = 0; i < comparison->member_count; i++) {
         (void)json_array_append_new(nodes, member_json(&comparison->members[i]));
     }
-    json_t *root = json_pack("{s:I, s:s, s:I, s:o}", "revision", (json_int_t)comparison->index, "verdict",
-                             verdict_name(comparison->verdict), "elapsed_ms", (json_int_t)comparison->elapsed_ms,
-                             "nodes", nodes);
+    json_t *root =
+        json_pack("{s:I, s:s, s:I, s:o}", "revision", (json_int_t)comparison->index, "verdict",
+                  verdict_name(comparison->verdict), "elapsed_ms", (json_int_t)comparison->elapsed_ms, "nodes", nodes);
     (void)json_dumpf(root, ctl->io->out, JSON_COMPACT);
     (void)fputc('\n', ctl->io->out);
     json_decref(root);

@@ -56,10 +56,10 @@ struct config {
     char key_file[LIMIT_PATH_BYTES];
     /* [raft] */
     bool join; /* a new data directory waits for a leader to add this node; default off: the file's members found it */
-    uint32_t election_timeout_ms; /* default 150 */
-    uint32_t heartbeat_ms;        /* default 30 */
-    uint64_t snapshot_rate;       /* snapshot_bytes_per_second: default 64 MiB; 0: no limit */
-    uint32_t stall_limit_ms;      /* of a leader's log write; default 350 */
+    uint32_t election_timeout_ms;    /* default 150 */
+    uint32_t heartbeat_ms;           /* default 30 */
+    uint64_t snapshot_rate;          /* snapshot_bytes_per_second: default 64 MiB; 0: no limit */
+    uint32_t stall_limit_ms;         /* of a leader's log write; default 350 */
     uint32_t scan_digest_interval_s; /* scan_digest_interval: default 86400; 0: only when asked for */
     /* [storage] */
     uint32_t

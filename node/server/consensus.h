@@ -119,9 +119,9 @@ struct consensus_status {
     uint64_t digest_mismatches; /* rounds that found a difference */
     uint64_t scan_index;        /* newest revision at which a majority's data were found equal; 0: none yet */
     uint8_t scan_digest[DIGEST_BYTES];
-    uint64_t scan_mismatches; /* rounds of scans that found a difference */
+    uint64_t scan_mismatches;             /* rounds of scans that found a difference */
     enum consensus_scan_state scan_state; /* of this node's newest scan; ASKED: none yet */
-    uint64_t replay_us;         /* what a start would take to replay now, as far as that is known */
+    uint64_t replay_us;                   /* what a start would take to replay now, as far as that is known */
     struct wal_stats wal;
     struct storage_stats storage;
     /* The effective membership. */

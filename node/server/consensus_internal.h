@@ -89,7 +89,7 @@ struct consensus_digest {
     uint64_t round_us; /* when it began */
     struct digest round;
     struct digest_votes votes; /* its own first */
-    bool all_answered; /* in the last round */
+    bool all_answered;         /* in the last round */
     bool must_hand_over;
     char suspects[DIGEST_NAMES_BYTES];
     char problem[ERROR_MESSAGE_BYTES_MAX]; /* empty: none */

@@ -27,7 +27,7 @@ enum { ASK_US = 500 * 1000, PROPOSAL_US = 10 * 1000 * 1000 };
 #define SECOND_US     UINT64_C(1000000)
 #define ROUND_US_MAX  (62 * 60 * SECOND_US) /* longer than any scan (SCAN_US_MAX) */
 #define LOOK_AGAIN_US (5 * SECOND_US)       /* at suspected ones */
-#define NEXT_ROUND_US (20 * SECOND_US) /* the least between two that nobody asked for, or the interval */
+#define NEXT_ROUND_US (20 * SECOND_US)      /* the least between two that nobody asked for, or the interval */
 
 enum { RETRY_PART = 8 }; /* of the interval: when the next one follows one that some didn't answer */
 
@@ -109,7 +109,8 @@ static void alarm_minority(struct consensus *consensus, const struct digest_vote
     char suspects[DIGEST_NAMES_BYTES];
     struct digest odd = *majority;
     digest_votes_suspects(consensus, votes, majority, suspects, sizeof suspects, &odd);
-    alarm(consensus, votes, suspects, "stop the suspected node, move the directory db out of its data directory, start it");
+    alarm(consensus, votes, suspects,
+          "stop the suspected node, move the directory db out of its data directory, start it");
     (void)snprintf(scan->problem, sizeof scan->problem,
                    "at revision %" PRIu64 " %.64s holds other data than the majority: stop it, move db out of its data "
                    "directory, start it",
@@ -291,8 +292,8 @@ void scan_round__tick(struct consensus *consensus) {
     }
     bool is_due = interval_us(consensus) > 0 && now_us >= scan->due_us;
     scan->is_wanted = scan->is_wanted || (is_due && raft_membership(consensus->raft)->member_count > 1);
-    uint64_t pause_us = interval_us(consensus) > 0 && interval_us(consensus) < NEXT_ROUND_US ? interval_us(consensus)
-                                                                                             : NEXT_ROUND_US;
+    uint64_t pause_us =
+        interval_us(consensus) > 0 && interval_us(consensus) < NEXT_ROUND_US ? interval_us(consensus) : NEXT_ROUND_US;
     bool may_propose = !scan->is_proposed && scan->round.verdict != CONSENSUS_SCAN_OPEN &&
                        (scan->proposed_us == 0 || now_us - scan->proposed_us >= pause_us);
     if (scan->is_wanted && may_propose && consensus->role == RAFT_LEADER && !consensus__is_dead(consensus)) {

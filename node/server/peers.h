@@ -59,7 +59,8 @@ MUST_USE enum status peers_set(struct peers *peers, const struct directory_entri
 void peers_remove(struct peers *peers, uint64_t node_id);
 /* Sends or drops. raw: an APPEND's records. False: dropped. */
 bool peers_send(struct peers *peers, const struct raft_message *message, const struct slice *raw, size_t raw_count);
-/* One frame about a snapshot or (control, no raw) a scan. False: dropped, as the connection is down, or the bulk one full. */
+/* One frame about a snapshot or (control, no raw) a scan. False: dropped, as the connection is down, or the bulk one
+ * full. */
 bool peers_send_snapshot(struct peers *peers, uint64_t node_id, bool bulk, uint8_t type,
                          const ProtobufCMessage *message, struct slice raw);
 /* True if its bulk connection is up. */

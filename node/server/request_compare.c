@@ -1,6 +1,6 @@
 /*
- * All data of all members compared, for admins: begins a round or tells how far it is (consensus_scan_round.c). Only the
- * leader knows.
+ * All data of all members compared, for admins: begins a round or tells how far it is (consensus_scan_round.c). Only
+ * the leader knows.
  */
 #include "node/server/clients_internal.h"
 

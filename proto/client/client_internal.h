@@ -88,7 +88,7 @@ struct client_request {
     struct slice upper; /* scan, range delete, compaction */
     struct slice value; /* put; batch: all keys and values */
     enum holdfast_upkeep_action upkeep_action;
-    const char *dir;                              /* checkpoint; borrowed */
+    const char *dir; /* checkpoint; borrowed */
     bool compare_begins;
     const struct holdfast_member_change *changes; /* of members; borrowed */
     size_t change_count;

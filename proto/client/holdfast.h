@@ -483,10 +483,10 @@ enum holdfast_outcome holdfast_upkeep(struct holdfast *handle, uint32_t endpoint
                                       const struct holdfast_upkeep_request *request, uint32_t timeout_ms,
                                       struct holdfast_upkeep *ret_upkeep, struct holdfast_result *result);
 
-/* All data of all members compared. begin: asks for a comparison, or joins the one that is on its way; else: how far the
- * newest is. It goes to the leader, which answers soon: look again until it isn't open any more. One whose index isn't
- * above the above_index of the beginning is an older one: the lead moved before the entry was committed; begin again.
- * Admins only. */
+/* All data of all members compared. begin: asks for a comparison, or joins the one that is on its way; else: how far
+ * the newest is. It goes to the leader, which answers soon: look again until it isn't open any more. One whose index
+ * isn't above the above_index of the beginning is an older one: the lead moved before the entry was committed; begin
+ * again. Admins only. */
 enum holdfast_outcome holdfast_compare(struct holdfast *handle, bool begin, uint32_t timeout_ms,
                                        struct holdfast_comparison *ret_comparison, struct holdfast_result *result);
 

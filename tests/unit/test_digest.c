@@ -16,8 +16,7 @@ static struct digest_effects effects_of(uint8_t kind, uint32_t ordinal, const ch
     uint8_t copy[256];
     struct digest_effects effects = {.keys = 0};
     assert_true(strlen(value) <= sizeof copy);
-    digest_add_value(&effects,
-                     digest_copy(copy, (const uint8_t *)value, strlen(value), (uint64_t)ordinal << 8 | kind));
+    digest_add_value(&effects, digest_copy(copy, (const uint8_t *)value, strlen(value), (uint64_t)ordinal << 8 | kind));
     digest_add_key(&effects, checksum64(key, strlen(key), 0));
     assert_memory_equal(copy, value, strlen(value));
     return effects;

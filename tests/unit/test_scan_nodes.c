@@ -1,9 +1,9 @@
 /*
  * Scan digests between whole nodes in the simulator: all data compared, by a committed entry. A value is changed in one
- * node's memory after it was applied, as a wrong compaction would. Breaks when: rounds don't come by themselves, or don't
- * end; a difference isn't found though the chain agrees, or somebody else is suspected; a leader that differs stays; a
- * node that restarted or got another store passes for one that differs; a leader's end ends the round; a scan holds
- * its view for ever, or a checkpoint up.
+ * node's memory after it was applied, as a wrong compaction would. Breaks when: rounds don't come by themselves, or
+ * don't end; a difference isn't found though the chain agrees, or somebody else is suspected; a leader that differs
+ * stays; a node that restarted or got another store passes for one that differs; a leader's end ends the round; a scan
+ * holds its view for ever, or a checkpoint up.
  */
 #include "storage/memtable_internal.h"
 #include "tests/unit/nodes_fixture.h"
