@@ -31,8 +31,9 @@ struct consensus_scan {
     uint64_t due_us;      /* when the next one is, of itself */
     uint64_t proposed_us; /* the last time */
     uint64_t round_term;
-    uint64_t round_begun_us;
-    uint64_t asked_us; /* the members, the last time */
+    uint64_t round_begun_us; /* with the entry */
+    uint64_t opened_us;      /* by this leader */
+    uint64_t asked_us;       /* the members, the last time */
     struct consensus_scan_round round;
     char suspects[DIGEST_NAMES_BYTES];
     char problem[ERROR_MESSAGE_BYTES_MAX]; /* empty: none */

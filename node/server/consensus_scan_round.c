@@ -2,7 +2,7 @@
  * The leader's side of the scan digest: rounds begun, members asked, the answers judged. What a scan is stands in
  * consensus_scan.c.
  *
- *   due or asked for --> DIGEST entry proposed --applied here--> open --all have answered, or ROUND_US_MAX--> judged
+ *   due or asked for --> DIGEST entry proposed --applied here--> open --all that are there have answered--> judged
  *
  *   all alike                    good
  *   a quorum alike, some not     those are suspected: log, status, and they are told. A leader among them hands the
@@ -26,6 +26,7 @@ enum { ASK_US = 500 * 1000, PROPOSAL_US = 10 * 1000 * 1000 };
 
 #define SECOND_US     UINT64_C(1000000)
 #define ROUND_US_MAX  (62 * 60 * SECOND_US) /* longer than any scan (SCAN_US_MAX) */
+#define AWAY_US       (10 * SECOND_US)      /* of silence: a member isn't waited for any more */
 #define LOOK_AGAIN_US (5 * SECOND_US)       /* at suspected ones */
 #define NEXT_ROUND_US (20 * SECOND_US)      /* the least between two that nobody asked for, or the interval */
 
@@ -75,6 +76,24 @@ static void follow_membership(struct consensus *consensus) {
     }
 }
 
+/* Who hasn't been heard for a while isn't waited for; its scan, if it has one, is for a later round to compare. */
+static void give_up_on_those_away(struct consensus *consensus) {
+    struct consensus_scan *scan = &consensus->scan;
+    uint64_t now_us = consensus__raft_now_us(consensus);
+    if (consensus__now_us(consensus) - scan->opened_us < AWAY_US) {
+        return;
+    }
+    for (uint32_t i = 0; i < scan->round.member_count; i++) {
+        struct consensus_scan_member *member = &scan->round.members[i];
+        struct raft_peer_info info;
+        if (!is_final(member) && raft_peer(consensus->raft, member->id, &info) == STATUS_OK &&
+            (info.last_heard_us == 0 || now_us - info.last_heard_us >= AWAY_US)) {
+            member->state = CONSENSUS_SCAN_MISSING;
+            (void)snprintf(member->reason, sizeof member->reason, "it is away");
+        }
+    }
+}
+
 static bool all_are_final(const struct consensus_scan_round *round) {
     for (uint32_t i = 0; i < round->member_count; i++) {
         if (!is_final(&round->members[i])) {
@@ -87,8 +106,8 @@ static bool all_are_final(const struct consensus_scan_round *round) {
 /* ---- The verdict ------------------------------------------------------------------------------------------------ */
 
 /* Once for each new finding; the status keeps it until a later round finds no difference. */
-static void alarm(struct consensus *consensus, const struct digest_votes *votes, const char *suspects,
-                  const char *advice) {
+static void raise_alarm(struct consensus *consensus, const struct digest_votes *votes, const char *suspects,
+                        const char *advice) {
     struct consensus_scan *scan = &consensus->scan;
     char list[DIGEST_LIST_BYTES];
     bool is_same = scan->problem[0] != '\0' && strcmp(scan->suspects, suspects) == 0;
@@ -109,8 +128,8 @@ static void alarm_minority(struct consensus *consensus, const struct digest_vote
     char suspects[DIGEST_NAMES_BYTES];
     struct digest odd = *majority;
     digest_votes_suspects(consensus, votes, majority, suspects, sizeof suspects, &odd);
-    alarm(consensus, votes, suspects,
-          "stop the suspected node, move the directory db out of its data directory, start it");
+    raise_alarm(consensus, votes, suspects,
+                "stop the suspected node, move the directory db out of its data directory, start it");
     (void)snprintf(scan->problem, sizeof scan->problem,
                    "at revision %" PRIu64 " %.64s holds other data than the majority: stop it, move db out of its data "
                    "directory, start it",
@@ -123,7 +142,7 @@ static void alarm_minority(struct consensus *consensus, const struct digest_vote
 
 static void alarm_split(struct consensus *consensus, const struct digest_votes *votes) {
     struct consensus_scan *scan = &consensus->scan;
-    alarm(consensus, votes, "", "no majority agrees: find out which node is right first");
+    raise_alarm(consensus, votes, "", "no majority agrees: find out which node is right first");
     (void)snprintf(scan->problem, sizeof scan->problem,
                    "at revision %" PRIu64
                    " the nodes hold different data, and no majority agrees: the log of this node has their digests",
@@ -233,6 +252,7 @@ static void open_round(struct consensus *consensus) {
     scan->round = (struct consensus_scan_round){.index = scan->index, .verdict = CONSENSUS_SCAN_OPEN};
     scan->round_term = raft_term(consensus->raft);
     scan->round_begun_us = scan->begun_us;
+    scan->opened_us = consensus__now_us(consensus);
     scan->asked_us = 0;
     follow_membership(consensus);
 }
@@ -240,6 +260,11 @@ static void open_round(struct consensus *consensus) {
 static void on_proposed(struct consensus_proposal *proposal) {
     struct consensus_scan *scan = CONTAINER_OF(proposal, struct consensus_scan, proposal);
     scan->is_proposed = false; /* applied: scan_round__begun knows; else: it is wanted still, and comes again */
+}
+
+/* The last room of a log is not for this. */
+static bool has_room(const struct consensus *consensus) {
+    return consensus->space_problem.code == STATUS_OK && consensus->fence.reason == RAFT_FENCE_NONE;
 }
 
 static void propose(struct consensus *consensus) {
@@ -283,6 +308,7 @@ void scan_round__tick(struct consensus *consensus) {
     }
     if (scan->round.verdict == CONSENSUS_SCAN_OPEN) {
         follow_membership(consensus);
+        give_up_on_those_away(consensus);
         if (all_are_final(&scan->round) || now_us - scan->round_begun_us >= ROUND_US_MAX) {
             judge(consensus);
         }
@@ -296,7 +322,8 @@ void scan_round__tick(struct consensus *consensus) {
         interval_us(consensus) > 0 && interval_us(consensus) < NEXT_ROUND_US ? interval_us(consensus) : NEXT_ROUND_US;
     bool may_propose = !scan->is_proposed && scan->round.verdict != CONSENSUS_SCAN_OPEN &&
                        (scan->proposed_us == 0 || now_us - scan->proposed_us >= pause_us);
-    if (scan->is_wanted && may_propose && consensus->role == RAFT_LEADER && !consensus__is_dead(consensus)) {
+    if (scan->is_wanted && may_propose && has_room(consensus) && consensus->role == RAFT_LEADER &&
+        !consensus__is_dead(consensus)) {
         propose(consensus);
     }
 }
