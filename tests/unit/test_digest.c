@@ -2,10 +2,12 @@
  * The digest chain, by itself and in a store. Breaks when: the chain isn't the one that is documented, so that nodes of
  * two builds differ; something that was applied differently leaves it as it was; it isn't the same after a restart, a
  * crash or an ingest as on a node that had none of them; it isn't that of the frontier it stands in. And the scan
- * digest: it depends on where the data lies instead of what it is, misses a difference, or can't be stopped.
+ * digest: it depends on where the data lies instead of what it is, misses a difference, can't be stopped, or
+ * holds other jobs up.
  */
 #include "node/base/checksum.h"
 #include "storage/memtable.h"
+#include "storage/storage_internal.h"
 #include "tests/unit/upkeep_fixture.h"
 
 enum { FURTHER = 60 };
@@ -383,6 +385,67 @@ static void test_digest_scan_keeps_to_its_rate_and_stops_when_told(void **state)
     tear_down(fixture);
 }
 
+static void count_other(struct storage_upkeep *upkeep) { ++*(unsigned *)upkeep->context; }
+
+/* A checkpoint for a follower can't wait for a scan of hours, nor a scan that nobody wants any more for a checkpoint.
+ */
+static void test_digest_scan_lets_other_jobs_pass(void **state) {
+    (void)state;
+    struct fixture *fixture = set_up(23);
+    unsigned others = 0;
+    apply_some(fixture, ENTRIES);
+    settle(fixture);
+    struct storage_digest_scan slow = {.upkeep = {.done = on_done, .context = fixture},
+                                       .revision = ENTRIES,
+                                       .bytes_per_second = 200};
+    struct storage_digest_scan waiting = slow;
+    fixture->done_count = 0;
+    storage_scan_digest(fixture->host.storage, &slow);
+    host_run_ms(&fixture->host, 100);
+    fixture->checkpoint = (struct storage_checkpoint){.upkeep = {.done = count_other, .context = &others}};
+    (void)snprintf(fixture->checkpoint.dir, sizeof fixture->checkpoint.dir, "/copy");
+    storage_checkpoint(fixture->host.storage, &fixture->checkpoint);
+    host_run_ms(&fixture->host, 3000);
+    assert_int_equal(others, 1);
+    assert_int_equal(fixture->checkpoint.upkeep.status, STATUS_OK);
+    assert_int_equal(fixture->done_count, 0);
+    assert_true(atomic_load(&slow.upkeep.done_bytes) > 0);
+    /* Two at a time share the rate's worker; one that waits ends as soon as it is told to. */
+    waiting.upkeep = (struct storage_upkeep){.done = count_other, .context = &others};
+    storage_scan_digest(fixture->host.storage, &waiting);
+    storage_upkeep_cancel(&waiting.upkeep);
+    host_run_ms(&fixture->host, 2000);
+    assert_int_equal(others, 2);
+    assert_int_equal(waiting.upkeep.status, STATUS_CANCELLED);
+    assert_null(waiting.view);
+    storage_upkeep_cancel(&slow.upkeep);
+    assert_true(host_wait(&fixture->host, is_done));
+    assert_int_equal(slow.upkeep.status, STATUS_CANCELLED);
+    assert_int_equal(view_count_held(&fixture->host.storage->views), 0);
+    tear_down(fixture);
+}
+
+/* What is applied, flushed, merged and forgotten while it goes on makes no difference to it. */
+static void test_digest_scan_sees_its_revision_whatever_comes_later(void **state) {
+    (void)state;
+    struct fixture *fixture = set_up(29);
+    apply_some(fixture, ENTRIES);
+    struct digest want = scan_of(fixture, ENTRIES);
+    struct storage_digest_scan slow = {.upkeep = {.done = on_done, .context = fixture},
+                                       .revision = ENTRIES,
+                                       .bytes_per_second = 2000};
+    fixture->done_count = 0;
+    storage_scan_digest(fixture->host.storage, &slow);
+    apply_some(fixture, ENTRIES);
+    storage_set_horizon(fixture->host.storage, 2 * ENTRIES);
+    apply_some(fixture, 1);
+    storage_flush(fixture->host.storage);
+    assert_true(host_wait(&fixture->host, is_done));
+    assert_int_equal(slow.upkeep.status, STATUS_OK);
+    assert_same(slow.digest, want);
+    tear_down(fixture);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_digest_chain_is_the_documented_one),
@@ -396,6 +459,8 @@ int main(void) {
         cmocka_unit_test(test_digest_scan_finds_one_value_one_key_one_revision),
         cmocka_unit_test(test_digest_scan_says_what_it_cannot_read),
         cmocka_unit_test(test_digest_scan_keeps_to_its_rate_and_stops_when_told),
+        cmocka_unit_test(test_digest_scan_lets_other_jobs_pass),
+        cmocka_unit_test(test_digest_scan_sees_its_revision_whatever_comes_later),
         cmocka_unit_test(test_digest_off_leaves_the_frontier_to_the_owner),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -5,6 +5,8 @@
  * stays; a node that restarted or got another store passes for one that differs; a leader's end ends the round; a scan
  * holds its view for ever, or a checkpoint up.
  */
+#include "proto/frame.h"
+#include "proto/wire.pb-c.h"
 #include "storage/memtable_internal.h"
 #include "tests/unit/nodes_fixture.h"
 
@@ -361,6 +363,67 @@ static void test_scan_that_takes_too_long_lets_go(void **state) {
     assert_int_equal(view_count_held(&consensus->storage->views), 0);
 }
 
+/* ---- What peers may say ----------------------------------------------------------------------------------------- */
+
+static void say(uint32_t to, uint32_t from, uint8_t type, const ProtobufCMessage *message) {
+    uint8_t bytes[1024];
+    size_t len = protobuf_c_message_get_packed_size(message);
+    assert_true(len <= sizeof bytes);
+    (void)protobuf_c_message_pack(message, bytes);
+    scan__received(consensus_of(to), cluster->replicas[from].config.id, type, slice_of(bytes, len));
+}
+
+/* Lies about digests, of nobody's round, of another term, from somebody who doesn't lead: none changes anything. */
+static void test_scan_false_words_change_nothing(void **state) {
+    (void)state;
+    nodes_start(slow_scans);
+    put_some(40);
+    pass(SETTLE_US);
+    uint32_t first = leader();
+    (void)compare(first, true);
+    pass(SECOND_US);
+    const struct consensus_scan *scan = &consensus_of(first)->scan;
+    uint64_t index = scan->round.index;
+    uint64_t term = raft_term(consensus_of(first)->raft);
+    assert_int_equal(scan->round.verdict, CONSENSUS_SCAN_OPEN);
+    struct consensus_scan before = *scan;
+    static uint8_t digest[DIGEST_BYTES + 1];
+    for (unsigned lie = 0; lie < 6; lie++) {
+        Wire__ScanReport report = WIRE__SCAN_REPORT__INIT;
+        report.has_term = report.has_index = report.has_state = report.has_digest = 1;
+        report.term = lie == 0 ? term - 1 : term;
+        report.index = lie == 1 ? index + 1 : index;
+        report.state = lie == 2 ? CONSENSUS_SCAN_MISSING + 1 : CONSENSUS_SCAN_DONE;
+        report.digest = (ProtobufCBinaryData){.data = digest,
+                                              .len = lie == 3   ? DIGEST_BYTES + 1
+                                                     : lie == 4 ? DIGEST_BYTES - 1
+                                                                : DIGEST_BYTES};
+        if (lie < 5) {
+            say(first, follower(1), FRAME_SCAN_REPORT, &report.base);
+        } else {
+            say(follower(2), follower(1), FRAME_SCAN_REPORT, &report.base); /* it leads nobody */
+        }
+    }
+    uint8_t junk[64];
+    memset(junk, 0xff, sizeof junk);
+    scan__received(consensus_of(first), 99, FRAME_SCAN_REPORT, slice_of(junk, sizeof junk));
+    scan__received(consensus_of(first), 99, FRAME_SCAN_ASK, slice_of(junk, sizeof junk));
+    assert_memory_equal(&before.round, &scan->round, sizeof before.round);
+    /* "You differ": only the leader's word, and only about a scan that is done. */
+    Wire__ScanAsk ask = WIRE__SCAN_ASK__INIT;
+    ask.has_term = ask.has_index = ask.has_suspected = ask.suspected = 1;
+    ask.term = term;
+    ask.index = index;
+    say(follower(1), first, FRAME_SCAN_ASK, &ask.base);
+    assert_false(consensus_of(follower(1))->scan.is_suspected);
+    pass(10 * SECOND_US);
+    assert_int_equal(consensus_of(follower(1))->scan.state, CONSENSUS_SCAN_DONE);
+    say(follower(1), follower(2), FRAME_SCAN_ASK, &ask.base);
+    assert_false(consensus_of(follower(1))->scan.is_suspected);
+    say(follower(1), first, FRAME_SCAN_ASK, &ask.base);
+    assert_true(consensus_of(follower(1))->scan.is_suspected);
+}
+
 #define TEST(name) cmocka_unit_test_teardown(name, tear_down)
 
 int main(void) {
@@ -375,6 +438,7 @@ int main(void) {
         TEST(test_scan_result_is_forgotten_with_its_store),
         TEST(test_scan_goes_on_under_the_next_leader),
         TEST(test_scan_that_takes_too_long_lets_go),
+        TEST(test_scan_false_words_change_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
