@@ -46,12 +46,16 @@ enum frame_type {
     FRAME_UPKEEP_REPLY = 30,
     FRAME_MEMBER = 31,
     FRAME_MEMBER_REPLY = 32,
+    FRAME_COMPARE = 33,
+    FRAME_COMPARE_REPLY = 34,
 
     FRAME_PEER_HELLO = 64,
     FRAME_RAFT = 65,
     FRAME_SNAPSHOT_OFFER = 66, /* bulk connection; answered by SNAPSHOT_WANT */
     FRAME_SNAPSHOT_CHUNK = 67, /* bulk connection */
-    FRAME_SNAPSHOT_WANT = 68   /* control connection, from the receiver */
+    FRAME_SNAPSHOT_WANT = 68,  /* control connection, from the receiver */
+    FRAME_SCAN_ASK = 69,       /* control connection, from the leader; answered by SCAN_REPORT */
+    FRAME_SCAN_REPORT = 70     /* control connection */
 };
 
 /* Stable numbers of errors on the wire; wire_code_of and status_of_wire translate. */

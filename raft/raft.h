@@ -140,7 +140,8 @@ const char *raft_refusal_text(enum raft_refusal refusal);
 enum raft_entry_kind {
     RAFT_ENTRY_NOOP = 1,   /* a new leader's first entry; empty payload */
     RAFT_ENTRY_CONFIG = 2, /* a configuration, effective from append on */
-    RAFT_ENTRY_DATA = 3    /* a write batch */
+    RAFT_ENTRY_DATA = 3,   /* a write batch */
+    RAFT_ENTRY_DIGEST = 4  /* asks for a digest of all data at this entry's revision; empty payload */
 };
 
 enum { RAFT_NOOP_BYTES = 32 }; /* size of a NOOP in a message: a record header, no payload; a CONFIG adds its payload */

@@ -13,13 +13,14 @@ struct digest digest_decode(const uint8_t bytes[DIGEST_BYTES]) {
 }
 
 void digest_history_begin(struct digest_history *history, uint64_t index, const struct digest *digest) {
-    history->oldest = index;
+    history->begin = index;
     history->newest = index;
+    history->at_newest = *digest;
     history->chain[index % DIGESTS_KEPT] = *digest;
 }
 
 bool digest_history_find(const struct digest_history *history, uint64_t index, struct digest *ret_digest) {
-    if (index < history->oldest || index > history->newest) {
+    if (index < history->begin || index > history->newest || history->newest - index >= DIGESTS_KEPT) {
         return false;
     }
     *ret_digest = history->chain[index % DIGESTS_KEPT];

@@ -3,25 +3,35 @@
  * index are equal have done the same to their stores, entry for entry; once they differ they differ for ever, so
  * comparing now and then is enough.
  *
- *   effects = 0; for each operation as it was put into the memtable, versions in order, then range deletes in order:
- *             effects = fold(effects ^ hash(key) ^ A, hash(value or end of the range) ^ (ordinal << 8 | kind) * B ^ C)
- *             fold: both halves of the product, xored; hash: XXH3-64, of nothing 0
- *   chain   = next(chain, index, term, effects)          128 bits; of no entries: 0
+ *   values  = {0, 0}; for each operation, in the order of the batch:
+ *             values = values * 3 + copied(value or end of the range, ordinal << 8 | kind)     word by word
+ *   keys    = 0; for each operation, versions in order, then range deletes in order:
+ *             keys = keys * 3 + XXH3-64(key)
+ *   chain   = next(chain, index, term, values[0] + keys, values[1])         128 bits, low and high; of no entries: 0
  *
- * Effects are read from the memtable, not from the entry: a request that was evaluated differently, or copied wrongly,
- * shows. The term stands for the entry's kind (an index and a term name one entry of the log). It guards against
- * mistakes and bad memory, not against somebody who wants a collision: 64 bits for one entry's effects.
+ *   next: low ^= the first, high += the second; low' = fold(low, index * B + term) + high;
+ *         high' = (high rotated by 29 + low') * A + low; fold: both halves of the product, xored
+ *
+ * copied() is made of the words of a value as they are stored into the memtable: copying and hashing are one loop, so
+ * that it costs little more than copying alone. The hash of a key is of the record in the memtable; its filter needs it
+ * anyway. So effects are those of the memtable, not of the entry: a request that was evaluated differently, cut, or put
+ * under another key, shows. What changes in memory later is found by the scan (digest_scan.c).
+ *
+ * The term stands for the entry's kind (an index and a term name one entry of the log). It guards against mistakes and
+ * bad memory, not against somebody who wants a collision: copied() is made of sums, in which one wrong word always
+ * shows, and several do unless they cancel each other, in their sum and in the sum weighted by the distance from the
+ * end.
  *
  * Plain data and pure functions; a history belongs to who owns the store.
  */
 #ifndef HOLDFAST_STORAGE_DIGEST_H
 #define HOLDFAST_STORAGE_DIGEST_H
 
-#include "node/base/checksum.h"
-
+#include <assert.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 enum {
     DIGEST_BYTES = 16,
@@ -43,34 +53,121 @@ struct digest digest_decode(const uint8_t bytes[DIGEST_BYTES]);
 
 #define DIGEST_A UINT64_C(0x9e3779b97f4a7c15)
 #define DIGEST_B UINT64_C(0xd6e8feb86659fd93)
-#define DIGEST_C UINT64_C(0xa0761d6478bd642f)
 
 static inline uint64_t digest_fold(uint64_t left, uint64_t right) {
     unsigned __int128 product = (unsigned __int128)left * right;
     return (uint64_t)product ^ (uint64_t)(product >> 64);
 }
 
-/* One more operation. key_hash: checksum64 of its key, seed 0, which the memtable needs anyway. */
-static inline uint64_t digest_effect(uint64_t effects, uint8_t kind, uint32_t ordinal, uint64_t key_hash,
-                                     const uint8_t *value, size_t value_len) {
-    uint64_t head = ((uint64_t)ordinal << 8 | kind) * DIGEST_B;
-    uint64_t value_hash = value_len > 0 ? checksum64(value, value_len, 0) : 0;
-    return digest_fold(effects ^ key_hash ^ DIGEST_A, value_hash ^ head ^ DIGEST_C);
+/* Two words side by side, added word by word. */
+typedef uint64_t digest_lanes __attribute__((vector_size(16)));
+
+static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "words of values are little-endian");
+
+struct digest_sums {
+    digest_lanes sum;
+    digest_lanes sums; /* the sum of the sums so far: the earlier a word, the more it weighs */
+};
+
+/* Sixteen bytes there, and into the sums. */
+static inline void digest__block(struct digest_sums *sums, uint8_t *to, const uint8_t *from) {
+    digest_lanes block;
+    memcpy(&block, from, sizeof block);
+    memcpy(to, &block, sizeof block);
+    sums->sum += block;
+    sums->sums += sums->sum;
+}
+
+/* Fewer than sixteen bytes: two words that overlap, or three bytes. */
+static inline void digest__short(struct digest_sums *sums, uint8_t *to, const uint8_t *from, size_t len) {
+    uint64_t first = 0;
+    uint64_t last = 0;
+    if (len >= 8) {
+        memcpy(&first, from, 8);
+        memcpy(&last, from + len - 8, 8);
+        memcpy(to, &first, 8);
+        memcpy(to + len - 8, &last, 8);
+    } else if (len >= 4) {
+        memcpy(&first, from, 4);
+        memcpy(&last, from + len - 4, 4);
+        memcpy(to, &first, 4);
+        memcpy(to + len - 4, &last, 4);
+    } else if (len > 0) {
+        to[0] = from[0];
+        to[len / 2] = from[len / 2];
+        to[len - 1] = from[len - 1];
+        first = from[0];
+        last = (uint64_t)from[len / 2] << 8 | from[len - 1];
+    }
+    sums->sum += (digest_lanes){first, last};
+    sums->sums += sums->sum;
+}
+
+/* Copies len bytes to where nothing overlaps, and returns copied() of them:
+ *   sum = {len, head}; sums = {0, 0}; for each block of 16 bytes, the last one (16 bytes from the end, so it may
+ * overlap) included: sum += block's two words; sums += sum. From 8 to 15 bytes: one block, of the first and the last 8
+ * bytes; from 4 to 7: of the first and the last 4; from 1 to 3: of the first, and the middle one << 8 | the last; 0: of
+ * zeroes copied = sums * 2 + {sum[1], sum[0]} */
+static inline digest_lanes digest_copy(uint8_t *to, const uint8_t *from, size_t len, uint64_t head) {
+    enum { BLOCK = sizeof(digest_lanes) };
+    struct digest_sums sums = {.sum = {len, head}};
+    if (len < BLOCK) {
+        digest__short(&sums, to, from, len);
+    } else {
+        const uint8_t *last = from + len - BLOCK;
+        uint8_t *to_last = to + len - BLOCK;
+        size_t blocks = (len - 1) / BLOCK;
+        for (; blocks >= 4; blocks -= 4, from += 4 * BLOCK, to += 4 * BLOCK) {
+            digest__block(&sums, to, from);
+            digest__block(&sums, to + BLOCK, from + BLOCK);
+            digest__block(&sums, to + 2 * BLOCK, from + 2 * BLOCK);
+            digest__block(&sums, to + 3 * BLOCK, from + 3 * BLOCK);
+        }
+        if ((blocks & 2) != 0) {
+            digest__block(&sums, to, from);
+            digest__block(&sums, to + BLOCK, from + BLOCK);
+            from += 2 * BLOCK;
+            to += 2 * BLOCK;
+        }
+        if ((blocks & 1) != 0) {
+            digest__block(&sums, to, from);
+        }
+        digest__block(&sums, to_last, last);
+    }
+    return sums.sums + sums.sums + (digest_lanes){sums.sum[1], sums.sum[0]};
+}
+
+/* What an entry did, so far; zeroes: nothing. */
+struct digest_effects {
+    digest_lanes values;
+    uint64_t keys;
+};
+
+static inline void digest_add_value(struct digest_effects *effects, digest_lanes copied) {
+    effects->values += (effects->values << 1) + copied;
+}
+
+/* key_hash: checksum64 of the key, seed 0. */
+static inline void digest_add_key(struct digest_effects *effects, uint64_t key_hash) {
+    effects->keys = effects->keys * 3 + key_hash;
 }
 
 /* A change of `before` or of the effects alone always, or but for one chance in 2^64, changes the result. */
-static inline struct digest digest_next(const struct digest *before, uint64_t index, uint64_t term, uint64_t effects) {
-    uint64_t high = before->high * DIGEST_B;
+static inline struct digest digest_next(const struct digest *before, uint64_t index, uint64_t term,
+                                        const struct digest_effects *effects) {
     struct digest next;
-    next.low = digest_fold(before->low ^ effects ^ DIGEST_A, index * DIGEST_B ^ term ^ DIGEST_C) + before->high;
-    next.high = ((high << 29 | high >> 35) ^ next.low) * DIGEST_A + before->low;
+    uint64_t low = before->low ^ (effects->values[0] + effects->keys);
+    uint64_t high = before->high + effects->values[1];
+    next.low = digest_fold(low, index * DIGEST_B + term) + high;
+    next.high = ((high << 29 | high >> 35) + next.low) * DIGEST_A + low;
     return next;
 }
 
 /* The chain at the newest entries. */
 struct digest_history {
-    uint64_t oldest; /* index; what came before is not known */
-    uint64_t newest;
+    uint64_t begin;  /* index; what came before is not known */
+    uint64_t newest; /* index; */
+    struct digest at_newest;
     struct digest chain[DIGESTS_KEPT]; /* by index modulo DIGESTS_KEPT */
 };
 
@@ -78,17 +175,15 @@ struct digest_history {
 void digest_history_begin(struct digest_history *history, uint64_t index, const struct digest *digest);
 
 /* The entry behind the newest one. */
-static inline void digest_history_add(struct digest_history *history, uint64_t index, uint64_t term, uint64_t effects) {
-    const struct digest *before = &history->chain[history->newest % DIGESTS_KEPT];
-    history->chain[index % DIGESTS_KEPT] = digest_next(before, index, term, effects);
+static inline void digest_history_add(struct digest_history *history, uint64_t index, uint64_t term,
+                                      const struct digest_effects *effects) {
+    history->at_newest = digest_next(&history->at_newest, index, term, effects);
+    history->chain[index % DIGESTS_KEPT] = history->at_newest;
     history->newest = index;
-    if (index - history->oldest >= DIGESTS_KEPT) {
-        history->oldest = index - DIGESTS_KEPT + 1;
-    }
 }
 
 static inline const struct digest *digest_history_newest(const struct digest_history *history) {
-    return &history->chain[history->newest % DIGESTS_KEPT];
+    return &history->at_newest;
 }
 
 /* False: the entry isn't there yet, or not any more. */

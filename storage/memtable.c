@@ -96,8 +96,9 @@ bool memtable_reset(struct memtable *memtable) {
 /* ---- Batches ------------------------------------------------------------------------------------------------------
  */
 
+/* effects NULL, here and below: nobody wants them. */
 static struct memtable_record *make_record(struct memtable *memtable, const struct batch_operation *operation,
-                                           uint32_t ordinal) {
+                                           uint32_t ordinal, struct digest_effects *effects) {
     struct memtable_record *record =
         heap_take(&memtable->records, record_size(operation->key.len, operation->value.len));
     if (record == NULL) {
@@ -109,7 +110,10 @@ static struct memtable_record *make_record(struct memtable *memtable, const stru
     record->key_len = (uint16_t)operation->key.len;
     record->kind = (uint8_t)operation->kind;
     memcpy(record->bytes, operation->key.data, operation->key.len);
-    if (operation->value.len > 0) {
+    if (effects != NULL) {
+        digest_add_value(effects, digest_copy(record->bytes + record->key_len, operation->value.data,
+                                              operation->value.len, (uint64_t)ordinal << 8 | record->kind));
+    } else if (operation->value.len > 0) {
         memcpy(record->bytes + operation->key.len, operation->value.data, operation->value.len);
     }
     return record;
@@ -125,7 +129,8 @@ struct pending {
     struct memtable_range_deletes *ranges; /* NULL: none */
 };
 
-static enum status make_records(struct memtable *memtable, struct slice batch, struct pending *pending) {
+static enum status make_records(struct memtable *memtable, struct slice batch, struct pending *pending,
+                                struct digest_effects *effects) {
     struct batch_reader reader;
     struct batch_operation operation;
     enum status status = batch_open(batch, &reader);
@@ -135,7 +140,7 @@ static enum status make_records(struct memtable *memtable, struct slice batch, s
     struct memtable_record **link = &pending->first;
     struct memtable_record **range_link = &pending->first_range;
     for (uint32_t ordinal = 0; (status = batch_next(&reader, &operation)) == STATUS_OK; ordinal++) {
-        struct memtable_record *record = make_record(memtable, &operation, ordinal);
+        struct memtable_record *record = make_record(memtable, &operation, ordinal, effects);
         if (record == NULL) {
             return STATUS_NO_MEMORY;
         }
@@ -179,20 +184,12 @@ static enum status make_ranges(struct memtable *memtable, uint64_t revision, str
     return status;
 }
 
-/* Of the record as it is found from now on. */
-static inline void add_effect(uint64_t *effects, const struct memtable_record *record, uint64_t key_hash) {
-    if (effects != NULL) {
-        *effects = digest_effect(*effects, record->kind, record->ordinal, key_hash, record->bytes + record->key_len,
-                                 record->value_len);
-    }
-}
-
-/* effects NULL: nobody wants them. */
-static inline enum status apply(struct memtable *memtable, uint64_t revision, struct slice batch, uint64_t *effects) {
+static inline enum status apply(struct memtable *memtable, uint64_t revision, struct slice batch,
+                                struct digest_effects *effects) {
     CHECK(revision > memtable->revision && revision < ENTRY_REVISION_NONE);
     struct pending pending = {.first = NULL};
     struct heap_mark mark = heap_mark(&memtable->records);
-    enum status status = make_records(memtable, batch, &pending);
+    enum status status = make_records(memtable, batch, &pending, effects);
     if (status == STATUS_OK && pending.range_deletes > 0) {
         status = make_ranges(memtable, revision, batch, &pending);
     }
@@ -211,13 +208,17 @@ static inline enum status apply(struct memtable *memtable, uint64_t revision, st
         __builtin_prefetch((const void *)filter_place(memtable, hash), 1); /* it comes while the tree is searched */
         memtable__tree_insert(memtable, record);
         filter_add(memtable, hash);
-        add_effect(effects, record, hash);
+        if (effects != NULL) {
+            digest_add_key(effects, hash);
+        }
         record = next;
     }
     for (struct memtable_record *record = pending.first_range; record != NULL;) {
         struct memtable_record *next = record->pending;
         record->revision = revision;
-        add_effect(effects, record, effects != NULL ? filter_hash(record_key(record)) : 0);
+        if (effects != NULL) {
+            digest_add_key(effects, filter_hash(record_key(record)));
+        }
         record = next;
     }
     if (pending.ranges != NULL) {
@@ -236,13 +237,9 @@ enum status memtable_apply(struct memtable *memtable, uint64_t revision, struct 
 }
 
 enum status memtable_apply_digested(struct memtable *memtable, uint64_t revision, struct slice batch,
-                                    uint64_t *ret_effects) {
-    uint64_t effects = 0;
-    enum status status = apply(memtable, revision, batch, &effects);
-    if (status == STATUS_OK) {
-        *ret_effects = effects;
-    }
-    return status;
+                                    struct digest_effects *ret_effects) {
+    *ret_effects = (struct digest_effects){.keys = 0};
+    return apply(memtable, revision, batch, ret_effects);
 }
 
 size_t memtable_bytes(const struct memtable *memtable) {

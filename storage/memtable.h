@@ -22,6 +22,7 @@
 
 #include <stdbool.h>
 
+struct digest_effects;
 struct memtable;
 struct memtable_leaf;
 
@@ -35,9 +36,10 @@ bool memtable_reset(struct memtable *memtable);
 /* Writer only. Inserts every operation of the batch at this revision; the position in the batch is the ordinal. The
  * bytes are copied. STATUS_CORRUPT, STATUS_UNSUPPORTED (malformed batch), STATUS_NO_MEMORY: nothing changed. */
 MUST_USE enum status memtable_apply(struct memtable *memtable, uint64_t revision, struct slice batch);
-/* The same; on STATUS_OK ret_effects is what digest.h makes of the operations, as they stand in the memtable now. */
+/* The same; on STATUS_OK ret_effects is what digest.h makes of the operations, as they stand in the memtable now; else
+ * it is of no use. */
 MUST_USE enum status memtable_apply_digested(struct memtable *memtable, uint64_t revision, struct slice batch,
-                                             uint64_t *ret_effects);
+                                             struct digest_effects *ret_effects);
 
 /* Writer only: bytes that versions and range deletes occupy, and what it takes to find them. A memtable whose range
  * deletes overlap so much that writing them out would explode says SIZE_MAX: switch it. */

@@ -164,14 +164,14 @@ enum status storage_insert(struct storage *storage, uint64_t index, uint64_t ter
         storage__schedule(storage);
     }
     struct memtable *memtable = storage->active->memtable;
-    uint64_t effects = 0;
+    struct digest_effects effects;
     enum status status = storage->digests != NULL ? memtable_apply_digested(memtable, index, batch, &effects)
                                                   : memtable_apply(memtable, index, batch);
     if (status != STATUS_OK) {
         return apply_failed(status, index, err);
     }
     if (storage->digests != NULL) {
-        digest_history_add(storage->digests, index, term, effects);
+        digest_history_add(storage->digests, index, term, &effects);
     }
     storage->inserted_index = index;
     storage->inserted_term = term;

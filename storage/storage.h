@@ -440,11 +440,13 @@ struct storage_upkeep {
     struct storage *storage;
     struct env_work work;
     bool is_running;
+    bool is_ended; /* done will run */
     atomic_bool is_cancelled;
     unsigned stage;
 };
 
-/* Before done ran: it ends soon, with STATUS_CANCELLED, or as if it hadn't been asked to. */
+/* Before done ran: it ends soon, with STATUS_CANCELLED, or as if it hadn't been asked to. One that waits for others
+ * ends at once. */
 void storage_upkeep_cancel(struct storage_upkeep *upkeep);
 
 /* A store of its own beside this one, for a backup or to be sent: same cluster, same node. Its files are further names
@@ -508,8 +510,10 @@ struct storage_verification {
 void storage_verify(struct storage *storage, struct storage_verification *verification);
 
 /* One number for all that can be seen at a revision (digest_scan.c), to be compared with other nodes'. Everything is
- * read once, past the cache, at a rate. STATUS_INVALID: the revision isn't applied yet; STATUS_COMPACTED: it is below
- * the horizon; STATUS_CORRUPT, STATUS_IO: something can't be read. */
+ * read once, past the cache, at a rate. It holds a view from the call until its end, and so the space of what
+ * compactions replace meanwhile: bound it by a storage_upkeep_cancel in time. Other long jobs come in between its
+ * parts. STATUS_INVALID: the revision isn't applied yet; STATUS_COMPACTED: it is below the horizon; STATUS_NO_MEMORY;
+ * STATUS_CORRUPT, STATUS_IO: something can't be read. */
 struct storage_digest_scan {
     struct storage_upkeep upkeep;
     uint64_t revision;
@@ -520,6 +524,10 @@ struct storage_digest_scan {
     uint64_t bytes; /* keys and values */
     /* The store's: */
     struct storage_view *view;
+    struct storage_iterator *iterator;
+    struct error refusal; /* why there is none */
+    bool is_begun;
+    bool is_through;
 };
 
 void storage_scan_digest(struct storage *storage, struct storage_digest_scan *scan);

@@ -474,9 +474,10 @@ void storage__note_quiet_merge(struct storage *storage, uint64_t written_bytes);
 
 /* ---- upkeep.c ------------------------------------------------------------------------------------------------ */
 enum upkeep_next {
-    UPKEEP_WAIT, /* not yet: ask again when the store has got on */
-    UPKEEP_RUN,  /* on a worker, then ask again */
-    UPKEEP_END   /* upkeep->status says how */
+    UPKEEP_WAIT,   /* not yet: ask again when the store has got on */
+    UPKEEP_RUN,    /* on a worker, then ask again */
+    UPKEEP_OTHERS, /* those that wait come first, then ask again */
+    UPKEEP_END     /* upkeep->status says how */
 };
 
 /* A kind of job. upkeep->stage is its own, 0 at first. */

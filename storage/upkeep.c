@@ -3,7 +3,7 @@
  *
  *   asked for --(first)--> step --RUN--> worker --> step ... --END--> done
  *                           | ^
- *                           \-/ WAIT: every time the store has got on
+ *                           \-/ WAIT: every time the store has got on; OTHERS: behind those that wait
  *
  * Owner loop, but for `run`.
  */
@@ -39,6 +39,7 @@ void storage__upkeep_init(struct storage *storage) {
 /* Every kind but the waiting ones ends here, too. */
 static void end(struct storage *storage, struct storage_upkeep *upkeep) {
     upkeep->kind->drop(storage, upkeep);
+    upkeep->is_ended = true;
     list_remove(&upkeep->link);
     list_push_back(&storage->upkeeps_done, &upkeep->link);
     env_defer(storage->loop, ENV_STAGE_PROCESS, &storage->upkeeps_task);
@@ -50,6 +51,7 @@ void storage__upkeep_ask(struct storage *storage, struct storage_upkeep *upkeep,
     upkeep->kind = kind;
     upkeep->storage = storage;
     upkeep->is_running = false;
+    upkeep->is_ended = false;
     upkeep->stage = 0;
     upkeep->status = STATUS_OK;
     error_clear(&upkeep->error);
@@ -66,10 +68,16 @@ void storage__upkeep_ask(struct storage *storage, struct storage_upkeep *upkeep,
 }
 
 void storage_upkeep_cancel(struct storage_upkeep *upkeep) {
+    struct storage *storage = upkeep->storage;
     atomic_store_explicit(&upkeep->is_cancelled, true, memory_order_relaxed);
-    if (!upkeep->storage->closing) {
-        storage__schedule(upkeep->storage);
+    if (storage->closing) {
+        return;
     }
+    if (upkeep != first(storage) && !upkeep->is_ended) {
+        upkeep->status = error_set(&upkeep->error, STATUS_CANCELLED, "stopped while it waited for other jobs");
+        end(storage, upkeep);
+    }
+    storage__schedule(storage);
 }
 
 static void run(struct env_work *work) {
@@ -93,6 +101,11 @@ void storage__upkeep_advance(struct storage *storage) {
         }
         if (next == UPKEEP_END) {
             end(storage, upkeep);
+            continue;
+        }
+        if (next == UPKEEP_OTHERS) {
+            list_remove(&upkeep->link);
+            list_push_back(&storage->upkeeps, &upkeep->link);
             continue;
         }
         upkeep->is_running = true;

@@ -137,10 +137,10 @@ static json_t *buckets_json(const struct holdfast_node_status *status) {
 }
 
 /* Hex digits; null: nothing was compared yet. */
-static json_t *digest_json(const struct holdfast_node_status *status) {
-    char text[2 * sizeof status->digest + 1];
-    hex_of(status->digest, sizeof status->digest, text);
-    return status->digest_index > 0 ? json_string(text) : json_null();
+static json_t *digest_json(uint64_t index, const uint8_t digest[16]) {
+    char text[2 * 16 + 1];
+    hex_of(digest, 16, text);
+    return index > 0 ? json_string(text) : json_null();
 }
 
 static json_t *node_json(const struct ctl *ctl, const struct node_answer *answer) {
@@ -199,6 +199,8 @@ static json_t *node_json(const struct ctl *ctl, const struct node_answer *answer
         {"loop_stand_stills", status->loop_stand_stills},
         {"digest_index", status->digest_index},
         {"digest_mismatches", status->digest_mismatches},
+        {"scan_index", status->scan_index},
+        {"scan_mismatches", status->scan_mismatches},
         {"replay_ms", status->replay_ms},
     };
     (void)json_object_set_new(object, "name", text_json(node_name(ctl, answer)));
@@ -211,7 +213,9 @@ static json_t *node_json(const struct ctl *ctl, const struct node_answer *answer
     (void)json_object_set_new(object, "address", text_json(holdfast_endpoint_address(ctl->handle, answer->endpoint)));
     (void)json_object_set_new(object, "version", text_json(status->version));
     (void)json_object_set_new(object, "problem", text_json(status->problem));
-    (void)json_object_set_new(object, "digest", digest_json(status));
+    (void)json_object_set_new(object, "digest", digest_json(status->digest_index, status->digest));
+    (void)json_object_set_new(object, "scan_digest", digest_json(status->scan_index, status->scan_digest));
+    (void)json_object_set_new(object, "scan_state", text_json(status->scan_state));
     (void)json_object_set_new(object, "log_records_per_sync", json_real(records_per_sync(status)));
     (void)json_object_set_new(object, "log_padding_share", json_real(padding_share(status)));
     (void)json_object_set_new(object, "log_sync_us_buckets", buckets_json(status));

@@ -1,7 +1,6 @@
 /*
  * compact, verify, checkpoint: long jobs of nodes. A node is asked to begin, then looked at until it has ended; several
- * nodes do it one after the other, so that the cluster isn't slow as a whole. But the digests of `verify --cluster` are
- * of one revision, which may not become too old for anybody: all nodes begin at once.
+ * nodes do it one after the other, so that the cluster isn't slow as a whole. (`verify --cluster` is in cmd_compare.c.)
  */
 #include "node/ctl/ctl.h"
 
@@ -9,7 +8,7 @@
 #include <jansson.h>
 #include <unistd.h>
 
-enum { LOOK_FIRST_MS = 20, LOOK_MS = 500, LOOK_FAILURES_MAX = 20, DIGEST_TEXT_BYTES = 2 * 16 + 1 };
+enum { LOOK_FIRST_MS = 20, LOOK_MS = 500, LOOK_FAILURES_MAX = 20 };
 
 struct job {
     uint32_t endpoint;
@@ -96,16 +95,8 @@ static const char *code_of(const struct job *job) {
                                                                                     : job->state.code);
 }
 
-static const char *digest_text(const struct holdfast_upkeep *state, char text[DIGEST_TEXT_BYTES]) {
-    for (size_t i = 0; i < sizeof state->digest; i++) {
-        (void)snprintf(text + 2 * i, 3, "%02x", state->digest[i]);
-    }
-    return text;
-}
-
 static json_t *job_json(const struct ctl *ctl, const struct job *job) {
     const struct holdfast_upkeep *state = &job->state;
-    char digest[DIGEST_TEXT_BYTES];
     json_t *object =
         json_pack("{s:o, s:b, s:s, s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "name", text_json(name_of(ctl, job)),
                   "done", (int)is_done(job), "code", code_of(job), "problem", text_json(problem_of(job)), "elapsed_ms",
@@ -113,10 +104,6 @@ static json_t *job_json(const struct ctl *ctl, const struct job *job) {
                   (json_int_t)state->total_bytes, "files", (json_int_t)state->files, "bytes", (json_int_t)state->bytes,
                   "copied_bytes", (json_int_t)state->copied_bytes, "findings", (json_int_t)state->findings, "index",
                   (json_int_t)state->index);
-    if (state->has_digest) {
-        (void)json_object_set_new(object, "keys", json_integer((json_int_t)state->keys));
-        (void)json_object_set_new(object, "digest", json_string(digest_text(state, digest)));
-    }
     return object;
 }
 
@@ -143,10 +130,6 @@ static void print_text(struct ctl *ctl, const struct holdfast_upkeep_request *re
     } else if (request->action == HOLDFAST_UPKEEP_VERIFY) {
         (void)fprintf(out, "%" PRIu64 " tables, %" PRIu64 " bytes, no damage, up to entry %" PRIu64, state->files,
                       state->bytes, state->index);
-    } else if (request->action == HOLDFAST_UPKEEP_DIGEST) {
-        char digest[DIGEST_TEXT_BYTES];
-        (void)fprintf(out, "%" PRIu64 " keys, %" PRIu64 " bytes, digest %s at revision %" PRIu64, state->keys,
-                      state->bytes, digest_text(state, digest), state->index);
     } else {
         (void)fprintf(out, "%" PRIu64 " files, %" PRIu64 " bytes (%" PRIu64 " of them copied), up to entry %" PRIu64,
                       state->files, state->bytes, state->copied_bytes, state->index);
@@ -202,93 +185,6 @@ static enum ctl_exit run_all(struct ctl *ctl, const struct holdfast_upkeep_reque
     return code;
 }
 
-/* ---- Comparing nodes -------------------------------------------------------------------------------------------- */
-
-/* The newest revision that all have applied. A node that doesn't answer is in ret_failed: then there is none. */
-static bool find_revision(struct ctl *ctl, struct job *jobs, uint32_t count, uint64_t *ret_revision,
-                          const struct job **ret_failed) {
-    uint64_t revision = UINT64_MAX;
-    for (uint32_t i = 0; i < count; i++) {
-        struct holdfast_node_status status;
-        jobs[i].endpoint = i;
-        if (holdfast_status(ctl->handle, i, 0, &status, &jobs[i].result) != HOLDFAST_OK) {
-            *ret_failed = &jobs[i];
-            return false;
-        }
-        revision = status.applied < revision ? status.applied : revision;
-    }
-    *ret_revision = revision;
-    return true;
-}
-
-static uint32_t count_alike(const struct job *jobs, uint32_t count, const struct job *job) {
-    uint32_t alike = 0;
-    for (uint32_t i = 0; i < count; i++) {
-        alike += memcmp(jobs[i].state.digest, job->state.digest, sizeof job->state.digest) == 0;
-    }
-    return alike;
-}
-
-/* All jobs are done: says whether they found the same. */
-static enum ctl_exit compare(struct ctl *ctl, const struct job *jobs, uint32_t count, uint64_t revision) {
-    const struct job *odd = NULL;
-    bool has_majority = false;
-    for (uint32_t i = 0; i < count; i++) {
-        bool is_majority = count_alike(jobs, count, &jobs[i]) > count / 2;
-        has_majority = has_majority || is_majority;
-        odd = odd == NULL && !is_majority ? &jobs[i] : odd;
-    }
-    if (odd == NULL) {
-        if (!ctl->options.json) {
-            (void)fprintf(ctl->io->out, "all %" PRIu32 " nodes hold the same\n", count);
-        }
-        return CTL_DONE;
-    }
-    if (!has_majority) {
-        return ctl_fail(ctl, CTL_FAILED,
-                        "at revision %" PRIu64 " the nodes hold different data, and no majority agrees", revision);
-    }
-    return ctl_fail(ctl, CTL_FAILED,
-                    "at revision %" PRIu64 " %s holds other data than the majority: stop it, move the directory db out "
-                    "of its data directory, start it",
-                    revision, name_of(ctl, odd));
-}
-
-static enum ctl_exit compare_nodes(struct ctl *ctl, struct job *jobs, uint32_t count) {
-    struct holdfast_upkeep_request request = {.action = HOLDFAST_UPKEEP_DIGEST};
-    const struct job *failed = NULL;
-    if (!find_revision(ctl, jobs, count, &request.revision, &failed)) {
-        return ctl_fail_result(ctl, &failed->result);
-    }
-    for (uint32_t i = 0; i < count; i++) {
-        begin_on(ctl, &request, &jobs[i]);
-    }
-    for (uint32_t i = 0; i < count; i++) {
-        wait_for(ctl, &jobs[i]);
-        failed = failed == NULL && !(is_done(&jobs[i]) && jobs[i].state.has_digest) ? &jobs[i] : failed;
-        if (!ctl->options.json) {
-            print_text(ctl, &request, &jobs[i]);
-        }
-    }
-    if (ctl->options.json) {
-        print_json(ctl, jobs, count);
-        ctl->data_on_out = true;
-    }
-    return failed != NULL ? fail_job(ctl, failed) : compare(ctl, jobs, count, request.revision);
-}
-
-static enum ctl_exit verify_cluster(struct ctl *ctl) {
-    uint32_t count = holdfast_endpoint_count(ctl->handle);
-    struct job *jobs = mem_alloc_zero(ctl->alloc, count * sizeof *jobs);
-    if (jobs == NULL) {
-        return ctl_fail(ctl, CTL_FAILED, "out of memory");
-    }
-    enum ctl_exit code = compare_nodes(ctl, jobs, count);
-    enum ctl_exit output = ctl_finish_output(ctl);
-    mem_free(ctl->alloc, jobs);
-    return code == CTL_DONE ? output : code;
-}
-
 /* ---- The commands ----------------------------------------------------------------------------------------------- */
 
 enum ctl_exit ctl_cmd_compact(struct ctl *ctl, int argc, char **argv) {
@@ -329,7 +225,7 @@ enum ctl_exit ctl_cmd_verify(struct ctl *ctl, int argc, char **argv) {
     }
     enum ctl_exit code = ctl_connect(ctl);
     if (code == CTL_DONE && ctl->options.cluster) {
-        return verify_cluster(ctl);
+        return ctl_compare_nodes(ctl);
     }
     return code == CTL_DONE ? run_all(ctl, &request) : code;
 }

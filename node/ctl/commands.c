@@ -109,10 +109,11 @@ const struct ctl_command CTL_COMMANDS[] = {
      "writes "
      "go on.\n"
      "Damage: exit code 1, with the first place. Stopping this command with Ctrl-C leaves the node at it.\n"
-     "With --cluster instead: a digest of all that every node holds at one revision, and whether they are equal; if "
-     "not, "
-     "exit\n"
-     "code 1, and who differs from the majority.\n",
+     "With --cluster instead: an entry of the log asks every member for a digest of all that it holds there, and the "
+     "leader\n"
+     "compares them, as it does by itself once a day (scan_digest_interval). If they differ, exit code 1, and who "
+     "differs from\n"
+     "the majority; 4 if a member didn't answer. Stopping this command with Ctrl-C stops nothing else.\n",
      CTL_OPTION_CLUSTER, 0, 0, ctl_cmd_verify},
     {"checkpoint", "DIR", "Make a copy of a node's store, by links",
      "DIR is an absolute path on the machine of the node that --node names (needed); its parent must be there and DIR "

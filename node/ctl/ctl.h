@@ -112,6 +112,8 @@ enum ctl_exit ctl_cmd_member(struct ctl *ctl, int argc, char **argv);
 enum ctl_exit ctl_cmd_leader(struct ctl *ctl, int argc, char **argv);
 enum ctl_exit ctl_cmd_compact(struct ctl *ctl, int argc, char **argv);
 enum ctl_exit ctl_cmd_verify(struct ctl *ctl, int argc, char **argv);
+/* verify --cluster, connected. */
+enum ctl_exit ctl_compare_nodes(struct ctl *ctl);
 enum ctl_exit ctl_cmd_checkpoint(struct ctl *ctl, int argc, char **argv);
 enum ctl_exit ctl_cmd_version(struct ctl *ctl, int argc, char **argv);
 enum ctl_exit ctl_cmd_help(struct ctl *ctl, int argc, char **argv);

@@ -51,6 +51,7 @@ static const struct frame_handler frame_handlers[] = {
     [FRAME_SCAN] = {request_scan__scan, PERMIT_READ, "scan"},
     [FRAME_STATUS] = {request_status__status, PERMIT_ANYONE, "status"},
     [FRAME_UPKEEP] = {request_upkeep__upkeep, PERMIT_ADMIN, "upkeep"},
+    [FRAME_COMPARE] = {request_compare__compare, PERMIT_ADMIN, "compare"},
     [FRAME_MEMBER] = {request_member__member, PERMIT_ADMIN, "member"},
     [FRAME_EXPLAIN_LOG] = {request_explain__log, PERMIT_READ, "wal explain"},
 };

@@ -202,6 +202,7 @@ void request_scan__scan(struct client_connection *connection, const struct conne
 void request_status__status(struct client_connection *connection, const struct connection_frame *frame);
 void request_member__member(struct client_connection *connection, const struct connection_frame *frame);
 void request_upkeep__upkeep(struct client_connection *connection, const struct connection_frame *frame);
+void request_compare__compare(struct client_connection *connection, const struct connection_frame *frame);
 void request_explain__log(struct client_connection *connection, const struct connection_frame *frame);
 
 /* Of status; texts are borrowed from it. */

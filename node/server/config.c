@@ -19,6 +19,7 @@ enum {
     DEFAULT_ELECTION_TIMEOUT_MS = 150,
     DEFAULT_HEARTBEAT_MS = 30,
     DEFAULT_STALL_LIMIT_MS = 350,
+    DEFAULT_SCAN_DIGEST_INTERVAL_S = 86400,
     DEFAULT_CONNECTIONS = 4096,
     DEFAULT_REQUESTS = 1024,
     DEFAULT_IDLE_TIMEOUT_MS = 600000,
@@ -60,6 +61,7 @@ static const struct config_key raft_keys[] = {
     {"heartbeat_ms", config__parse_u32, RANGE(heartbeat_ms, 1, 20000)},
     {"snapshot_bytes_per_second", config__parse_bytes_size, RANGE(snapshot_rate, 0, SIZE_MAX_BYTES)},
     {"stall_limit_ms", config__parse_u32, RANGE(stall_limit_ms, 40, 600000)},
+    {"scan_digest_interval", config__parse_u32, RANGE(scan_digest_interval_s, 0, 31536000)},
 };
 
 static const struct config_key storage_keys[] = {
@@ -72,6 +74,7 @@ static const struct config_key storage_keys[] = {
     {"value_threshold", config__parse_bytes_size, RANGE(value_threshold_bytes, 0, LIMIT_VALUE_BYTES)},
     {"compaction_bytes_per_second", config__parse_bytes_size, RANGE(compaction_rate, 0, SIZE_MAX_BYTES)},
     {"scrub_bytes_per_second", config__parse_bytes_size, RANGE(scrub_rate, 0, MIB_BYTES(1024))},
+    {"scan_digest_bytes_per_second", config__parse_bytes_size, RANGE(scan_digest_rate, 0, SIZE_MAX_BYTES)},
     {"history", config__parse_u64, RANGE(history_revisions, 1, UINT64_MAX)},
     {"change_files", config__parse_switch, FIELD(change_files)},
     {"heal", config__parse_switch, FIELD(heal)},
@@ -123,6 +126,7 @@ void config_init(struct config *config, struct alloc *alloc) {
         .heartbeat_ms = DEFAULT_HEARTBEAT_MS,
         .snapshot_rate = MIB_BYTES(64),
         .stall_limit_ms = DEFAULT_STALL_LIMIT_MS,
+        .scan_digest_interval_s = DEFAULT_SCAN_DIGEST_INTERVAL_S,
         .entry_bytes_max = LIMIT_ENTRY_PAYLOAD_BYTES,
         .segment_bytes = MIB_BYTES(72),
         .memtable_bytes = MIB_BYTES(64),
@@ -132,6 +136,7 @@ void config_init(struct config *config, struct alloc *alloc) {
         .value_threshold_bytes = (uint64_t)32 * 1024,
         .follower_log_bytes = MIB_BYTES(16 * 1024),
         .scrub_rate = MIB_BYTES(1),
+        .scan_digest_rate = MIB_BYTES(32),
         .history_revisions = DEFAULT_HISTORY,
         .change_files = true,
         .heal = true,

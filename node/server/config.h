@@ -56,10 +56,11 @@ struct config {
     char key_file[LIMIT_PATH_BYTES];
     /* [raft] */
     bool join; /* a new data directory waits for a leader to add this node; default off: the file's members found it */
-    uint32_t election_timeout_ms; /* default 150 */
-    uint32_t heartbeat_ms;        /* default 30 */
-    uint64_t snapshot_rate;       /* snapshot_bytes_per_second: default 64 MiB; 0: no limit */
-    uint32_t stall_limit_ms;      /* of a leader's log write; default 350 */
+    uint32_t election_timeout_ms;    /* default 150 */
+    uint32_t heartbeat_ms;           /* default 30 */
+    uint64_t snapshot_rate;          /* snapshot_bytes_per_second: default 64 MiB; 0: no limit */
+    uint32_t stall_limit_ms;         /* of a leader's log write; default 350 */
+    uint32_t scan_digest_interval_s; /* scan_digest_interval: default 86400; 0: only when asked for */
     /* [storage] */
     uint32_t
         entry_bytes_max; /* a log entry's payload: LIMIT_ENTRY_PAYLOAD_BYTES; not in the file, smaller in simulations */
@@ -72,6 +73,7 @@ struct config {
     uint64_t value_threshold_bytes; /* value_threshold: default 32 KiB; 0: no value files */
     uint64_t compaction_rate;       /* compaction_bytes_per_second; default 0: no limit */
     uint64_t scrub_rate;            /* scrub_bytes_per_second; default 1 MiB; 0: no scrub */
+    uint64_t scan_digest_rate;      /* scan_digest_bytes_per_second; default 32 MiB; 0: this node takes no part */
     uint64_t history_revisions;     /* history: default 1000000 */
     bool change_files;              /* default on */
     bool heal;                      /* a damaged store is set aside, and filled again by the others; default on */

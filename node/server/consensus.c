@@ -7,6 +7,8 @@
  */
 #include "node/server/consensus_internal.h"
 
+#include "proto/frame.h"
+
 #include <inttypes.h>
 
 static void run_failure(struct env_task *task) {
@@ -209,7 +211,11 @@ static void on_raft_timer(struct env_timer *timer) {
 
 static void on_snapshot_frame(void *context, uint64_t node_id, uint8_t type, struct slice message, struct slice raw) {
     struct consensus *consensus = context;
-    snapshots_receive(consensus->snapshots, node_id, type, message, raw);
+    if (type == FRAME_SCAN_ASK || type == FRAME_SCAN_REPORT) {
+        scan__received(consensus, node_id, type, message);
+    } else {
+        snapshots_receive(consensus->snapshots, node_id, type, message, raw);
+    }
 }
 
 static void on_unreachable(void *context, uint64_t node_id) {
@@ -341,6 +347,7 @@ static void on_housekeeping(struct env_timer *timer) {
     step_synced(consensus);
     heal__update(consensus);
     digest__tick(consensus);
+    scan__tick(consensus);
     budget__tick(consensus);
     floor__update(consensus);
     if (env_timer_arm(timer, consensus__now_us(consensus) + CONSENSUS_HOUSEKEEPING_US) != STATUS_OK) {
@@ -441,6 +448,7 @@ enum status consensus_new(const struct consensus_options *options, struct consen
     init_lists(consensus);
     init_timers(consensus);
     replay_speed_init(&consensus->replay_speed);
+    scan__init(consensus);
     if (snapshots_new(consensus, &consensus->snapshots) != STATUS_OK) {
         mem_free(options->env->alloc, consensus);
         return error_set(err, STATUS_NO_MEMORY, "consensus: out of memory");

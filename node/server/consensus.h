@@ -47,6 +47,7 @@ struct consensus_proposal {
     struct consensus *consensus;
     struct env_message message;
     struct list link;
+    uint8_t kind; /* enum raft_entry_kind */
     uint64_t index;
     uint64_t term;
     size_t payload_bytes;
@@ -92,6 +93,14 @@ struct consensus_member_status {
     enum raft_peer_state state;                /* leader only; of the leader itself and on others REPLICATE */
 };
 
+/* Of a member's digest of all its data (below). */
+enum consensus_scan_state {
+    CONSENSUS_SCAN_ASKED, /* nothing was heard of it yet */
+    CONSENSUS_SCAN_RUNNING,
+    CONSENSUS_SCAN_DONE,
+    CONSENSUS_SCAN_MISSING /* it has no such scan: it restarted, got a snapshot, took too long, ... */
+};
+
 struct consensus_status {
     enum raft_role role;
     uint64_t term;
@@ -109,7 +118,11 @@ struct consensus_status {
     uint64_t digest_index; /* newest entry up to which the digests were found equal; 0: none yet */
     uint8_t digest[DIGEST_BYTES];
     uint64_t digest_mismatches; /* rounds that found a difference */
-    uint64_t replay_us;         /* what a start would take to replay now, as far as that is known */
+    uint64_t scan_index;        /* newest revision at which a majority's data were found equal; 0: none yet */
+    uint8_t scan_digest[DIGEST_BYTES];
+    uint64_t scan_mismatches;             /* rounds of scans that found a difference */
+    enum consensus_scan_state scan_state; /* of this node's newest scan; ASKED: none yet */
+    uint64_t replay_us;                   /* what a start would take to replay now, as far as that is known */
     struct wal_stats wal;
     struct storage_stats storage;
     /* The effective membership. */
@@ -181,8 +194,7 @@ enum consensus_upkeep_action {
     CONSENSUS_UPKEEP_COMPACT,
     CONSENSUS_UPKEEP_VERIFY,
     CONSENSUS_UPKEEP_CHECKPOINT,
-    CONSENSUS_UPKEEP_CANCEL, /* the one that runs; it ends soon */
-    CONSENSUS_UPKEEP_DIGEST  /* of all data at a revision, to be compared with other nodes' */
+    CONSENSUS_UPKEEP_CANCEL /* the one that runs; it ends soon */
 };
 
 /* Of the newest job. */
@@ -200,9 +212,7 @@ struct consensus_upkeep_state {
     uint64_t bytes;
     uint64_t copied_bytes; /* checkpoint: what couldn't be linked */
     uint64_t findings;     /* verify */
-    uint64_t index;        /* checkpoint, verify: of the frontier; digest: the revision */
-    uint64_t keys;         /* digest */
-    uint8_t digest[DIGEST_BYTES];
+    uint64_t index;        /* checkpoint, verify: of the frontier */
 };
 
 struct consensus_upkeep_query {
@@ -212,7 +222,6 @@ struct consensus_upkeep_query {
     struct slice lower; /* compact: the range; upper empty: no end. At most LIMIT_KEY_BYTES each, borrowed until done */
     struct slice upper;
     char dir[LIMIT_PATH_BYTES]; /* checkpoint: see storage_checkpoint */
-    uint64_t revision;          /* digest; 0: what is applied here */
     /* Results. STATUS_OK; STATUS_BUSY: one runs already; STATUS_UNSUPPORTED: a compaction can't be cancelled;
      * STATUS_UNAVAILABLE: the node stops or has failed. state in any case. */
     enum status status;
@@ -225,6 +234,60 @@ struct consensus_upkeep_query {
 /* done comes soon, whatever the job takes. */
 void consensus_upkeep(struct consensus *consensus, struct consensus_upkeep_query *query);
 const char *consensus_upkeep_name(enum consensus_upkeep_action kind);
+
+/* ---- All data of all members compared (any thread) ----------------------------------------------------------------
+ * A committed entry asks every member for a digest of all that can be seen at its revision; the leader compares them
+ * (consensus_scan.c). */
+
+enum { CONSENSUS_SCAN_REASON_BYTES = ERROR_MESSAGE_BYTES_MAX };
+
+enum consensus_scan_verdict {
+    CONSENSUS_SCAN_NONE,      /* no round yet under this leader */
+    CONSENSUS_SCAN_OPEN,      /* not all have answered */
+    CONSENSUS_SCAN_ALIKE,     /* all members hold the same */
+    CONSENSUS_SCAN_DIFFERS,   /* a majority does; the suspected ones don't */
+    CONSENSUS_SCAN_SPLIT,     /* different data, and no majority agrees */
+    CONSENSUS_SCAN_INCOMPLETE /* those that answered hold the same, but not all did */
+};
+
+struct consensus_scan_member {
+    uint64_t id;
+    enum consensus_scan_state state;
+    bool is_suspected;
+    uint64_t done_bytes;
+    uint64_t total_bytes; /* as estimated */
+    uint64_t keys;        /* DONE, like the digest */
+    struct digest digest;
+    char reason[CONSENSUS_SCAN_REASON_BYTES]; /* MISSING */
+};
+
+struct consensus_scan_round {
+    uint64_t index; /* the revision; 0: none */
+    enum consensus_scan_verdict verdict;
+    uint64_t elapsed_us;
+    uint32_t member_count;
+    struct consensus_scan_member members[LIMIT_MEMBERS];
+};
+
+struct consensus_compare_query {
+    struct env_loop *loop;
+    void (*done)(struct consensus_compare_query *query);
+    bool begin; /* a round, unless one is on its way; else only look */
+    /* Results: STATUS_OK; STATUS_NOT_LEADER, STATUS_UNAVAILABLE. */
+    enum status status;
+    bool is_open;         /* a round is on its way, though perhaps not in `round` yet */
+    uint64_t above_index; /* begin: the round's index is above this one */
+    struct consensus_scan_round round;
+    char names[LIMIT_MEMBERS][LIMIT_NAME_BYTES]; /* of round.members */
+    /* The consensus actor's: */
+    struct consensus *consensus;
+    struct env_message message;
+};
+
+/* done comes soon. */
+void consensus_compare(struct consensus *consensus, struct consensus_compare_query *query);
+const char *consensus_scan_verdict_name(enum consensus_scan_verdict verdict);
+const char *consensus_scan_state_name(enum consensus_scan_state state);
 
 /* ---- Membership and leadership (the consensus loop) -------------------------------------------------------------- */
 

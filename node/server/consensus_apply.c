@@ -25,7 +25,8 @@ static enum status apply_record(struct consensus *consensus, const struct wal_re
     struct slice batch = SLICE_EMPTY;
     switch (record->kind) {
     case RAFT_ENTRY_NOOP:
-    case RAFT_ENTRY_CONFIG: break;
+    case RAFT_ENTRY_CONFIG:
+    case RAFT_ENTRY_DIGEST: break;
     case RAFT_ENTRY_DATA: batch = record->payload; break;
     default:
         return error_set(err, STATUS_UNSUPPORTED, "entry %" PRIu64 " is of kind %u, which this version does not know",
@@ -39,6 +40,7 @@ static enum status apply_record(struct consensus *consensus, const struct wal_re
         consensus->applied_progress_us = consensus__now_us(consensus);
         propose__applied(consensus, record->index, record->term);
         member__applied(consensus, record);
+        scan__applied(consensus, record);
     }
     return status;
 }
@@ -138,6 +140,7 @@ static void read_back(struct consensus *consensus, uint64_t index) {
 }
 
 void apply__installed(struct consensus *consensus) {
+    scan__forget(consensus);
     consensus->applied_progress_us = consensus__now_us(consensus);
     applied_some(consensus);
     consensus__schedule(consensus);

@@ -21,21 +21,11 @@
 #include "node/server/consensus_internal.h"
 
 #include <inttypes.h>
-#include <stdarg.h>
 #include <stdio.h>
 
-enum { ROUND_US = 1000 * 1000, HEX_BYTES = 2 * DIGEST_BYTES + 1, LIST_BYTES = 640 };
+enum { ROUND_US = 1000 * 1000 };
 
 static_assert((int)RAFT_DIGEST_BYTES == (int)DIGEST_BYTES, "a message carries one digest");
-
-static const char *hex(const struct digest *digest, char text[HEX_BYTES]) {
-    uint8_t bytes[DIGEST_BYTES];
-    digest_encode(digest, bytes);
-    for (size_t i = 0; i < sizeof bytes; i++) {
-        (void)snprintf(text + 2 * i, 3, "%02x", bytes[i]);
-    }
-    return text;
-}
 
 /* ---- The asked -----------------------------------------------------------------------------------------------------
  */
@@ -53,13 +43,13 @@ static void find_answer(struct consensus *consensus) {
     state->is_found = true;
     bool differs = !digest_equal(&state->own, &state->asked);
     if (differs && !state->differs) {
-        char ours[HEX_BYTES];
-        char theirs[HEX_BYTES];
+        char ours[DIGEST_HEX_BYTES];
+        char theirs[DIGEST_HEX_BYTES];
         log_event(consensus->options.logger, LOG_WARN, "digest.differs",
                   "index=%" PRIu64
                   " own=%s leader=%s leaders=%s hint=\"the leader's log and status say who is suspected\"",
-                  state->asked_index, hex(&state->own, ours), member__name(consensus, state->asked_by),
-                  hex(&state->asked, theirs));
+                  state->asked_index, digest_hex(&state->own, ours), member__name(consensus, state->asked_by),
+                  digest_hex(&state->asked, theirs));
     }
     state->differs = differs;
     if (!differs) {
@@ -89,15 +79,6 @@ void digest__applied(struct consensus *consensus) { find_answer(consensus); }
 
 /* ---- The leader's round ---------------------------------------------------------------------------------------- */
 
-static bool has_answered(const struct consensus_digest *state, uint64_t id) {
-    for (uint32_t i = 0; i < state->vote_count; i++) {
-        if (state->votes[i].id == id) {
-            return true;
-        }
-    }
-    return false;
-}
-
 static bool is_member(const struct consensus *consensus, uint64_t id) {
     const struct raft_config *membership = raft_membership(consensus->raft);
     for (uint32_t i = 0; i < membership->member_count; i++) {
@@ -111,83 +92,24 @@ static bool is_member(const struct consensus *consensus, uint64_t id) {
 static bool all_have_answered(const struct consensus *consensus) {
     const struct raft_config *membership = raft_membership(consensus->raft);
     for (uint32_t i = 0; i < membership->member_count; i++) {
-        if (!has_answered(&consensus->digest, membership->members[i].id)) {
+        if (!digest_votes_has(&consensus->digest.votes, membership->members[i].id)) {
             return false;
         }
     }
     return true;
 }
 
-/* Those who answered the same, as positions in the membership. */
-static uint32_t alike(const struct consensus *consensus, const struct digest *digest) {
-    const struct raft_config *membership = raft_membership(consensus->raft);
-    const struct consensus_digest *state = &consensus->digest;
-    uint32_t positions = 0;
-    for (uint32_t i = 0; i < membership->member_count; i++) {
-        for (uint32_t k = 0; k < state->vote_count; k++) {
-            bool same =
-                state->votes[k].id == membership->members[i].id && digest_equal(&state->votes[k].digest, digest);
-            positions |= same ? UINT32_C(1) << i : 0;
-        }
-    }
-    return positions;
-}
-
-/* A digest that a quorum has; NULL: there is none. */
-static const struct digest *majority_of(const struct consensus *consensus) {
-    const struct consensus_digest *state = &consensus->digest;
-    for (uint32_t i = 0; i < state->vote_count; i++) {
-        if (raft_is_quorum(consensus->raft, alike(consensus, &state->votes[i].digest))) {
-            return &state->votes[i].digest;
-        }
-    }
-    return NULL;
-}
-
-static void append_text(char *text, size_t size, const char *format, ...) PRINTF_LIKE(3, 4);
-static void append_text(char *text, size_t size, const char *format, ...) {
-    size_t used = strlen(text);
-    va_list args;
-    va_start(args, format);
-    (void)vsnprintf(text + used, size - used, format, args);
-    va_end(args);
-}
-
-/* "n1=<hex>,n2=<hex>": all that answered. */
-static void list_votes(const struct consensus *consensus, char *text, size_t size) {
-    const struct consensus_digest *state = &consensus->digest;
-    text[0] = '\0';
-    for (uint32_t i = 0; i < state->vote_count; i++) {
-        char digits[HEX_BYTES];
-        append_text(text, size, "%s%s=%s", i > 0 ? "," : "", member__name(consensus, state->votes[i].id),
-                    hex(&state->votes[i].digest, digits));
-    }
-}
-
-/* "n2,n3": those that differ from the majority. The first one's digest is in ret_digest. */
-static void list_suspects(const struct consensus *consensus, const struct digest *majority, char *text, size_t size,
-                          struct digest *ret_digest) {
-    const struct consensus_digest *state = &consensus->digest;
-    text[0] = '\0';
-    for (uint32_t i = 0; i < state->vote_count; i++) {
-        if (!digest_equal(&state->votes[i].digest, majority)) {
-            *ret_digest = text[0] == '\0' ? state->votes[i].digest : *ret_digest;
-            append_text(text, size, "%s%s", text[0] != '\0' ? "," : "", member__name(consensus, state->votes[i].id));
-        }
-    }
-}
-
 /* Once for each new finding; the status keeps it until all agree. */
 static void alarm_if_new(struct consensus *consensus, const char *suspects) {
     struct consensus_digest *state = &consensus->digest;
-    char votes[LIST_BYTES];
+    char votes[DIGEST_LIST_BYTES];
     bool is_same = state->problem[0] != '\0' && strcmp(state->suspects, suspects) == 0;
     state->mismatches++;
     if (is_same) {
         return;
     }
     (void)snprintf(state->suspects, sizeof state->suspects, "%s", suspects);
-    list_votes(consensus, votes, sizeof votes);
+    digest_votes_list(consensus, &state->votes, votes, sizeof votes);
     log_event(consensus->options.logger, LOG_ERROR, "digest.mismatch",
               "index=%" PRIu64 " suspected=%s digests=%s rebuild=\"%s\"", state->round_index,
               suspects[0] != '\0' ? suspects : "none", votes,
@@ -198,15 +120,15 @@ static void alarm_if_new(struct consensus *consensus, const char *suspects) {
 static void alarm_minority(struct consensus *consensus, const struct digest *majority) {
     struct consensus_digest *state = &consensus->digest;
     char suspects[sizeof state->suspects];
-    char odd[HEX_BYTES];
-    char usual[HEX_BYTES];
+    char odd[DIGEST_HEX_BYTES];
+    char usual[DIGEST_HEX_BYTES];
     struct digest digest = *majority;
-    list_suspects(consensus, majority, suspects, sizeof suspects, &digest);
+    digest_votes_suspects(consensus, &state->votes, majority, suspects, sizeof suspects, &digest);
     alarm_if_new(consensus, suspects);
     (void)snprintf(state->problem, sizeof state->problem,
                    "at entry %" PRIu64 " %.64s applied other changes than the majority (digest %s, not %s): stop it, "
                    "move db out of its data directory, start it",
-                   state->round_index, suspects, hex(&digest, odd), hex(majority, usual));
+                   state->round_index, suspects, digest_hex(&digest, odd), digest_hex(majority, usual));
 }
 
 static void alarm_split(struct consensus *consensus) {
@@ -218,38 +140,10 @@ static void alarm_split(struct consensus *consensus) {
                    state->round_index);
 }
 
-/* A leader that differs from a quorum gives the lead to one of the quorum, the one that is furthest. */
-static void hand_over(struct consensus *consensus, const struct digest *majority) {
-    const struct raft_config *membership = raft_membership(consensus->raft);
-    uint32_t positions = alike(consensus, majority);
-    uint64_t target = RAFT_NO_NODE;
-    uint64_t match_index = 0;
-    for (uint32_t i = 0; i < membership->member_count; i++) {
-        const struct raft_member *member = &membership->members[i];
-        struct raft_peer_info info;
-        if ((positions >> i & 1) != 0 && member->role == RAFT_VOTER &&
-            raft_peer(consensus->raft, member->id, &info) == STATUS_OK && info.match_index >= match_index) {
-            target = member->id;
-            match_index = info.match_index;
-        }
-    }
-    if (target == RAFT_NO_NODE) {
-        return;
-    }
-    struct raft_event event = {.type = RAFT_EVENT_TRANSFER, .u.target = target};
-    if (consensus__step(consensus, &event) == STATUS_OK) {
-        log_event(consensus->options.logger, LOG_WARN, "digest.hand_over",
-                  "to=%s reason=\"this node differs from the majority\"", member__name(consensus, target));
-    }
-}
-
 static void judge(struct consensus *consensus) {
     struct consensus_digest *state = &consensus->digest;
-    const struct digest *majority = majority_of(consensus);
-    bool all_alike = true;
-    for (uint32_t i = 1; i < state->vote_count; i++) {
-        all_alike = all_alike && digest_equal(&state->votes[i].digest, &state->votes[0].digest);
-    }
+    const struct digest *majority = digest_votes_majority(consensus, &state->votes);
+    bool all_alike = digest_votes_are_alike(&state->votes);
     state->round_open = false;
     state->all_answered = all_have_answered(consensus);
     state->must_hand_over = false;
@@ -267,20 +161,19 @@ static void judge(struct consensus *consensus) {
         }
     }
     if (state->must_hand_over) {
+        struct digest_votes votes = state->votes; /* the step may end the round */
         struct digest of_quorum = *majority;
-        hand_over(consensus, &of_quorum);
+        digest_votes_hand_over(consensus, &votes, &of_quorum, "digest.hand_over");
     }
 }
 
 static void take_answer(struct consensus *consensus, const struct raft_message *message) {
     struct consensus_digest *state = &consensus->digest;
+    struct digest answer = digest_decode(message->digest);
     if (!state->round_open || state->round_term != message->term || state->round_index != message->digest_index ||
-        has_answered(state, message->from) || !is_member(consensus, message->from) ||
-        state->vote_count == LIMIT_MEMBERS) {
+        !is_member(consensus, message->from) || !digest_votes_add(&state->votes, message->from, &answer)) {
         return;
     }
-    state->votes[state->vote_count++] =
-        (struct digest_vote){.id = message->from, .digest = digest_decode(message->digest)};
     if (all_have_answered(consensus)) {
         judge(consensus);
     }
@@ -301,8 +194,8 @@ static void begin_round(struct consensus *consensus) {
     state->round_index = index;
     state->round = digest;
     state->round_us = consensus__now_us(consensus);
-    state->votes[0] = (struct digest_vote){.id = consensus->options.config->id, .digest = digest};
-    state->vote_count = 1;
+    state->votes.count = 0;
+    (void)digest_votes_add(&state->votes, consensus->options.config->id, &digest);
 }
 
 void digest__tick(struct consensus *consensus) {
@@ -335,7 +228,7 @@ void digest__tag(struct consensus *consensus, struct raft_message *message) {
     switch (message->type) {
     case RAFT_APPEND:
     case RAFT_HEARTBEAT:
-        if (state->round_open && state->round_term == message->term && !has_answered(state, message->to)) {
+        if (state->round_open && state->round_term == message->term && !digest_votes_has(&state->votes, message->to)) {
             message->digest_index = state->round_index;
             digest = &state->round;
         }

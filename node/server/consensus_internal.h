@@ -7,6 +7,8 @@
  *   consensus_apply.c    committed entries into the engine
  *   consensus_member.c   membership: connections, what is kept of it, changes
  *   consensus_digest.c   digests of what was applied, compared between nodes
+ *   consensus_scan*.c    digests of all data, compared between nodes
+ *   digest_votes.c       who has the same digest as whom
  *   consensus_budget.c   flushes in time, so that a restart replays no longer than it may
  *   consensus_floor.c    what the log must keep, and for whom
  *   consensus_fence.c    stepping aside when the log or apply stalls
@@ -24,6 +26,8 @@
 
 #include "node/base/check.h"
 #include "node/server/consensus.h"
+#include "node/server/consensus_scan.h"
+#include "node/server/digest_votes.h"
 #include "node/server/membership.h"
 #include "node/server/peers.h"
 #include "node/server/replay_speed.h"
@@ -68,12 +72,6 @@ struct append_sender {
     struct wal_read read;
 };
 
-/* What one member says of itself in a round. */
-struct digest_vote {
-    uint64_t id;
-    struct digest digest;
-};
-
 /* consensus_digest.c */
 struct consensus_digest {
     /* As the one that is asked: */
@@ -90,11 +88,10 @@ struct consensus_digest {
     uint64_t round_index;
     uint64_t round_us; /* when it began */
     struct digest round;
-    struct digest_vote votes[LIMIT_MEMBERS]; /* its own first */
-    uint32_t vote_count;
-    bool all_answered; /* in the last round */
+    struct digest_votes votes; /* its own first */
+    bool all_answered;         /* in the last round */
     bool must_hand_over;
-    char suspects[LIMIT_MEMBERS * LIMIT_NAME_BYTES];
+    char suspects[DIGEST_NAMES_BYTES];
     char problem[ERROR_MESSAGE_BYTES_MAX]; /* empty: none */
     /* What came of it: */
     uint64_t agreed_index;
@@ -112,7 +109,6 @@ struct consensus_upkeep {
         struct storage_compact compact;
         struct storage_verification verification;
         struct storage_checkpoint checkpoint;
-        struct storage_digest_scan scan;
     } u;
 };
 
@@ -204,6 +200,7 @@ struct consensus {
 
     struct consensus_upkeep upkeep;
     struct consensus_digest digest;
+    struct consensus_scan scan;
     struct replay_speed replay_speed;
 
     struct consensus_members members;
@@ -288,6 +285,8 @@ void consensus__schedule(struct consensus *consensus);
 void consensus__watch_deadlines(struct consensus *consensus);
 
 void propose__submit_waiting(struct consensus *consensus);
+/* Like consensus_propose, on the loop: an entry that asks for a digest of all data, without operations. */
+void propose__digest(struct consensus *consensus, struct consensus_proposal *proposal);
 void propose__on_pace_timer(struct env_timer *timer);
 /* The records of the PROPOSE step under way: count of them from first_index on. */
 MUST_USE enum status propose__write_records(struct consensus *consensus, uint64_t first_index, uint64_t term,

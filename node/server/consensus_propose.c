@@ -40,7 +40,8 @@ void propose__deliver(struct consensus *consensus) {
 }
 
 static void take(struct consensus *consensus, struct consensus_proposal *proposal) {
-    proposal->payload_bytes = batch_size(proposal->operations, proposal->operation_count);
+    bool is_batch = proposal->kind == RAFT_ENTRY_DATA;
+    proposal->payload_bytes = is_batch ? batch_size(proposal->operations, proposal->operation_count) : 0;
     proposal->revision = 0;
     proposal->index = 0;
     proposal->taken_us = consensus__now_us(consensus);
@@ -70,6 +71,7 @@ static void run_take(struct env_message *message) {
 void consensus_propose(struct consensus *consensus, struct consensus_proposal *proposal) {
     CHECK(proposal->operation_count > 0);
     proposal->consensus = consensus;
+    proposal->kind = RAFT_ENTRY_DATA;
     if (proposal->loop == consensus->options.loop) {
         take(consensus, proposal);
         return;
@@ -83,6 +85,13 @@ void consensus_propose(struct consensus *consensus, struct consensus_proposal *p
     }
 }
 
+void propose__digest(struct consensus *consensus, struct consensus_proposal *proposal) {
+    CHECK(proposal->operation_count == 0 && proposal->loop == consensus->options.loop);
+    proposal->consensus = consensus;
+    proposal->kind = RAFT_ENTRY_DIGEST;
+    take(consensus, proposal);
+}
+
 /* As many waiting proposals as fit one group. */
 static uint32_t gather(struct consensus *consensus, size_t *ret_bytes) {
     uint32_t count = 0;
@@ -94,7 +103,7 @@ static uint32_t gather(struct consensus *consensus, size_t *ret_bytes) {
             break;
         }
         consensus->batch[count] = proposal;
-        consensus->batch_entries[count] = (struct raft_entry){.kind = RAFT_ENTRY_DATA, .size_bytes = (uint32_t)size};
+        consensus->batch_entries[count] = (struct raft_entry){.kind = proposal->kind, .size_bytes = (uint32_t)size};
         bytes += size;
         count++;
     }
@@ -157,11 +166,13 @@ enum status propose__write_records(struct consensus *consensus, uint64_t first_i
         struct consensus_proposal *proposal = consensus->batch[i];
         uint8_t *payload = NULL;
         enum status status =
-            wal_append_begin(consensus->wal, first_index + i, term, RAFT_ENTRY_DATA, proposal->payload_bytes, &payload);
+            wal_append_begin(consensus->wal, first_index + i, term, proposal->kind, proposal->payload_bytes, &payload);
         if (status != STATUS_OK) {
             return status;
         }
-        batch_encode(payload, proposal->operations, proposal->operation_count);
+        if (proposal->kind == RAFT_ENTRY_DATA) {
+            batch_encode(payload, proposal->operations, proposal->operation_count);
+        }
         wal_append_end(consensus->wal);
         proposal->index = first_index + i;
         proposal->term = term;

@@ -48,7 +48,8 @@ static void fill_problem(const struct consensus *consensus, struct consensus_sta
         (void)snprintf(status->problem, sizeof status->problem, "%s", problem->message);
     } else if (consensus->fence.reason != RAFT_FENCE_NONE) {
         fence__describe(consensus, status->problem, sizeof status->problem);
-    } else if (digest__problem(consensus, status->problem, sizeof status->problem)) {
+    } else if (digest__problem(consensus, status->problem, sizeof status->problem) ||
+               scan__problem(consensus, status->problem, sizeof status->problem)) {
         return;
     } else if (status->storage.problem[0] != '\0') {
         (void)snprintf(status->problem, sizeof status->problem, "%s", status->storage.problem);
@@ -80,6 +81,7 @@ static void fill_status(struct consensus *consensus, struct consensus_status *st
     wal_get_stats(consensus->wal, &status->wal);
     storage_get_stats(consensus->storage, &status->storage);
     digest__fill_status(consensus, status);
+    scan__fill_status(consensus, status);
     status->replay_us = budget__replay_us(consensus);
     fill_members(consensus, status, consensus__raft_now_us(consensus));
     snapshots_get_status(consensus->snapshots, &status->snapshots);

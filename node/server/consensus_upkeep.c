@@ -1,6 +1,5 @@
 /*
- * Long jobs that an operator asks of a running node: compacting a range, verifying all tables, a checkpoint, a
- * digest of all data.
+ * Long jobs that an operator asks of a running node: compacting a range, verifying all tables, a checkpoint.
  *
  *   (none) --begin--> running --done--> ended --begin--> running ...
  *
@@ -15,14 +14,11 @@
 
 #include <stdio.h>
 
-enum { SCAN_BYTES_PER_SECOND = 64 * 1024 * 1024 };
-
 const char *consensus_upkeep_name(enum consensus_upkeep_action kind) {
     switch (kind) {
     case CONSENSUS_UPKEEP_COMPACT: return "compact";
     case CONSENSUS_UPKEEP_VERIFY: return "verify";
     case CONSENSUS_UPKEEP_CHECKPOINT: return "checkpoint";
-    case CONSENSUS_UPKEEP_DIGEST: return "digest";
     case CONSENSUS_UPKEEP_LOOK:
     case CONSENSUS_UPKEEP_CANCEL: break;
     }
@@ -35,7 +31,6 @@ static struct storage_upkeep *upkeep_of(struct consensus_upkeep *upkeep) {
     switch (upkeep->state.kind) {
     case CONSENSUS_UPKEEP_VERIFY: return &upkeep->u.verification.upkeep;
     case CONSENSUS_UPKEEP_CHECKPOINT: return &upkeep->u.checkpoint.upkeep;
-    case CONSENSUS_UPKEEP_DIGEST: return &upkeep->u.scan.upkeep;
     default: return NULL;
     }
 }
@@ -99,19 +94,6 @@ static void on_checkpoint(struct storage_upkeep *job) {
     end_upkeep(consensus, job);
 }
 
-static void on_scanned(struct storage_upkeep *job) {
-    struct consensus *consensus = job->context;
-    const struct storage_digest_scan *scan = &consensus->upkeep.u.scan;
-    struct consensus_upkeep_state *state = &consensus->upkeep.state;
-    state->bytes = scan->bytes;
-    state->keys = scan->keys;
-    state->index = scan->revision;
-    if (job->status == STATUS_OK) {
-        digest_encode(&scan->digest, state->digest);
-    }
-    end_upkeep(consensus, job);
-}
-
 /* ---- Beginning and cancelling ----------------------------------------------------------------------------------- */
 
 static void begin_compact(struct consensus *consensus, const struct consensus_upkeep_query *query) {
@@ -147,16 +129,6 @@ static void begin_checkpoint(struct consensus *consensus, const struct consensus
     storage_checkpoint(consensus->storage, checkpoint);
 }
 
-static void begin_scan(struct consensus *consensus, const struct consensus_upkeep_query *query) {
-    struct storage_digest_scan *scan = &consensus->upkeep.u.scan;
-    memset(scan, 0, sizeof *scan);
-    scan->upkeep.done = on_scanned;
-    scan->upkeep.context = consensus;
-    scan->revision = query->revision != 0 ? query->revision : storage_applied_index(consensus->storage);
-    scan->bytes_per_second = SCAN_BYTES_PER_SECOND;
-    storage_scan_digest(consensus->storage, scan);
-}
-
 static enum status begin(struct consensus *consensus, const struct consensus_upkeep_query *query) {
     struct consensus_upkeep *upkeep = &consensus->upkeep;
     if (upkeep->state.running) {
@@ -173,7 +145,6 @@ static enum status begin(struct consensus *consensus, const struct consensus_upk
     case CONSENSUS_UPKEEP_COMPACT: begin_compact(consensus, query); break;
     case CONSENSUS_UPKEEP_VERIFY: begin_verify(consensus); break;
     case CONSENSUS_UPKEEP_CHECKPOINT: begin_checkpoint(consensus, query); break;
-    case CONSENSUS_UPKEEP_DIGEST: begin_scan(consensus, query); break;
     case CONSENSUS_UPKEEP_LOOK:
     case CONSENSUS_UPKEEP_CANCEL: CHECK(false);
     }
@@ -201,8 +172,7 @@ static enum status act(struct consensus *consensus, const struct consensus_upkee
     case CONSENSUS_UPKEEP_CANCEL: return cancel(consensus);
     case CONSENSUS_UPKEEP_COMPACT:
     case CONSENSUS_UPKEEP_VERIFY:
-    case CONSENSUS_UPKEEP_CHECKPOINT:
-    case CONSENSUS_UPKEEP_DIGEST: return begin(consensus, query);
+    case CONSENSUS_UPKEEP_CHECKPOINT: return begin(consensus, query);
     }
     CHECK(false);
 }

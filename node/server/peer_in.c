@@ -132,7 +132,7 @@ static void on_frame(struct connection_handler *handler, const struct connection
         }
     } else if (frame->type == FRAME_RAFT) {
         receive(in, frame);
-    } else if (frame->type >= FRAME_SNAPSHOT_OFFER && frame->type <= FRAME_SNAPSHOT_WANT) {
+    } else if (frame->type >= FRAME_SNAPSHOT_OFFER && frame->type <= FRAME_SCAN_REPORT) {
         in->peers->options.snapshot(in->peers->options.context, in->identity.node_id, frame->type, frame->message,
                                     frame->raw);
     } else {

@@ -40,7 +40,8 @@ struct peers_options {
     /* A message whose sender was authenticated; raw: the APPEND's records, unchecked. Borrowed for the call. */
     void (*received)(void *context, const struct raft_message *message, struct slice raw);
     void (*unreachable)(void *context, uint64_t node_id);
-    /* A frame about a snapshot (FRAME_SNAPSHOT_*), its message still packed. Borrowed for the call. */
+    /* A frame about a snapshot or a scan (FRAME_SNAPSHOT_*, FRAME_SCAN_*), its message still packed. Borrowed for the
+     * call. */
     void (*snapshot)(void *context, uint64_t node_id, uint8_t type, struct slice message, struct slice raw);
     /* Its process has ended: its machine refuses connections to it, and it has none open to us. */
     void (*gone)(void *context, uint64_t node_id);
@@ -56,7 +57,8 @@ MUST_USE enum status peers_start(const struct peers_options *options, struct pee
 MUST_USE enum status peers_set(struct peers *peers, const struct directory_entries *members, uint64_t retired_id);
 /* Sends or drops. raw: an APPEND's records. False: dropped. */
 bool peers_send(struct peers *peers, const struct raft_message *message, const struct slice *raw, size_t raw_count);
-/* One frame about a snapshot. False: dropped, as the connection is down, or the bulk one full. */
+/* One frame about a snapshot or (control, no raw) a scan. False: dropped, as the connection is down, or the bulk one
+ * full. */
 bool peers_send_snapshot(struct peers *peers, uint64_t node_id, bool bulk, uint8_t type,
                          const ProtobufCMessage *message, struct slice raw);
 /* True if its bulk connection is up. */

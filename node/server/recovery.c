@@ -177,7 +177,7 @@ static enum status replay_record(void *context, const struct wal_record *record,
     }
     if (record->index > replay->apply_after && record->index <= replay->commit) {
         struct slice batch = record->kind == RAFT_ENTRY_DATA ? record->payload : SLICE_EMPTY;
-        if (record->kind != RAFT_ENTRY_DATA && record->kind != RAFT_ENTRY_NOOP && record->kind != RAFT_ENTRY_CONFIG) {
+        if (record->kind < RAFT_ENTRY_NOOP || record->kind > RAFT_ENTRY_DIGEST) {
             return error_set(err, STATUS_UNSUPPORTED,
                              "entry %" PRIu64 " is of kind %u, which this version does not know", record->index,
                              record->kind);

@@ -88,6 +88,12 @@ static void fill_state(Wire__StatusReply *reply, const struct consensus_status *
     reply->digest.data = (uint8_t *)status->digest;
     reply->digest.len = sizeof status->digest;
     SET(reply, digest_mismatches, status->digest_mismatches);
+    SET(reply, scan_index, status->scan_index);
+    reply->has_scan_digest = 1;
+    reply->scan_digest.data = (uint8_t *)status->scan_digest;
+    reply->scan_digest.len = sizeof status->scan_digest;
+    SET(reply, scan_mismatches, status->scan_mismatches);
+    reply->scan_state = borrow_text(consensus_scan_state_name(status->scan_state));
     SET(reply, replay_ms, status->replay_us / 1000);
     reply->problem = borrow_text(status->problem);
 }

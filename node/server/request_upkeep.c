@@ -33,12 +33,6 @@ static void reply(struct request *request, const struct consensus_upkeep_state *
     SET(&reply, copied_bytes, state->copied_bytes);
     SET(&reply, findings, state->findings);
     SET(&reply, index, state->index);
-    if (state->kind == CONSENSUS_UPKEEP_DIGEST) {
-        SET(&reply, keys, state->keys);
-        reply.has_digest = !state->running && state->status == STATUS_OK;
-        reply.digest.data = (uint8_t *)state->digest;
-        reply.digest.len = reply.has_digest ? sizeof state->digest : 0;
-    }
     request__reply(request, FRAME_UPKEEP_REPLY, &reply.base, NULL, 0);
 }
 
@@ -70,7 +64,7 @@ static bool is_plain_path(const char *path) {
 
 /* NULL, or what is wrong. */
 static const char *problem_of(const Wire__UpkeepRequest *upkeep) {
-    if (upkeep->action > CONSENSUS_UPKEEP_DIGEST) {
+    if (upkeep->action > CONSENSUS_UPKEEP_CANCEL) {
         return "no job that this node knows";
     }
     struct slice lower = slice_of(upkeep->lower.data, upkeep->lower.len);
@@ -116,7 +110,6 @@ void request_upkeep__upkeep(struct client_connection *connection, const struct c
     asked->query.action = (enum consensus_upkeep_action)upkeep->action;
     asked->query.lower = copy_bound(asked->bounds, upkeep->lower);
     asked->query.upper = copy_bound(asked->bounds + LIMIT_KEY_BYTES, upkeep->upper);
-    asked->query.revision = upkeep->revision;
     (void)snprintf(asked->query.dir, sizeof asked->query.dir, "%s", upkeep->dir != NULL ? upkeep->dir : "");
     consensus_upkeep(clients->options.consensus, &asked->query);
 }

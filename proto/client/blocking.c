@@ -65,6 +65,9 @@ static void call_done(struct client_request *request, struct client_answer *answ
         if (call->members != NULL) {
             *call->members = *answer->members;
         }
+        if (call->comparison != NULL) {
+            *call->comparison = *answer->comparison;
+        }
         if (call->leader_id != NULL) {
             *call->leader_id = answer->members->leader_id;
         }
@@ -248,8 +251,17 @@ enum holdfast_outcome holdfast_upkeep(struct holdfast *handle, uint32_t endpoint
     call.request.key = slice_of(request->range.lower, request->range.lower_len);
     call.request.upper = slice_of(request->range.upper, request->range.upper_len);
     call.request.dir = request->dir;
-    call.request.upkeep_revision = request->revision;
     call.upkeep = ret_upkeep;
+    return call_run(&call, timeout_ms);
+}
+
+enum holdfast_outcome holdfast_compare(struct holdfast *handle, bool begin, uint32_t timeout_ms,
+                                       struct holdfast_comparison *ret_comparison, struct holdfast_result *result) {
+    struct handle_call call;
+    struct holdfast_result own;
+    call_init(&call, handle, CLIENT_COMPARE, result != NULL ? result : &own);
+    call.request.compare_begins = begin;
+    call.comparison = ret_comparison;
     return call_run(&call, timeout_ms);
 }
 

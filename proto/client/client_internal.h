@@ -51,7 +51,8 @@ enum client_operation {
     CLIENT_SCAN,
     CLIENT_STATUS,
     CLIENT_EXPLAIN_LOG,
-    CLIENT_LIST_MEMBERS
+    CLIENT_LIST_MEMBERS,
+    CLIENT_COMPARE /* beginning one that is on its way is joining it */
 };
 
 /* Operations of a batch in the wire's form. Bytes stand in client_request.value, one after the other. */
@@ -71,6 +72,7 @@ struct client_answer {
     struct holdfast_log *log;
     struct holdfast_upkeep *upkeep;
     struct holdfast_members *members; /* also of a transfer: leader_id */
+    struct holdfast_comparison *comparison;
 };
 
 enum client_state { CLIENT_IDLE, CLIENT_WAITING, CLIENT_READY, CLIENT_DELAYED, CLIENT_SENT };
@@ -86,8 +88,8 @@ struct client_request {
     struct slice upper; /* scan, range delete, compaction */
     struct slice value; /* put; batch: all keys and values */
     enum holdfast_upkeep_action upkeep_action;
-    const char *dir;                              /* checkpoint; borrowed */
-    uint64_t upkeep_revision;                     /* digest */
+    const char *dir; /* checkpoint; borrowed */
+    bool compare_begins;
     const struct holdfast_member_change *changes; /* of members; borrowed */
     size_t change_count;
     uint64_t transfer_target; /* 0: to the best */

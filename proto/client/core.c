@@ -252,7 +252,8 @@ enum holdfast_code client_request_check(const struct client_request *request) {
                    : check_range(request->key, request->upper);
     case CLIENT_CHANGE_MEMBERS: return client_changes_check(request->changes, request->change_count);
     case CLIENT_TRANSFER_LEADER:
-    case CLIENT_LIST_MEMBERS: return HOLDFAST_CODE_OK;
+    case CLIENT_LIST_MEMBERS:
+    case CLIENT_COMPARE: return HOLDFAST_CODE_OK;
     case CLIENT_STATUS:
     case CLIENT_EXPLAIN_LOG: return request->target >= 0 ? HOLDFAST_CODE_OK : HOLDFAST_CODE_INVALID;
     }

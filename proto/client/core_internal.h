@@ -178,6 +178,11 @@ MUST_USE enum status reply__status(struct client_request *request, const struct 
                                    struct client_answer *answer, struct error *err);
 MUST_USE enum status reply__log(struct client_request *request, const struct connection_frame *frame,
                                 struct client_answer *answer, struct error *err);
+/* compare.c */
+MUST_USE enum status encode__compare(struct client_link *link, const struct client_request *request,
+                                     uint64_t request_id);
+MUST_USE enum status reply__compare(struct client_request *request, const struct connection_frame *frame,
+                                    struct client_answer *answer, struct error *err);
 MUST_USE enum status reply__upkeep(struct client_request *request, const struct connection_frame *frame,
                                    struct client_answer *answer, struct error *err);
 

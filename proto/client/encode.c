@@ -98,8 +98,6 @@ static enum status encode_upkeep(struct connection *connection, const struct cli
     message.has_upper = request->upper.len > 0;
     message.upper = binary(request->upper);
     message.dir = (char *)request->dir; /* protobuf-c only reads it */
-    message.has_revision = request->upkeep_revision != 0;
-    message.revision = request->upkeep_revision;
     return connection_send(connection, FRAME_UPKEEP, request_id, &message.base, NULL, 0);
 }
 
@@ -113,6 +111,7 @@ enum status encode__request(struct client_link *link, const struct client_reques
     case CLIENT_CHANGE_MEMBERS:
     case CLIENT_TRANSFER_LEADER:
     case CLIENT_LIST_MEMBERS: return encode__members(link, request, request_id, timeout_ms);
+    case CLIENT_COMPARE: return encode__compare(link, request, request_id);
     case CLIENT_UPKEEP: return encode_upkeep(link->connection, request, request_id);
     case CLIENT_GET:
     case CLIENT_SCAN: return encode_read(link->connection, request, request_id, timeout_ms);

@@ -43,6 +43,7 @@ struct handle_call {
     struct holdfast_log **log;
     struct holdfast_upkeep *upkeep;
     struct holdfast_members *members;
+    struct holdfast_comparison *comparison;
     uint64_t *leader_id;
 };
 

@@ -285,6 +285,13 @@ struct holdfast_node_status {
     uint64_t digest_index;
     uint8_t digest[16];
     uint64_t digest_mismatches;
+    /* The newest revision at which the data of a majority were found equal (holdfast_compare), as this node knows from
+     * its time as the leader, their digest, and how often a difference was found; and how far this node's newest scan
+     * is: "none", "scanning", "done", "missing". */
+    uint64_t scan_index;
+    uint8_t scan_digest[16];
+    uint64_t scan_mismatches;
+    char scan_state[16];
     uint64_t replay_ms; /* what a start of this node would take to replay now, as far as it knows */
 };
 
@@ -331,15 +338,13 @@ enum holdfast_upkeep_action {
     HOLDFAST_UPKEEP_COMPACT = 1,    /* rewrite a range, so that what was deleted or overwritten gives its space back */
     HOLDFAST_UPKEEP_VERIFY = 2,     /* read all tables and check every checksum and invariant */
     HOLDFAST_UPKEEP_CHECKPOINT = 3, /* a store of its own beside it, by links: for a backup */
-    HOLDFAST_UPKEEP_CANCEL = 4,     /* the one that runs, unless it is a compaction */
-    HOLDFAST_UPKEEP_DIGEST = 5      /* one number for all data at a revision, to be compared with the other nodes' */
+    HOLDFAST_UPKEEP_CANCEL = 4      /* the one that runs, unless it is a compaction */
 };
 
 struct holdfast_upkeep_request {
     enum holdfast_upkeep_action action;
     struct holdfast_range range; /* compact */
     const char *dir; /* checkpoint: an absolute path on the node's machine; its parent is there, it isn't. Else NULL */
-    uint64_t revision; /* digest: one that the node has applied; 0: what it has applied */
 };
 
 /* How far the newest job is, or how it ended. */
@@ -347,7 +352,7 @@ struct holdfast_upkeep {
     uint64_t node_id;
     char node_name[64];
     uint64_t job;  /* 1, 2, ... since the node started; 0: there was none */
-    char kind[16]; /* "compact", "verify", "checkpoint", "digest", "none" */
+    char kind[16]; /* "compact", "verify", "checkpoint", "none" */
     bool running;
     uint64_t done_bytes, total_bytes; /* total as estimated now; 0: not known yet */
     uint64_t elapsed_ms;
@@ -357,10 +362,47 @@ struct holdfast_upkeep {
     uint64_t files, bytes;   /* verify: tables that were read; checkpoint: what is in it */
     uint64_t copied_bytes;   /* checkpoint: of bytes, what couldn't be linked */
     uint64_t findings;       /* verify */
-    uint64_t index;          /* verify, checkpoint: newest entry in it; digest: the revision */
-    uint64_t keys;           /* digest: that are there; bytes: theirs and their values' */
-    bool has_digest;
+    uint64_t index;          /* verify, checkpoint: newest entry in it */
+};
+
+/* All data of all members compared, at the revision of a committed entry that asks each member for a digest of what it
+ * holds there. */
+enum holdfast_compared_state {
+    HOLDFAST_COMPARED_ASKED = 0,
+    HOLDFAST_COMPARED_SCANNING = 1,
+    HOLDFAST_COMPARED_DONE = 2,
+    HOLDFAST_COMPARED_MISSING = 3 /* it restarted, got a snapshot, ...: the reason says */
+};
+
+enum holdfast_verdict {
+    HOLDFAST_VERDICT_NONE = 0, /* no comparison yet under this leader */
+    HOLDFAST_VERDICT_OPEN = 1,
+    HOLDFAST_VERDICT_ALIKE = 2,     /* all members hold the same */
+    HOLDFAST_VERDICT_DIFFERS = 3,   /* a majority does; the suspected ones don't */
+    HOLDFAST_VERDICT_SPLIT = 4,     /* different data, and no majority agrees */
+    HOLDFAST_VERDICT_INCOMPLETE = 5 /* those that answered hold the same, but not all did */
+};
+
+struct holdfast_compared {
+    uint64_t id;
+    char name[64];
+    enum holdfast_compared_state state;
+    bool suspected;
+    uint64_t done_bytes, total_bytes; /* of keys and values; total as estimated */
+    uint64_t keys;                    /* done: that are there */
+    bool has_digest;                  /* done */
     uint8_t digest[16];
+    char reason[256]; /* missing */
+};
+
+struct holdfast_comparison {
+    uint64_t index; /* the revision; 0: none */
+    enum holdfast_verdict verdict;
+    bool open;            /* one is on its way; perhaps `index` is an older one's still */
+    uint64_t above_index; /* begun: the one that was asked for has an index above this */
+    uint64_t elapsed_ms;
+    uint32_t member_count;
+    struct holdfast_compared members[HOLDFAST_MEMBERS_MAX];
 };
 
 /* Who is in the cluster, as the node that answers knows it. */
@@ -444,6 +486,13 @@ void holdfast_log_free(struct holdfast *handle, struct holdfast_log *log);
 enum holdfast_outcome holdfast_upkeep(struct holdfast *handle, uint32_t endpoint,
                                       const struct holdfast_upkeep_request *request, uint32_t timeout_ms,
                                       struct holdfast_upkeep *ret_upkeep, struct holdfast_result *result);
+
+/* All data of all members compared. begin: asks for a comparison, or joins the one that is on its way; else: how far
+ * the newest is. It goes to the leader, which answers soon: look again until it isn't open any more. One whose index
+ * isn't above the above_index of the beginning is an older one: the lead moved before the entry was committed; begin
+ * again. Admins only. */
+enum holdfast_outcome holdfast_compare(struct holdfast *handle, bool begin, uint32_t timeout_ms,
+                                       struct holdfast_comparison *ret_comparison, struct holdfast_result *result);
 
 /* Membership and leadership; admins only. They go to the leader, and follow it as writes do.
  *

@@ -214,6 +214,7 @@ static const uint8_t REPLY_TYPES[] = {
     [CLIENT_STATUS] = FRAME_STATUS_REPLY,
     [CLIENT_EXPLAIN_LOG] = FRAME_EXPLAIN_LOG_REPLY,
     [CLIENT_LIST_MEMBERS] = FRAME_MEMBER_REPLY,
+    [CLIENT_COMPARE] = FRAME_COMPARE_REPLY,
 };
 
 static enum status receive_answer(struct client_request *request, const struct connection_frame *frame,
@@ -234,6 +235,7 @@ static enum status receive_answer(struct client_request *request, const struct c
     case CLIENT_SCAN: return receive_scan(request, frame, answer, err);
     case CLIENT_STATUS: return reply__status(request, frame, answer, err);
     case CLIENT_EXPLAIN_LOG: return reply__log(request, frame, answer, err);
+    case CLIENT_COMPARE: return reply__compare(request, frame, answer, err);
     }
     CHECK(false);
 }

@@ -98,6 +98,12 @@ enum status reply__status(struct client_request *request, const struct connectio
     COPY(status, reply, transfer_target);
     COPY(status, reply, digest_index);
     COPY(status, reply, digest_mismatches);
+    COPY(status, reply, scan_index);
+    COPY(status, reply, scan_mismatches);
+    client_text_copy(status->scan_state, sizeof status->scan_state, reply->scan_state);
+    if (reply->scan_digest.len == sizeof status->scan_digest) {
+        memcpy(status->scan_digest, reply->scan_digest.data, sizeof status->scan_digest);
+    }
     COPY(status, reply, replay_ms);
     if (reply->digest.len == sizeof status->digest) {
         memcpy(status->digest, reply->digest.data, sizeof status->digest);
@@ -195,12 +201,7 @@ enum status reply__upkeep(struct client_request *request, const struct connectio
         .copied_bytes = reply->copied_bytes,
         .findings = reply->findings,
         .index = reply->index,
-        .keys = reply->keys,
-        .has_digest = reply->digest.len == sizeof upkeep->digest,
     };
-    if (upkeep->has_digest) {
-        memcpy(upkeep->digest, reply->digest.data, sizeof upkeep->digest);
-    }
     client_text_copy(upkeep->node_name, sizeof upkeep->node_name, reply->node_name);
     client_text_copy(upkeep->kind, sizeof upkeep->kind, reply->kind);
     client_text_copy(upkeep->message, sizeof upkeep->message, reply->message);

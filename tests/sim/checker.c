@@ -8,6 +8,7 @@
  *   synced by a quorum     when an index is committed first, a quorum's disks hold it
  *   own term               a leader's commit moves to an entry of its own term only
  *   same digest            what is applied up to an index has one digest, on whatever node, in whatever life
+ *   same data              what the nodes' scans find at a revision has one digest
  *   applied <= committed   and synced <= last, commit never decreases in a life
  *   flushed <= durable     the manifest's frontier is at most min(synced, committed)
  *   durable means durable  after a restart, term and vote are not older than what a group saved, and the log reaches
@@ -247,6 +248,15 @@ static void check_digests(struct cluster *cluster, struct replica *replica, cons
     replica->digest_index = applied_index;
 }
 
+static void check_scans(struct cluster *cluster, struct replica *replica, const struct consensus_scan *scan) {
+    if (scan->mismatches > 0) {
+        cluster__fail(cluster, "%s compared all data by their digests, and they differ: %s", replica->config.name,
+                      scan->problem);
+    }
+    cluster->stats.scans_agreed += scan->agreed_index != replica->scan_index;
+    replica->scan_index = scan->agreed_index;
+}
+
 static void check_replica(struct cluster *cluster, struct replica *replica, struct consensus *consensus) {
     const struct raft *raft = consensus->raft;
     if (raft_term(raft) < replica->term) {
@@ -286,6 +296,7 @@ static void check_replica(struct cluster *cluster, struct replica *replica, stru
     cluster->stats.snapshots_installed += snapshots->installed - replica->snapshots_installed;
     replica->snapshots_sent = snapshots->sent;
     replica->snapshots_installed = snapshots->installed;
+    check_scans(cluster, replica, &consensus->scan);
     replica->was_leader = raft_role(raft) == RAFT_LEADER;
     cluster->stats.checks++;
 }

@@ -23,6 +23,7 @@ enum {
     SST_BYTES = 16 * 1024,
     LEVEL_BASE_BYTES = 32 * 1024,
     HISTORY = 300, /* revisions */
+    SCAN_INTERVAL_S = 2,
     MANIFEST_BYTES = 64 * 1024,
     MANIFEST_BYTES_LITTLE = 4 * 1024, /* nearly every edit is a new manifest */
     VALUE_BYTES = 1000,
@@ -187,6 +188,7 @@ static void restart(void *context) {
         replica->group_writes = 0;
         replica->snapshots_sent = 0;
         replica->snapshots_installed = 0;
+        replica->scan_index = 0;
         log_event(&replica->logger, LOG_INFO, "sim.started", "life=%" PRIu64, replica->lives);
         replica->fault_explains_end = sim_disk_options(replica->sim_node)->write_error_ppm > 0 ||
                                       sim_disk_options(replica->sim_node)->capacity_bytes == 0;
@@ -251,6 +253,7 @@ static void fill_config(struct cluster *cluster, struct replica *replica) {
     config->segment_bytes = SEGMENT_BYTES;
     config->follower_log_bytes = cluster->seed % 2 == 0 ? FOLLOWER_LOG_BYTES : config->follower_log_bytes;
     config->snapshot_rate = SNAPSHOT_RATE;
+    config->scan_digest_interval_s = SCAN_INTERVAL_S;
     config->memtable_bytes = MEMTABLE_BYTES;
     config->cache_bytes = CACHE_BYTES;
     config->history_revisions = HISTORY;

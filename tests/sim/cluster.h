@@ -80,6 +80,7 @@ struct replica {
     uint64_t group_writes; /* of this life */
     uint64_t snapshots_sent;
     uint64_t snapshots_installed;
+    uint64_t scan_index; /* of the newest round of scans that it judged good */
     uint64_t term;
     uint64_t commit_index;
     bool was_leader;       /* of `term`, at the last look */
@@ -184,7 +185,8 @@ struct cluster_stats {
     uint64_t damaged_logs;
     uint64_t snapshots_sent;
     uint64_t snapshots_installed;
-    uint64_t changes; /* of membership */
+    uint64_t scans_agreed; /* rounds in which a majority's data were found equal */
+    uint64_t changes;      /* of membership */
     uint64_t changes_failed;
     uint64_t transfers;
     uint64_t flushes;

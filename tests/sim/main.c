@@ -269,7 +269,8 @@ static void print_table(const struct shared *shared, double seconds) {
            " stops, %" PRIu64 " disk faults, %" PRIu64 " damaged logs\n",
            sum->crashes, sum->power_losses, sum->restarts, sum->partitions, sum->deposed, sum->resets, sum->pauses,
            sum->stops, sum->disk_faults, sum->damaged_logs);
-    printf("  snapshots: %" PRIu64 " sent, %" PRIu64 " installed\n", sum->snapshots_sent, sum->snapshots_installed);
+    printf("  snapshots: %" PRIu64 " sent, %" PRIu64 " installed; all data compared and equal %" PRIu64 " times\n",
+           sum->snapshots_sent, sum->snapshots_installed, sum->scans_agreed);
     printf("  membership: %" PRIu64 " changes, %" PRIu64 " transfers, %" PRIu64 " refused or unknown\n", sum->changes,
            sum->transfers, sum->changes_failed);
     printf("  last lives: %" PRIu64 " groups of one write and one sync each, %" PRIu64 " flushes, %" PRIu64

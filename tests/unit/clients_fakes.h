@@ -367,6 +367,31 @@ const char *consensus_upkeep_name(enum consensus_upkeep_action kind) {
     return kind == CONSENSUS_UPKEEP_VERIFY ? "verify" : "another";
 }
 
+static inline void fake_compare_done(struct env_message *message) {
+    struct consensus_compare_query *query = CONTAINER_OF(message, struct consensus_compare_query, message);
+    query->done(query);
+}
+
+/* Says what it was asked for; one member is done, one has nothing. */
+void consensus_compare(struct consensus *consensus, struct consensus_compare_query *query) {
+    enum status status = buf_append_format(&consensus->seen, "compare %s;", query->begin ? "begin" : "look");
+    CHECK(status == STATUS_OK);
+    query->status = consensus->write_status;
+    query->is_open = true;
+    query->above_index = 8;
+    query->round = (struct consensus_scan_round){.index = 9, .verdict = CONSENSUS_SCAN_OPEN, .member_count = 2};
+    query->round.members[0] = (struct consensus_scan_member){.id = 4, .state = CONSENSUS_SCAN_DONE, .keys = 6};
+    query->round.members[0].digest = (struct digest){.low = 1, .high = 2};
+    query->round.members[1] = (struct consensus_scan_member){.id = 5, .state = CONSENSUS_SCAN_MISSING, .reason = "why"};
+    (void)snprintf(query->names[0], sizeof query->names[0], "n4");
+    query->message.run = fake_compare_done;
+    env_post(consensus->loop, &query->message);
+}
+
+const char *consensus_scan_state_name(enum consensus_scan_state state) {
+    return state == CONSENSUS_SCAN_DONE ? "done" : "another";
+}
+
 static inline void fake_change_done(struct env_message *message) {
     struct consensus_change_query *query = CONTAINER_OF(message, struct consensus_change_query, message);
     query->done(query);

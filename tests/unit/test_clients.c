@@ -121,6 +121,7 @@ static void test_clients_wrong_requests_get_typed_errors(void **state) {
                  {FRAME_STATUS, "the status request is malformed"},
                  {FRAME_UPKEEP, "the upkeep request is malformed"},
                  {FRAME_MEMBER, "the member request is malformed"},
+                 {FRAME_COMPARE, "the compare request is malformed"},
                  {FRAME_EXPLAIN_LOG, "the explain log request is malformed"}};
     for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
         uint8_t frame[FRAME_HEADER_BYTES + 4];
@@ -134,7 +135,7 @@ static void test_clients_wrong_requests_get_typed_errors(void **state) {
     }
 
     /* Types that are no requests, and types that nobody knows. */
-    static const uint8_t others[] = {FRAME_GREETING, FRAME_ERROR, FRAME_PONG, FRAME_WRITE_REPLY, FRAME_RAFT, 33, 255};
+    static const uint8_t others[] = {FRAME_GREETING, FRAME_ERROR, FRAME_PONG, FRAME_WRITE_REPLY, FRAME_RAFT, 35, 255};
     for (size_t i = 0; i < sizeof others; i++) {
         fake_send(client, others[i], 20 + i, NULL, NULL, 0);
         fixture_run(fixture);
@@ -293,6 +294,41 @@ static void test_clients_upkeep_is_begun_and_told_of(void **state) {
     assert_error(client, 3, 4, WIRE_UNSUPPORTED, "can't be cancelled");
 }
 
+static void test_clients_comparison_is_begun_and_told_of(void **state) {
+    struct fixture *fixture = *state;
+    struct fake_client *client = fake_login(fixture, ADMIN);
+    Wire__CompareRequest compare = WIRE__COMPARE_REQUEST__INIT;
+    fake_send(client, FRAME_COMPARE, 1, &compare.base, NULL, 0);
+    compare.has_action = 1;
+    compare.action = 1;
+    fake_send(client, FRAME_COMPARE, 2, &compare.base, NULL, 0);
+    fixture_run(fixture);
+    assert_seen(fixture, "compare look;compare begin;");
+    Wire__CompareReply *reply = fake_message(client, 1, FRAME_COMPARE_REPLY, &wire__compare_reply__descriptor);
+    assert_int_equal(reply->index, 9);
+    assert_int_equal(reply->above_index, 8);
+    assert_int_equal(reply->verdict, CONSENSUS_SCAN_OPEN);
+    assert_true(reply->open);
+    assert_int_equal(reply->n_members, 2);
+    assert_string_equal(reply->members[0]->name, "n4");
+    assert_int_equal(reply->members[0]->keys, 6);
+    assert_int_equal(reply->members[0]->digest.len, DIGEST_BYTES);
+    assert_int_equal(reply->members[0]->digest.data[8], 2);
+    assert_false(reply->members[1]->has_digest);
+    assert_string_equal(reply->members[1]->reason, "why");
+    protobuf_c_message_free_unpacked(&reply->base, NULL);
+    compare.action = 2;
+    fake_send(client, FRAME_COMPARE, 3, &compare.base, NULL, 0);
+    fixture->consensus.write_status = STATUS_NOT_LEADER;
+    compare.action = 1;
+    fake_send(client, FRAME_COMPARE, 4, &compare.base, NULL, 0);
+    fixture_run(fixture);
+    assert_error(client, 2, 3, WIRE_INVALID, "nothing that this node does about comparing");
+    Wire__Error *error = fake_message(client, 3, FRAME_ERROR, &wire__error__descriptor);
+    assert_int_equal(error->code, WIRE_NOT_LEADER);
+    protobuf_c_message_free_unpacked(&error->base, NULL);
+}
+
 static void test_clients_wrong_upkeep_is_refused(void **state) {
     struct fixture *fixture = *state;
     struct fake_client *client = fake_login(fixture, ADMIN);
@@ -302,7 +338,7 @@ static void test_clients_wrong_upkeep_is_refused(void **state) {
         uint32_t action;
         const char *lower, *upper, *dir, *words;
     } cases[] = {
-        {CONSENSUS_UPKEEP_DIGEST + 1, "", "", NULL, "no job that this node knows"},
+        {CONSENSUS_UPKEEP_CANCEL + 1, "", "", NULL, "no job that this node knows"},
         {UINT32_MAX, "", "", NULL, "no job that this node knows"},
         {CONSENSUS_UPKEEP_COMPACT, "b", "a", NULL, "the range is empty"},
         {CONSENSUS_UPKEEP_COMPACT, long_text, "", NULL, "more than 4096 bytes"},
@@ -563,6 +599,7 @@ int main(void) {
         TEST(test_clients_explain_log_tells_segments_and_their_pins),
         TEST(test_clients_status_tells_what_consensus_and_config_know),
         TEST(test_clients_upkeep_is_begun_and_told_of),
+        TEST(test_clients_comparison_is_begun_and_told_of),
         TEST(test_clients_wrong_upkeep_is_refused),
         TEST(test_clients_requests_beyond_the_limit_wait_and_are_all_served),
         TEST(test_clients_bytes_beyond_the_limit_are_refused_busy),

@@ -132,6 +132,8 @@ static void test_config_absent_keys_have_documented_defaults(void **state) {
     assert_true(config->change_files);
     assert_true(config->heal);
     assert_int_equal(config->restart_budget_s, 10);
+    assert_int_equal(config->scan_digest_interval_s, 86400);
+    assert_int_equal(config->scan_digest_rate, 32 * 1024 * 1024);
     assert_int_equal(config->client_connections_max, 4096);
     assert_int_equal(config->requests_per_connection_max, 1024);
     assert_int_equal(config->proposal_bytes_max, 64 * MIB);
@@ -146,12 +148,14 @@ static void test_config_every_optional_key_is_read(void **state) {
                                "fault_injection = on\nio_uring = off\n"
                                "[log]\nfile = log/x\nlevel = debug ; as it is\n"
                                "[raft]\nelection_timeout_ms = 1000\nheartbeat_ms = 333\nstall_limit_ms = 5000\n"
+                               "scan_digest_interval = 7\n"
                                "snapshot_bytes_per_second = 5 MiB\n"
                                "[storage]\nsegment_bytes = 80MiB\nmemtable_bytes = 1048576\nwal_cache_bytes = 2 GiB\n"
                                "cache_bytes = 0\nopen_files_max = 16\nvalue_threshold = 64 KiB\n"
                                "follower_log_bytes = 5 GiB\n"
                                "compaction_bytes_per_second = 3 MiB\nscrub_bytes_per_second = 0\nhistory = 5\n"
                                "change_files = off\nrestart_budget = 77\nheal = off\n"
+                               "scan_digest_bytes_per_second = 5 MiB\n"
                                "[limits]\nclient_connections_max = 7\nrequests_per_connection_max = 8\n"
                                "proposal_bytes_max = 33792 KiB\nidle_timeout_ms = 0\n" TLS MEMBER_1),
                      STATUS_OK);
@@ -180,6 +184,8 @@ static void test_config_every_optional_key_is_read(void **state) {
     assert_false(config->change_files);
     assert_false(config->heal);
     assert_int_equal(config->restart_budget_s, 77);
+    assert_int_equal(config->scan_digest_interval_s, 7);
+    assert_int_equal(config->scan_digest_rate, 5 * 1024 * 1024);
     assert_int_equal(config->client_connections_max, 7);
     assert_int_equal(config->requests_per_connection_max, 8);
     assert_int_equal(config->proposal_bytes_max, 33 * MIB);

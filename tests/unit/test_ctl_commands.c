@@ -116,9 +116,17 @@ static void test_ctl_verify_cluster_compares_the_nodes(void **state) {
     static const char digest[] = "d1000000000000000000000000000000";
     char want[512];
     expect(fixture, "verify|--cluster", 0, NULL);
-    (void)snprintf(want, sizeof want, "n2: 12 keys, 0 bytes, digest %s at revision ", digest);
+    (void)snprintf(want, sizeof want, "n2: 12 keys, 0 bytes, digest %s\n", digest);
     assert_non_null(strstr(fixture->out, want));
-    assert_non_null(strstr(fixture->out, "\nall 3 nodes hold the same\n"));
+    assert_non_null(strstr(fixture->out, "\nall 3 nodes hold the same at revision "));
+    /* One has no digest: that is no difference, but not all that was asked for either. */
+    atomic_store(&fixture->fake.cluster.away_nodes, 1 << 2);
+    expect(fixture, "verify|--cluster", 4, NULL);
+    assert_non_null(strstr(fixture->out, "n3: no digest: it restarted\n"));
+    assert_null(strstr(fixture->out, "the same"));
+    assert_non_null(strstr(fixture->err, "but n3 did not answer"));
+    assert_true(is_one_line(fixture->err));
+    atomic_store(&fixture->fake.cluster.away_nodes, 0);
     /* One differs: it is named. */
     atomic_store(odd_nodes, 1 << 1);
     expect(fixture, "verify|--cluster", 1, NULL);
@@ -131,6 +139,9 @@ static void test_ctl_verify_cluster_compares_the_nodes(void **state) {
     assert_int_equal(json_array_size(nodes), 3);
     assert_string_equal(json_string_value(json_object_get(json_array_get(nodes, 0), "digest")), digest);
     assert_string_not_equal(json_string_value(json_object_get(json_array_get(nodes, 1), "digest")), digest);
+    assert_true(json_is_true(json_object_get(json_array_get(nodes, 1), "suspected")));
+    assert_true(json_is_false(json_object_get(json_array_get(nodes, 0), "suspected")));
+    assert_string_equal(json_string_value(json_object_get(root, "verdict")), "differs");
     json_decref(root);
     /* Each has its own: nobody is. */
     atomic_store(odd_nodes, 7);

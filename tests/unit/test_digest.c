@@ -2,39 +2,51 @@
  * The digest chain, by itself and in a store. Breaks when: the chain isn't the one that is documented, so that nodes of
  * two builds differ; something that was applied differently leaves it as it was; it isn't the same after a restart, a
  * crash or an ingest as on a node that had none of them; it isn't that of the frontier it stands in. And the scan
- * digest: it depends on where the data lies instead of what it is, misses a difference, or can't be stopped.
+ * digest: it depends on where the data lies instead of what it is, misses a difference, can't be stopped, or
+ * holds other jobs up.
  */
+#include "node/base/checksum.h"
 #include "storage/memtable.h"
+#include "storage/storage_internal.h"
 #include "tests/unit/upkeep_fixture.h"
 
 enum { FURTHER = 60 };
 
 /* ---- By itself -------------------------------------------------------------------------------------------------- */
 
-static uint64_t effects_of(uint8_t kind, uint32_t ordinal, const char *key, const char *value) {
-    return digest_effect(0, kind, ordinal, checksum64(key, strlen(key), 0), (const uint8_t *)value, strlen(value));
+static struct digest_effects effects_of(uint8_t kind, uint32_t ordinal, const char *key, const char *value) {
+    uint8_t copy[256];
+    struct digest_effects effects = {.keys = 0};
+    assert_true(strlen(value) <= sizeof copy);
+    digest_add_value(&effects, digest_copy(copy, (const uint8_t *)value, strlen(value), (uint64_t)ordinal << 8 | kind));
+    digest_add_key(&effects, checksum64(key, strlen(key), 0));
+    assert_memory_equal(copy, value, strlen(value));
+    return effects;
 }
 
 static void test_digest_chain_is_the_documented_one(void **state) {
     (void)state;
     struct digest digest = {0};
-    uint64_t effects = effects_of(BATCH_PUT, 0, "key", "value");
-    digest = digest_next(&digest, 1, 1, effects);
-    digest = digest_next(&digest, 2, 3, 0);
+    const struct digest_effects nothing = {.keys = 0};
+    struct digest_effects effects = effects_of(BATCH_PUT, 0, "key", "value");
+    digest = digest_next(&digest, 1, 1, &effects);
+    digest = digest_next(&digest, 2, 3, &nothing);
+    effects = effects_of(BATCH_PUT, 0, "key", "a value of more than two blocks of words");
+    digest = digest_next(&digest, 3, 3, &effects);
     uint8_t bytes[DIGEST_BYTES];
     digest_encode(&digest, bytes);
     char text[2 * DIGEST_BYTES + 1];
     for (size_t i = 0; i < sizeof bytes; i++) {
         (void)snprintf(text + 2 * i, 3, "%02x", bytes[i]);
     }
-    assert_string_equal(text, "e5893a32ed98c5c2727a7f40295c1478");
+    assert_string_equal(text, "7b2b5ab19780a1c0fa5f77500960fd3e");
     struct digest again = digest_decode(bytes);
     assert_true(digest_equal(&again, &digest));
 }
 
 static void assert_other(const struct digest *want, const struct digest *before, uint64_t index, uint64_t term,
-                         uint64_t effects) {
-    struct digest other = digest_next(before, index, term, effects);
+                         struct digest_effects effects) {
+    struct digest other = digest_next(before, index, term, &effects);
     assert_true(other.low != want->low);
     assert_true(other.high != want->high);
 }
@@ -43,20 +55,71 @@ static void test_digest_every_part_of_what_was_done_counts(void **state) {
     (void)state;
     struct digest before = {.low = 5, .high = 6};
     struct digest other = {.low = 5, .high = 7};
-    uint64_t effects = effects_of(BATCH_PUT, 1, "key", "value");
-    struct digest want = digest_next(&before, 7, 2, effects);
+    struct digest_effects effects = effects_of(BATCH_PUT, 1, "key", "value");
+    struct digest want = digest_next(&before, 7, 2, &effects);
     assert_other(&want, &other, 7, 2, effects);
     other = (struct digest){.low = 4, .high = 6};
     assert_other(&want, &other, 7, 2, effects);
     assert_other(&want, &before, 8, 2, effects);
     assert_other(&want, &before, 7, 3, effects);
-    assert_other(&want, &before, 7, 2, 0);
+    assert_other(&want, &before, 7, 2, (struct digest_effects){.keys = 0});
     assert_other(&want, &before, 7, 2, effects_of(BATCH_DELETE, 1, "key", "value"));
     assert_other(&want, &before, 7, 2, effects_of(BATCH_PUT, 2, "key", "value"));
     assert_other(&want, &before, 7, 2, effects_of(BATCH_PUT, 1, "keyv", "alue"));
     assert_other(&want, &before, 7, 2, effects_of(BATCH_PUT, 1, "keY", "value"));
     assert_other(&want, &before, 7, 2, effects_of(BATCH_PUT, 1, "key", "valuE"));
     assert_other(&want, &before, 7, 2, effects_of(BATCH_PUT, 1, "key", "valu"));
+}
+
+/* Every length's way of copying; each bit of the value, and none behind it. */
+static void test_digest_each_bit_of_a_value_counts(void **state) {
+    (void)state;
+    uint8_t value[200];
+    uint8_t copy[200];
+    for (size_t i = 0; i < sizeof value; i++) {
+        value[i] = (uint8_t)(i * 7 + 1);
+    }
+    for (size_t len = 0; len < sizeof value; len++) {
+        memset(copy, 0xee, sizeof copy);
+        digest_lanes want = digest_copy(copy, value, len, 3);
+        assert_memory_equal(copy, value, len);
+        assert_int_equal(copy[len], 0xee);
+        value[len] ^= 1;
+        digest_lanes same = digest_copy(copy, value, len, 3);
+        value[len] ^= 1;
+        assert_memory_equal(&same, &want, sizeof want);
+        digest_lanes other_head = digest_copy(copy, value, len, 4);
+        assert_memory_not_equal(&other_head, &want, sizeof want);
+        for (size_t bit = 0; bit < 8 * len; bit++) {
+            value[bit / 8] ^= (uint8_t)(1 << bit % 8);
+            digest_lanes other = digest_copy(copy, value, len, 3);
+            value[bit / 8] ^= (uint8_t)(1 << bit % 8);
+            assert_memory_not_equal(&other, &want, sizeof want);
+        }
+    }
+}
+
+/* Two values, or two keys, in each other's place; one twice instead of two. */
+static void test_digest_order_of_operations_counts(void **state) {
+    (void)state;
+    static const char *const keys[] = {"a", "b", "a"};
+    static const char *const values[] = {"first value", "another one", "first value"};
+    struct digest digests[4];
+    for (unsigned way = 0; way < 4; way++) {
+        struct digest_effects effects = {.keys = 0};
+        const struct digest before = {.low = 1};
+        for (uint32_t i = 0; i < 2; i++) {
+            uint8_t copy[32];
+            const char *value = values[way == 1 ? i + 1 : way == 3 ? 0 : i];
+            const char *key = keys[way == 2 ? i + 1 : i];
+            digest_add_value(&effects, digest_copy(copy, (const uint8_t *)value, strlen(value), (uint64_t)i << 8));
+            digest_add_key(&effects, checksum64(key, strlen(key), 0));
+        }
+        digests[way] = digest_next(&before, 2, 1, &effects);
+        for (unsigned other = 0; other < way; other++) {
+            assert_false(digest_equal(&digests[way], &digests[other]));
+        }
+    }
 }
 
 static void test_digest_history_knows_the_newest_only(void **state) {
@@ -72,8 +135,9 @@ static void test_digest_history_knows_the_newest_only(void **state) {
     assert_false(digest_history_find(history, 101, &found));
     struct digest want = first;
     for (uint64_t index = 101; index < 100 + 3 * DIGESTS_KEPT; index++) {
-        digest_history_add(history, index, 1, index * 3);
-        want = digest_next(&want, index, 1, index * 3);
+        const struct digest_effects effects = {.keys = index * 3};
+        digest_history_add(history, index, 1, &effects);
+        want = digest_next(&want, index, 1, &effects);
         assert_true(digest_equal(digest_history_newest(history), &want));
         uint64_t oldest = index < 100 + DIGESTS_KEPT ? 100 : index - DIGESTS_KEPT + 1;
         assert_true(digest_history_find(history, oldest, &found));
@@ -107,10 +171,10 @@ static struct digest *undisturbed(struct fixture *fixture, uint64_t count) {
     assert_non_null(digests);
     assert_non_null(memtable);
     for (uint64_t index = 1; index <= count; index++) {
-        uint64_t effects;
+        struct digest_effects effects;
         assert_int_equal(memtable_apply_digested(memtable, index, model_batch(&fixture->model, index), &effects),
                          STATUS_OK);
-        digests[index] = digest_next(&digests[index - 1], index, 1, effects);
+        digests[index] = digest_next(&digests[index - 1], index, 1, &effects);
     }
     memtable_free(memtable);
     return digests;
@@ -321,10 +385,73 @@ static void test_digest_scan_keeps_to_its_rate_and_stops_when_told(void **state)
     tear_down(fixture);
 }
 
+static void count_other(struct storage_upkeep *upkeep) { ++*(unsigned *)upkeep->context; }
+
+/* A checkpoint for a follower can't wait for a scan of hours, nor a scan that nobody wants any more for a checkpoint.
+ */
+static void test_digest_scan_lets_other_jobs_pass(void **state) {
+    (void)state;
+    struct fixture *fixture = set_up(23);
+    unsigned others = 0;
+    apply_some(fixture, ENTRIES);
+    settle(fixture);
+    struct storage_digest_scan slow = {.upkeep = {.done = on_done, .context = fixture},
+                                       .revision = ENTRIES,
+                                       .bytes_per_second = 200};
+    struct storage_digest_scan waiting = slow;
+    fixture->done_count = 0;
+    storage_scan_digest(fixture->host.storage, &slow);
+    host_run_ms(&fixture->host, 100);
+    fixture->checkpoint = (struct storage_checkpoint){.upkeep = {.done = count_other, .context = &others}};
+    (void)snprintf(fixture->checkpoint.dir, sizeof fixture->checkpoint.dir, "/copy");
+    storage_checkpoint(fixture->host.storage, &fixture->checkpoint);
+    host_run_ms(&fixture->host, 3000);
+    assert_int_equal(others, 1);
+    assert_int_equal(fixture->checkpoint.upkeep.status, STATUS_OK);
+    assert_int_equal(fixture->done_count, 0);
+    assert_true(atomic_load(&slow.upkeep.done_bytes) > 0);
+    /* Two at a time share the rate's worker; one that waits ends as soon as it is told to. */
+    waiting.upkeep = (struct storage_upkeep){.done = count_other, .context = &others};
+    storage_scan_digest(fixture->host.storage, &waiting);
+    storage_upkeep_cancel(&waiting.upkeep);
+    host_run_ms(&fixture->host, 2000);
+    assert_int_equal(others, 2);
+    assert_int_equal(waiting.upkeep.status, STATUS_CANCELLED);
+    assert_null(waiting.view);
+    storage_upkeep_cancel(&slow.upkeep);
+    assert_true(host_wait(&fixture->host, is_done));
+    assert_int_equal(slow.upkeep.status, STATUS_CANCELLED);
+    assert_int_equal(view_count_held(&fixture->host.storage->views), 0);
+    tear_down(fixture);
+}
+
+/* What is applied, flushed, merged and forgotten while it goes on makes no difference to it. */
+static void test_digest_scan_sees_its_revision_whatever_comes_later(void **state) {
+    (void)state;
+    struct fixture *fixture = set_up(29);
+    apply_some(fixture, ENTRIES);
+    struct digest want = scan_of(fixture, ENTRIES);
+    struct storage_digest_scan slow = {.upkeep = {.done = on_done, .context = fixture},
+                                       .revision = ENTRIES,
+                                       .bytes_per_second = 2000};
+    fixture->done_count = 0;
+    storage_scan_digest(fixture->host.storage, &slow);
+    apply_some(fixture, ENTRIES);
+    storage_set_horizon(fixture->host.storage, 2 * ENTRIES);
+    apply_some(fixture, 1);
+    storage_flush(fixture->host.storage);
+    assert_true(host_wait(&fixture->host, is_done));
+    assert_int_equal(slow.upkeep.status, STATUS_OK);
+    assert_same(slow.digest, want);
+    tear_down(fixture);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_digest_chain_is_the_documented_one),
         cmocka_unit_test(test_digest_every_part_of_what_was_done_counts),
+        cmocka_unit_test(test_digest_each_bit_of_a_value_counts),
+        cmocka_unit_test(test_digest_order_of_operations_counts),
         cmocka_unit_test(test_digest_history_knows_the_newest_only),
         cmocka_unit_test(test_digest_goes_through_flushes_restarts_and_crashes),
         cmocka_unit_test(test_digest_comes_with_a_checkpoint),
@@ -332,6 +459,8 @@ int main(void) {
         cmocka_unit_test(test_digest_scan_finds_one_value_one_key_one_revision),
         cmocka_unit_test(test_digest_scan_says_what_it_cannot_read),
         cmocka_unit_test(test_digest_scan_keeps_to_its_rate_and_stops_when_told),
+        cmocka_unit_test(test_digest_scan_lets_other_jobs_pass),
+        cmocka_unit_test(test_digest_scan_sees_its_revision_whatever_comes_later),
         cmocka_unit_test(test_digest_off_leaves_the_frontier_to_the_owner),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -38,7 +38,7 @@ void fake__status(struct fake_peer *peer, const struct connection_frame *frame) 
 
 /* A job ends with the third look, a verification with damage where the node is n3. */
 void fake__upkeep(struct fake_peer *peer, const struct connection_frame *frame) {
-    static const char *const KINDS[] = {"none", "compact", "verify", "checkpoint", "cancel", "digest"};
+    static const char *const KINDS[] = {"none", "compact", "verify", "checkpoint", "cancel"};
     struct fake_cluster *cluster = peer->node->cluster;
     const Wire__UpkeepRequest *request = fake__unpack(cluster, &wire__upkeep_request__descriptor, frame->message);
     char name[16];
@@ -61,14 +61,52 @@ void fake__upkeep(struct fake_peer *peer, const struct connection_frame *frame) 
     reply.files = 4;
     reply.code = is_damaged ? WIRE_CORRUPT : WIRE_OK;
     reply.message = (char *)(is_damaged ? "table 7 is damaged" : "");
-    bool is_odd = (atomic_load(&cluster->odd_nodes) >> peer->node->index & 1) != 0;
-    uint8_t digest[16] = {0xd1, [15] = (uint8_t)(is_odd ? peer->node->index + 1 : 0)};
-    if (peer->node->upkeep_kind == HOLDFAST_UPKEEP_DIGEST && !reply.running) {
-        reply.has_digest = reply.has_keys = 1;
-        reply.digest = (ProtobufCBinaryData){.data = digest, .len = sizeof digest};
-        reply.keys = 12;
-    }
     fake__send(peer, FRAME_UPKEEP_REPLY, frame->request_id, &reply.base, NULL, 0);
+}
+
+void fake__compare(struct fake_peer *peer, struct fake_cluster *cluster, const struct connection_frame *frame) {
+    const Wire__CompareRequest *request = fake__unpack(cluster, &wire__compare_request__descriptor, frame->message);
+    Wire__CompareReply reply = WIRE__COMPARE_REPLY__INIT;
+    Wire__CompareMember members[FAKE_NODES_MAX];
+    Wire__CompareMember *pointers[FAKE_NODES_MAX];
+    uint8_t digests[FAKE_NODES_MAX][16] = {{0}};
+    char names[FAKE_NODES_MAX][16];
+    uint32_t odd = atomic_load(&cluster->odd_nodes);
+    uint32_t away = atomic_load(&cluster->away_nodes);
+    uint32_t all = (1u << cluster->count) - 1;
+    if (request->action == 1) {
+        reply.has_above_index = 1;
+        reply.above_index = atomic_fetch_add(&cluster->revision, 1);
+        cluster->compare_looks = 3;
+    } else if (cluster->compare_looks > 0) {
+        cluster->compare_looks--;
+    }
+    bool is_open = cluster->compare_looks > 0;
+    for (uint32_t i = 0; i < cluster->count; i++) {
+        Wire__CompareMember *member = &members[i];
+        wire__compare_member__init(member);
+        (void)snprintf(names[i], sizeof names[i], "n%u", i + 1);
+        member->name = names[i];
+        member->has_id = member->has_state = member->has_suspected = member->has_keys = 1;
+        member->id = i + 1;
+        bool is_away = (away >> i & 1) != 0;
+        member->state = is_open ? 1 : is_away ? 3 : 2;
+        member->reason = (char *)(is_away && !is_open ? "it restarted" : "");
+        member->keys = 12;
+        member->suspected = !is_open && odd != all && (odd >> i & 1) != 0;
+        digests[i][0] = 0xd1;
+        digests[i][15] = (odd >> i & 1) != 0 ? (uint8_t)(i + 1) : 0;
+        member->has_digest = member->state == 2;
+        member->digest = (ProtobufCBinaryData){.data = digests[i], .len = sizeof digests[i]};
+        pointers[i] = member;
+    }
+    reply.has_index = reply.has_verdict = reply.has_open = 1;
+    reply.index = atomic_load(&cluster->revision);
+    reply.open = is_open;
+    reply.verdict = is_open ? 1 : odd == all ? 4 : odd != 0 ? 3 : away != 0 ? 5 : 2;
+    reply.n_members = cluster->count;
+    reply.members = pointers;
+    fake__send(peer, FRAME_COMPARE_REPLY, frame->request_id, &reply.base, NULL, 0);
 }
 
 void fake__explain_log(struct fake_peer *peer, const struct connection_frame *frame) {

@@ -50,6 +50,8 @@ void fake__status(struct fake_peer *peer, const struct connection_frame *frame);
 /* A job ends with the third look, a verification with damage where the node is n3. */
 void fake__upkeep(struct fake_peer *peer, const struct connection_frame *frame);
 void fake__explain_log(struct fake_peer *peer, const struct connection_frame *frame);
+/* As the leader: judged with the third look. */
+void fake__compare(struct fake_peer *peer, struct fake_cluster *cluster, const struct connection_frame *frame);
 /* peer NULL: done, but not answered. */
 void fake__member(struct fake_peer *peer, struct fake_cluster *cluster, const struct connection_frame *frame);
 

@@ -100,6 +100,8 @@ static void serve(struct fake_peer *peer, struct fake_cluster *cluster, const st
         fake__get(peer, cluster, frame);
     } else if (frame->type == FRAME_MEMBER) {
         fake__member(peer, cluster, frame);
+    } else if (frame->type == FRAME_COMPARE) {
+        fake__compare(peer, cluster, frame);
     } else {
         CHECK(frame->type == FRAME_SCAN);
         fake__scan(peer, cluster, frame);

@@ -85,7 +85,9 @@ struct fake_cluster {
     struct fake_held held[FAKE_HELD_MAX];
     size_t held_count;
     struct env_timer reverse_timer;
-    _Atomic uint32_t odd_nodes; /* any; bit i: node i holds other data */
+    _Atomic uint32_t odd_nodes;  /* any; bit i: node i holds other data */
+    _Atomic uint32_t away_nodes; /* any; bit i: node i has no digest of its data */
+    uint32_t compare_looks;      /* until the comparison that was begun is judged */
     struct fake_members members;
     struct arena arena;
 };

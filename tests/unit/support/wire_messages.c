@@ -34,5 +34,10 @@ const ProtobufCMessageDescriptor *const wire_messages[] = {
     &wire__member_change__descriptor,
     &wire__member_request__descriptor,
     &wire__member_reply__descriptor,
+    &wire__compare_request__descriptor,
+    &wire__compare_member__descriptor,
+    &wire__compare_reply__descriptor,
+    &wire__scan_ask__descriptor,
+    &wire__scan_report__descriptor,
 };
 const unsigned wire_message_count = sizeof wire_messages / sizeof wire_messages[0];
