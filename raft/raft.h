@@ -184,6 +184,9 @@ enum { RAFT_DIGEST_BYTES = 16 };
  * earlier ones acknowledged (heal.c). TIMEOUT_NOW          the leader asks for a campaign at once. READ_INDEX round:
  * the asker's own number; hint_index: a number of this run of the asker. READ_INDEX_REPLY     round, hint_index copied;
  * index: what a read must have applied.
+ *                        needs_snapshot: not 0: the sender's store is damaged, its log is whole: it wants a snapshot
+ *                        whose last entry is this one or a later one (snapshot.c). In a HEARTBEAT the field isn't the
+ *                        core's: there the caller says what it will.
  */
 struct raft_message {
     enum raft_message_type type;
@@ -200,6 +203,7 @@ struct raft_message {
     uint64_t floor;
     uint64_t life;
     bool lost_log;
+    uint64_t needs_snapshot;
     uint32_t entry_count;
     /* Not the core's, which neither looks at it nor sets it: what the node says along with a message about the digest
      * of what it has applied up to an entry. digest_index 0: nothing. */
@@ -236,6 +240,7 @@ enum raft_event_type {
     RAFT_EVENT_SNAPSHOT_SENT, /* leader: a transfer that an update asked for ended */
     RAFT_EVENT_INSTALLED,     /* the manifest was switched to a received snapshot */
     RAFT_EVENT_FENCE,         /* this node can't do its work, or can again */
+    RAFT_EVENT_NEEDS_SNAPSHOT, /* not the leader: the store is damaged, the log is whole; or all is well again */
     RAFT_EVENT_GONE           /* a peer's process has ended, for sure: its machine says that nobody listens there */
 };
 
@@ -280,7 +285,8 @@ struct raft_event {
             uint64_t config_index; /* of the entry that brought it; 0: from the cluster's first start */
             const struct raft_config *config;
         } installed;
-        enum raft_fence fence; /* FENCE; NONE lifts it */
+        enum raft_fence fence;   /* FENCE; NONE lifts it */
+        uint64_t needs_snapshot; /* NEEDS_SNAPSHOT: the least last entry that it may have; 0: none is needed any more */
     } u;
 };
 
@@ -331,7 +337,7 @@ struct raft_update {
     enum raft_refusal refusal;
     /* A transfer that was begun came to nothing: proposals are taken again. (Success shows as the loss of the lead.) */
     bool transfer_failed;
-    /* Peers that need a snapshot: what they lack is trimmed here. Each is named once; SNAPSHOT_SENT must follow. */
+    /* Peers that need a snapshot: what they lack is trimmed here, or they say that their store is damaged. Each is named once; SNAPSHOT_SENT must follow. */
     const uint64_t *snapshot_peers;
     uint32_t snapshot_peer_count;
 
@@ -389,7 +395,8 @@ void raft_free(struct raft *raft);
  *   STATUS_OK
  *   STATUS_NOT_LEADER   PROPOSE, READ, CHANGE, TRANSFER: nothing was taken; see raft_leader
  *   STATUS_BUSY         PROPOSE: the uncommitted tail is full, or a transfer is on; nothing was taken
- *   STATUS_CONDITION    CHANGE, TRANSFER: refused, update.refusal says why; nothing was changed
+ *   STATUS_CONDITION    CHANGE, TRANSFER: refused, update.refusal says why; nothing was changed. NEEDS_SNAPSHOT: it
+ *                       leads, and hands the lead over first
  *   STATUS_INVALID      MESSAGE, INSTALLED: malformed (contradictory fields, senseless configuration); ignored
  *   STATUS_NO_MEMORY    the node can't go on; nothing was changed that a message or update depends on
  */
@@ -441,6 +448,7 @@ struct raft_info {
     uint64_t
         heal_index; /* how far the log must reach again before this node may lead, or vote for less; 0: all is well */
     uint64_t heal_term;
+    uint64_t needs_snapshot;  /* as the event said; 0: it doesn't */
     uint64_t prefer_after_us; /* how long a preferred node must keep up before it is handed the lead */
 };
 
@@ -465,6 +473,7 @@ struct raft_peer_info {
     /* Since when all that comes from it is of an earlier life than one that was heard in this term; 0: no. After a
      * while that is no late message: its data were wiped, or replaced by older ones. Nothing of it counts. */
     uint64_t elder_since_us;
+    uint64_t needs_snapshot; /* as its newest answer says; see struct raft_message */
 };
 
 /* Leader only: STATUS_NOT_FOUND for others and unknown peers. */

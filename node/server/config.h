@@ -60,6 +60,7 @@ struct config {
     uint32_t heartbeat_ms;        /* default 30 */
     uint64_t snapshot_rate;       /* snapshot_bytes_per_second: default 64 MiB; 0: no limit */
     uint32_t stall_limit_ms;      /* of a leader's log write; default 350 */
+    bool rebuild_on_mismatch;     /* fill the store again when a leader finds that it differs from a majority's */
     /* [storage] */
     uint32_t
         entry_bytes_max; /* a log entry's payload: LIMIT_ENTRY_PAYLOAD_BYTES; not in the file, smaller in simulations */
@@ -74,7 +75,7 @@ struct config {
     uint64_t scrub_rate;            /* scrub_bytes_per_second; default 1 MiB; 0: no scrub */
     uint64_t history_revisions;     /* history: default 1000000 */
     bool change_files;              /* default on */
-    bool heal;                      /* a damaged store is set aside, and filled again by the others; default on */
+    bool heal;                      /* a damaged store is filled again by the others; default on */
     uint32_t restart_budget_s;      /* restart_budget: default 10 */
     /* [limits] */
     uint32_t client_connections_max;      /* default 4096 */
