@@ -223,6 +223,11 @@ static enum status make_raft(struct recovery *recovery, const struct wal_recover
     if (status != STATUS_OK) {
         return status;
     }
+    if (membership.index > saved->commit && saved->heal_index > 0) {
+        /* Store and log were lost, but for what the log repeats. It holds until the log, or a snapshot, brings what is
+         * newer; until then this node neither leads nor votes for less than it had. */
+        membership.index = saved->commit;
+    }
     member__begin(recovery->consensus, &membership);
     saved->config = membership.config;
     saved->config_index = membership.index;

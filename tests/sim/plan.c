@@ -31,6 +31,8 @@ enum fault {
     PLAN_APPLY_SLOW,
     PLAN_CLIENT_RESETS,
     PLAN_LOG_DAMAGE,
+    PLAN_ROT,
+    PLAN_STORE_LOST,
     PLAN_COUNT
 };
 
@@ -199,6 +201,12 @@ static void begin_fault(void *context) {
         stats->damaged_logs += damage__log(replica);
         restart_later(planned, replica);
         break;
+    case PLAN_ROT: stats->rotten_stores += rot__store(replica); break;
+    case PLAN_STORE_LOST:
+        replica__crash(replica, random_chance(&cluster->random, 1, 2) ? SIM_CRASH_POWER : SIM_CRASH_PROCESS);
+        stats->lost_stores += rot__lose_store(replica);
+        restart_later(planned, replica);
+        break;
     case PLAN_COUNT: CHECK(false);
     }
     sim_call_at(cluster->sim, sim_now_us(cluster->sim) + planned->lasts_us, end_fault, planned);
@@ -260,6 +268,8 @@ const char *plan_kind_name(uint32_t kind) {
     case PLAN_APPLY_SLOW: return "slow apply";
     case PLAN_CLIENT_RESETS: return "clients' reset";
     case PLAN_LOG_DAMAGE: return "damaged log";
+    case PLAN_ROT: return "rotten store";
+    case PLAN_STORE_LOST: return "lost store";
     case PLAN_COUNT: break;
     }
     return NULL;
