@@ -198,6 +198,8 @@ static json_t *node_json(const struct ctl *ctl, const struct node_answer *answer
         {"loop_stand_stills", status->loop_stand_stills},
         {"digest_index", status->digest_index},
         {"digest_mismatches", status->digest_mismatches},
+        {"rebuilds", status->rebuilds},
+        {"rebuilds_failed", status->rebuilds_failed},
         {"replay_ms", status->replay_ms},
     };
     (void)json_object_set_new(object, "name", text_json(node_name(ctl, answer)));
@@ -210,6 +212,8 @@ static json_t *node_json(const struct ctl *ctl, const struct node_answer *answer
     (void)json_object_set_new(object, "address", text_json(holdfast_endpoint_address(ctl->handle, answer->endpoint)));
     (void)json_object_set_new(object, "version", text_json(status->version));
     (void)json_object_set_new(object, "problem", text_json(status->problem));
+    (void)json_object_set_new(object, "rebuild_state", text_json(status->rebuild_state));
+    (void)json_object_set_new(object, "rebuild_reason", text_json(status->rebuild_reason));
     (void)json_object_set_new(object, "digest", digest_json(status));
     (void)json_object_set_new(object, "log_records_per_sync", json_real(records_per_sync(status)));
     (void)json_object_set_new(object, "log_padding_share", json_real(padding_share(status)));

@@ -46,7 +46,19 @@ void rebuild__tag(const struct consensus *consensus, struct raft_message *messag
     }
 }
 
+/* The member does what it was told. */
+static void forget_order(struct consensus *consensus, uint64_t peer) {
+    for (uint32_t i = 0; i < LIMIT_MEMBERS; i++) {
+        struct rebuild_order *order = &consensus->rebuild.orders[i];
+        order->peer = order->peer == peer ? 0 : order->peer;
+    }
+}
+
 void rebuild__received(struct consensus *consensus, const struct raft_message *message) {
+    bool is_answer = message->type == RAFT_APPEND_REPLY || message->type == RAFT_HEARTBEAT_REPLY;
+    if (is_answer && message->needs_snapshot > 0) {
+        forget_order(consensus, message->from);
+    }
     if (message->type != RAFT_HEARTBEAT || message->needs_snapshot == 0 || consensus__is_dead(consensus) ||
         message->term != raft_term(consensus->raft) || message->from != raft_leader(consensus->raft)) {
         return;
