@@ -91,6 +91,7 @@ enum status raft_peer(const struct raft *raft, uint64_t id, struct raft_peer_inf
                                         .match_index = peer->match_index,
                                         .next_index = peer->next_index,
                                         .last_heard_us = peer->heard_us,
+                                        .is_heard = raft__peer_is_heard(raft, peer),
                                         .inflight_appends = peer->inflight_count,
                                         .inflight_bytes = peer->inflight_bytes,
                                         .state = peer->progress,

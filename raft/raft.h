@@ -467,6 +467,7 @@ struct raft_peer_info {
     uint64_t match_index;
     uint64_t next_index;
     uint64_t last_heard_us; /* 0: never in this term */
+    bool is_heard;          /* within the last election timeout, and its connection stands */
     uint32_t inflight_appends;
     uint64_t inflight_bytes;
     enum raft_peer_state state;

@@ -75,8 +75,6 @@ void rebuild__received(struct consensus *consensus, const struct raft_message *m
 /* The others that are heard, with whole stores, as positions in the membership. */
 static uint32_t whole_others(struct consensus *consensus, uint64_t id) {
     const struct raft_config *membership = raft_membership(consensus->raft);
-    uint64_t now_us = consensus__raft_now_us(consensus);
-    uint64_t recent_us = 1000ull * consensus->options.config->election_timeout_ms;
     uint32_t positions = 0;
     for (uint32_t i = 0; i < membership->member_count; i++) {
         struct raft_peer_info info;
@@ -84,7 +82,7 @@ static uint32_t whole_others(struct consensus *consensus, uint64_t id) {
         bool is_whole = member == consensus->options.config->id
                             ? consensus->rebuild.state == REBUILD_NONE
                             : raft_peer(consensus->raft, member, &info) == STATUS_OK && info.needs_snapshot == 0 &&
-                                  info.last_heard_us != 0 && now_us - info.last_heard_us < recent_us;
+                                  info.is_heard;
         positions |= is_whole && member != id ? UINT32_C(1) << i : 0;
     }
     return positions;
@@ -101,8 +99,7 @@ const char *rebuild__refusal(struct consensus *consensus, uint64_t id) {
     if (!is_self && raft_peer(consensus->raft, id, &info) != STATUS_OK) {
         return "there is no such member";
     }
-    if (!is_self && (info.last_heard_us == 0 || consensus__raft_now_us(consensus) - info.last_heard_us >=
-                                                    1000ull * consensus->options.config->election_timeout_ms)) {
+    if (!is_self && !info.is_heard) {
         return "the member can't be reached";
     }
     uint32_t others = whole_others(consensus, id);
