@@ -140,7 +140,7 @@ void consensus_query_status(struct consensus *consensus, struct consensus_status
 
 /* ---- What keeps the log's segments (any thread) ---------------------------------------------------------------- */
 
-enum { CONSENSUS_LOG_PINS_MAX = LIMIT_MEMBERS + 7, CONSENSUS_LOG_SEGMENTS_MAX = 4096 };
+enum { CONSENSUS_LOG_PINS_MAX = LIMIT_MEMBERS + 8, CONSENSUS_LOG_SEGMENTS_MAX = 4096 };
 
 struct consensus_log_pin {
     char owner[LIMIT_NAME_BYTES + 32];

@@ -12,6 +12,7 @@
  *   flushed <= durable     the manifest's frontier is at most min(synced, committed)
  *   durable means durable  after a restart, term and vote are not older than what a group saved, and the log reaches
  *                          what was synced; one that was damaged remembers at least how far it did, and no other heals
+ *   log matching, leader append-only   matching.h, in every step of every core
  *   convergence            after the faults all replicas hold the same state, and every acknowledged number
  */
 #include "tests/sim/cluster.h"
@@ -58,12 +59,19 @@ static bool holds(const struct replica *replica, uint64_t index, uint64_t term) 
            raft_term_at(consensus->raft, index) == term;
 }
 
+/* More than half of the voters, of both sets in a joint configuration: counted here, not asked of what is judged. */
 static bool is_quorum(const struct raft_config *config, const bool yes[REPLICAS_MAX]) {
-    uint64_t values[LIMIT_MEMBERS] = {0};
+    uint32_t voters[2] = {0};
+    uint32_t agree[2] = {0};
     for (uint32_t i = 0; i < config->member_count; i++) {
-        values[i] = yes[config->members[i].id - 1];
+        const struct raft_member *member = &config->members[i];
+        bool is_in[2] = {member->role == RAFT_VOTER, config->joint && member->in_outgoing};
+        for (uint32_t set = 0; set < 2; set++) {
+            voters[set] += is_in[set];
+            agree[set] += is_in[set] && yes[member->id - 1];
+        }
     }
-    return config->member_count > 0 && raft__config_quorum(config, values) > 0;
+    return 2 * agree[0] > voters[0] && (!config->joint || 2 * agree[1] > voters[1]);
 }
 
 /* By this replica's effective configuration, or one that it has just left: between two looks it may have done both,
@@ -257,6 +265,7 @@ static void check_replica(struct cluster *cluster, struct replica *replica, stru
     if (raft_commit_index(raft) != replica->commit_index) {
         check_commit(cluster, replica, raft);
     }
+    members__check(replica, raft);
     uint64_t applied_index = storage_applied_index(consensus->storage);
     if (applied_index > raft_commit_index(raft)) {
         cluster__fail(cluster, "%s applied entry %" PRIu64 ", but only %" PRIu64 " are committed", replica->config.name,

@@ -97,6 +97,7 @@ static void on_failed(void *context, const struct error *err) {
 static void on_raft_step(void *context, const struct raft *raft, const struct raft_event *event, enum status status,
                          const struct raft_update *update) {
     const struct cluster *cluster = ((struct replica *)context)->cluster;
+    matching__stepped(context, raft, event == NULL ? NULL : update);
     if (cluster->trace == NULL) {
         return;
     }
@@ -296,6 +297,7 @@ struct cluster *cluster_new_growing(uint64_t seed, uint32_t replica_count, uint3
     cluster->seed = seed;
     random_seed(&cluster->random, seed ^ 0x5eed);
     cluster->judge = linearizable__new();
+    matching_init(&cluster->matching);
     struct sim_options options;
     sim_options_init(&options);
     options.trace = accounting__note;
@@ -346,7 +348,7 @@ bool cluster_run(struct cluster *cluster) {
     uint64_t busy_us = (4 + random_below(&cluster->random, 8)) * SECOND_US;
     workload__start(cluster);
     plan__schedule(cluster, busy_us);
-    operator__start(cluster, busy_us);
+    operator__schedule(cluster, busy_us);
     depose__schedule(cluster, busy_us);
     (void)advance(cluster, busy_us, NULL);
     plan__end_faults(cluster);
@@ -393,6 +395,7 @@ void cluster_free(struct cluster *cluster) {
         config_deinit(&cluster->replicas[i].config);
     }
     linearizable__free(cluster->judge);
+    matching_deinit(&cluster->matching);
     free(cluster->committed_terms);
     free(cluster->committed_in);
     free(cluster->leaders);

@@ -90,9 +90,8 @@ static bool others_are_whole(const struct replica *replica) {
     return are_whole;
 }
 
-bool rot__store(struct replica *replica) {
+bool rot__store(struct replica *replica, struct random *random) {
     static struct live_files files; /* too large for the stack; one thread */
-    struct random *random = &replica->cluster->random;
     struct consensus *consensus = replica__consensus(replica);
     if (consensus == NULL || consensus__is_dead(consensus) || consensus->rebuild.state != REBUILD_NONE ||
         consensus->rebuild.not_before_us != 0 || rot__is_rotten(replica) || !others_are_whole(replica)) {
