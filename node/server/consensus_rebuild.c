@@ -11,16 +11,6 @@ enum {
     REBUILD_WHOLE_US = 10 * 1000 * 1000      /* then what was set aside is of no use any more */
 };
 
-const char *rebuild_state_name(enum rebuild_state state) {
-    switch (state) {
-    case REBUILD_NONE: return "";
-    case REBUILD_WANTED: return "wanted";
-    case REBUILD_ASKING: return "asking";
-    case REBUILD_CATCHING_UP: return "catching up";
-    }
-    return "unknown";
-}
-
 static void describe(const struct consensus *consensus, char *out, size_t size) {
     const struct consensus_rebuild *rebuild = &consensus->rebuild;
     switch (rebuild->reason) {

@@ -95,8 +95,13 @@ const char *rebuild__refusal(struct consensus *consensus, uint64_t id);
 void rebuild__tag(const struct consensus *consensus, struct raft_message *message);
 void rebuild__received(struct consensus *consensus, const struct raft_message *message);
 
-/* "", "wanted", "asking", "catching up" */
-const char *rebuild_state_name(enum rebuild_state state);
+static inline const char *rebuild_state_name(enum rebuild_state state) {
+    static const char *const names[] = {[REBUILD_NONE] = "",
+                                        [REBUILD_WANTED] = "wanted",
+                                        [REBUILD_ASKING] = "asking",
+                                        [REBUILD_CATCHING_UP] = "catching up"};
+    return names[state];
+}
 void rebuild__fill_status(struct consensus *consensus, struct consensus_status *status);
 
 #endif
