@@ -51,6 +51,7 @@ struct consensus_proposal {
     uint64_t index;
     uint64_t term;
     size_t payload_bytes;
+    uint64_t taken_us; /* the consensus loop's time when it came */
 };
 
 void consensus_propose(struct consensus *consensus, struct consensus_proposal *proposal);

@@ -13,6 +13,7 @@
  *   durable means durable  after a restart, term and vote are not older than what a group saved, and the log reaches
  *                          what was synced; one that was damaged remembers at least how far it did, and no other heals
  *   log matching, leader append-only   matching.h, in every step of every core
+ *   progress               after the faults writes are acknowledged (cluster.c)
  *   convergence            after the faults all replicas hold the same state, and every acknowledged number
  */
 #include "tests/sim/cluster.h"

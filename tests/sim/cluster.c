@@ -30,6 +30,7 @@ enum {
     CLOCK_DRIFT_PPM_MAX = 150 * 1000,
     STEPS_MAX = 30 * 1000 * 1000,
     SECOND_US = 1000 * 1000,
+    PROGRESS_US = 10 * SECOND_US,
     CONVERGE_US = 60 * SECOND_US
 };
 
@@ -344,6 +345,11 @@ static bool advance(struct cluster *cluster, uint64_t until_us, bool (*done)(voi
 
 static bool is_idle(void *context) { return workload__is_idle(context) && !operator__is_waiting(context); }
 
+static bool has_progressed(void *context) {
+    const struct cluster *cluster = context;
+    return cluster->stats.puts_ok > cluster->puts_ok_before;
+}
+
 bool cluster_run(struct cluster *cluster) {
     uint64_t busy_us = (4 + random_below(&cluster->random, 8)) * SECOND_US;
     workload__start(cluster);
@@ -357,8 +363,12 @@ bool cluster_run(struct cluster *cluster) {
             replica__schedule_restart(&cluster->replicas[i], 1000);
         }
     }
-    /* Work goes on for a second without faults, then stops, then all must agree. */
+    /* Work goes on for a second without faults, and until it makes progress; then it stops, and all must agree. */
+    cluster->puts_ok_before = cluster->stats.puts_ok;
     (void)advance(cluster, sim_now_us(cluster->sim) + SECOND_US, NULL);
+    if (!advance(cluster, sim_now_us(cluster->sim) + PROGRESS_US, has_progressed)) {
+        cluster__fail(cluster, "no write is acknowledged within %d s after the faults", PROGRESS_US / SECOND_US);
+    }
     cluster->workload_on = false;
     uint64_t deadline_us = sim_now_us(cluster->sim) + CONVERGE_US;
     if (!advance(cluster, deadline_us, is_idle)) {

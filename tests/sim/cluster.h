@@ -221,7 +221,8 @@ struct cluster {
     struct key_truth keys[KEYS_MAX];
     uint64_t revision_seen; /* newest that was acknowledged or shown */
     bool workload_on;
-    struct random random; /* the plan's and the workload's */
+    uint64_t puts_ok_before; /* the end of the faults */
+    struct random random;    /* the plan's and the workload's */
 
     /* Set before the run by who wants to: */
     const struct plan_mask *mask; /* NULL: all faults. Borrowed */

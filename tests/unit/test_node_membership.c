@@ -3,8 +3,8 @@
  * join, isn't known after a restart, can't lead, or clients aren't sent to it; a learner counts (hazard 7); a change
  * is taken that raft refuses (hazard 8), or refused without a reason; a configuration that never was committed stays in
  * use (hazard 9); a leader that removes itself stops too early (hazard 10), goes on leading, or campaigns later; a
- * removed node isn't told; a change or a transfer is never answered, or with another outcome than the log's; a follower
- * doesn't answer linearizable reads.
+ * removed node isn't told, or not by those who were started since, or its id is used again; a change or a transfer is
+ * never answered, or with another outcome than the log's; a follower doesn't answer linearizable reads.
  */
 #include "tests/unit/member_probe.h"
 
@@ -341,6 +341,30 @@ static void test_node_change_without_a_quorum_is_unknown_at_its_deadline(void **
     end(probe);
 }
 
+/* What was removed is in the membership, and outlives whoever saw it go. */
+static void test_node_that_was_removed_is_told_by_nodes_that_started_later(void **state) {
+    (void)state;
+    struct probe *probe = start();
+    struct cluster *cluster = probe->cluster;
+    add_voter(probe, 3);
+    struct replica *removed = &cluster->replicas[(leader_of(cluster)->number + 1) % 3];
+    replica__crash(removed, SIM_CRASH_PROCESS);
+    must(change_one(cluster, RAFT_CHANGE_REMOVE, removed->config.id));
+    add_voter(probe, 4);
+    write_until_flushed(probe);
+    restart_all(probe); /* it starts, too, and has never heard of its removal */
+    pass(cluster, SETTLE_US);
+    struct consensus_status status = ask_status(removed);
+    assert_int_equal(status.member_count, 4);
+    assert_non_null(strstr(status.problem, "removed from the cluster"));
+    uint64_t elections = status.elections_started;
+    pass(cluster, LONG_US);
+    assert_int_equal(ask_status(removed).elections_started, elections);
+    /* Nor does its id come back. */
+    must_refuse(change_at(leader_of(cluster), adding(removed)), RAFT_REFUSAL_RETIRED_ID);
+    end(probe);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_node_follower_answers_linearizable_reads),
@@ -349,6 +373,7 @@ int main(void) {
         cmocka_unit_test(test_node_membership_survives_restarts),
         cmocka_unit_test(test_h10_leader_that_removes_itself_leads_until_then_and_is_silent_after),
         cmocka_unit_test(test_node_follower_that_is_removed_is_told_and_does_not_campaign),
+        cmocka_unit_test(test_node_that_was_removed_is_told_by_nodes_that_started_later),
         cmocka_unit_test(test_h07_learner_does_not_help_to_commit),
         cmocka_unit_test(test_h08_changes_that_raft_refuses_come_back_with_the_reason),
         cmocka_unit_test(test_h09_configuration_that_was_not_committed_is_rolled_back),

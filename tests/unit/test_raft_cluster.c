@@ -50,9 +50,9 @@ static void deliver_one(struct cluster *cluster) {
             (cluster->packet_count - at) * sizeof(struct raft_packet *));
 
     struct member *to = cluster_member_of(cluster, packet->message.to);
-    bool linked = cluster->link[packet->message.from - 1][packet->message.to - 1];
+    bool linked = cluster_is_linked(cluster, packet->message.from, packet->message.to);
     bool lost = !cluster->calm && cluster_below(cluster, 20) == 0;
-    if (to->node.raft == NULL || !linked || lost || cluster->now_us < to->paused_until_us) {
+    if (!linked || to->node.raft == NULL || lost || cluster->now_us < to->paused_until_us) {
         raft_packet_free(packet);
         return;
     }
@@ -153,19 +153,51 @@ static void use_member(struct cluster *cluster, struct member *member) {
 
 /* ---- Membership, leaders, snapshots ----------------------------------------------------------------------------- */
 
+/* A node that was removed is gone, and a new one of another id has its machine. */
+static void replace_member(struct cluster *cluster, struct member *member, uint64_t id) {
+    static const struct raft_config nobody;
+    if (member->node.raft != NULL) {
+        crash_member(cluster, member);
+    }
+    raft_node_deinit(&member->node);
+    raft_node_init(&member->node, id, &nobody, &cluster->options);
+    member->node.send = on_send;
+    member->node.context = cluster;
+    cluster->newest_id = id > cluster->newest_id ? id : cluster->newest_id;
+    cluster->replaced++;
+    start_member(cluster, member);
+}
+
+/* Removed for good, as this committed configuration says: its id isn't used again. */
+static bool is_retired(const struct raft_config *config, uint64_t id) {
+    for (uint32_t i = 0; i < config->member_count; i++) {
+        if (config->members[i].id == id) {
+            return false;
+        }
+    }
+    return id <= config->retired_id;
+}
+
 static void change_membership(struct cluster *cluster, struct member *member) {
     static const char *const addresses[NODES_MAX] = {"h1", "h2", "h3", "h4", "h5", "h6", "h7"};
     struct raft_change changes[2];
+    struct member *replaced[2] = {NULL, NULL};
     uint32_t count = 1 + (cluster_below(cluster, 3) == 0);
     for (uint32_t i = 0; i < count; i++) {
-        uint64_t id = 1 + cluster_below(cluster, cluster->count);
+        uint32_t at = (uint32_t)cluster_below(cluster, cluster->count);
+        uint64_t id = cluster->members[at].node.id;
         changes[i] = (struct raft_change){.type = (enum raft_change_type)(RAFT_CHANGE_ADD_LEARNER +
                                                                           cluster_below(cluster, RAFT_CHANGE_PRIORITY)),
                                           .id = id,
                                           .priority = (uint8_t)cluster_below(cluster, 3),
-                                          .address = addresses[id - 1]};
+                                          .address = addresses[at]};
         bool skip = changes[i].type == RAFT_CHANGE_DEMOTE && cluster_below(cluster, 2) == 0;
         changes[i].type = skip ? RAFT_CHANGE_PROMOTE : changes[i].type;
+        bool adds = changes[i].type == RAFT_CHANGE_ADD_LEARNER && cluster_below(cluster, 8) > 0;
+        if (adds && is_retired(raft_membership(member->node.raft), id)) {
+            changes[i].id = cluster->newest_id + 1 + i;
+            replaced[i] = &cluster->members[at];
+        }
     }
     enum status status = raft_node_change(&member->node, cluster->now_us, changes, count);
     EXPECT(cluster, status == STATUS_OK || status == STATUS_CONDITION);
@@ -173,10 +205,16 @@ static void change_membership(struct cluster *cluster, struct member *member) {
     cluster->changes += status == STATUS_OK;
     cluster->refusals += status == STATUS_CONDITION;
     cluster_check_member(cluster, member);
+    for (uint32_t i = 0; i < count && status == STATUS_OK; i++) {
+        if (replaced[i] != NULL) {
+            replace_member(cluster, replaced[i], changes[i].id);
+        }
+    }
 }
 
 static void hand_over(struct cluster *cluster, struct member *member) {
-    uint64_t target = cluster_below(cluster, 1 + cluster->count);
+    uint64_t slot = cluster_below(cluster, 1 + cluster->count);
+    uint64_t target = slot == 0 ? RAFT_NO_NODE : cluster->members[slot - 1].node.id;
     enum status status = raft_node_transfer(&member->node, cluster->now_us, target);
     EXPECT(cluster, status == STATUS_OK || status == STATUS_CONDITION);
     cluster->handovers += status == STATUS_OK;
@@ -205,13 +243,14 @@ static void use_changing(struct cluster *cluster, struct member *member) {
 
 /* True if the snapshot got there, whether or not it was of any use. */
 static bool carry_snapshot(struct cluster *cluster, const struct transfer *transfer, uint64_t *ret_index) {
-    struct member *from = &cluster->members[transfer->from - 1];
-    struct member *to = &cluster->members[transfer->to - 1];
+    struct member *from = cluster_member_of(cluster, transfer->from);
+    struct member *to = cluster_member_of(cluster, transfer->to);
     const struct raft_node *source = &from->node;
     uint64_t commit = raft_commit_index(source->raft);
     uint64_t least = source->trimmed_index > source->config_index ? source->trimmed_index : source->config_index;
     bool lost = !cluster->calm && cluster_below(cluster, 4) == 0;
-    if (to->node.raft == NULL || !cluster->link[transfer->from - 1][transfer->to - 1] || lost || commit == 0) {
+    bool linked = cluster_is_linked(cluster, transfer->from, transfer->to);
+    if (!linked || to->node.raft == NULL || lost || commit == 0) {
         return false;
     }
     struct raft_snapshot snapshot;
@@ -233,8 +272,8 @@ static bool carry_snapshot(struct cluster *cluster, const struct transfer *trans
 static void run_transfers(struct cluster *cluster) {
     for (uint32_t i = 0; i < cluster->transfer_count;) {
         struct transfer transfer = cluster->transfers[i];
-        struct member *from = &cluster->members[transfer.from - 1];
-        bool is_stale = from->node.raft == NULL || raft_role(from->node.raft) != RAFT_LEADER ||
+        struct member *from = cluster_member_of(cluster, transfer.from);
+        bool is_stale = from == NULL || from->node.raft == NULL || raft_role(from->node.raft) != RAFT_LEADER ||
                         raft_term(from->node.raft) != transfer.term;
         if (!is_stale && cluster->now_us < transfer.due_us) {
             i++;
@@ -263,7 +302,7 @@ static void disturb(struct cluster *cluster) {
         member->paused_until_us = cluster->now_us + cluster_below(cluster, 4 * ELECTION_US);
     }
     if (cluster_below(cluster, 200) == 0 && member->node.raft != NULL && cluster->now_us >= member->paused_until_us) {
-        uint64_t peer = 1 + cluster_below(cluster, cluster->count);
+        uint64_t peer = cluster->members[cluster_below(cluster, cluster->count)].node.id;
         if (peer != member->node.id) {
             CHECK(raft_node_unreachable(&member->node, cluster->now_us, peer) == STATUS_OK);
             cluster_check_member(cluster, member);
@@ -341,18 +380,19 @@ static struct cluster *cluster_new(uint64_t seed, uint32_t count, uint32_t voter
     for (uint32_t i = 0; i < voter_count; i++) {
         config.members[i] = (struct raft_member){.id = i + 1, .role = RAFT_VOTER};
     }
-    struct raft_options options;
-    raft_options_init(&options);
-    options.alloc = alloc_system();
-    options.election_timeout_us = ELECTION_US;
-    options.heartbeat_interval_us = HEARTBEAT_US;
-    options.append_bytes_max = 500;
-    options.inflight_appends_max = 3;
-    options.inflight_bytes_max = 1000;
-    options.uncommitted_bytes_max = 20000;
+    struct raft_options *options = &cluster->options;
+    raft_options_init(options);
+    options->alloc = alloc_system();
+    options->election_timeout_us = ELECTION_US;
+    options->heartbeat_interval_us = HEARTBEAT_US;
+    options->append_bytes_max = 500;
+    options->inflight_appends_max = 3;
+    options->inflight_bytes_max = 1000;
+    options->uncommitted_bytes_max = 20000;
+    cluster->newest_id = count;
     for (uint32_t i = 0; i < count; i++) {
         struct member *member = &cluster->members[i];
-        raft_node_init(&member->node, i + 1, i < voter_count ? &config : &nobody, &options);
+        raft_node_init(&member->node, i + 1, i < voter_count ? &config : &nobody, options);
         member->node.send = on_send;
         member->node.context = cluster;
         start_member(cluster, member);
@@ -372,7 +412,7 @@ static void cluster_free(struct cluster *cluster) {
 }
 
 /* All members, as its leader sees it, have committed up to index. */
-static bool is_settled(const struct cluster *cluster, uint64_t index) {
+static bool is_settled(struct cluster *cluster, uint64_t index) {
     const struct raft_config *config = NULL;
     uint64_t term = 0;
     for (uint32_t i = 0; i < cluster->count; i++) {
@@ -383,7 +423,8 @@ static bool is_settled(const struct cluster *cluster, uint64_t index) {
         }
     }
     for (uint32_t i = 0; config != NULL && i < config->member_count; i++) {
-        const struct raft *raft = cluster->members[config->members[i].id - 1].node.raft;
+        const struct member *member = cluster_member_of(cluster, config->members[i].id);
+        const struct raft *raft = member != NULL ? member->node.raft : NULL;
         if (raft == NULL || raft_commit_index(raft) < index) {
             return false;
         }
@@ -399,11 +440,12 @@ static void print_cluster(const struct cluster *cluster) {
             continue;
         }
         const struct raft_config *config = raft_membership(raft);
-        print_message("# n%u %s term=%llu leader=%llu first=%llu last=%llu synced=%llu commit=%llu%s members", i + 1,
-                      raft_role_name(raft_role(raft)), (unsigned long long)raft_term(raft),
-                      (unsigned long long)raft_leader(raft), (unsigned long long)raft_first_index(raft),
-                      (unsigned long long)raft_last_index(raft), (unsigned long long)raft_synced_index(raft),
-                      (unsigned long long)raft_commit_index(raft), config->joint ? " joint" : "");
+        print_message("# n%llu %s term=%llu leader=%llu first=%llu last=%llu synced=%llu commit=%llu%s members",
+                      (unsigned long long)cluster->members[i].node.id, raft_role_name(raft_role(raft)),
+                      (unsigned long long)raft_term(raft), (unsigned long long)raft_leader(raft),
+                      (unsigned long long)raft_first_index(raft), (unsigned long long)raft_last_index(raft),
+                      (unsigned long long)raft_synced_index(raft), (unsigned long long)raft_commit_index(raft),
+                      config->joint ? " joint" : "");
         for (uint32_t k = 0; k < config->member_count; k++) {
             struct raft_peer_info info = {0};
             bool known = raft_peer(raft, config->members[k].id, &info) == STATUS_OK;
@@ -471,14 +513,16 @@ static void run_seeds(uint32_t node_count, uint32_t voter_count, uint64_t first_
         sum->refusals += cluster->refusals;
         sum->handovers += cluster->handovers;
         sum->installs += cluster->installs;
+        sum->replaced += cluster->replaced;
         sum->reads_from_afar += cluster->reads_from_afar;
         cluster_free(cluster);
     }
     print_message("# %u seeds: %u elections, %u crashes, %llu entries, %u reads\n", seed_count, elections, crashes,
                   (unsigned long long)committed, reads);
     if (node_count != voter_count) {
-        print_message("# %u changes, %u refused, %u transfers, %u installs, %u reads asked from afar\n", sum->changes,
-                      sum->refusals, sum->handovers, sum->installs, sum->reads_from_afar);
+        print_message("# %u changes, %u refused, %u new nodes, %u transfers, %u installs, %u reads asked from afar\n",
+                      sum->changes, sum->refusals, sum->replaced, sum->handovers, sum->installs, sum->reads_from_afar);
+        assert_true(sum->replaced > seed_count / 2);
         assert_true(sum->changes > seed_count * 5);
         assert_true(sum->refusals > seed_count);
         assert_true(sum->handovers > seed_count);

@@ -45,7 +45,7 @@ struct waiting_read {
 };
 
 struct member {
-    struct raft_node node;
+    struct raft_node node; /* of one id, until it was removed and something new has its place */
     enum raft_role role;
     uint64_t seen_commit;
     uint32_t disk_every; /* a group completes with chance 1 in this */
@@ -74,7 +74,9 @@ struct cluster {
     uint64_t now_us;
     uint64_t next_value;
     bool calm;
-    bool changing;        /* the membership changes */
+    bool changing; /* the membership changes */
+    struct raft_options options;
+    uint64_t newest_id;   /* of all nodes that ever were */
     uint32_t links_every; /* how often links change and nodes crash: chance 1 in this, per turn */
     uint32_t crash_every;
     bool link[NODES_MAX][NODES_MAX];
@@ -92,6 +94,7 @@ struct cluster {
     uint32_t transfer_count;
     uint32_t changes;
     uint32_t refusals;
+    uint32_t replaced; /* new nodes on machines of removed ones */
     uint32_t handovers;
     uint32_t installs;
     uint32_t reads_from_afar;
@@ -109,8 +112,21 @@ static inline uint64_t cluster_below(struct cluster *cluster, uint64_t bound) {
     return random_below(&cluster->random, bound);
 }
 
+/* NULL: it was removed, and is gone. */
 static inline struct member *cluster_member_of(struct cluster *cluster, uint64_t id) {
-    return &cluster->members[id - 1];
+    for (uint32_t i = 0; i < cluster->count; i++) {
+        if (cluster->members[i].node.id == id) {
+            return &cluster->members[i];
+        }
+    }
+    return NULL;
+}
+
+/* What comes late from a node that is gone arrives. */
+static inline bool cluster_is_linked(struct cluster *cluster, uint64_t from, uint64_t to) {
+    const struct member *a = cluster_member_of(cluster, from);
+    const struct member *b = cluster_member_of(cluster, to);
+    return b != NULL && (a == NULL || cluster->link[a - cluster->members][b - cluster->members]);
 }
 
 /* ---- raft_cluster_rules.c --------------------------------------------------------------------------------------- */

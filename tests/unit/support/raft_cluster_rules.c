@@ -66,16 +66,16 @@ static void check_leader(struct cluster *cluster, const struct member *member) {
 }
 
 /* The definition of a quorum, by counting: how many of each set have this entry on disk. */
-static bool is_on_quorum(const struct cluster *cluster, const struct raft_config *config, uint64_t index,
-                         uint64_t term) {
+static bool is_on_quorum(struct cluster *cluster, const struct raft_config *config, uint64_t index, uint64_t term) {
     uint32_t sizes[2] = {0, 0};
     uint32_t held[2] = {0, 0};
     for (uint32_t i = 0; i < config->member_count; i++) {
         const struct raft_member *member = &config->members[i];
+        const struct member *of = cluster_member_of(cluster, member->id);
         bool in[2] = {member->role == RAFT_VOTER, config->joint && member->in_outgoing};
         for (int set = 0; set < 2; set++) {
             sizes[set] += in[set];
-            held[set] += in[set] && term_on_disk(&cluster->members[member->id - 1].node, index) == term;
+            held[set] += in[set] && of != NULL && term_on_disk(&of->node, index) == term;
         }
     }
     return held[0] * 2 > sizes[0] && (!config->joint || held[1] * 2 > sizes[1]);
@@ -116,16 +116,32 @@ static void check_reads(struct cluster *cluster, struct member *member) {
 }
 
 static bool same_voters(const struct raft_config *a, const struct raft_config *b) {
-    uint64_t voters[2] = {0, 0};
-    for (uint32_t i = 0; i < LIMIT_MEMBERS; i++) {
-        voters[0] |= i < a->member_count && a->members[i].role == RAFT_VOTER ? 1u << a->members[i].id : 0;
-        voters[1] |= i < b->member_count && b->members[i].role == RAFT_VOTER ? 1u << b->members[i].id : 0;
+    uint32_t counts[2] = {0, 0};
+    uint32_t both = 0;
+    for (uint32_t i = 0; i < a->member_count; i++) {
+        counts[0] += a->members[i].role == RAFT_VOTER;
+        for (uint32_t k = 0; k < b->member_count; k++) {
+            both += a->members[i].id == b->members[k].id && a->members[i].role == RAFT_VOTER &&
+                    b->members[k].role == RAFT_VOTER;
+        }
     }
-    return voters[0] == voters[1];
+    for (uint32_t k = 0; k < b->member_count; k++) {
+        counts[1] += b->members[k].role == RAFT_VOTER;
+    }
+    return counts[0] == both && counts[1] == both;
 }
 
-/* A leader goes on to the next configuration only from a committed one, after a commit of its own term; and voters
- * change by way of a joint configuration, which is left as it is. */
+static bool is_member(const struct raft_config *config, uint64_t id) {
+    for (uint32_t i = 0; i < config->member_count; i++) {
+        if (config->members[i].id == id) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* A leader goes on to the next configuration only from a committed one, after a commit of its own term; voters change
+ * by way of a joint configuration, which is left as it is; and ids aren't used again. */
 static void check_change(struct cluster *cluster, const struct member *member) {
     const struct raft_node *node = &member->node;
     if (node->update.append.source != RAFT_APPEND_CONFIG) {
@@ -137,6 +153,15 @@ static void check_change(struct cluster *cluster, const struct member *member) {
     EXPECT(cluster, raft_term_at(node->raft, commit) == raft_term(node->raft));
     EXPECT(cluster, !config->joint || !member->seen_config.joint);
     EXPECT(cluster, config->joint || same_voters(&member->seen_config, config));
+    EXPECT(cluster, config->retired_id >= member->seen_config.retired_id);
+    for (uint32_t i = 0; i < config->member_count; i++) {
+        uint64_t id = config->members[i].id;
+        EXPECT(cluster, id > member->seen_config.retired_id || is_member(&member->seen_config, id));
+    }
+    for (uint32_t i = 0; i < member->seen_config.member_count; i++) {
+        uint64_t id = member->seen_config.members[i].id;
+        EXPECT(cluster, id <= config->retired_id || is_member(config, id));
+    }
 }
 
 static void check_standing(struct cluster *cluster, const struct member *member) {
