@@ -128,11 +128,10 @@ static void alarm_minority(struct consensus *consensus, const struct digest_vote
     char suspects[DIGEST_NAMES_BYTES];
     struct digest odd = *majority;
     digest_votes_suspects(consensus, votes, majority, suspects, sizeof suspects, &odd);
-    raise_alarm(consensus, votes, suspects,
-                "stop the suspected node, move the directory db out of its data directory, start it");
+    raise_alarm(consensus, votes, suspects, "holdfastctl member rebuild NAME, for each of the suspected nodes");
+    digest_votes_rebuild(consensus, votes, majority);
     (void)snprintf(scan->problem, sizeof scan->problem,
-                   "at revision %" PRIu64 " %.64s holds other data than the majority: stop it, move db out of its data "
-                   "directory, start it",
+                   "at revision %" PRIu64 " %.64s holds other data than the majority: 'member rebuild' it",
                    scan->round.index, suspects);
     for (uint32_t i = 0; i < scan->round.member_count; i++) {
         struct consensus_scan_member *member = &scan->round.members[i];

@@ -97,7 +97,17 @@ void digest_votes_suspects(const struct consensus *consensus, const struct diges
     }
 }
 
-/* ---- The lead --------------------------------------------------------------------------------------------------- */
+/* ---- What is done about it -------------------------------------------------------------------------------------- */
+
+void digest_votes_rebuild(struct consensus *consensus, const struct digest_votes *votes,
+                          const struct digest *majority) {
+    for (uint32_t i = 0; i < votes->count; i++) {
+        const struct digest_vote *vote = &votes->votes[i];
+        if (vote->id != consensus->options.config->id && !digest_equal(&vote->digest, majority)) {
+            rebuild__order(consensus, vote->id, REBUILD_MISMATCH);
+        }
+    }
+}
 
 void digest_votes_hand_over(struct consensus *consensus, const struct digest_votes *votes,
                             const struct digest *majority, const char *event_name) {
