@@ -207,6 +207,7 @@ static enum status make_raft(struct recovery *recovery, const struct wal_recover
     *saved = (struct raft_saved){.term = recovered->term,
                                  .vote = recovered->vote,
                                  .commit = recovered->commit,
+                                 .incarnation = recovered->incarnation,
                                  .life = recovered->life,
                                  .heal_index = recovered->heal_index,
                                  .heal_term = recovered->heal_term};

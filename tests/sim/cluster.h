@@ -64,14 +64,23 @@ struct replica {
     bool restarting;         /* a restart is on schedule */
     bool log_was_damaged;    /* since its last start */
     bool log_may_heal;       /* it was damaged, and no life has begun without healing since */
+    bool was_wiped;          /* since its last start */
     bool was_added;          /* a change that adds it was asked for once */
     bool fault_explains_end; /* an injected error may end this life: its end is no failure */
 
     /* What the checker remembers of it, over its lives. */
     uint64_t durable_term; /* newest that a completed group saved */
     uint64_t durable_vote;
+    uint64_t incarnation;  /* of its log */
     uint64_t synced_index; /* of this life; at a restart, what must be there */
     uint64_t synced_term;  /* of the entry at synced_index */
+    /* What it promised under the incarnation that the newest wipe ended. */
+    struct {
+        uint64_t incarnation;
+        uint64_t term;
+        uint64_t vote;
+        uint64_t synced_index;
+    } lost;
     bool must_check_start;
     uint64_t group_writes; /* of this life */
     uint64_t snapshots_sent;
@@ -167,6 +176,7 @@ struct cluster_stats {
     uint64_t resets;
     uint64_t disk_faults;
     uint64_t damaged_logs;
+    uint64_t wipes;
     uint64_t snapshots_sent;
     uint64_t snapshots_installed;
     uint64_t changes; /* of membership */
@@ -285,6 +295,8 @@ void accounting__final(struct cluster *cluster, const struct replica *replica);
 
 /* Changes some bytes in the middle of a replica's log; it is down. False: it isn't the time for that. */
 bool damage__log(struct replica *replica);
+/* Empties a replica's disk; it is down. False: it isn't the time for that. */
+bool damage__wipe(struct replica *replica);
 /* Changes of membership until end_us, if there are nodes that wait to be added. */
 void operator__start(struct cluster *cluster, uint64_t end_us);
 /* True while an answer is due. */

@@ -31,6 +31,7 @@ enum fault {
     PLAN_APPLY_SLOW,
     PLAN_CLIENT_RESETS,
     PLAN_LOG_DAMAGE,
+    PLAN_WIPE,
     PLAN_COUNT
 };
 
@@ -199,6 +200,11 @@ static void begin_fault(void *context) {
         stats->damaged_logs += damage__log(replica);
         restart_later(planned, replica);
         break;
+    case PLAN_WIPE:
+        replica__crash(replica, SIM_CRASH_PROCESS);
+        stats->wipes += damage__wipe(replica);
+        restart_later(planned, replica);
+        break;
     case PLAN_COUNT: CHECK(false);
     }
     sim_call_at(cluster->sim, sim_now_us(cluster->sim) + planned->lasts_us, end_fault, planned);
@@ -260,6 +266,7 @@ const char *plan_kind_name(uint32_t kind) {
     case PLAN_APPLY_SLOW: return "slow apply";
     case PLAN_CLIENT_RESETS: return "clients' reset";
     case PLAN_LOG_DAMAGE: return "damaged log";
+    case PLAN_WIPE: return "wiped";
     case PLAN_COUNT: break;
     }
     return NULL;
