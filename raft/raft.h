@@ -444,7 +444,7 @@ bool raft_wants_snapshot(const struct raft *raft, uint64_t index, uint64_t term)
 struct raft_info {
     uint64_t config_index;    /* of the entry that brought raft_membership() */
     bool config_is_committed; /* at least as far as this node knows */
-    bool is_voter; /* and counts as one */
+    bool is_voter;            /* and counts as one */
     /* Our own; what the effective configuration has for our id, 0: nothing, or we are no member. */
     uint64_t incarnation;
     uint64_t recorded_incarnation;

@@ -73,7 +73,7 @@ struct raft__peer {
     uint64_t stranger;
     uint64_t stranger_us;
     enum raft_refusal return_refusal; /* why it can't be taken back */
-    struct raft__inflight *inflight; /* a ring of options.inflight_appends_max */
+    struct raft__inflight *inflight;  /* a ring of options.inflight_appends_max */
     uint32_t inflight_head;
     uint32_t inflight_count;
     uint64_t inflight_bytes;

@@ -508,7 +508,7 @@ struct wal {
     bool closing;
     struct error failure;
 
-    uint64_t incarnation;     /* drawn with the first segment; from a good header of any */
+    uint64_t incarnation; /* drawn with the first segment; from a good header of any */
 
     /* The log as appended, as sealed, as durable. */
     uint64_t first_index;

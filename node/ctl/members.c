@@ -76,9 +76,10 @@ static json_t *member_json(const struct holdfast_members *members, const struct 
     char incarnation[17];
     (void)snprintf(incarnation, sizeof incarnation, "%016" PRIx64, member->incarnation);
     thumbprint_text(member, thumbprint);
-    return json_pack("{s:I, s:o, s:o, s:b, s:b, s:i, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "id", (json_int_t)member->id,
-                     "name", members_text_json(member->name), "role", members_text_json(member->role), "leader",
-                     (int)is_leader(members, member), "returns", (int)member->returns, "priority", (int)member->priority, "peer_address",
+    return json_pack("{s:I, s:o, s:o, s:b, s:b, s:i, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "id",
+                     (json_int_t)member->id, "name", members_text_json(member->name), "role",
+                     members_text_json(member->role), "leader", (int)is_leader(members, member), "returns",
+                     (int)member->returns, "priority", (int)member->priority, "peer_address",
                      members_text_json(member->peer_address), "client_address",
                      members_text_json(member->client_address), "thumbprint",
                      member->has_thumbprint ? json_string(thumbprint) : json_null(), "match",
@@ -145,8 +146,8 @@ static void add_member(struct table *table, const struct holdfast_members *membe
 }
 
 static bool print_text(struct ctl *ctl, const struct holdfast_members *members) {
-    static const char *const HEADS[] = {"NAME",    "ID",    "ROLE", "PRIORITY", "PEERS",
-                                        "CLIENTS", "MATCH", "LAG",  "STATE",    "HEARD", "LOG"};
+    static const char *const HEADS[] = {"NAME",  "ID",  "ROLE",  "PRIORITY", "PEERS", "CLIENTS",
+                                        "MATCH", "LAG", "STATE", "HEARD",    "LOG"};
     enum { COLUMNS = sizeof HEADS / sizeof HEADS[0], RIGHT = 0xca };
     struct table table;
     (void)fprintf(ctl->io->out, "term %" PRIu64 ", membership of entry %" PRIu64 "%s%s%s\n", members->term,

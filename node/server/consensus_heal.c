@@ -14,9 +14,10 @@
  * Reads that don't need what is damaged go on until then. A node that knows of no other leader waits: what it holds may
  * be needed, damaged or not.
  *
- * A node whose data directory was wiped has another log (raft/incarnation.c): the leader takes it back by itself as soon
- * as it may, and here the operator is told until then, on both. A peer that answers only as an earlier life of itself
- * had its directory replaced by an older copy: nothing of what it says counts (raft/heal.c), until an operator acts.
+ * A node whose data directory was wiped has another log (raft/incarnation.c): the leader takes it back by itself as
+ * soon as it may, and here the operator is told until then, on both. A peer that answers only as an earlier life of
+ * itself had its directory replaced by an older copy: nothing of what it says counts (raft/heal.c), until an operator
+ * acts.
  *
  * Owner: the consensus loop.
  */
@@ -145,7 +146,8 @@ static void describe_lost_peer(const struct consensus *consensus, const struct r
     }
     bool is_refused = info->return_refusal != RAFT_REFUSAL_NONE;
     (void)snprintf(ret_text, size,
-                   "node %" PRIu64 " (%s) lost its data, or two machines use its id: it isn't counted, and comes back as "
+                   "node %" PRIu64
+                   " (%s) lost its data, or two machines use its id: it isn't counted, and comes back as "
                    "a learner%s%s",
                    info->id, member__name(consensus, info->id),
                    is_refused ? " later: " : " once the old one was silent for some seconds",
@@ -170,6 +172,10 @@ void heal__fill_status(struct consensus *consensus, struct consensus_status *sta
                        "the cluster knows another log (%08" PRIx64 ") than this node's (%08" PRIx64
                        "), which isn't counted until the leader takes it back",
                        info.recorded_incarnation >> 32, info.incarnation >> 32);
+    } else if (info.recorded_incarnation != info.incarnation && raft_leader(consensus->raft) != RAFT_NO_NODE) {
+        (void)snprintf(status->problem, sizeof status->problem,
+                       "this node's log is new (%08" PRIx64 "), and isn't counted until the leader has recorded it",
+                       info.incarnation >> 32);
     } else if (lost_peer(consensus, consensus__raft_now_us(consensus), &lost)) {
         describe_lost_peer(consensus, &lost, status->problem, sizeof status->problem);
     }

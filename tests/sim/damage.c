@@ -5,8 +5,8 @@
  *
  * The newest segment is never lent to the store as a value file.
  *
- * Or all of a replica's data: then its promises are void, and it is another node (raft/incarnation.c). All others are up
- * and whole then, too, and know of nobody that isn't back from such a loss.
+ * Or all of a replica's data: then its promises are void, and it is another node (raft/incarnation.c). All others are
+ * up and whole then, too, and know of nobody that isn't back from such a loss.
  */
 #include "tests/sim/cluster.h"
 
@@ -77,7 +77,8 @@ static bool all_are_back(const struct raft *raft) {
     raft_get_info(raft, &info);
     const struct raft_config *membership = raft_membership(raft);
     bool is_member = raft__config_find(membership, raft_id(raft)) != RAFT__NOWHERE;
-    if (membership->joint || !info.config_is_committed || (is_member && info.recorded_incarnation != info.incarnation)) {
+    if (membership->joint || !info.config_is_committed ||
+        (is_member && info.recorded_incarnation != info.incarnation)) {
         return false;
     }
     for (uint32_t i = 0; i < membership->member_count; i++) {

@@ -1,9 +1,9 @@
 /*
  * Which log this is (wal_recovered.incarnation; hazard 41, DESIGN rule 14).
  *
- * Breaks if a new log has no incarnation, or the one that was there before; if a log loses its own by restarts, crashes,
- * new segments, deletion of old ones, a reset, or damage that leaves one good header; if one that lost all headers
- * keeps it; or if segments of different logs pass for one.
+ * Breaks if a new log has no incarnation, or the one that was there before; if a log loses its own by restarts,
+ * crashes, new segments, deletion of old ones, a reset, or damage that leaves one good header; if one that lost all
+ * headers keeps it; or if segments of different logs pass for one.
  */
 #include "node/base/checksum.h"
 #include "tests/unit/support/support.h"

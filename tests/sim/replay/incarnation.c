@@ -4,7 +4,8 @@
  * a cluster's first election, in which nothing is recorded: who has no entry counts votes of such members, and its
  * first entry records itself.
  *
- * What may be recorded in one step: a member for whom nothing was; a learner, which counts nowhere. Only what was heard.
+ * What may be recorded in one step: a member for whom nothing was; a learner, which counts nowhere. Only what was
+ * heard.
  */
 #include "tests/sim/replay/replay.h"
 
@@ -46,12 +47,13 @@ bool incarnation_check_change(struct step *step, const struct config *config) {
         }
         bool is_member = set_has(&old->voters, id) || set_has(&old->outgoing, id) || set_has(&old->learners, id);
         bool is_learner = set_has(&old->learners, id) && !set_has(&old->outgoing, id) && !config_is_joint(config);
-        bool is_gone = !set_has(&config->voters, id) && !set_has(&config->outgoing, id) && !set_has(&config->learners, id);
+        bool is_gone =
+            !set_has(&config->voters, id) && !set_has(&config->outgoing, id) && !set_has(&config->learners, id);
         bool is_new = is_member && old->incarnations[id] == 0;
         bool was_heard = config->incarnations[id] == (id == node->id ? node->incarnation : node->peers[id].said);
         if (!is_gone && !((is_new || is_learner) && was_heard)) {
-            return broken(step, "incarnation", "the log of %" PRIu64 " that counts was replaced in the place of another",
-                          id);
+            return broken(step, "incarnation",
+                          "the log of %" PRIu64 " that counts was replaced in the place of another", id);
         }
     }
     return true;

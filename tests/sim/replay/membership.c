@@ -35,7 +35,8 @@ static bool config_equal(const struct config *a, const struct config *b) {
 bool config_is_joint(const struct config *config) { return config->outgoing.count > 0; }
 
 /* `without` says nothing that counts. */
-static bool majority(const struct set *set, uint64_t without, bool (*says)(const void *context, uint64_t id), const void *context) {
+static bool majority(const struct set *set, uint64_t without, bool (*says)(const void *context, uint64_t id),
+                     const void *context) {
     size_t count = 0;
     for (size_t i = 0; i < set->count; i++) {
         count += set->ids[i] != without && says(context, set->ids[i]);

@@ -36,9 +36,9 @@ void network_send(struct step *step, const struct message *message) {
 static bool is_part(const struct line *line, const struct sent *sent) {
     const struct message *part = &line->message;
     const struct message *whole = &sent->message;
-    if (whole->type != TYPE_APPEND || part->term != whole->term || part->commit != whole->commit || part->incarnation != whole->incarnation ||
-        part->index < whole->index || part->index + part->count > whole->index + whole->count ||
-        (part->count == 0) != (whole->count == 0)) {
+    if (whole->type != TYPE_APPEND || part->term != whole->term || part->commit != whole->commit ||
+        part->incarnation != whole->incarnation || part->index < whole->index ||
+        part->index + part->count > whole->index + whole->count || (part->count == 0) != (whole->count == 0)) {
         return false;
     }
     uint64_t skipped = part->index - whole->index;

@@ -79,7 +79,7 @@ struct raft_node {
     struct raft_records disk_log;
     uint64_t incarnation; /* of its log; 0: it has none. Counted up when it is wiped */
     uint64_t life;        /* counted up with each start */
-    uint64_t heal_index; /* where the log ended before it was damaged; 0: it wasn't */
+    uint64_t heal_index;  /* where the log ended before it was damaged; 0: it wasn't */
     uint64_t heal_term;
 
     bool state_waits; /* a new term or vote isn't in a group yet */
