@@ -111,8 +111,8 @@ static enum status open_wal(struct recovery *recovery, struct wal_recovered *ret
     recovery->fault = ret_recovered->fault;
     if (ret_recovered->fault.final) {
         return error_set(err, STATUS_CORRUPT,
-                         "the log is damaged at %s, and term and vote are lost with it: 'member remove' this node, "
-                         "and 'member add' it under a new id with an empty data directory",
+                         "the log is damaged at %s, and term and vote are lost with it: empty the data directory, and "
+                         "start the node again; if the other members are up, it gets everything from them",
                          ret_recovered->fault.where);
     }
     if (ret_recovered->last_index > frontier->index && ret_recovered->first_index > frontier->index + 1) {
