@@ -97,10 +97,14 @@ void raft__candidacy_synced(struct raft *raft) {
     }
 }
 
-/* Section 3.6.1: the candidate's log must be at least as new as ours, or as ours was before it lost its end. */
+/* Section 3.6.1: the candidate's log must be at least as new as ours, or as ours was before it lost its end. A node
+ * that waits to be added helps nobody to begin a cluster: whoever has no entry isn't of the one that it waits for. */
 static bool log_is_new_enough(const struct raft *raft, const struct raft_message *message) {
     uint64_t last_term;
     uint64_t last_index;
+    if (raft->config.member_count == 0 && message->index == 0) {
+        return false;
+    }
     raft__promised_end(raft, &last_term, &last_index);
     return message->log_term > last_term || (message->log_term == last_term && message->index >= last_index);
 }

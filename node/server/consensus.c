@@ -427,6 +427,9 @@ static enum status start_peers(struct consensus *consensus, struct error *err) {
         .snapshot = on_snapshot_frame,
         .gone = on_gone,
         .removed = member__was_removed,
+        .known_membership = told__known_membership,
+        .newer_membership = told__newer_membership,
+        .told_membership = told__membership,
     };
     return peers_start(&peers_options, &consensus->peers, err);
 }

@@ -150,6 +150,7 @@ struct consensus_fence {
 struct consensus_members {
     struct membership applied; /* of the newest CONFIG entry that is applied, or what the node began with */
     struct membership before;  /* the one that it superseded */
+    struct membership told;    /* a newer one that a member has applied; of no use once we have one as new */
     struct directory directory;
     uint64_t removed_by;       /* a member that says this node was removed; RAFT_NO_NODE: nobody does */
     uint64_t written_index;    /* of the newest CONFIG entry that raft asked for here */
@@ -325,6 +326,13 @@ MUST_USE enum status member__applying(struct consensus *consensus, const struct 
 void member__applied(struct consensus *consensus, const struct wal_record *record);
 /* A received snapshot took the place of the state; its frontier is at index. After raft's INSTALLED step. */
 void member__installed(struct consensus *consensus, const struct membership *membership, uint64_t index);
+/* consensus_told.c. Callbacks for peers_options. */
+uint64_t told__known_membership(void *context);
+size_t told__newer_membership(void *context, uint64_t known_index, uint8_t ret_bytes[MEMBERSHIP_BYTES_MAX]);
+void told__membership(void *context, struct slice membership);
+/* The membership that others know and this node doesn't yet; NULL: there is none. */
+const struct raft_config *told__config(const struct consensus *consensus);
+
 /* Callback for peers_options. */
 void member__was_removed(void *context, uint64_t by_node_id);
 /* True if nobody would answer this node's questions: it is no member, or was told so. */

@@ -63,6 +63,9 @@ enum status member__connect(struct consensus *consensus) {
     struct directory_entries entries = {.count = 0};
     collect(consensus, raft_membership(consensus->raft), &entries);
     collect(consensus, &consensus->members.applied.config, &entries);
+    if (told__config(consensus) != NULL) {
+        collect(consensus, told__config(consensus), &entries);
+    }
     directory_set(&consensus->members.directory, &entries);
     return peers_set(consensus->peers, &entries);
 }

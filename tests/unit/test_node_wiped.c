@@ -1,9 +1,10 @@
 /*
- * Whole nodes in the simulator, one of which loses its data directory and starts with the same configuration (hazard 41).
+ * Whole nodes in the simulator, one of which loses its data directory and starts with the same configuration (hazard
+ * 41).
  *
  * Breaks if what was acknowledged with a wiped node's help is lost because of its vote; if it isn't a voter again by
- * itself, or is one before it has the data; if nobody is told meanwhile; if a node that restarts with its data passes for
- * another.
+ * itself, or is one before it has the data; if nobody is told meanwhile; if a node that restarts with its data passes
+ * for another; if a node never hears a leader that came to the cluster when it wasn't there.
  */
 #include "tests/unit/node_probe.h"
 
@@ -78,7 +79,8 @@ static void test_h41_node_that_was_wiped_is_a_voter_again(void **state) {
     end(probe);
 }
 
-/* The leader has an entry that is acknowledged with n3's help, the other follower hasn't; n3 is wiped, the leader gone. */
+/* The leader has an entry that is acknowledged with n3's help, the other follower hasn't; n3 is wiped, the leader gone.
+ */
 static void test_h41_vote_of_a_wiped_node_brings_back_no_past(void **state) {
     (void)state;
     struct probe *probe = start();
@@ -130,11 +132,52 @@ static void test_h41_node_that_restarts_with_its_data_stays_what_it_was(void **s
     end(probe);
 }
 
+static void change(struct probe *probe, const struct holdfast_member_change *part) {
+    client_request_init(&probe->request, CLIENT_CHANGE_MEMBERS, probe_done);
+    probe->request.changes = part;
+    probe->request.change_count = 1;
+    (void)run(probe);
+    assert_int_equal(probe->result.code, HOLDFAST_CODE_OK);
+}
+
+/* Its configuration file doesn't name who leads now. The others tell it. */
+static void test_h41_wiped_node_accepts_a_leader_that_it_never_knew(void **state) {
+    (void)state;
+    struct probe *probe = probe_start(cluster_new_growing(SEED, 4, 3), configure_nothing);
+    struct cluster *cluster = probe->cluster;
+    struct replica *fourth = &cluster->replicas[3];
+    const struct config_member *self = config_member_by_id(&fourth->config, fourth->config.id);
+    const struct holdfast_member_change add = {.action = HOLDFAST_MEMBER_ADD,
+                                               .id = self->id,
+                                               .name = self->name,
+                                               .peer_address = self->peer_address,
+                                               .client_address = self->client_address,
+                                               .thumbprint = self->thumbprint};
+    const struct holdfast_member_change promote = {.action = HOLDFAST_MEMBER_PROMOTE, .id = self->id};
+    change(probe, &add);
+    pass(cluster, SETTLE_US);
+    change(probe, &promote);
+    client_request_init(&probe->request, CLIENT_TRANSFER_LEADER, probe_done);
+    probe->request.transfer_target = self->id;
+    (void)run(probe);
+    assert_ptr_equal(leader_of(cluster), fourth);
+    pass(cluster, SETTLE_US);
+    struct replica *victim = &cluster->replicas[1];
+    wipe(victim);
+    pass(cluster, LONG_US);
+    assert_ptr_equal(leader_of(cluster), fourth);
+    assert_true(member_of(cluster, victim)->incarnation == victim->incarnation);
+    assert_int_equal(member_of(cluster, victim)->role, RAFT_VOTER);
+    assert_true(checker__converged(cluster));
+    end(probe);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_h41_node_that_was_wiped_is_a_voter_again),
         cmocka_unit_test(test_h41_vote_of_a_wiped_node_brings_back_no_past),
         cmocka_unit_test(test_h41_node_that_restarts_with_its_data_stays_what_it_was),
+        cmocka_unit_test(test_h41_wiped_node_accepts_a_leader_that_it_never_knew),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
