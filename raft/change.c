@@ -9,6 +9,9 @@
  * isn't known, and two disjoint quorums are possible); those who are reachable now must be a quorum of the old and of
  * the new set; a node begins as a learner, which costs no quorum if it never comes up or has a wrong address, and votes
  * only when it has caught up.
+ *
+ * Ids are not used again: what a removed node, or a late message of it, still says is nobody's. All that is remembered
+ * for that is the largest id that was removed, so whoever has a configuration knows who isn't coming back.
  */
 #include "raft/raft_internal.h"
 
@@ -26,6 +29,7 @@ const char *raft_refusal_text(enum raft_refusal refusal) {
         [RAFT_REFUSAL_DUPLICATE_ADDRESS] = "a member has this address",
         [RAFT_REFUSAL_DUPLICATE_NAME] = "a member has this name",
         [RAFT_REFUSAL_DUPLICATE_CERTIFICATE] = "a member has this certificate",
+        [RAFT_REFUSAL_RETIRED_ID] = "the id is not above the ids of all members that were removed",
         [RAFT_REFUSAL_UNKNOWN_NODE] = "no member has this id",
         [RAFT_REFUSAL_LEARNER_LAGS] = "the learner has not caught up with the log",
         [RAFT_REFUSAL_NOT_A_LEARNER] = "the member is not a learner",
@@ -73,6 +77,9 @@ static enum raft_refusal add_learner(const struct raft_config *old, const struct
     if (clash != RAFT_REFUSAL_NONE) {
         return clash;
     }
+    if (change->id <= config->retired_id) {
+        return RAFT_REFUSAL_RETIRED_ID;
+    }
     if (config->member_count == LIMIT_MEMBERS) {
         return RAFT_REFUSAL_TOO_MANY_MEMBERS;
     }
@@ -81,6 +88,7 @@ static enum raft_refusal add_learner(const struct raft_config *old, const struct
 }
 
 static void remove_member(struct raft_config *config, uint32_t position) {
+    config->retired_id = raft__max(config->retired_id, config->members[position].id);
     config->member_count--;
     memmove(&config->members[position], &config->members[position + 1],
             (config->member_count - position) * sizeof config->members[0]);
@@ -157,7 +165,7 @@ static bool join(const struct raft_config *old, struct raft_config *config) {
 }
 
 void raft__change_leave(const struct raft_config *joint, struct raft_config *ret_config) {
-    *ret_config = (struct raft_config){.joint = false};
+    *ret_config = (struct raft_config){.joint = false, .retired_id = joint->retired_id};
     for (uint32_t i = 0; i < joint->member_count; i++) {
         if (joint->members[i].role != RAFT_LEAVING) {
             struct raft_member *member = &ret_config->members[ret_config->member_count++];

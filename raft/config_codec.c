@@ -10,7 +10,7 @@
 enum { CONFIG_VERSION = 1, FLAG_JOINT = 1, FLAG_OUTGOING = 1, FLAG_RETURNS = 2 };
 
 size_t raft_config_encoded_size(const struct raft_config *config) {
-    size_t size = 4;
+    size_t size = 12;
     for (uint32_t i = 0; i < config->member_count; i++) {
         const struct raft_member *member = &config->members[i];
         size += RAFT_MEMBER_BYTES_MIN + strlen(member->name) + strlen(member->address) + strlen(member->client_address);
@@ -44,6 +44,8 @@ size_t raft_config_encode(const struct raft_config *config, uint8_t ret_bytes[RA
         out = put_text(out, member->address);
         out = put_text(out, member->client_address);
     }
+    put_u64(out, config->retired_id);
+    out += 8;
     CHECK((size_t)(out - ret_bytes) == raft_config_encoded_size(config));
     return (size_t)(out - ret_bytes);
 }
@@ -101,6 +103,9 @@ enum status raft_config_decode(struct slice bytes, struct raft_config *ret_confi
         if (!decode_member(&bytes, &config.members[i])) {
             return error_set(err, STATUS_CORRUPT, "member %u of %u of the membership is malformed", i + 1u, count);
         }
+    }
+    if (!cursor_u64(&bytes, &config.retired_id)) {
+        return error_set(err, STATUS_CORRUPT, "the membership is cut behind its members");
     }
     if (bytes.len > 0) {
         return error_set(err, STATUS_CORRUPT, "%zu bytes follow the membership", bytes.len);

@@ -5,8 +5,9 @@
  * the change and its sync such messages are held, at most one per node and type: the newest replaces its elders, and
  * a new term drops them all. Room is for all members and a few nodes beyond our configuration; if more ask, the oldest
  * answer is lost, and asked for again. PREVOTE and its reply, and READ_INDEX, promise nothing and pass. What a
- * leader sends never waits here, because nobody leads before its candidacy is durable. (What a follower says
- * about *entries* waits elsewhere: follower.c.)
+ * leader sends never waits here, because nobody leads before its candidacy is durable. VOTE of a candidate that stepped
+ * down meanwhile doesn't go: nobody would look at the answers. (What a follower says about *entries* waits elsewhere:
+ * follower.c.)
  */
 #include "raft/raft_internal.h"
 
@@ -53,6 +54,9 @@ void raft__release_held(struct raft *raft) {
     CHECK(raft->state_synced);
     for (uint32_t i = 0; i < raft->held_count; i++) {
         CHECK(raft->held[i].term == raft->term);
+        if (raft->held[i].type == RAFT_VOTE && raft->role != RAFT_CANDIDATE) {
+            continue;
+        }
         CHECK(raft->outbox_count < RAFT__OUTBOX_MAX);
         raft->outbox[raft->outbox_count++] = raft->held[i];
     }

@@ -70,12 +70,14 @@ struct raft_config {
     bool joint;
     uint32_t member_count;
     struct raft_member members[LIMIT_MEMBERS];
+    uint64_t retired_id; /* the largest of a member that was removed, 0: nobody was. Who has an id up to this one and
+                          * isn't a member never becomes one (again) */
 };
 
 enum {
     RAFT_MEMBER_BYTES_MIN = 22 + RAFT_THUMBPRINT_BYTES,
     RAFT_MEMBER_BYTES_MAX = RAFT_MEMBER_BYTES_MIN + LIMIT_NAME_BYTES - 1 + 2 * (LIMIT_ADDRESS_BYTES - 1),
-    RAFT_CONFIG_BYTES_MAX = 4 + LIMIT_MEMBERS * RAFT_MEMBER_BYTES_MAX
+    RAFT_CONFIG_BYTES_MAX = 12 + LIMIT_MEMBERS * RAFT_MEMBER_BYTES_MAX
 };
 static_assert((int)RAFT_CONFIG_BYTES_MAX <= (int)LIMIT_MEMBERSHIP_BYTES, "it must fit a segment's first group");
 
@@ -119,6 +121,7 @@ enum raft_refusal {
     RAFT_REFUSAL_DUPLICATE_ADDRESS,
     RAFT_REFUSAL_DUPLICATE_NAME,
     RAFT_REFUSAL_DUPLICATE_CERTIFICATE,
+    RAFT_REFUSAL_RETIRED_ID, /* not above the ids of all that were removed */
     RAFT_REFUSAL_UNKNOWN_NODE,
     RAFT_REFUSAL_LEARNER_LAGS,
     RAFT_REFUSAL_NOT_A_LEARNER,

@@ -12,9 +12,15 @@
  */
 #include "raft/raft_internal.h"
 
+/* A leader of our term has all that was committed in it or before, and what matches it has so, too. */
+static bool contradicts(const struct raft *raft, uint64_t index, uint64_t term) {
+    bool should_be_here = raft->role == RAFT_LEADER || (term <= raft->term && index <= raft->matched_index);
+    return index > raft->commit_index && should_be_here && raft__log_term_at(&raft->log, index) != term;
+}
+
 bool raft_wants_snapshot(const struct raft *raft, uint64_t index, uint64_t term) {
     bool has_it = raft__log_term_at(&raft->log, index) == term;
-    return index > raft->commit_index && !has_it && raft->role != RAFT_LEADER;
+    return index > raft->commit_index && !has_it && !contradicts(raft, index, term);
 }
 
 /* ---- Leader ----------------------------------------------------------------------------------------------------- */
@@ -74,8 +80,8 @@ enum status raft__snapshot_installed(struct raft *raft, const struct raft_event 
     bool sane = index > 0 && index <= RAFT__NUMBER_MAX && term > 0 && term <= RAFT__NUMBER_MAX &&
                 event->u.installed.config_index <= index && raft__config_check(event->u.installed.config) == STATUS_OK;
     bool has_it = sane && raft__log_term_at(&raft->log, index) == term;
-    if (!sane || (raft->role == RAFT_LEADER && !has_it && index > raft->commit_index)) {
-        return STATUS_INVALID; /* a leader has all that was ever committed */
+    if (!sane || contradicts(raft, index, term)) {
+        return STATUS_INVALID;
     }
     if (index <= raft->commit_index) {
         return STATUS_OK; /* overtaken by the log */

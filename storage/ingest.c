@@ -1,7 +1,8 @@
 /*
  * Ingest: a checkpoint's files become the content of a store that is open.
  *
- *   worker: the checkpoint is verified, its files linked under new numbers, the directory synced
+ *   worker: the checkpoint is verified, no faster than the owner wants, its files linked under new numbers, the
+ *           directory synced
  *   owner:  no job starts any more; those under way end, compactions give up
  *           and the owner of the log is asked, who may refuse
  *   worker: one switch of the manifest: the commit point
@@ -23,6 +24,8 @@
 
 #include <inttypes.h>
 
+enum { NAP_US = 20 * 1000, PACED_US = 2 * 1000 /* less isn't slept for */ };
+
 enum { STAGE_ASKED, STAGE_LINKED, STAGE_READY, STAGE_SWITCHED };
 
 static struct storage_ingest *ingest_of(struct storage_upkeep *upkeep) {
@@ -31,8 +34,26 @@ static struct storage_ingest *ingest_of(struct storage_upkeep *upkeep) {
 
 /* ---- Worker: linking ------------------------------------------------------------------------------------------- */
 
+/* The node has others to serve than this one. */
+static void keep_pace(struct storage_ingest *ingest, uint64_t bytes) {
+    struct env *env = ingest->upkeep.storage->env;
+    if (ingest->bytes_per_second == 0) {
+        return;
+    }
+    uint64_t now_us = env_clock_us(env);
+    ingest->paced_us =
+        (ingest->paced_us > now_us ? ingest->paced_us : now_us) + bytes * 1000 * 1000 / ingest->bytes_per_second;
+    while (ingest->paced_us > now_us + PACED_US && !storage__upkeep_is_cancelled(&ingest->upkeep)) {
+        uint64_t left_us = ingest->paced_us - now_us;
+        env_sleep_us(env, left_us < NAP_US ? left_us : NAP_US);
+        now_us = env_clock_us(env);
+    }
+}
+
 static bool progress(void *context, uint64_t done_bytes, uint64_t total_bytes) {
     struct storage_ingest *ingest = context;
+    uint64_t before_bytes = atomic_load_explicit(&ingest->upkeep.done_bytes, memory_order_relaxed);
+    keep_pace(ingest, done_bytes > before_bytes ? done_bytes - before_bytes : 0);
     atomic_store_explicit(&ingest->upkeep.total_bytes, total_bytes, memory_order_relaxed);
     atomic_store_explicit(&ingest->upkeep.done_bytes, done_bytes, memory_order_relaxed);
     return !storage__upkeep_is_cancelled(&ingest->upkeep);
@@ -413,6 +434,7 @@ void storage_ingest(struct storage *storage, struct storage_ingest *ingest) {
     ingest->read_set = NULL;
     ingest->view = NULL;
     ingest->is_named = false;
+    ingest->paced_us = 0;
     ingest->was_asked = false;
     ingest->is_in_ready = false;
     ingest->is_asking = false;

@@ -553,10 +553,12 @@ MUST_USE enum status storage_verify_dir(struct env *env, const char *dir, const 
 struct storage_ingest {
     struct storage_upkeep upkeep;
     char dir[LIMIT_PATH_BYTES];
+    uint64_t bytes_per_second;                       /* verified at most so fast; 0: no limit */
     void (*ready)(struct storage_upkeep *upkeep);    /* may be NULL: go on */
     void (*switched)(struct storage_upkeep *upkeep); /* may be NULL */
     struct storage_frontier frontier;                /* result; valid in ready and switched, too */
     /* The store's: */
+    uint64_t paced_us; /* what was verified may have taken until then */
     bool was_asked;
     bool is_in_ready; /* the answer is looked at when it returns */
     bool is_asking;   /* ready ran, no answer yet */

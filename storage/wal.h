@@ -410,6 +410,7 @@ struct wal_segment_info {
     enum wal_segment_state state;
     uint32_t pins; /* enum wal_segment_pin */
     uint32_t readers;
+    bool is_lent; /* in this life, to the store, as a value file: its bytes stay when the log lets go of it */
 };
 
 /* The index that wal_set_floor last gave: the smaller of the two. */

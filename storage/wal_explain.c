@@ -70,7 +70,8 @@ static struct wal_segment_info info_of(const struct wal *wal, const struct wal__
                                      .last_index = segment->max_index,
                                      .age_us = now_us > since_us ? now_us - since_us : 0,
                                      .begun_before_opened = segment->begun_us == 0,
-                                     .readers = segment->readers};
+                                     .readers = segment->readers,
+                                     .is_lent = segment->lent > 0};
 }
 
 static void explain_list(const struct list *segments, const struct wal *wal, enum wal_segment_state state,

@@ -98,10 +98,11 @@ static json_t *snapshots_json(const struct holdfast_node_status *status) {
     json_t *snapshots = json_array();
     for (uint32_t i = 0; i < status->snapshot_count; i++) {
         const struct holdfast_snapshot *snapshot = &status->snapshots[i];
-        json_t *object = json_pack("{s:o, s:b, s:o, s:I, s:I, s:I}", "peer", text_json(snapshot->peer), "incoming",
-                                   (int)snapshot->incoming, "state", text_json(snapshot->state), "index",
+        json_t *object = json_pack("{s:o, s:b, s:o, s:I, s:I, s:I, s:I, s:o}", "peer", text_json(snapshot->peer),
+                                   "incoming", (int)snapshot->incoming, "state", text_json(snapshot->state), "index",
                                    (json_int_t)snapshot->index, "done_bytes", (json_int_t)snapshot->done_bytes,
-                                   "total_bytes", (json_int_t)snapshot->total_bytes);
+                                   "total_bytes", (json_int_t)snapshot->total_bytes, "bytes_per_second",
+                                   (json_int_t)snapshot->bytes_per_second, "pace", text_json(snapshot->pace));
         (void)json_array_append_new(snapshots, object);
     }
     return snapshots;
@@ -328,10 +329,14 @@ static void print_snapshots(struct ctl *ctl, const struct node_answer *answers, 
         for (uint32_t k = 0; answers[i].answered && k < status->snapshot_count; k++) {
             const struct holdfast_snapshot *snapshot = &status->snapshots[k];
             (void)fprintf(ctl->io->out,
-                          "%ssnapshot on %s %s %s: %s, %" PRIu64 " of %" PRIu64 " bytes, up to entry %" PRIu64 "\n",
+                          "%ssnapshot on %s %s %s: %s, %" PRIu64 " of %" PRIu64 " bytes, up to entry %" PRIu64,
                           k == 0 ? "\n" : "", node_name(ctl, &answers[i]), snapshot->incoming ? "from" : "to",
                           snapshot->peer, snapshot->state, snapshot->done_bytes, snapshot->total_bytes,
                           snapshot->index);
+            if (snapshot->bytes_per_second > 0) {
+                (void)fprintf(ctl->io->out, ", %" PRIu64 " a second (%s)", snapshot->bytes_per_second, snapshot->pace);
+            }
+            (void)fputs("\n", ctl->io->out);
         }
     }
 }

@@ -64,9 +64,13 @@ const struct ctl_command CTL_COMMANDS[] = {
      "age, and\n"
      "who keeps it: not flushed (up to the index that tables hold), a follower that doesn't hold its entries yet, a "
      "reader, an\n"
-     "older segment (the oldest goes first). Only a leader knows the followers one by one. With --node: of that node "
-     "alone. An\n"
-     "age with + counts from the node's start: the segment is older.\n",
+     "older segment (the oldest goes first). Only a leader knows the followers one by one. \"store, as a value file\": "
+     "the "
+     "store\n"
+     "took it over for its large values, and its bytes stay when the log lets go of it. With --node: of that node "
+     "alone. "
+     "An age\n"
+     "with + counts from the node's start: the segment is older.\n",
      0, 1, 1, ctl_cmd_wal},
     {"member", "list | add NAME | replace OLD NEW | promote|demote|remove NODE | priority NODE N",
      "Show and change who is in the cluster",

@@ -46,7 +46,7 @@ struct config {
     uint32_t io_threads;  /* io_threads = auto | 0..64 */
     bool io_threads_auto; /* then io_threads is 0 until main, who knows the CPUs, puts config_auto_io_threads there */
     bool fault_injection;
-    bool use_ring; /* io_uring = on | off */
+    bool use_ring; /* io_uring = on | off: for reads of files; syncs go by threads */
     /* [log] */
     char log_file[LIMIT_PATH_BYTES]; /* empty: stderr */
     enum log_level log_level;

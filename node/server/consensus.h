@@ -50,6 +50,7 @@ struct consensus_proposal {
     uint64_t index;
     uint64_t term;
     size_t payload_bytes;
+    uint64_t taken_us; /* the consensus loop's time when it came */
 };
 
 void consensus_propose(struct consensus *consensus, struct consensus_proposal *proposal);
@@ -138,7 +139,7 @@ void consensus_query_status(struct consensus *consensus, struct consensus_status
 
 /* ---- What keeps the log's segments (any thread) ---------------------------------------------------------------- */
 
-enum { CONSENSUS_LOG_PINS_MAX = LIMIT_MEMBERS + 6, CONSENSUS_LOG_SEGMENTS_MAX = 4096 };
+enum { CONSENSUS_LOG_PINS_MAX = LIMIT_MEMBERS + 7, CONSENSUS_LOG_SEGMENTS_MAX = 4096 };
 
 struct consensus_log_pin {
     char owner[LIMIT_NAME_BYTES + 32];

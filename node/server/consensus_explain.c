@@ -3,6 +3,9 @@
  * whom the floor is where it is (consensus_floor.c): the store, which has not flushed yet, and the members
  * that don't hold the records yet.
  *
+ * A segment that was lent to the store as a value file is named as well: nothing holds it in the log for that, but its
+ * bytes stay when the log lets go of it. Only this life's loans are known.
+ *
  * A leader knows each member's index. A follower repeats the one number that the leader told it; who is behind it is
  * asked of the leader.
  */
@@ -17,7 +20,8 @@ enum pin {
     PIN_NOT_FLUSHED,
     PIN_READER,
     PIN_ORDER,
-    PIN_FLOOR, /* nobody needs it any more; the floor moves at the next housekeeping */
+    PIN_VALUES, /* keeps the bytes, not the log's name for them */
+    PIN_FLOOR,  /* nobody needs it any more; the floor moves at the next housekeeping */
     PIN_FIRST_MEMBER
 };
 
@@ -69,6 +73,7 @@ static void fill_pins(const struct consensus *consensus, struct consensus_log_qu
     add_named(query, PIN_NOT_FLUSHED, "not flushed", storage_frontier(consensus->storage)->index);
     add_named(query, PIN_READER, "reader", UINT64_MAX);
     add_named(query, PIN_ORDER, "older segment", UINT64_MAX);
+    add_named(query, PIN_VALUES, "store, as a value file", UINT64_MAX);
     add_named(query, PIN_FLOOR, "floor about to move", wal_floor_index(consensus->wal));
     add_members(consensus, query);
 }
@@ -88,6 +93,7 @@ static uint32_t pins_of(const struct consensus_log_query *query, const struct wa
     bits |= (info->pins & WAL_PIN_NEWEST_DURABLE) != 0 ? 1U << PIN_NEWEST_DURABLE : 0;
     bits |= (info->pins & WAL_PIN_READER) != 0 ? 1U << PIN_READER : 0;
     bits |= (info->pins & WAL_PIN_ORDER) != 0 ? 1U << PIN_ORDER : 0;
+    bits |= info->is_lent ? 1U << PIN_VALUES : 0;
     bits |= (info->pins & WAL_PIN_FLOOR) != 0 ? floor_owners(query, info->last_index) : 0;
     return bits;
 }

@@ -5,7 +5,8 @@
  *   applied     of the newest CONFIG entry that is applied: in the manifest's frontier and each segment's first group
  *
  * Connections are kept to both, so that a leader that left gets the answers which commit its leaving. Who is in neither
- * any more, once a configuration without it is applied, was removed: it is told, and refused from then on.
+ * and, by the applied one, has an id that was retired, was removed: it is told, and refused from then on, also by those
+ * who start later.
  *
  * A change asked for:
  *
@@ -67,7 +68,7 @@ enum status member__connect(struct consensus *consensus) {
         collect(consensus, told__config(consensus), &entries);
     }
     directory_set(&consensus->members.directory, &entries);
-    return peers_set(consensus->peers, &entries);
+    return peers_set(consensus->peers, &entries, consensus->members.applied.config.retired_id);
 }
 
 /* ---- The applied membership -------------------------------------------------------------------------------------- */
@@ -161,20 +162,6 @@ static void log_membership(const struct consensus *consensus) {
     }
 }
 
-/* Those that were members before and are none of any configuration now. */
-static void expel_removed(struct consensus *consensus) {
-    const struct raft_config *before = &consensus->members.before.config;
-    for (uint32_t i = 0; i < before->member_count; i++) {
-        uint64_t id = before->members[i].id;
-        bool stays = id == consensus->options.config->id ||
-                     find_member(&consensus->members.applied.config, id) != NULL ||
-                     find_member(raft_membership(consensus->raft), id) != NULL;
-        if (!stays) {
-            peers_remove(consensus->peers, id);
-        }
-    }
-}
-
 static void take_over(struct consensus *consensus) {
     log_membership(consensus);
     consensus->members.removed_by = RAFT_NO_NODE; /* who can't be one of us any more doesn't get as far as this */
@@ -186,9 +173,7 @@ static void take_over(struct consensus *consensus) {
         struct error error;
         (void)error_set(&error, status, "a new membership can't be kept: %s", status_name(status));
         consensus__fail(consensus, &error);
-        return;
     }
-    expel_removed(consensus);
 }
 
 void member__was_removed(void *context, uint64_t by_node_id) {

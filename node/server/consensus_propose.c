@@ -43,6 +43,7 @@ static void take(struct consensus *consensus, struct consensus_proposal *proposa
     proposal->payload_bytes = batch_size(proposal->operations, proposal->operation_count);
     proposal->revision = 0;
     proposal->index = 0;
+    proposal->taken_us = consensus__now_us(consensus);
     list_push_back(&consensus->proposals_waiting, &proposal->link);
     consensus->proposal_count++;
     consensus->proposal_bytes += proposal->payload_bytes;
@@ -199,6 +200,7 @@ void propose__applied(struct consensus *consensus, uint64_t index, uint64_t term
             return;
         }
         CHECK(proposal->index == index);
+        snapshots_note_write(consensus->snapshots, consensus__now_us(consensus) - proposal->taken_us);
         decide(consensus, proposal, term);
     }
 }

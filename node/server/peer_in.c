@@ -20,6 +20,7 @@ static void refuse(struct peer_in *in, enum wire_code code, const char *message)
     char quoted[ERROR_MESSAGE_BYTES_MAX + 16];
     log_event(in->peers->options.logger, LOG_WARN, "peer.refused", "addr=%s reason=%s", peer->address,
               log_quote(quoted, sizeof quoted, message));
+    in->is_refused = true;
     if (greeting_refuse(in->connection, code, message) != STATUS_OK) {
         connection_close(in->connection);
     }
@@ -217,10 +218,10 @@ void peer_in__stop_all(struct peers *peers) {
     }
 }
 
-void peer_in__expel(struct peers *peers, uint64_t node_id) {
+void peer_in__expel_removed(struct peers *peers) {
     LIST_FOREACH (node, &peers->incoming) {
         struct peer_in *in = LIST_ENTRY(node, struct peer_in, link);
-        if (in->introduced && in->identity.node_id == node_id) {
+        if (in->introduced && !in->is_refused && peers__is_removed(peers, in->identity.node_id)) {
             refuse(in, WIRE_REMOVED, removed_message);
         }
     }

@@ -153,29 +153,19 @@ static bool is_same(const struct directory_entry *a, const struct directory_entr
            memcmp(a->thumbprint, b->thumbprint, sizeof a->thumbprint) == 0;
 }
 
-static void forget_removal(struct peers *peers, uint64_t node_id) {
-    for (uint32_t i = 0; i < PEER_REMOVED_MAX; i++) {
-        if (peers->removed[i] == node_id) {
-            peers->removed[i] = RAFT_NO_NODE;
-        }
-    }
-}
-
 bool peers__is_removed(const struct peers *peers, uint64_t node_id) {
-    for (uint32_t i = 0; i < PEER_REMOVED_MAX; i++) {
-        if (peers->removed[i] == node_id) {
-            return true;
-        }
-    }
-    return false;
+    const struct peer *peer = find_peer(peers, node_id);
+    bool is_member = node_id == peers->options.config->id || (peer != NULL && !peer->is_guest);
+    return node_id <= peers->retired_id && !is_member;
 }
 
-enum status peers_set(struct peers *peers, const struct directory_entries *members) {
+enum status peers_set(struct peers *peers, const struct directory_entries *members, uint64_t retired_id) {
     CHECK(members->count <= DIRECTORY_ENTRIES_MAX);
+    peers->retired_id = retired_id;
     LIST_FOREACH (node, &peers->peers) {
         struct peer *peer = LIST_ENTRY(node, struct peer, link);
         const struct directory_entry *entry = find_entry(members, peer->entry.id);
-        peer->is_guest = entry == NULL && peer_in__is_connected(peers, peer->entry.id);
+        peer->is_guest = entry == NULL && peer->entry.id > retired_id && peer_in__is_connected(peers, peer->entry.id);
         if (entry != NULL ? !is_same(entry, &peer->entry) : !peer->is_guest) {
             drop(peer);
         }
@@ -183,23 +173,14 @@ enum status peers_set(struct peers *peers, const struct directory_entries *membe
     enum status status = STATUS_OK;
     for (uint64_t i = 0; i < members->count && status == STATUS_OK && !peers->stopping; i++) {
         const struct directory_entry *entry = &members->entries[i];
-        forget_removal(peers, entry->id);
         if (entry->id != peers->options.config->id && find_peer(peers, entry->id) == NULL) {
             status = add(peers, entry, false);
         }
     }
-    return status;
-}
-
-void peers_remove(struct peers *peers, uint64_t node_id) {
-    CHECK(node_id != RAFT_NO_NODE);
-    forget_removal(peers, node_id);
-    peers->removed[peers->removed_next++ % PEER_REMOVED_MAX] = node_id;
-    struct peer *peer = find_peer(peers, node_id);
-    if (peer != NULL) {
-        drop(peer);
+    if (status == STATUS_OK) {
+        peer_in__expel_removed(peers);
     }
-    peer_in__expel(peers, node_id);
+    return status;
 }
 
 bool peers__welcome(struct peers *peers, uint64_t node_id) {

@@ -5,10 +5,10 @@
  * others send us comes in on theirs. So a connection carries messages one way, and a large append never delays a
  * heartbeat.
  *
- * Members come and go (peers_set, peers_remove). Besides them there are guests: nodes of our configuration file that
+ * Members come and go (peers_set). Besides them there are guests: nodes of our configuration file that
  * are no members as far as we know, and have opened a connection to us. They may know a newer membership than we do; as
  * long as they stay connected we answer them. So a new node, which knows no membership, connects to whoever talks to
- * it.
+ * it. Who was removed is no guest: it is told so on its connections, which then end, and whenever it comes again.
  *
  *   idle --> connecting --> greeted --> ready --(error, no PONG for 2 s)--> waiting (back-off) --> connecting
  *
@@ -59,11 +59,9 @@ struct peers_options {
 /* Listens; knows no members yet. STATUS_IO: the address is in use, err names it. */
 MUST_USE enum status peers_start(const struct peers_options *options, struct peers **ret_peers, struct error *err);
 /* These are the members (who is this node itself doesn't matter): connections to new ones begin, those to others end
- * when what was handed in is sent. STATUS_NO_MEMORY: nobody was dropped, some weren't added. */
-MUST_USE enum status peers_set(struct peers *peers, const struct directory_entries *members);
-/* The cluster has removed this node for good: it is told so on its connections, which then end, and when it comes
- * again, unless it becomes a member anew. */
-void peers_remove(struct peers *peers, uint64_t node_id);
+ * when what was handed in is sent. Who is none of them and has an id up to retired_id was removed for good.
+ * STATUS_NO_MEMORY: nobody was dropped, some weren't added. */
+MUST_USE enum status peers_set(struct peers *peers, const struct directory_entries *members, uint64_t retired_id);
 /* Sends or drops. raw: an APPEND's records. False: dropped. */
 bool peers_send(struct peers *peers, const struct raft_message *message, const struct slice *raw, size_t raw_count);
 /* One frame about a snapshot. False: dropped, as the connection is down, or the bulk one full. */

@@ -17,8 +17,7 @@ enum {
     PEER_SILENCE_MAX_US = 2 * 1000 * 1000,
     PEER_BACKOFF_MIN_US = 5 * 1000,
     PEER_BACKOFF_MAX_US = 1000 * 1000,
-    PEER_DELAYED_MAX = 1024, /* messages that hooks hold back */
-    PEER_REMOVED_MAX = 16    /* removed nodes that are remembered, the newest */
+    PEER_DELAYED_MAX = 1024 /* messages that hooks hold back */
 };
 
 enum peer_link_state { PEER_LINK_WAITING, PEER_LINK_CONNECTING, PEER_LINK_READY, PEER_LINK_STOPPED };
@@ -52,6 +51,7 @@ struct peer_in {
     struct list link;
     struct identity identity;
     bool greeted;
+    bool is_refused;        /* it ends */
     bool introduced;        /* its PeerHello was right */
     struct env_timer timer; /* closes it if it isn't introduced in time */
 };
@@ -59,10 +59,9 @@ struct peer_in {
 struct peers {
     struct peers_options options;
     struct env_listener *listener;
-    struct list peers;                  /* struct peer: at most members, and those of the configuration file */
-    struct list dropped;                /* struct peer: wait for the end of their connections */
-    uint64_t removed[PEER_REMOVED_MAX]; /* a ring of node ids */
-    uint32_t removed_next;
+    struct list peers;    /* struct peer: at most members, and those of the configuration file */
+    struct list dropped;  /* struct peer: wait for the end of their connections */
+    uint64_t retired_id;  /* who isn't a member and has an id up to it was removed */
     struct list incoming; /* struct peer_in */
     uint32_t incoming_count;
     struct list delayed; /* struct peer_delayed */
@@ -95,8 +94,8 @@ bool peer_out__send(struct peer_link *link, const struct raft_message *message, 
 
 struct env_stream_handler *peer_in__accepted(void *context, struct env_stream *stream);
 void peer_in__stop_all(struct peers *peers);
-/* Tells a removed node so on all its connections, and ends them. */
-void peer_in__expel(struct peers *peers, uint64_t node_id);
+/* Tells removed nodes so on all their connections, and ends them. */
+void peer_in__expel_removed(struct peers *peers);
 bool peer_in__is_connected(const struct peers *peers, uint64_t node_id);
 /* Behind the fault hooks. */
 void peers__deliver(struct peers *peers, const struct raft_message *message, struct slice raw);

@@ -122,20 +122,24 @@ static enum status open_wal(struct recovery *recovery, struct wal_recovered *ret
     return STATUS_OK;
 }
 
-/* The newest of those that are known to be committed; CONFIG entries behind it are still in the log. */
+/* The newest of those that are known to be committed; CONFIG entries behind it are still in the log. Of a log that lost
+ * its end, or a store that is lost, it may be of an entry that isn't here any more: then it is of what is committed,
+ * and the entries that come again bring it (and those before it) once more. */
 static enum status find_membership(const struct recovery *recovery, const struct wal_recovered *recovered,
-                                   struct membership *ret_membership, struct error *err) {
+                                   uint64_t commit, struct membership *ret_membership, struct error *err) {
     const struct storage_frontier *frontier = storage_frontier(recovery->storage);
-    enum status status = membership_decode(recovered->membership, ret_membership, err);
-    if (status != STATUS_OK || frontier->membership_len == 0) {
+    struct membership newest;
+    struct membership flushed = {.index = 0};
+    enum status status = membership_decode(recovered->membership, &newest, err);
+    if (status == STATUS_OK && frontier->membership_len > 0) {
+        status = membership_decode(slice_of(frontier->membership, frontier->membership_len), &flushed, err);
+    }
+    if (status != STATUS_OK) {
         return status;
     }
-    struct membership flushed;
-    status = membership_decode(slice_of(frontier->membership, frontier->membership_len), &flushed, err);
-    if (status == STATUS_OK && flushed.index >= ret_membership->index) {
-        *ret_membership = flushed;
-    }
-    return status;
+    *ret_membership = frontier->membership_len > 0 && flushed.index >= newest.index ? flushed : newest;
+    ret_membership->index = ret_membership->index < commit ? ret_membership->index : commit;
+    return STATUS_OK;
 }
 
 struct replay {
@@ -223,7 +227,7 @@ static enum status make_raft(struct recovery *recovery, const struct wal_recover
         saved->commit = saved->log_start_index;
     }
     struct membership membership;
-    enum status status = find_membership(recovery, recovered, &membership, err);
+    enum status status = find_membership(recovery, recovered, saved->commit, &membership, err);
     if (status != STATUS_OK) {
         return status;
     }

@@ -86,6 +86,7 @@ static const char *advice(enum raft_refusal refusal) {
     case RAFT_REFUSAL_WOULD_LOSE_QUORUM: return "start the members that are away, or add and promote others first";
     case RAFT_REFUSAL_NO_VOTERS: return "promote a learner first";
     case RAFT_REFUSAL_DUPLICATE_ID: return "an id is never used twice, not even by a node that comes back empty";
+    case RAFT_REFUSAL_RETIRED_ID: return "take one above all that were ever used";
     case RAFT_REFUSAL_DUPLICATE_ADDRESS: return "remove the member that has it, or use another one";
     case RAFT_REFUSAL_DUPLICATE_NAME: return "choose another name";
     case RAFT_REFUSAL_DUPLICATE_CERTIFICATE: return "each member needs a certificate of its own";

@@ -146,6 +146,10 @@ static void fill_snapshots(Wire__StatusReply *reply, const struct consensus_stat
         SET(message, done_bytes, transfer->done_bytes);
         SET(message, total_bytes, transfer->total_bytes);
         SET(message, index, transfer->index);
+        if (!transfer->incoming) {
+            SET(message, bytes_per_second, transfer->bytes_per_second);
+            message->pace = borrow_text(transfer->pace);
+        }
     }
     reply->n_snapshots = snapshots->transfer_count;
     reply->snapshots = pointers;

@@ -101,6 +101,10 @@ bool snapshots_pin_of(const struct snapshots *snapshots, uint64_t peer, uint64_t
     return false;
 }
 
+void snapshots_note_write(struct snapshots *snapshots, uint64_t took_us) {
+    snapshot_pace_note_write(&snapshots->pace, snapshot__now_us(snapshots), took_us);
+}
+
 void snapshots_get_status(const struct snapshots *snapshots, struct snapshots_status *ret_status) {
     *ret_status = (struct snapshots_status){.sent = snapshots->sent,
                                             .installed = snapshots->installed,
@@ -110,12 +114,17 @@ void snapshots_get_status(const struct snapshots *snapshots, struct snapshots_st
         if (send->state == SNAPSHOT_SEND_IDLE) {
             continue;
         }
+        bool is_paced = send->state == SNAPSHOT_SEND_STREAMING;
         ret_status->transfers[ret_status->transfer_count++] =
             (struct snapshot_status){.peer = send->peer,
                                      .state = snapshot_send__state_name(send->state),
                                      .index = send->checkpoint.frontier.index,
                                      .done_bytes = send->arrived_bytes,
-                                     .total_bytes = send->total_bytes};
+                                     .total_bytes = send->total_bytes,
+                                     .bytes_per_second = is_paced ? snapshot_pace_rate(&snapshots->pace) : 0,
+                                     .pace = is_paced
+                                                 ? snapshot_pace_reason_name(snapshot_pace_reason(&snapshots->pace))
+                                                 : ""};
         if (send->problem[0] != '\0') {
             ret_status->failed_peer = send->peer;
             (void)snprintf(ret_status->problem, sizeof ret_status->problem, "%s", send->problem);
@@ -129,7 +138,8 @@ void snapshots_get_status(const struct snapshots *snapshots, struct snapshots_st
                                      .state = snapshot_receive__state_name(receive->state),
                                      .index = receive->index,
                                      .done_bytes = receive->arrived_bytes,
-                                     .total_bytes = receive->total_bytes};
+                                     .total_bytes = receive->total_bytes,
+                                     .pace = ""};
     }
 }
 
@@ -164,6 +174,7 @@ enum status snapshots_new(struct consensus *consensus, struct snapshots **ret_sn
     snapshots->consensus = consensus;
     arena_init(&snapshots->arena, alloc, ARENA_CHUNK_BYTES, LIMIT_UNPACK_BUDGET_BYTES);
     env_task_init(&snapshots->stop_task, run_stopped);
+    snapshot_pace_init(&snapshots->pace, consensus->options.config->snapshot_rate);
     for (uint32_t i = 0; i < LIMIT_MEMBERS; i++) {
         snapshot_send__init(snapshots, &snapshots->sends[i]);
     }

@@ -8,6 +8,8 @@
  * Offers and chunks go over the bulk connection, answers over the control connection of the other side; heartbeats wait
  * for neither. Disks are read and written by workers, one job at a time for each transfer. A few chunks are in memory.
  *
+ * Transfers give way to the load (snapshot_pace.h): how long the leader's writes take decides how fast they are.
+ *
  * A connection that breaks costs nothing but time: an offer is repeated until it is answered, and the answer says from
  * where to go on. A process that ends loses what it had of a transfer. A new leader starts anew.
  *
@@ -34,6 +36,9 @@ struct snapshot_status {
     uint64_t index;    /* of its frontier; 0: not known yet */
     uint64_t done_bytes;
     uint64_t total_bytes;
+    /* Of one that is sent: what may leave now, of all of them together, and why (snapshot_pace.h). */
+    uint64_t bytes_per_second; /* 0: no limit, or nothing is being sent */
+    const char *pace;          /* static; empty: nothing is being sent */
 };
 
 struct snapshots_status {
@@ -66,6 +71,8 @@ uint64_t snapshots_pin_index(const struct snapshots *snapshots);
 bool snapshots_pin_of(const struct snapshots *snapshots, uint64_t peer, uint64_t *ret_index);
 /* A worker is about a transfer's files. */
 bool snapshots_work(const struct snapshots *snapshots);
+/* A write that this node led was answered well; it took so long since it was handed in. For the pace. */
+void snapshots_note_write(struct snapshots *snapshots, uint64_t took_us);
 void snapshots_get_status(const struct snapshots *snapshots, struct snapshots_status *ret_status);
 
 #endif

@@ -112,21 +112,18 @@ enum status snapshot_file_read(struct env *env, const char *dir, const struct sn
     return status;
 }
 
-static bool sync_is_due(const struct snapshot_file *file, uint64_t offset, size_t len) {
-    return offset + len == file->bytes || offset / SNAPSHOT_SYNC_BYTES != (offset + len) / SNAPSHOT_SYNC_BYTES;
-}
-
 enum status snapshot_file_write(struct env *env, const char *dir, const struct snapshot_file *file, uint64_t offset,
                                 const uint8_t *data, size_t len, struct error *err) {
     char path[LIMIT_PATH_BYTES];
     struct env_file *opened = NULL;
     make_path(path, dir, file->kind, file->number);
-    unsigned flags = ENV_OPEN_WRITE | (offset == 0 ? (unsigned)(ENV_OPEN_CREATE | ENV_OPEN_EXCLUSIVE) : 0);
+    unsigned flags = ENV_OPEN_WRITE | ENV_OPEN_STREAM;
+    flags |= offset == 0 ? (unsigned)(ENV_OPEN_CREATE | ENV_OPEN_EXCLUSIVE) : 0;
     enum status status = env_open(env, path, flags, &opened, err);
     if (status == STATUS_OK && len > 0) {
         status = env_pwrite(opened, data, len, offset, err);
     }
-    if (status == STATUS_OK && sync_is_due(file, offset, len)) {
+    if (status == STATUS_OK && offset + len == file->bytes) {
         status = env_sync(opened, err); /* a failed one fails the transfer, and the file goes */
     }
     env_close(opened);

@@ -13,9 +13,10 @@
 #include "storage/file_names.h"
 
 enum {
-    SNAPSHOT_CHUNK_BYTES = 256 * KIB,
-    SNAPSHOT_FILES_MAX = 1024 * 1024,
-    SNAPSHOT_SYNC_BYTES = 8 * MIB /* so much of a file is written between two syncs: none meets a large backlog */
+    SNAPSHOT_CHUNK_BYTES = 64 * KIB, /* are sent at once: the loop has other things to do */
+    SNAPSHOT_BLOCK_CHUNKS = 4,       /* are read, and written, */
+    SNAPSHOT_BLOCK_BYTES = SNAPSHOT_BLOCK_CHUNKS * SNAPSHOT_CHUNK_BYTES, /* as one */
+    SNAPSHOT_FILES_MAX = 1024 * 1024
 };
 
 /* One file, by the name that its kind and number make. */
@@ -39,8 +40,9 @@ MUST_USE enum status snapshot_files_list(struct env *env, const char *dir, struc
 /* Exactly len bytes. STATUS_CORRUPT: the file is shorter. */
 MUST_USE enum status snapshot_file_read(struct env *env, const char *dir, const struct snapshot_file *file,
                                         uint64_t offset, uint8_t *data, size_t len, struct error *err);
-/* A piece; pieces of a file come in order. A file that is whole is durable on return. STATUS_EXISTS: it was there
- * before its first piece. */
+/* A piece; pieces of a file come in order. The disk begins with it at once, so that the sync of the file, or of the
+ * log beside it, meets no large backlog. A file that is whole is durable on return. STATUS_EXISTS: it was there before
+ * its first piece. */
 MUST_USE enum status snapshot_file_write(struct env *env, const char *dir, const struct snapshot_file *file,
                                          uint64_t offset, const uint8_t *data, size_t len, struct error *err);
 /* Makes it, and empties it of what is in there. */

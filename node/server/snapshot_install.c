@@ -154,6 +154,8 @@ void snapshot_install__begin(struct snapshot_receive *receive) {
     receive->ingest.ready = on_ready;
     receive->ingest.switched = on_switched;
     memcpy(receive->ingest.dir, receive->dir, sizeof receive->dir);
+    uint64_t rate = consensus->options.config->snapshot_rate;
+    receive->ingest.bytes_per_second = rate < UINT64_MAX / SNAPSHOT_VERIFY_RATES ? SNAPSHOT_VERIFY_RATES * rate : 0;
     receive->is_ingesting = true;
     storage_ingest(consensus->storage, &receive->ingest);
 }

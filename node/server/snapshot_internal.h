@@ -3,6 +3,7 @@
  *
  *   snapshot.c          life, frames in, status, what pins the log
  *   snapshot_send.c     one peer's transfer, from the request to raft's SNAPSHOT_SENT
+ *   snapshot_pace.c     how fast all that is sent may leave, so that the load doesn't suffer
  *   snapshot_receive.c  what arrives here, into files
  *   snapshot_install.c  from whole files to a store, a log and a raft that start behind them
  *   snapshot_files.c    files and directories (workers)
@@ -14,14 +15,22 @@
 #include "node/server/consensus_internal.h"
 #include "node/server/snapshot.h"
 #include "node/server/snapshot_files.h"
+#include "node/server/snapshot_pace.h"
 #include "proto/connection.h"
 #include "proto/wire.pb-c.h"
 
 enum {
-    SNAPSHOT_WINDOW_CHUNKS = 8, /* on their way, or waiting to be written */
+    SNAPSHOT_WINDOW_CHUNKS = 8 * SNAPSHOT_BLOCK_CHUNKS, /* on their way, or waiting to be written */
     SNAPSHOT_TICK_US = 20 * 1000,
+    SNAPSHOT_ANSWER_US = 50 * 1000,           /* a receiver says at least so often what has arrived */
     SNAPSHOT_OFFER_US = 400 * 1000,           /* without news for so long: offered (again) */
     SNAPSHOT_SEND_PATIENCE_US = 20 * 1000000, /* without progress for so long: given up, its checkpoint goes */
+    /* With progress, but this slow from its begin to its end, it goes as well: who takes a byte now and then, or says
+     * that he is about to be done, keeps it no longer than that. */
+    SNAPSHOT_SEND_GRACE_US = 2 * 60 * 1000000,
+    SNAPSHOT_VERIFY_RATES = 4,     /* what has arrived is checked at so many times the configured rate: nobody waits */
+    SNAPSHOT_RATE_MIN = 256 * KIB, /* per second; or this part of the configured rate, if that is less: it is slower */
+    SNAPSHOT_RATE_MIN_PART = 256,  /* than what is left for one of several peers when all give way */
     SNAPSHOT_RECEIVE_PATIENCE_US = 60 * 1000000,
     SNAPSHOT_READY_PATIENCE_US = 5 * 1000000, /* for the log to come to rest before the switch */
     SNAPSHOT_PAUSE_US_MIN = 500 * 1000,       /* after a failure; doubles */
@@ -45,10 +54,10 @@ struct snapshot_place {
 /* What a worker does. */
 enum snapshot_job {
     SNAPSHOT_JOB_LIST, /* of a sender: the checkpoint's files, */
-    SNAPSHOT_JOB_READ, /* the next chunk, */
+    SNAPSHOT_JOB_READ, /* the next block, */
     SNAPSHOT_JOB_REMOVE,
     SNAPSHOT_JOB_CLEAR, /* of a receiver: an empty directory, */
-    SNAPSHOT_JOB_WRITE, /* the oldest chunk, */
+    SNAPSHOT_JOB_WRITE, /* the oldest block, */
     SNAPSHOT_JOB_SYNC,  /* all names, */
     SNAPSHOT_JOB_CLEAN  /* and nothing again */
 };
@@ -87,10 +96,15 @@ struct snapshot_send {
     uint32_t flight_count;
     uint32_t window;        /* of them the peer can take */
     uint64_t arrived_bytes; /* at most, ever: progress */
+    uint64_t taken_bytes;   /* by the peer, of its install; at most, ever: progress */
     uint64_t begun_us;
     uint64_t progress_us;
     uint64_t news_us; /* heard of it, or offered it */
     uint64_t resumes;
+    uint64_t log_begin_bytes; /* what the log had written at begun_us */
+    uint64_t needed;          /* bytes per second, or the log outgrows its budget before the end */
+    uint64_t slowed_before;   /* snapshot_pace's count at begun_us */
+    uint64_t retry_us;        /* the connection was full: not before then; 0: it wasn't */
 
     /* One job at a time. */
     struct env_work work;
@@ -98,11 +112,11 @@ struct snapshot_send {
     enum snapshot_job job;
     enum status job_status;
     struct error job_error;
-    struct snapshot_place job_place;
+    struct snapshot_place job_place; /* a block of one file */
     size_t job_len;
-    uint64_t job_checksum;
-    uint8_t *chunk;      /* SNAPSHOT_CHUNK_BYTES */
-    bool chunk_is_ready; /* read, not sent yet */
+    uint64_t job_checksums[SNAPSHOT_BLOCK_CHUNKS];
+    uint8_t *block;       /* SNAPSHOT_BLOCK_BYTES */
+    uint32_t chunks_left; /* its last ones: read, not sent yet */
 
     bool ended_ok;
     char problem[ERROR_MESSAGE_BYTES_MAX];
@@ -124,11 +138,13 @@ enum snapshot_receive_state {
     SNAPSHOT_RECEIVE_ENDING      /* the files are being removed */
 };
 
-struct snapshot_chunk {
+/* Chunks of one file, one behind the other, that are written at once. */
+struct snapshot_block {
     struct snapshot_file file;
     uint64_t offset;
     size_t len;
-    uint8_t *data;
+    uint32_t chunks;
+    uint8_t *data; /* SNAPSHOT_BLOCK_BYTES, or what is left of the file */
 };
 
 struct snapshot_receive {
@@ -145,9 +161,11 @@ struct snapshot_receive {
     struct snapshot_file file;  /* at next, if next.offset > 0 */
     uint64_t arrived_bytes;
     bool asked_again;                                    /* what arrives before `next` does is of no use */
-    struct snapshot_chunk queue[SNAPSHOT_WINDOW_CHUNKS]; /* ring; the first is with the worker while one works */
+    struct snapshot_block queue[SNAPSHOT_WINDOW_CHUNKS]; /* ring; the first is with the worker while one works */
     uint32_t queue_head;
     uint32_t queue_count;
+    uint32_t queue_chunks; /* in all of them: at most SNAPSHOT_WINDOW_CHUNKS */
+    uint64_t answered_us;
     char dir[LIMIT_PATH_BYTES];
     uint64_t begun_us;
     uint64_t heard_us;
@@ -177,7 +195,7 @@ struct snapshot_receive {
 struct snapshots {
     struct consensus *consensus;
     struct arena arena;
-    uint64_t paced_us; /* the next chunk leaves then */
+    struct snapshot_pace pace;
     struct snapshot_send sends[LIMIT_MEMBERS];
     struct snapshot_receive receive;
     uint64_t sent;

@@ -7,11 +7,12 @@
  *    +------------------------- the files are gone ------------+
  *
  * Chunks come in the order of the files. One that isn't the next is dropped; behind a gap or a damaged one the sender
- * is asked to go back, once. What has arrived waits in a ring of a few chunks for the worker, who writes one after the
- * other; the free places are the sender's window. So a slow disk slows the sender, and memory is bounded.
+ * is asked to go back, once. What has arrived gathers in a ring of blocks for the worker, who writes one whole block
+ * after the other; as many chunks as fit beside them are the sender's window. So a slow disk slows the sender, and
+ * memory is bounded.
  *
  * Nothing that the peer says is trusted: names are made here from kind and number, sizes are counted, what the bytes
- * mean is checked by storage_ingest. Owner: the consensus loop; the first chunk of the ring is the worker's while it
+ * mean is checked by storage_ingest. Owner: the consensus loop; the first block of the ring is the worker's while it
  * writes.
  */
 #include "node/server/snapshot_internal.h"
@@ -36,7 +37,7 @@ const char *snapshot_receive__state_name(enum snapshot_receive_state state) {
 
 static void answer(struct snapshots *snapshots, uint64_t peer, uint64_t id, enum snapshot_want state, bool again,
                    const char *message) {
-    const struct snapshot_receive *receive = &snapshots->receive;
+    struct snapshot_receive *receive = &snapshots->receive;
     Wire__SnapshotWant want = WIRE__SNAPSHOT_WANT__INIT;
     want.has_id = want.has_state = 1;
     want.id = id;
@@ -45,8 +46,12 @@ static void answer(struct snapshots *snapshots, uint64_t peer, uint64_t id, enum
         want.has_file = want.has_offset = want.has_window = want.has_again = 1;
         want.file = receive->next.file;
         want.offset = receive->next.offset;
-        want.window = SNAPSHOT_WINDOW_CHUNKS - receive->queue_count;
+        want.window = SNAPSHOT_WINDOW_CHUNKS - receive->queue_chunks;
         want.again = again;
+        receive->answered_us = snapshot__now_us(snapshots);
+    } else if (state == SNAPSHOT_WANT_TIME && receive->is_ingesting) {
+        want.has_taken_bytes = 1;
+        want.taken_bytes = atomic_load_explicit(&receive->ingest.upkeep.done_bytes, memory_order_relaxed);
     }
     want.message = (char *)message;
     (void)peers_send_snapshot(snapshots->consensus->peers, peer, false, FRAME_SNAPSHOT_WANT, &want.base, SLICE_EMPTY);
@@ -54,14 +59,21 @@ static void answer(struct snapshots *snapshots, uint64_t peer, uint64_t id, enum
 
 /* ---- Ending ----------------------------------------------------------------------------------------------------- */
 
+static struct snapshot_block *block_at(struct snapshot_receive *receive, uint32_t number) {
+    return &receive->queue[(receive->queue_head + number) % SNAPSHOT_WINDOW_CHUNKS];
+}
+
+static void free_block(struct snapshot_receive *receive, struct snapshot_block *block) {
+    CHECK(receive->queue_chunks >= block->chunks);
+    receive->queue_chunks -= block->chunks;
+    mem_free(snapshot__alloc(receive->snapshots), block->data);
+    block->data = NULL;
+}
+
 static void drop_queue(struct snapshot_receive *receive) {
     uint32_t kept = receive->is_working && receive->job == SNAPSHOT_JOB_WRITE ? 1 : 0; /* the worker's */
     while (receive->queue_count > kept) {
-        receive->queue_count--;
-        struct snapshot_chunk *chunk =
-            &receive->queue[(receive->queue_head + receive->queue_count) % SNAPSHOT_WINDOW_CHUNKS];
-        mem_free(snapshot__alloc(receive->snapshots), chunk->data);
-        chunk->data = NULL;
+        free_block(receive, block_at(receive, --receive->queue_count));
     }
 }
 
@@ -94,12 +106,12 @@ static void fail(struct snapshot_receive *receive, const char *message) {
 static void run_job(struct env_work *work) {
     struct snapshot_receive *receive = CONTAINER_OF(work, struct snapshot_receive, work);
     struct env *env = receive->snapshots->consensus->options.env;
-    const struct snapshot_chunk *chunk = &receive->queue[receive->queue_head];
+    const struct snapshot_block *block = &receive->queue[receive->queue_head];
     switch (receive->job) {
     case SNAPSHOT_JOB_CLEAR: receive->job_status = snapshot_dir_make(env, receive->dir, &receive->job_error); return;
     case SNAPSHOT_JOB_WRITE:
-        receive->job_status = snapshot_file_write(env, receive->dir, &chunk->file, chunk->offset, chunk->data,
-                                                  chunk->len, &receive->job_error);
+        receive->job_status = snapshot_file_write(env, receive->dir, &block->file, block->offset, block->data,
+                                                  block->len, &receive->job_error);
         return;
     case SNAPSHOT_JOB_SYNC: receive->job_status = snapshot_dir_sync(env, receive->dir, &receive->job_error); return;
     default: receive->job_status = snapshot_dir_remove(env, receive->dir, &receive->job_error); return;
@@ -107,9 +119,7 @@ static void run_job(struct env_work *work) {
 }
 
 static void written(struct snapshot_receive *receive) {
-    struct snapshot_chunk *chunk = &receive->queue[receive->queue_head];
-    mem_free(snapshot__alloc(receive->snapshots), chunk->data);
-    chunk->data = NULL;
+    free_block(receive, block_at(receive, 0));
     receive->queue_head = (receive->queue_head + 1) % SNAPSHOT_WINDOW_CHUNKS;
     receive->queue_count--;
 }
@@ -154,6 +164,11 @@ static void submit(struct snapshot_receive *receive, enum snapshot_job job) {
     env_work_submit(consensus->options.env, job == SNAPSHOT_JOB_WRITE ? ENV_WORK_SHORT : ENV_WORK_LONG, &receive->work);
 }
 
+/* Nothing more goes into it. */
+static bool is_whole(const struct snapshot_block *block) {
+    return block->len == SNAPSHOT_BLOCK_BYTES || block->offset + block->len == block->file.bytes;
+}
+
 static void advance(struct snapshot_receive *receive) {
     if (receive->is_working || receive->snapshots->stopping) {
         return;
@@ -162,7 +177,7 @@ static void advance(struct snapshot_receive *receive) {
     case SNAPSHOT_RECEIVE_BYTES:
         if (receive->must_clear) {
             submit(receive, SNAPSHOT_JOB_CLEAR);
-        } else if (receive->queue_count > 0) {
+        } else if (receive->queue_count > 0 && is_whole(block_at(receive, 0))) {
             submit(receive, SNAPSHOT_JOB_WRITE);
         } else if (receive->next.file == receive->file_count) {
             receive->state = SNAPSHOT_RECEIVE_SYNCING;
@@ -285,27 +300,47 @@ static const char *find_fault(const struct snapshot_receive *receive, const Wire
         len > chunk->file_bytes - chunk->offset || len > receive->total_bytes - receive->arrived_bytes) {
         return "more bytes than were offered";
     }
-    if (len > SNAPSHOT_CHUNK_BYTES || (len == 0 && chunk->file_bytes > 0)) {
-        return "a chunk of a wrong size";
+    uint64_t left = chunk->file_bytes - chunk->offset;
+    if (len != (left < SNAPSHOT_CHUNK_BYTES ? left : SNAPSHOT_CHUNK_BYTES) || (len == 0 && chunk->file_bytes > 0)) {
+        return "a chunk of a wrong size"; /* so they fill blocks */
     }
     bool is_same =
         (uint32_t)file->kind == chunk->kind && file->number == chunk->number && file->bytes == chunk->file_bytes;
     return chunk->offset > 0 && !is_same ? "a file that changes while it is sent" : NULL;
 }
 
-static enum status take(struct snapshot_receive *receive, const Wire__SnapshotChunk *chunk, struct slice raw) {
-    uint8_t *data = mem_alloc(snapshot__alloc(receive->snapshots), raw.len > 0 ? raw.len : 1);
+/* Where the next bytes go. NULL: no memory. */
+static struct snapshot_block *block_for(struct snapshot_receive *receive, size_t len) {
+    struct snapshot_block *last = receive->queue_count > 0 ? block_at(receive, receive->queue_count - 1) : NULL;
+    if (last != NULL && !is_whole(last) && len <= SNAPSHOT_BLOCK_BYTES - last->len) {
+        return last;
+    }
+    CHECK(last == NULL || is_whole(last));
+    uint64_t left = receive->file.bytes - receive->next.offset;
+    size_t size = left < SNAPSHOT_BLOCK_BYTES ? (size_t)left : SNAPSHOT_BLOCK_BYTES;
+    uint8_t *data = mem_alloc(snapshot__alloc(receive->snapshots), size > 0 ? size : 1);
     if (data == NULL) {
-        return STATUS_NO_MEMORY;
+        return NULL;
     }
-    if (raw.len > 0) {
-        memcpy(data, raw.data, raw.len);
-    }
+    struct snapshot_block *block = block_at(receive, receive->queue_count++);
+    *block = (struct snapshot_block){.file = receive->file, .offset = receive->next.offset, .data = data};
+    return block;
+}
+
+static enum status take(struct snapshot_receive *receive, const Wire__SnapshotChunk *chunk, struct slice raw) {
     receive->file = (struct snapshot_file){.kind = (enum file_kind)chunk->kind,
                                            .number = chunk->number,
                                            .bytes = chunk->file_bytes};
-    receive->queue[(receive->queue_head + receive->queue_count++) % SNAPSHOT_WINDOW_CHUNKS] =
-        (struct snapshot_chunk){.file = receive->file, .offset = chunk->offset, .len = raw.len, .data = data};
+    struct snapshot_block *block = block_for(receive, raw.len);
+    if (block == NULL) {
+        return STATUS_NO_MEMORY;
+    }
+    if (raw.len > 0) {
+        memcpy(block->data + block->len, raw.data, raw.len);
+    }
+    block->len += raw.len;
+    block->chunks++;
+    receive->queue_chunks++;
     receive->arrived_bytes += raw.len;
     receive->next.offset += raw.len;
     if (receive->next.offset == chunk->file_bytes) {
@@ -339,6 +374,9 @@ void snapshot_receive__chunk(struct snapshots *snapshots, uint64_t node_id, cons
         return; /* beyond the window, or no memory: it is sent again after the next offer */
     }
     receive->asked_again = false;
+    if (receive->heard_us - receive->answered_us >= SNAPSHOT_ANSWER_US) {
+        answer(snapshots, receive->from, receive->id, SNAPSHOT_WANT_BYTES, false, NULL);
+    }
     advance(receive);
 }
 

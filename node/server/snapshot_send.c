@@ -12,8 +12,11 @@
  * is full costs a checkpoint now and then only. Without a connection no checkpoint is made: one that waits for a dead
  * peer would keep files from being deleted.
  *
- * A chunk is read by a worker and sent when the window, the rate and the connection have room. Owner: the consensus
- * loop; the job fields are the worker's while is_working.
+ * A worker reads a block; its chunks leave one by one, at most one in a turn, as the window, the pace (snapshot_pace.h)
+ * and the connection have room. Owner: the consensus loop; the job fields are the worker's while is_working.
+ *
+ * What a peer does can't keep a transfer, and the files of its checkpoint, for ever: the patience is for how long
+ * nothing moves, and all of it together has a lowest rate.
  */
 #include "node/server/snapshot_internal.h"
 
@@ -21,6 +24,8 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+
+enum { NEED_AFTER_US = 1000 * 1000 }; /* how fast the log grows isn't known sooner */
 
 static void advance(struct snapshot_send *send);
 static void run_job(struct env_work *work);
@@ -61,9 +66,20 @@ static bool is_place(const struct snapshot_send *send, struct snapshot_place pla
                                          : place.file == send->file_count && place.offset == 0;
 }
 
-static size_t chunk_len(const struct snapshot_send *send, struct snapshot_place place) {
+static size_t block_len(const struct snapshot_send *send, struct snapshot_place place) {
     uint64_t left = send->files[place.file].bytes - place.offset;
-    return left < SNAPSHOT_CHUNK_BYTES ? (size_t)left : SNAPSHOT_CHUNK_BYTES;
+    return left < SNAPSHOT_BLOCK_BYTES ? (size_t)left : SNAPSHOT_BLOCK_BYTES;
+}
+
+/* Chunks of a block. An empty file has one, too: it is to be made. */
+static uint32_t chunk_count(size_t len) {
+    return len == 0 ? 1 : (uint32_t)((len + SNAPSHOT_CHUNK_BYTES - 1) / SNAPSHOT_CHUNK_BYTES);
+}
+
+static struct slice chunk_at(const struct snapshot_send *send, uint32_t number) {
+    size_t begin = (size_t)number * SNAPSHOT_CHUNK_BYTES;
+    size_t left = send->job_len - begin;
+    return slice_of(send->block + begin, left < SNAPSHOT_CHUNK_BYTES ? left : SNAPSHOT_CHUNK_BYTES);
 }
 
 static struct snapshot_place place_behind(const struct snapshot_send *send, struct snapshot_place place, size_t len) {
@@ -94,22 +110,23 @@ static void tell_raft(struct snapshot_send *send, bool ok) {
 static void log_end(const struct snapshot_send *send) {
     const struct snapshots *snapshots = send->snapshots;
     uint64_t ms = (snapshot__now_us(snapshots) - send->begun_us) / 1000;
+    uint64_t rate = send->arrived_bytes / (ms + 1) * 1000;
     char quoted[ERROR_MESSAGE_BYTES_MAX + 16];
     log_event(snapshots->consensus->options.logger, send->ended_ok ? LOG_INFO : LOG_WARN, "snapshot.sent",
               "peer=%s ok=%s index=%" PRIu64 " bytes=%" PRIu64 " of=%" PRIu64 " ms=%" PRIu64 " resumes=%" PRIu64
-              " reason=%s",
+              " bytes_per_second=%" PRIu64 " slowed=%" PRIu64 " reason=%s",
               snapshot__name_of(snapshots, send->peer), send->ended_ok ? "true" : "false",
-              send->checkpoint.frontier.index, send->arrived_bytes, send->total_bytes, ms, send->resumes,
-              log_quote(quoted, sizeof quoted, send->problem));
+              send->checkpoint.frontier.index, send->arrived_bytes, send->total_bytes, ms, send->resumes, rate,
+              snapshots->pace.slowed - send->slowed_before, log_quote(quoted, sizeof quoted, send->problem));
 }
 
 /* The files are gone, or stay until the directory is used again. */
 static void ended(struct snapshot_send *send) {
     struct snapshots *snapshots = send->snapshots;
     mem_free(snapshot__alloc(snapshots), send->files);
-    mem_free(snapshot__alloc(snapshots), send->chunk);
+    mem_free(snapshot__alloc(snapshots), send->block);
     send->files = NULL;
-    send->chunk = NULL;
+    send->block = NULL;
     send->file_count = 0;
     send->id = 0;
     send->floor_index = UINT64_MAX;
@@ -141,7 +158,7 @@ static void end(struct snapshot_send *send, bool ok, const char *problem) {
         return;
     }
     send->state = SNAPSHOT_SEND_ENDING;
-    send->chunk_is_ready = false;
+    send->chunks_left = 0;
     log_end(send);
     if (ok) {
         const struct consensus *consensus = snapshots->consensus;
@@ -172,9 +189,11 @@ static void run_job(struct env_work *work) {
         return;
     case SNAPSHOT_JOB_READ:
         send->job_status = snapshot_file_read(env, send->dir, &send->files[send->job_place.file],
-                                              send->job_place.offset, send->chunk, send->job_len, &send->job_error);
-        if (send->job_status == STATUS_OK) {
-            send->job_checksum = checksum64(send->chunk, send->job_len, send->job_place.offset);
+                                              send->job_place.offset, send->block, send->job_len, &send->job_error);
+        for (uint32_t i = 0; send->job_status == STATUS_OK && i < chunk_count(send->job_len); i++) {
+            struct slice chunk = chunk_at(send, i);
+            uint64_t offset = send->job_place.offset + (uint64_t)i * SNAPSHOT_CHUNK_BYTES;
+            send->job_checksums[i] = checksum64(chunk.data, chunk.len, offset);
         }
         return;
     default: send->job_status = snapshot_dir_remove(env, send->dir, &send->job_error); return;
@@ -184,9 +203,9 @@ static void run_job(struct env_work *work) {
 static void listed(struct snapshot_send *send) {
     const struct snapshot_file *last = &send->files[send->file_count - 1];
     send->total_bytes = last->begin + last->bytes;
-    send->chunk = mem_alloc(snapshot__alloc(send->snapshots), SNAPSHOT_CHUNK_BYTES);
-    if (send->chunk == NULL) {
-        end(send, false, "no memory for a chunk");
+    send->block = mem_alloc(snapshot__alloc(send->snapshots), SNAPSHOT_BLOCK_BYTES);
+    if (send->block == NULL) {
+        end(send, false, "no memory for a block");
         return;
     }
     send->state = SNAPSHOT_SEND_OFFERED;
@@ -217,7 +236,8 @@ static void job_done(struct env_work *work) {
     } else if (send->job == SNAPSHOT_JOB_LIST) {
         listed(send);
     } else {
-        send->chunk_is_ready = send->job_place.file == send->next.file && send->job_place.offset == send->next.offset;
+        bool is_next = send->job_place.file == send->next.file && send->job_place.offset == send->next.offset;
+        send->chunks_left = is_next ? chunk_count(send->job_len) : 0;
     }
     advance(send);
 }
@@ -258,8 +278,12 @@ static void begin_checkpoint(struct snapshot_send *send) {
     send->window = 0;
     send->arrived_bytes = 0;
     send->total_bytes = 0;
+    send->taken_bytes = 0;
     send->resumes = 0;
-    send->chunk_is_ready = false;
+    send->chunks_left = 0;
+    send->log_begin_bytes = wal_written_bytes(consensus->wal);
+    send->needed = 0;
+    send->slowed_before = send->snapshots->pace.slowed;
     memset(&send->checkpoint, 0, sizeof send->checkpoint);
     send->checkpoint.upkeep.done = checkpoint_done;
     send->checkpoint.upkeep.context = send;
@@ -288,8 +312,9 @@ static void offer(struct snapshot_send *send) {
 /* False: the connection is gone, or full. */
 static bool send_chunk(struct snapshot_send *send) {
     struct snapshots *snapshots = send->snapshots;
-    struct consensus *consensus = snapshots->consensus;
     const struct snapshot_file *file = &send->files[send->next.file];
+    uint32_t number = chunk_count(send->job_len) - send->chunks_left;
+    struct slice chunk = chunk_at(send, number);
     Wire__SnapshotChunk message = WIRE__SNAPSHOT_CHUNK__INIT;
     SET(message, id, send->id);
     SET(message, file, send->next.file);
@@ -297,33 +322,57 @@ static bool send_chunk(struct snapshot_send *send) {
     SET(message, number, file->number);
     SET(message, file_bytes, file->bytes);
     SET(message, offset, send->next.offset);
-    SET(message, checksum, send->job_checksum);
-    if (!peers_send_snapshot(consensus->peers, send->peer, true, FRAME_SNAPSHOT_CHUNK, &message.base,
-                             slice_of(send->chunk, send->job_len))) {
+    SET(message, checksum, send->job_checksums[number]);
+    if (!peers_send_snapshot(snapshots->consensus->peers, send->peer, true, FRAME_SNAPSHOT_CHUNK, &message.base,
+                             chunk)) {
         return false;
     }
-    send->chunk_is_ready = false;
+    send->chunks_left--;
     send->flight[(send->flight_head + send->flight_count++) % SNAPSHOT_WINDOW_CHUNKS] = send->next;
-    send->next = place_behind(send, send->next, send->job_len);
-    uint64_t rate = consensus->options.config->snapshot_rate;
-    uint64_t now_us = snapshot__now_us(snapshots);
-    if (rate > 0) {
-        snapshots->paced_us =
-            (snapshots->paced_us > now_us ? snapshots->paced_us : now_us) + (uint64_t)send->job_len * 1000000 / rate;
-    }
+    send->next = place_behind(send, send->next, chunk.len);
+    snapshot_pace_sent(&snapshots->pace, snapshot__now_us(snapshots), chunk.len);
     return true;
+}
+
+/* What the log behind the checkpoint leaves time for, of all transfers together. */
+static void note_need(struct snapshot_send *send) {
+    struct snapshots *snapshots = send->snapshots;
+    struct consensus *consensus = snapshots->consensus;
+    uint64_t left_bytes = send->total_bytes - send->arrived_bytes;
+    uint64_t log_bytes = wal_written_bytes(consensus->wal) - send->log_begin_bytes;
+    uint64_t elapsed_us = snapshot__now_us(snapshots) - send->begun_us;
+    uint64_t sum = 0;
+    send->needed =
+        elapsed_us < NEED_AFTER_US
+            ? 0
+            : snapshot_pace_needed(left_bytes, log_bytes, consensus->options.config->follower_log_bytes, elapsed_us);
+    for (uint32_t i = 0; i < LIMIT_MEMBERS; i++) {
+        uint64_t needed = snapshots->sends[i].state == SNAPSHOT_SEND_STREAMING ? snapshots->sends[i].needed : 0;
+        sum = needed < UINT64_MAX - sum ? sum + needed : UINT64_MAX;
+    }
+    snapshot_pace_need(&snapshots->pace, sum);
+}
+
+static bool may_send(const struct snapshot_send *send) {
+    return send->chunks_left > 0 && send->flight_count < send->window;
 }
 
 /* Sends what is read, reads what comes next. */
 static void stream(struct snapshot_send *send) {
     struct snapshots *snapshots = send->snapshots;
     uint64_t now_us = snapshot__now_us(snapshots);
-    if (send->chunk_is_ready && send->flight_count < send->window && now_us >= snapshots->paced_us) {
-        (void)send_chunk(send); /* if not, the next tick tries again */
+    if (may_send(send)) {
+        note_need(send);
+        uint64_t due_us = snapshot_pace_due_us(&snapshots->pace, now_us);
+        if (now_us >= due_us && now_us >= send->retry_us) {
+            send->retry_us = send_chunk(send) ? 0 : now_us + SNAPSHOT_TICK_US;
+        } else if (send->flight_count == 0) {
+            send->progress_us = now_us; /* all has arrived: it is we who wait */
+        }
     }
-    if (!send->chunk_is_ready && !send->is_working && !is_at_end(send, send->next)) {
+    if (send->chunks_left == 0 && !send->is_working && !is_at_end(send, send->next)) {
         send->job_place = send->next;
-        send->job_len = chunk_len(send, send->next);
+        send->job_len = block_len(send, send->next);
         submit(send, SNAPSHOT_JOB_READ);
     }
 }
@@ -347,11 +396,23 @@ static void stop_following(struct snapshot_send *send) {
     }
 }
 
+/* Until then it must be done, whatever the peer says. */
+static uint64_t end_us(const struct snapshot_send *send) {
+    uint64_t limit = send->snapshots->consensus->options.config->snapshot_rate;
+    uint64_t rate = limit == 0 ? SNAPSHOT_RATE_MIN : limit / SNAPSHOT_RATE_MIN_PART + 1;
+    rate = rate < SNAPSHOT_RATE_MIN ? rate : SNAPSHOT_RATE_MIN;
+    return send->begun_us + SNAPSHOT_SEND_GRACE_US + send->total_bytes / rate * 1000000;
+}
+
 /* Offers again after silence; gives up after long silence. */
 static void keep_alive(struct snapshot_send *send) {
     uint64_t now_us = snapshot__now_us(send->snapshots);
     if (now_us - send->progress_us >= SNAPSHOT_SEND_PATIENCE_US) {
         end(send, false, "no progress for 20 s");
+        return;
+    }
+    if (now_us >= end_us(send)) {
+        end(send, false, "too slow");
         return;
     }
     bool waits = send->state == SNAPSHOT_SEND_OFFERED || send->flight_count >= send->window || send->flight_count > 0 ||
@@ -363,9 +424,13 @@ static void keep_alive(struct snapshot_send *send) {
 
 static uint64_t next_tick_us(const struct snapshot_send *send) {
     uint64_t now_us = snapshot__now_us(send->snapshots);
-    uint64_t paced_us = send->snapshots->paced_us;
-    bool is_paced = send->state == SNAPSHOT_SEND_STREAMING && send->chunk_is_ready && paced_us > now_us;
-    return is_paced && paced_us < now_us + SNAPSHOT_TICK_US ? paced_us : now_us + SNAPSHOT_TICK_US;
+    uint64_t tick_us = now_us + SNAPSHOT_TICK_US;
+    if (send->state != SNAPSHOT_SEND_STREAMING || !may_send(send)) {
+        return tick_us;
+    }
+    uint64_t due_us = snapshot_pace_due_us(&send->snapshots->pace, now_us);
+    due_us = due_us > send->retry_us ? due_us : send->retry_us;
+    return due_us < tick_us ? due_us : tick_us;
 }
 
 static void advance(struct snapshot_send *send) {
@@ -438,7 +503,7 @@ static void go_on_at(struct snapshot_send *send, const Wire__SnapshotWant *want)
         }
         send->next = place;
         send->flight_count = 0;
-        send->chunk_is_ready = false;
+        send->chunks_left = 0;
     }
     while (send->flight_count > 0 && is_before(send->flight[send->flight_head], place)) {
         send->flight_head = (send->flight_head + 1) % SNAPSHOT_WINDOW_CHUNKS;
@@ -461,7 +526,12 @@ void snapshot_send__wanted(struct snapshot_send *send, const Wire__SnapshotWant 
     char problem[ERROR_MESSAGE_BYTES_MAX];
     switch (want->state) {
     case SNAPSHOT_WANT_BYTES: go_on_at(send, want); break;
-    case SNAPSHOT_WANT_TIME: send->progress_us = send->news_us; break;
+    case SNAPSHOT_WANT_TIME:
+        if (want->taken_bytes > send->taken_bytes) {
+            send->taken_bytes = want->taken_bytes;
+            send->progress_us = send->news_us;
+        }
+        break;
     case SNAPSHOT_WANT_NOTHING: end(send, true, ""); return;
     default:
         (void)snprintf(problem, sizeof problem, "the peer says: %.200s",
@@ -501,5 +571,5 @@ void snapshot_send__request(struct snapshot_send *send, uint64_t peer) {
 void snapshot_send__deinit(struct snapshot_send *send) {
     CHECK(!send->is_working);
     mem_free(snapshot__alloc(send->snapshots), send->files);
-    mem_free(snapshot__alloc(send->snapshots), send->chunk);
+    mem_free(snapshot__alloc(send->snapshots), send->block);
 }

@@ -235,6 +235,10 @@ struct holdfast_snapshot {
                        "syncing", "installing", "ending" */
     uint64_t index; /* its last entry; 0: not known yet */
     uint64_t done_bytes, total_bytes;
+    /* Of one that is sent: what may leave the node now, of all of them together (0: no limit), and why: "full" (as
+     * configured), "load" (less, for those who write), "log" (it can't be kept for longer); else "". */
+    uint64_t bytes_per_second;
+    char pace[16];
 };
 
 struct holdfast_node_status {

@@ -12,10 +12,12 @@
 static void copy_snapshot(struct holdfast_snapshot *out, const Wire__SnapshotStatus *snapshot) {
     client_text_copy(out->peer, sizeof out->peer, snapshot->peer);
     client_text_copy(out->state, sizeof out->state, snapshot->state);
+    client_text_copy(out->pace, sizeof out->pace, snapshot->pace);
     COPY(out, snapshot, incoming);
     COPY(out, snapshot, index);
     COPY(out, snapshot, done_bytes);
     COPY(out, snapshot, total_bytes);
+    COPY(out, snapshot, bytes_per_second);
 }
 
 static void copy_log_figures(struct holdfast_node_status *status, const Wire__StatusReply *reply) {

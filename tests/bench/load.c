@@ -2,10 +2,11 @@
  * A closed-loop load: N clients, each with one request outstanding, over C connections. Prints one JSON object.
  *
  *   holdfast-load --profile FILE --op put|get --clients N --connections C [--seconds S] [--warmup S] [--keys N]
- *       [--key-bytes N] [--value-bytes N] [--total N] [--pids P,P,P]
+ *       [--key-bytes N] [--value-bytes N] [--total N] [--pids P,P,P] [--until FILE] [--slice S]
  *
  * Clients are callbacks on one library handle, so the client's own CPU is the library's. --total N: stop after N
- * requests, no warm-up (to fill). --pids: server processes whose CPU time is accounted (/proc).
+ * requests, no warm-up (to fill). --pids: server processes whose CPU time is accounted (/proc). --until: measures until
+ * the file is there, for --seconds at most. --slice: p99 of each stretch of so many seconds, too.
  */
 #include "proto/client/holdfast.h"
 
@@ -18,7 +19,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { PIDS_MAX = 16, KEY_BYTES_MAX = 64, VALUE_BYTES_MAX = 1 << 20, SAMPLES_MAX = 1 << 24 };
+enum { PIDS_MAX = 16, KEY_BYTES_MAX = 64, VALUE_BYTES_MAX = 1 << 20, SAMPLES_MAX = 1 << 24, SLICES_MAX = 1024 };
 
 struct settings {
     const char *profile;
@@ -33,6 +34,8 @@ struct settings {
     uint64_t total;
     int pids[PIDS_MAX];
     int pid_count;
+    const char *until;
+    double slice; /* 0: none */
 };
 
 struct load {
@@ -45,6 +48,9 @@ struct load {
     /* The library's thread alone: */
     uint32_t *samples_us;
     uint64_t sample_count;
+    uint64_t slice_ends[SLICES_MAX]; /* counts of samples */
+    uint32_t slice_count;
+    uint64_t slice_end_us; /* of the one under way; 0: none is */
     uint64_t errors;
     char first_error[HOLDFAST_MESSAGE_BYTES];
     char value[VALUE_BYTES_MAX];
@@ -102,6 +108,19 @@ static struct usage take_usage(const struct settings *settings) {
 
 static void issue(struct client *client);
 
+static void keep_sample(struct load *load, uint64_t begun_us) {
+    uint64_t end_us = now_us();
+    uint64_t slice_us = (uint64_t)(load->settings.slice * 1e6);
+    if (slice_us > 0 && load->slice_end_us == 0) {
+        load->slice_end_us = end_us + slice_us;
+    }
+    if (slice_us > 0 && end_us >= load->slice_end_us && load->slice_count < SLICES_MAX) {
+        load->slice_ends[load->slice_count++] = load->sample_count;
+        load->slice_end_us = end_us + slice_us;
+    }
+    load->samples_us[load->sample_count++] = (uint32_t)(end_us - begun_us);
+}
+
 static void on_done(struct client *client, const struct holdfast_result *result) {
     struct load *load = client->load;
     bool good = result->outcome == HOLDFAST_OK || result->code == HOLDFAST_CODE_NOT_FOUND;
@@ -110,7 +129,7 @@ static void on_done(struct client *client, const struct holdfast_result *result)
             (void)snprintf(load->first_error, sizeof load->first_error, "%s", result->message);
         }
     } else if (atomic_load_explicit(&load->measuring, memory_order_relaxed) && load->sample_count < SAMPLES_MAX) {
-        load->samples_us[load->sample_count++] = (uint32_t)(now_us() - client->begun_us);
+        keep_sample(load, client->begun_us);
     }
     if (atomic_load_explicit(&load->stopping, memory_order_relaxed)) {
         atomic_fetch_sub(&load->running, 1);
@@ -155,13 +174,30 @@ static int compare_samples(const void *a, const void *b) {
     return left < right ? -1 : left > right;
 }
 
+/* Sorts each slice: before all of them are. */
+static void print_slices(struct load *load) {
+    uint64_t begin = 0;
+    printf("\"slices_p99\":[");
+    for (uint32_t i = 0; i < load->slice_count; i++) {
+        uint64_t count = load->slice_ends[i] - begin;
+        qsort(load->samples_us + begin, count, sizeof load->samples_us[0], compare_samples);
+        printf("%s%" PRIu32, i == 0 ? "" : ",", count > 0 ? load->samples_us[begin + count * 99 / 100] : 0);
+        begin = load->slice_ends[i];
+    }
+    printf("],");
+}
+
 static void print_result(struct load *load, const struct usage *begin, const struct usage *end) {
     const struct settings *settings = &load->settings;
     uint64_t count = load->sample_count;
+    printf("{");
+    if (settings->slice > 0) {
+        print_slices(load);
+    }
     qsort(load->samples_us, count, sizeof load->samples_us[0], compare_samples);
     double seconds = (double)(end->us - begin->us) / 1e6;
     double per_op = count > 0 ? 1e6 / (double)count : 0;
-    printf("{\"op\":\"%s\",\"clients\":%" PRIu32 ",\"conns\":%" PRIu32 ",\"secs\":%.3f,\"ops\":%" PRIu64
+    printf("\"op\":\"%s\",\"clients\":%" PRIu32 ",\"conns\":%" PRIu32 ",\"secs\":%.3f,\"ops\":%" PRIu64
            ",\"ops_s\":%.1f,\"p50\":%" PRIu32 ",\"p90\":%" PRIu32 ",\"p99\":%" PRIu32 ",\"max\":%" PRIu32
            ",\"errors\":%" PRIu64 ",\"server_cpu_us_per_op\":%.2f,\"client_cpu_us_per_op\":%.2f}\n",
            settings->get ? "get-linearizable" : "put", settings->clients, settings->connections, seconds, count,
@@ -177,7 +213,8 @@ static void print_result(struct load *load, const struct usage *begin, const str
 static int usage(void) {
     fprintf(stderr,
             "usage: holdfast-load --profile FILE --op put|get --clients N --connections C [--seconds S] [--warmup S]\n"
-            "           [--keys N] [--key-bytes N] [--value-bytes N] [--total N] [--pids P,P,P]\n");
+            "           [--keys N] [--key-bytes N] [--value-bytes N] [--total N] [--pids P,P,P] [--until FILE]\n"
+            "           [--slice S]\n");
     return 2;
 }
 
@@ -215,6 +252,10 @@ static int parse(int argc, char **argv, struct settings *settings) {
             settings->total = strtoull(value, NULL, 10);
         } else if (strcmp(name, "--pids") == 0) {
             parse_pids(settings, value);
+        } else if (strcmp(name, "--until") == 0) {
+            settings->until = value;
+        } else if (strcmp(name, "--slice") == 0) {
+            settings->slice = atof(value);
         } else {
             return usage();
         }
@@ -228,6 +269,16 @@ static int parse(int argc, char **argv, struct settings *settings) {
 static void sleep_s(double seconds) {
     struct timespec pause = {.tv_sec = (time_t)seconds, .tv_nsec = (long)((seconds - (double)(time_t)seconds) * 1e9)};
     nanosleep(&pause, NULL);
+}
+
+static void measure(const struct settings *settings) {
+    uint64_t end_us = now_us() + (uint64_t)(settings->seconds * 1e6);
+    if (settings->until == NULL) {
+        sleep_s(settings->seconds);
+    }
+    while (settings->until != NULL && now_us() < end_us && access(settings->until, F_OK) != 0) {
+        sleep_s(0.05);
+    }
 }
 
 int main(int argc, char **argv) {
@@ -267,7 +318,7 @@ int main(int argc, char **argv) {
         sleep_s(load.settings.warmup);
         begin = take_usage(&load.settings);
         atomic_store(&load.measuring, true);
-        sleep_s(load.settings.seconds);
+        measure(&load.settings);
         atomic_store(&load.measuring, false);
     }
     struct usage end = take_usage(&load.settings);

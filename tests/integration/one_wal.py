@@ -27,7 +27,8 @@ fresh = {inode for inode, path in after.items() if inode not in before and path.
 (groups_before, flushed_before), (groups_after, flushed_after) = state("before.txt"), state("after.txt")
 formed = groups_after - groups_before
 
-submitted = writes = syncs = lines_logged = 0
+RWF_DSYNC = 2
+asked = writes = syncs = lines_logged = 0
 wrong = []
 with open(f"{folder}/trace.txt", encoding="utf-8", errors="replace") as trace:
     for line in trace:
@@ -42,20 +43,18 @@ with open(f"{folder}/trace.txt", encoding="utf-8", errors="replace") as trace:
             opcode = re.search(r"opcode (\w+)", rest).group(1)
             if task not in tasks:
                 continue
-            if opcode in ("WRITE", "WRITEV", "WRITE_FIXED"):
-                submitted += 1
-            elif opcode not in ("READ", "READV", "READ_FIXED", "NOP", "POLL_ADD", "ASYNC_CANCEL", "TIMEOUT"):
-                wrong.append(what)  # FSYNC, FALLOCATE, RENAMEAT and so on
+            if opcode not in ("READ", "READV", "READ_FIXED", "NOP", "POLL_ADD", "ASYNC_CANCEL", "TIMEOUT"):
+                wrong.append(what)  # WRITE, FSYNC, FALLOCATE, RENAMEAT and so on
         elif event == "iomap_dio_rw_begin":
-            if inode not in known or "WRITE" not in rest:
-                continue
             flags = re.search(r" flags (\S+)", rest).group(1).split("|")
+            if inode not in known or not {"DSYNC", "WRITE"} & set(flags):
+                continue  # a read, or a write by a system call without a flag, which is seen as such
             if inode in segments and "DSYNC" in flags and "DIRECT" in flags:
                 writes += 1
-            elif inode in fresh:
-                submitted -= task in tasks
-            else:
+            elif inode not in fresh:
                 wrong.append(what)
+        elif event == "sys_pwritev2" and task in tasks and int(re.search(r"\bflags: (\w+)", rest).group(1), 16) == RWF_DSYNC:
+            asked += 1
         elif event == "ext4_sync_file_enter":
             if inode in segments:
                 syncs += 1
@@ -73,14 +72,14 @@ with open(f"{folder}/trace.txt", encoding="utf-8", errors="replace") as trace:
         elif task in tasks and not fresh:  # a system call that writes, syncs or renames
             wrong.append(what)
 
-print(f"{node}: {formed} groups, {writes} log writes with DSYNC ({submitted} submitted), {syncs} syncs below them, "
+print(f"{node}: {formed} groups, {writes} log writes with DSYNC ({asked} calls of pwritev2), {syncs} syncs below them, "
       f"{lines_logged} lines of the server's log, {len(wrong)} other writes, syncs or changes of files")
 if formed < 20:
     wrong.append(f"only {formed} groups were formed")
 if flushed_before != flushed_after:
     wrong.append("there was a flush: this says nothing")
-if not writes == submitted == formed:
-    wrong.append(f"{writes} log writes, {submitted} submitted writes, {formed} groups")
+if not writes == asked == formed:
+    wrong.append(f"{writes} log writes, {asked} calls of pwritev2 with RWF_DSYNC, {formed} groups")
 # A device that can write through needs no sync below a write with DSYNC; else there is one each.
 if syncs not in (0, formed):
     wrong.append(f"{syncs} syncs of the log for {formed} groups")

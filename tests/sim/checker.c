@@ -12,6 +12,8 @@
  *   flushed <= durable     the manifest's frontier is at most min(synced, committed)
  *   durable means durable  after a restart, term and vote are not older than what a group saved, and the log reaches
  *                          what was synced; one that was damaged remembers at least how far it did, and no other heals
+ *   log matching, leader append-only   matching.h, in every step of every core
+ *   progress               after the faults writes are acknowledged (cluster.c)
  *   convergence            after the faults all replicas hold the same state, and every acknowledged number
  */
 #include "tests/sim/cluster.h"
@@ -65,17 +67,26 @@ static bool holds(const struct replica *replica, uint64_t index, uint64_t term) 
            raft_term_at(consensus->raft, index) == term;
 }
 
+/* More than half of the voters, of both sets in a joint configuration: counted here, not asked of what is judged. A voter
+ * says what its incarnation says that the configuration records; where nothing is recorded, only who begins the cluster
+ * (is_first) may ask it. */
 static bool is_quorum(const struct cluster *cluster, const struct raft_config *config, const struct says *says,
                       bool is_first) {
-    uint64_t values[LIMIT_MEMBERS] = {0};
+    uint32_t voters[2] = {0};
+    uint32_t agree[2] = {0};
     for (uint32_t i = 0; i < config->member_count; i++) {
         const struct raft_member *member = &config->members[i];
         const struct replica *replica = &cluster->replicas[member->id - 1];
         bool is_now = member->incarnation == replica->incarnation || (is_first && member->incarnation == 0);
         bool was_once = member->incarnation != 0 && member->incarnation == replica->lost.incarnation;
-        values[i] = (is_now && says->now[replica->number]) || (was_once && says->once[replica->number]);
+        bool yes = (is_now && says->now[replica->number]) || (was_once && says->once[replica->number]);
+        bool is_in[2] = {member->role == RAFT_VOTER, config->joint && member->in_outgoing};
+        for (uint32_t set = 0; set < 2; set++) {
+            voters[set] += is_in[set];
+            agree[set] += is_in[set] && yes;
+        }
     }
-    return config->member_count > 0 && raft__config_quorum(config, values) > 0;
+    return 2 * agree[0] > voters[0] && (!config->joint || 2 * agree[1] > voters[1]);
 }
 
 /* By this replica's effective configuration, or one that it has just left: between two looks it may have done both,
@@ -288,6 +299,7 @@ static void check_replica(struct cluster *cluster, struct replica *replica, stru
     if (raft_commit_index(raft) != replica->commit_index) {
         check_commit(cluster, replica, raft);
     }
+    members__check(replica, raft);
     uint64_t applied_index = storage_applied_index(consensus->storage);
     if (applied_index > raft_commit_index(raft)) {
         cluster__fail(cluster, "%s applied entry %" PRIu64 ", but only %" PRIu64 " are committed", replica->config.name,

@@ -30,6 +30,7 @@ enum {
     CLOCK_DRIFT_PPM_MAX = 150 * 1000,
     STEPS_MAX = 30 * 1000 * 1000,
     SECOND_US = 1000 * 1000,
+    PROGRESS_US = 10 * SECOND_US,
     CONVERGE_US = 60 * SECOND_US
 };
 
@@ -97,6 +98,7 @@ static void on_failed(void *context, const struct error *err) {
 static void on_raft_step(void *context, const struct raft *raft, const struct raft_event *event, enum status status,
                          const struct raft_update *update) {
     const struct cluster *cluster = ((struct replica *)context)->cluster;
+    matching__stepped(context, raft, event == NULL ? NULL : update);
     if (cluster->trace == NULL) {
         return;
     }
@@ -295,6 +297,7 @@ struct cluster *cluster_new_growing(uint64_t seed, uint32_t replica_count, uint3
     cluster->seed = seed;
     random_seed(&cluster->random, seed ^ 0x5eed);
     cluster->judge = linearizable__new();
+    matching_init(&cluster->matching);
     struct sim_options options;
     sim_options_init(&options);
     options.trace = accounting__note;
@@ -341,11 +344,16 @@ static bool advance(struct cluster *cluster, uint64_t until_us, bool (*done)(voi
 
 static bool is_idle(void *context) { return workload__is_idle(context) && !operator__is_waiting(context); }
 
+static bool has_progressed(void *context) {
+    const struct cluster *cluster = context;
+    return cluster->stats.puts_ok > cluster->puts_ok_before;
+}
+
 bool cluster_run(struct cluster *cluster) {
     uint64_t busy_us = (4 + random_below(&cluster->random, 8)) * SECOND_US;
     workload__start(cluster);
     plan__schedule(cluster, busy_us);
-    operator__start(cluster, busy_us);
+    operator__schedule(cluster, busy_us);
     depose__schedule(cluster, busy_us);
     (void)advance(cluster, busy_us, NULL);
     plan__end_faults(cluster);
@@ -354,8 +362,12 @@ bool cluster_run(struct cluster *cluster) {
             replica__schedule_restart(&cluster->replicas[i], 1000);
         }
     }
-    /* Work goes on for a second without faults, then stops, then all must agree. */
+    /* Work goes on for a second without faults, and until it makes progress; then it stops, and all must agree. */
+    cluster->puts_ok_before = cluster->stats.puts_ok;
     (void)advance(cluster, sim_now_us(cluster->sim) + SECOND_US, NULL);
+    if (!advance(cluster, sim_now_us(cluster->sim) + PROGRESS_US, has_progressed)) {
+        cluster__fail(cluster, "no write is acknowledged within %d s after the faults", PROGRESS_US / SECOND_US);
+    }
     cluster->workload_on = false;
     uint64_t deadline_us = sim_now_us(cluster->sim) + CONVERGE_US;
     if (!advance(cluster, deadline_us, is_idle)) {
@@ -392,6 +404,7 @@ void cluster_free(struct cluster *cluster) {
         config_deinit(&cluster->replicas[i].config);
     }
     linearizable__free(cluster->judge);
+    matching_deinit(&cluster->matching);
     free(cluster->committed_terms);
     free(cluster->committed_in);
     free(cluster->leaders);

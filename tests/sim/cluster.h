@@ -8,6 +8,8 @@
  * workload.c   clients, and what a read may see
  * linearizable.c  ... and whether one order explains all that they saw
  * checker.c    invariants after every step, and of the end
+ * members.c    ... and of the membership that each uses
+ * matching.c   ... of logs as they change
  * accounting.c what nodes do to their files
  * plan.c       faults
  * depose.c     ... and leaders that are cut off, for clients that stick to them
@@ -25,6 +27,7 @@
 #include "node/server/consensus_internal.h"
 #include "node/server/node.h"
 #include "proto/client/client_internal.h"
+#include "tests/sim/matching.h"
 #include "tests/sim/sim.h"
 #include "tests/sim/trace.h"
 
@@ -40,6 +43,7 @@ enum {
     CLUSTER_DISK_BYTES = 256 * MIB,
     NUMBERS_MAX = 4096, /* of one key, that are remembered in full */
     PLAN_KINDS_MAX = 32,
+    SEEN_CONFIGS_MAX = 1024,
     PLAN_FAULTS_MAX = 512 /* that a seed's plan may number */
 };
 
@@ -89,6 +93,10 @@ struct replica {
     uint64_t commit_index;
     bool was_leader;       /* of `term`, at the last look */
     uint64_t digest_index; /* digests up to here were compared in this life */
+    uint64_t config_index; /* and last_index, in which life: at the last look at its membership */
+    uint64_t last_index;
+    uint64_t config_life;
+    struct matching_log log; /* of this life */
 };
 
 /* A client with one operation outstanding. A key has one writer, whose writes of it are numbered. */
@@ -127,7 +135,6 @@ struct key_truth {
 
 /* One change of membership at a time. */
 struct sim_operator {
-    uint64_t end_us;
     struct consensus_change change;
     struct env_message message;
     struct replica *replica; /* who was asked, in which of its lives */
@@ -141,13 +148,21 @@ struct plan_mask {
     uint8_t left_out[PLAN_FAULTS_MAX / 8];
 };
 
-/* One fault of the plan, for a report. */
+/* One fault of the plan, or a change of membership, for a report. */
 struct plan_fault {
     uint64_t at_us;
-    uint64_t lasts_us;
+    uint64_t lasts_us; /* 0: it has no end */
     uint32_t kind;
     uint32_t victim;
     uint32_t other;
+    const char *what; /* particulars; NULL: there was nothing to do */
+};
+
+/* A configuration that was in some log. */
+struct seen_config {
+    uint64_t index;
+    uint64_t term;
+    uint64_t sum; /* of its bytes */
 };
 
 /* What a run's parent process wants to know, also of a run that dies: in shared memory. */
@@ -206,11 +221,11 @@ struct cluster {
     uint32_t pinned_count;
     struct sim_client clients[CLIENTS_ALL_MAX]; /* client_count writers, then pinned_count */
     struct linearizable *judge;
-    uint64_t depose_end_us; /* no leader is cut off from then on */
     struct key_truth keys[KEYS_MAX];
     uint64_t revision_seen; /* newest that was acknowledged or shown */
     bool workload_on;
-    struct random random; /* the plan's and the workload's */
+    uint64_t puts_ok_before; /* the end of the faults */
+    struct random random;    /* the plan's and the workload's */
 
     /* Set before the run by who wants to: */
     const struct plan_mask *mask; /* NULL: all faults. Borrowed */
@@ -222,6 +237,7 @@ struct cluster {
     bool crashes_at_elections; /* who votes or campaigns may lose power at that moment */
     bool crashes_at_switches;  /* ... or who has switched its manifest, soon after */
 
+    struct matching matching; /* of all logs, over all lives */
     /* The checker's: by index, what was committed there; by term, its leader. */
     uint64_t *committed_terms; /* of the entry at each index, 0: not committed */
     uint64_t committed_capacity;
@@ -230,6 +246,8 @@ struct cluster {
     uint64_t committed_index;
     uint64_t *leaders;
     uint64_t leaders_capacity;
+    struct seen_config seen_configs[SEEN_CONFIGS_MAX];
+    uint32_t seen_config_count;
     uint64_t *digests[2]; /* by index: what its first applier's digest was there, low and high; both 0: nobody yet */
     uint64_t digests_capacity[2];
 
@@ -282,6 +300,8 @@ static inline uint32_t workload__client_count(const struct cluster *cluster) {
 
 /* After every step. */
 void checker__step(struct cluster *cluster);
+/* The configuration that a replica uses, by what its log holds. */
+void members__check(struct replica *replica, const struct raft *raft);
 /* A replica's life ended, or its node began to serve again. */
 void checker__crashed(struct replica *replica);
 /* After convergence: all replicas hold the same, and what they must. */
@@ -294,15 +314,20 @@ void accounting__note(void *context, const struct sim_trace *trace);
 void accounting__final(struct cluster *cluster, const struct replica *replica);
 
 /* Changes some bytes in the middle of a replica's log; it is down. False: it isn't the time for that. */
-bool damage__log(struct replica *replica);
+bool damage__log(struct replica *replica, struct random *random);
 /* Empties a replica's disk; it is down. False: it isn't the time for that. */
 bool damage__wipe(struct replica *replica);
-/* Changes of membership until end_us, if there are nodes that wait to be added. */
-void operator__start(struct cluster *cluster, uint64_t end_us);
+/* Into the plan: changes of membership until end_us, if there are nodes that wait to be added. */
+void operator__schedule(struct cluster *cluster, uint64_t end_us);
+/* Tries one. Returns what, or NULL if it isn't the time for any. */
+const char *operator__act(struct cluster *cluster, struct random *random);
 /* True while an answer is due. */
 bool operator__is_waiting(const struct cluster *cluster);
-/* Leaders are cut off now and then until end_us, in seeds with clients that stick to nodes. */
+/* Into the plan: leaders are cut off now and then until end_us, in seeds with clients that stick to nodes. */
 void depose__schedule(struct cluster *cluster, uint64_t end_us);
+/* Cuts the leader off, and returns it; NULL: nobody leads. */
+struct replica *depose__begin(struct cluster *cluster);
+void depose__end(struct replica *replica);
 
 /* A replica's term changed. */
 void plan__term_changed(struct replica *replica);
@@ -310,10 +335,15 @@ void plan__term_changed(struct replica *replica);
 void plan__manifest_switched(struct replica *replica);
 /* Puts this seed's faults on schedule until end_us, but those that the mask leaves out. */
 void plan__schedule(struct cluster *cluster, uint64_t end_us);
+/* Then, likewise, what has other sources. */
+void plan__add_change(struct cluster *cluster, uint64_t at_us);
+void plan__add_leader_cut(struct cluster *cluster, uint64_t at_us, uint64_t lasts_us);
 /* The faults that have begun, one a line. */
 void plan__print(const struct cluster *cluster);
 /* NULL beyond the last kind. */
 const char *plan_kind_name(uint32_t kind);
+/* False for what the plan numbers besides. */
+bool plan_kind_is_fault(uint32_t kind);
 bool plan_mask_has(const struct plan_mask *mask, uint32_t number);
 void plan_mask_set(struct plan_mask *mask, uint32_t number, bool left_out);
 /* Everything healed, nothing hangs, errors off. */

@@ -112,7 +112,7 @@ static bool others_are_whole(const struct cluster *cluster, const struct replica
     return true;
 }
 
-bool damage__log(struct replica *replica) {
+bool damage__log(struct replica *replica, struct random *random) {
     struct cluster *cluster = replica->cluster;
     static struct log_view view; /* too large for the stack; one thread */
     char dir[LIMIT_PATH_BYTES + 8];
@@ -126,8 +126,7 @@ bool damage__log(struct replica *replica) {
     uint32_t chosen = 0;
     for (uint32_t i = 0; i + 1 < view.group_count; i++) {
         const struct wal__group_header *header = &view.groups[i].header;
-        if (header->record_count > 0 && header->first_index >= first_index &&
-            random_below(&cluster->random, ++candidates) == 0) {
+        if (header->record_count > 0 && header->first_index >= first_index && random_below(random, ++candidates) == 0) {
             chosen = i;
         }
     }
@@ -135,8 +134,8 @@ bool damage__log(struct replica *replica) {
         return false;
     }
     const struct wal__group_header *header = &view.groups[chosen].header;
-    uint64_t at = random_below(&cluster->random, header->total_bytes);
-    uint64_t len = 1 + random_below(&cluster->random, DAMAGE_BYTES_MAX);
+    uint64_t at = random_below(random, header->total_bytes);
+    uint64_t len = 1 + random_below(random, DAMAGE_BYTES_MAX);
     len = len < header->total_bytes - at ? len : header->total_bytes - at;
     CHECK(sim_disk_corrupt(replica->sim_node, view.path, view.groups[chosen].offset + at, len) == STATUS_OK);
     replica->log_was_damaged = true;

@@ -4,13 +4,11 @@
  * it notices that nobody follows it; meanwhile clients read at the one and write at the other. Nothing may depend on
  * clocks here but how long the others wait, so no read may be old.
  *
- * Not a part of the plan: who leads is known only when it happens.
+ * It stands in the plan; only who leads is known when it happens.
  */
 #include "tests/sim/cluster.h"
 
 #include "raft/raft_internal.h"
-
-#include <stdlib.h>
 
 enum {
     FIRST_US = 600 * 1000,
@@ -31,12 +29,6 @@ static void set_links(struct replica *replica, bool up) {
     }
 }
 
-static void end_isolation(void *context) {
-    struct replica *replica = context;
-    set_links(replica, true);
-    sim_node_set_clock_drift(replica->sim_node, replica->drift_ppm);
-}
-
 static struct replica *leader_of(struct cluster *cluster) {
     for (uint32_t i = 0; i < cluster->replica_count; i++) {
         struct consensus *consensus = replica__consensus(&cluster->replicas[i]);
@@ -47,28 +39,27 @@ static struct replica *leader_of(struct cluster *cluster) {
     return NULL;
 }
 
-static void isolate_leader(void *context) {
-    struct cluster *cluster = context;
-    struct random *random = &cluster->random;
-    uint64_t now_us = sim_now_us(cluster->sim);
-    if (now_us >= cluster->depose_end_us) {
-        return;
-    }
+struct replica *depose__begin(struct cluster *cluster) {
     struct replica *leader = leader_of(cluster);
-    uint64_t lasts_us = LASTS_US_MIN + random_below(random, LASTS_US_MAX - LASTS_US_MIN);
     if (leader != NULL) {
         set_links(leader, false);
         sim_node_set_clock_drift(leader->sim_node, SLOW_PPM);
-        sim_call_at(cluster->sim, now_us + lasts_us, end_isolation, leader);
         cluster->stats.deposed++;
     }
-    uint64_t gap_us = lasts_us + GAP_US_MIN + random_below(random, GAP_US_MAX - GAP_US_MIN);
-    sim_call_at(cluster->sim, now_us + gap_us, isolate_leader, cluster);
+    return leader;
+}
+
+void depose__end(struct replica *replica) {
+    set_links(replica, true);
+    sim_node_set_clock_drift(replica->sim_node, replica->drift_ppm);
 }
 
 void depose__schedule(struct cluster *cluster, uint64_t end_us) {
-    if (cluster_has_drift(cluster)) {
-        cluster->depose_end_us = end_us;
-        sim_call_at(cluster->sim, FIRST_US + random_below(&cluster->random, FIRST_US), isolate_leader, cluster);
+    struct random *random = &cluster->random;
+    uint64_t at_us = FIRST_US + random_below(random, FIRST_US);
+    while (cluster_has_drift(cluster) && at_us < end_us) {
+        uint64_t lasts_us = LASTS_US_MIN + random_below(random, LASTS_US_MAX - LASTS_US_MIN);
+        plan__add_leader_cut(cluster, at_us, lasts_us);
+        at_us += lasts_us + GAP_US_MIN + random_below(random, GAP_US_MAX - GAP_US_MIN);
     }
 }

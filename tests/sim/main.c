@@ -241,8 +241,10 @@ static uint64_t print_faults(const struct cluster_stats *sum) {
     uint64_t total = 0;
     printf("  faults begun:");
     for (uint32_t kind = 0; kind < PLAN_KINDS_MAX && plan_kind_name(kind) != NULL; kind++) {
-        printf("%s %s %" PRIu64, kind == 0 ? "" : ",", plan_kind_name(kind), sum->faults[kind]);
-        total += sum->faults[kind];
+        if (plan_kind_is_fault(kind)) {
+            printf("%s %s %" PRIu64, kind == 0 ? "" : ",", plan_kind_name(kind), sum->faults[kind]);
+            total += sum->faults[kind];
+        }
     }
     printf("\n");
     return total;

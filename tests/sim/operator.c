@@ -3,8 +3,8 @@
  * demoted and preferred, the lead handed over. One change at a time, asked of whoever leads; what raft refuses, or what
  * a fault swallows, is left, and something else is tried next.
  *
- * The script is drawn from the seed. Every change gets exactly one answer while the node that was asked lives, and one
- * that succeeded is committed.
+ * The script stands in the plan: its attempts have numbers, as faults have. Every change gets exactly one answer while
+ * the node that was asked lives, and one that succeeded is committed.
  */
 #include "tests/sim/cluster.h"
 
@@ -98,7 +98,8 @@ static bool is_role(const struct raft_member *member, enum deed deed) {
 }
 
 /* False: there is nothing of this kind to do. */
-static bool plan(struct cluster *cluster, const struct raft *raft, enum deed deed, struct consensus_change *change) {
+static bool plan(struct cluster *cluster, const struct raft *raft, enum deed deed, struct random *random,
+                 struct consensus_change *change) {
     static const enum raft_change_type types[DEED_COUNT] = {
         [DEED_PROMOTE] = RAFT_CHANGE_PROMOTE,
         [DEED_REMOVE] = RAFT_CHANGE_REMOVE,
@@ -113,7 +114,7 @@ static bool plan(struct cluster *cluster, const struct raft *raft, enum deed dee
     if ((deed == DEED_REMOVE || deed == DEED_DEMOTE) && voter_count(membership) <= VOTERS_MIN) {
         return false;
     }
-    uint32_t start = (uint32_t)random_below(&cluster->random, membership->member_count);
+    uint32_t start = (uint32_t)random_below(random, membership->member_count);
     for (uint32_t i = 0; i < membership->member_count; i++) {
         const struct raft_member *member = &membership->members[(start + i) % membership->member_count];
         if (!is_role(member, deed)) {
@@ -122,12 +123,11 @@ static bool plan(struct cluster *cluster, const struct raft *raft, enum deed dee
         if (deed == DEED_TRANSFER) {
             change->is_transfer = true;
             change->change_count = 0;
-            change->target = random_chance(&cluster->random, 1, 3) ? RAFT_NO_NODE : member->id;
+            change->target = random_chance(random, 1, 3) ? RAFT_NO_NODE : member->id;
             return true;
         }
-        change->changes[0] = (struct raft_change){.type = types[deed],
-                                                  .id = member->id,
-                                                  .priority = (uint8_t)random_below(&cluster->random, 3)};
+        change->changes[0] =
+            (struct raft_change){.type = types[deed], .id = member->id, .priority = (uint8_t)random_below(random, 3)};
         return true;
     }
     return false;
@@ -138,23 +138,24 @@ bool operator__is_waiting(const struct cluster *cluster) {
     return op->is_busy && op->life == op->replica->lives && op->replica->node != NULL;
 }
 
-static void act(void *context) {
-    struct cluster *cluster = context;
+const char *operator__act(struct cluster *cluster, struct random *random) {
+    static const char *const texts[DEED_COUNT] = {
+        [DEED_ADD] = "add",       [DEED_PROMOTE] = "promote",   [DEED_REMOVE] = "remove",
+        [DEED_DEMOTE] = "demote", [DEED_PRIORITY] = "priority", [DEED_TRANSFER] = "transfer",
+    };
     struct sim_operator *op = &cluster->admin;
-    if (sim_now_us(cluster->sim) >= op->end_us) {
-        return;
-    }
-    sim_call_at(cluster->sim, sim_now_us(cluster->sim) + 1 + random_below(&cluster->random, GAP_US_MAX), act, cluster);
     struct replica *leader = find_leader(cluster);
     if (leader == NULL || operator__is_waiting(cluster)) {
-        return;
+        return NULL;
     }
     const struct raft *raft = replica__consensus(leader)->raft;
     op->change = (struct consensus_change){.done = on_done};
     op->added = NULL;
-    enum deed deed = (enum deed)random_below(&cluster->random, DEED_COUNT);
-    if (!plan(cluster, raft, DEED_ADD, &op->change) && !plan(cluster, raft, deed, &op->change)) {
-        return;
+    enum deed deed = (enum deed)random_below(random, DEED_COUNT);
+    if (plan(cluster, raft, DEED_ADD, random, &op->change)) {
+        deed = DEED_ADD;
+    } else if (!plan(cluster, raft, deed, random, &op->change)) {
+        return NULL;
     }
     op->change.deadline_us = env_clock_us(leader->env) + DEADLINE_US;
     op->replica = leader;
@@ -162,11 +163,13 @@ static void act(void *context) {
     op->is_busy = true;
     op->message.run = run_change;
     env_post(leader->loop, &op->message);
+    return texts[deed];
 }
 
-void operator__start(struct cluster *cluster, uint64_t end_us) {
-    cluster->admin.end_us = end_us;
-    if (cluster->founder_count < cluster->replica_count) {
-        sim_call_at(cluster->sim, FIRST_US, act, cluster);
+void operator__schedule(struct cluster *cluster, uint64_t end_us) {
+    bool has_work = cluster->founder_count < cluster->replica_count;
+    for (uint64_t at_us = FIRST_US; has_work && at_us < end_us;
+         at_us += 1 + random_below(&cluster->random, GAP_US_MAX)) {
+        plan__add_change(cluster, at_us);
     }
 }

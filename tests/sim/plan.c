@@ -3,8 +3,10 @@
  * the plan's end ends them all.
  *
  * Faults have numbers: 0 and 1 are crashes at elections and at switches of the manifest, which come when there is
- * something to crash at, the others are the schedule's. All are drawn before the run, so that any can be left out and
- * the others come when and as they would have.
+ * something to crash at, the others are the schedule's: what is drawn here, then what others put on it (changes of
+ * membership, leaders that are cut off; to whom that happens is known only then). All are drawn before the run, and
+ * each has a source of randomness of its own, so that any can be left out and the others come when and as they would
+ * have.
  */
 #include "tests/sim/cluster.h"
 
@@ -32,10 +34,13 @@ enum fault {
     PLAN_CLIENT_RESETS,
     PLAN_LOG_DAMAGE,
     PLAN_WIPE,
-    PLAN_COUNT
+    PLAN_COUNT, /* that are drawn here */
+    PLAN_LEADER_CUT = PLAN_COUNT,
+    PLAN_CHANGE,
+    PLAN_ALL_COUNT
 };
 
-static_assert((int)PLAN_COUNT <= (int)PLAN_KINDS_MAX, "the statistics have a place for each kind");
+static_assert((int)PLAN_ALL_COUNT <= (int)PLAN_KINDS_MAX, "the statistics have a place for each kind");
 
 enum { CRASHES_AT_ELECTIONS, CRASHES_AT_SWITCHES, FIRST_SCHEDULED }; /* numbers of faults */
 
@@ -103,6 +108,7 @@ static void end_fault(void *context) {
         break;
     case PLAN_NETWORK_SLOW: sim_network_options(planned->cluster->sim)->slow_ppm = 0; break;
     case PLAN_DISK_FULL: fill_disk(replica, false); break;
+    case PLAN_LEADER_CUT: depose__end(replica); break;
     case PLAN_APPLY_SLOW:
         if (sim_node_is_up(replica->sim_node)) {
             fault_disarm(sim_node_faults(replica->sim_node), FAULT_APPLY);
@@ -120,12 +126,21 @@ static void crash_all(struct planned *planned, enum sim_crash crash) {
     }
 }
 
-static void begin_fault(void *context) {
-    struct planned *planned = context;
+/* False: nobody leads. */
+static bool cut_leader(struct planned *planned) {
+    struct cluster *cluster = planned->cluster;
+    struct replica *leader = depose__begin(cluster);
+    struct plan_fault *fault = &cluster->plan[planned - cluster->planned];
+    planned->victim = leader != NULL ? leader->number : planned->victim;
+    fault->victim = planned->victim;
+    fault->what = leader != NULL ? "" : NULL;
+    return leader != NULL;
+}
+
+static void begin_fault(struct planned *planned) {
     struct cluster *cluster = planned->cluster;
     struct replica *replica = replica_at(planned);
     struct cluster_stats *stats = &cluster->stats;
-    stats->faults[planned->fault]++;
     switch (planned->fault) {
     case PLAN_CRASH:
         replica__crash(replica, SIM_CRASH_PROCESS);
@@ -196,8 +211,8 @@ static void begin_fault(void *context) {
         stats->resets++;
         break;
     case PLAN_LOG_DAMAGE:
-        replica__crash(replica, random_chance(&cluster->random, 1, 2) ? SIM_CRASH_POWER : SIM_CRASH_PROCESS);
-        stats->damaged_logs += damage__log(replica);
+        replica__crash(replica, random_chance(&planned->random, 1, 2) ? SIM_CRASH_POWER : SIM_CRASH_PROCESS);
+        stats->damaged_logs += damage__log(replica, &planned->random);
         restart_later(planned, replica);
         break;
     case PLAN_WIPE:
@@ -205,8 +220,25 @@ static void begin_fault(void *context) {
         stats->wipes += damage__wipe(replica);
         restart_later(planned, replica);
         break;
-    case PLAN_COUNT: CHECK(false);
+    case PLAN_LEADER_CUT:
+    case PLAN_CHANGE:
+    case PLAN_ALL_COUNT: CHECK(false);
     }
+}
+
+static void begin(void *context) {
+    struct planned *planned = context;
+    struct cluster *cluster = planned->cluster;
+    if (planned->fault == PLAN_CHANGE) {
+        cluster->plan[planned - cluster->planned].what = operator__act(cluster, &planned->random);
+        return;
+    }
+    if (planned->fault != PLAN_LEADER_CUT) {
+        begin_fault(planned);
+    } else if (!cut_leader(planned)) {
+        return;
+    }
+    cluster->stats.faults[planned->fault]++;
     sim_call_at(cluster->sim, sim_now_us(cluster->sim) + planned->lasts_us, end_fault, planned);
 }
 
@@ -267,10 +299,14 @@ const char *plan_kind_name(uint32_t kind) {
     case PLAN_CLIENT_RESETS: return "clients' reset";
     case PLAN_LOG_DAMAGE: return "damaged log";
     case PLAN_WIPE: return "wiped";
-    case PLAN_COUNT: break;
+    case PLAN_LEADER_CUT: return "leader cut off";
+    case PLAN_CHANGE: return "change of membership";
+    case PLAN_ALL_COUNT: break;
     }
     return NULL;
 }
+
+bool plan_kind_is_fault(uint32_t kind) { return kind != PLAN_CHANGE; }
 
 /* Whom a fault is about. */
 static void print_names(const struct plan_fault *fault) {
@@ -281,6 +317,7 @@ static void print_names(const struct plan_fault *fault) {
     case PLAN_PARTITION:
     case PLAN_ONE_WAY:
     case PLAN_RESETS: printf(" n%" PRIu32 " to n%" PRIu32, fault->victim + 1, fault->other + 1); return;
+    case PLAN_CHANGE: printf(" (%s)", fault->what); return;
     default: printf(" n%" PRIu32, fault->victim + 1); return;
     }
 }
@@ -294,24 +331,54 @@ void plan__print(const struct cluster *cluster) {
     }
     for (uint32_t i = FIRST_SCHEDULED; i < cluster->plan_count; i++) {
         const struct plan_fault *fault = &cluster->plan[i];
-        if (!plan_mask_has(cluster->mask, i) && fault->at_us <= sim_now_us(cluster->sim)) {
-            printf("  fault %" PRIu32 ": %.3f s: %s", i, (double)fault->at_us / 1e6, plan_kind_name(fault->kind));
-            print_names(fault);
-            printf(" for %.3f s\n", (double)fault->lasts_us / 1e6);
+        if (plan_mask_has(cluster->mask, i) || fault->at_us > sim_now_us(cluster->sim) || fault->what == NULL) {
+            continue;
         }
+        printf("  fault %" PRIu32 ": %.3f s: %s", i, (double)fault->at_us / 1e6, plan_kind_name(fault->kind));
+        print_names(fault);
+        if (fault->lasts_us > 0) {
+            printf(" for %.3f s", (double)fault->lasts_us / 1e6);
+        }
+        printf("\n");
     }
 }
 
-/* Gives the fault its number; false: it is left out. */
-static bool enter(struct cluster *cluster, struct planned *planned, uint64_t at_us) {
+/* Gives the fault its number, and puts it on schedule if it isn't left out. */
+static void enter(struct cluster *cluster, struct planned *planned, uint64_t at_us) {
     uint32_t number = cluster->plan_count++;
     cluster->plan[number] = (struct plan_fault){.at_us = at_us,
                                                 .lasts_us = planned->lasts_us,
                                                 .kind = (uint32_t)planned->fault,
                                                 .victim = planned->victim,
-                                                .other = planned->other};
+                                                .other = planned->other,
+                                                .what = planned->fault < PLAN_COUNT ? "" : NULL};
     random_seed(&planned->random, cluster->seed * PLAN_FAULTS_MAX + number);
-    return !plan_mask_has(cluster->mask, number);
+    if (!plan_mask_has(cluster->mask, number)) {
+        sim_call_at(cluster->sim, at_us, begin, planned);
+    }
+    if (cluster->report != NULL) {
+        cluster->report->fault_count = cluster->plan_count;
+    }
+}
+
+static struct planned *next_planned(struct cluster *cluster) {
+    CHECK(cluster->planned != NULL && cluster->plan_count < PLAN_FAULTS_MAX);
+    struct planned *planned = &cluster->planned[cluster->plan_count];
+    planned->cluster = cluster;
+    return planned;
+}
+
+void plan__add_change(struct cluster *cluster, uint64_t at_us) {
+    struct planned *planned = next_planned(cluster);
+    planned->fault = PLAN_CHANGE;
+    enter(cluster, planned, at_us);
+}
+
+void plan__add_leader_cut(struct cluster *cluster, uint64_t at_us, uint64_t lasts_us) {
+    struct planned *planned = next_planned(cluster);
+    planned->fault = PLAN_LEADER_CUT;
+    planned->lasts_us = lasts_us;
+    enter(cluster, planned, at_us);
 }
 
 void plan__schedule(struct cluster *cluster, uint64_t end_us) {
@@ -319,6 +386,9 @@ void plan__schedule(struct cluster *cluster, uint64_t end_us) {
     cluster->planned = calloc(PLAN_FAULTS_MAX, sizeof *cluster->planned);
     CHECK(cluster->planned != NULL);
     cluster->plan_count = FIRST_SCHEDULED;
+    if (cluster->report != NULL) {
+        cluster->report->fault_count = FIRST_SCHEDULED;
+    }
     uint32_t weights[PLAN_COUNT];
     uint32_t sum = 0;
     for (int i = 0; i < PLAN_COUNT; i++) {
@@ -336,22 +406,15 @@ void plan__schedule(struct cluster *cluster, uint64_t end_us) {
         while (draw >= weights[fault]) {
             draw -= weights[fault++];
         }
-        CHECK(cluster->plan_count < PLAN_FAULTS_MAX);
-        struct planned *planned = &cluster->planned[cluster->plan_count];
-        planned->cluster = cluster;
+        struct planned *planned = next_planned(cluster);
         planned->fault = (enum fault)fault;
         planned->victim = (uint32_t)random_below(random, cluster->replica_count);
         planned->other =
             (planned->victim + 1 + (uint32_t)random_below(random, cluster->replica_count - 1)) % cluster->replica_count;
         planned->lasts_us = 20 * 1000 + random_below(random, random_chance(random, 1, 4) ? 3000 * 1000 : 600 * 1000);
-        if (enter(cluster, planned, at_us)) {
-            sim_call_at(cluster->sim, at_us, begin_fault, planned);
-        }
+        enter(cluster, planned, at_us);
     }
     cluster->crashes_at_switches = random_chance(random, 1, 4) && !plan_mask_has(cluster->mask, CRASHES_AT_SWITCHES);
-    if (cluster->report != NULL) {
-        cluster->report->fault_count = cluster->plan_count;
-    }
 }
 
 void plan__end_faults(struct cluster *cluster) {

@@ -144,6 +144,7 @@ static void test_clients_refused_changes_say_why_and_what_to_do(void **state) {
         {RAFT_REFUSAL_DUPLICATE_ADDRESS, WIRE_CONDITION, "this address: "},
         {RAFT_REFUSAL_DUPLICATE_NAME, WIRE_CONDITION, ": choose another name"},
         {RAFT_REFUSAL_DUPLICATE_CERTIFICATE, WIRE_CONDITION, ": each member needs a certificate"},
+        {RAFT_REFUSAL_RETIRED_ID, WIRE_CONDITION, ": take one above all"},
         {RAFT_REFUSAL_UNKNOWN_NODE, WIRE_CONDITION, ": list the members"},
         {RAFT_REFUSAL_LEARNER_LAGS, WIRE_CONDITION, "caught up with the log: wait"},
         {RAFT_REFUSAL_TOO_MANY_MEMBERS, WIRE_CONDITION, ": remove one first"},

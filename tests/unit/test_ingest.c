@@ -4,7 +4,8 @@
  * Would break these: tables of both contents in one version; a frontier without its tables, or the other way round,
  * after a crash at any step (hazard 21); jobs of the old content that write to the new one; a checkpoint that isn't
  * verified; a store that goes back; files of the old content that stay; views that lose what they showed; a
- * switch that the owner of the log wasn't asked about, or hears of too late.
+ * switch that the owner of the log wasn't asked about, or hears of too late; verifying that takes the machine for
+ * itself, or can't be stopped.
  */
 #include "tests/unit/upkeep_fixture.h"
 
@@ -117,6 +118,41 @@ static void test_ingest_replaces_everything_and_the_store_goes_on(void **state) 
     check(pair.source, "/copy", 200);
     assert_int_equal(target->host.failed_count, 0);
     tear_down_pair(&pair);
+}
+
+/* Who verifies must not take the disk and the processor from those who wait for an answer. */
+static void test_ingest_keeps_to_its_rate_and_can_be_cancelled_meanwhile(void **state) {
+    (void)state;
+    enum { RATE = 20 * 1000 };
+    for (int round = 0; round < 2; round++) {
+        struct pair pair;
+        set_up_pair(&pair, 12, 200, 0);
+        struct fixture *target = pair.target;
+        struct sim *sim = target->host.sim;
+        uint64_t begin_us = sim_now_us(sim);
+        pair.ingest = (struct storage_ingest){.upkeep = {.done = on_done, .context = target}, .dir = "/copy"};
+        pair.ingest.bytes_per_second = RATE;
+        target->done_count = 0;
+        storage_ingest(target->host.storage, &pair.ingest);
+        while (target->done_count == 0 && sim_now_us(sim) < begin_us + 60 * 1000 * 1000) {
+            assert_true(sim_step(sim));
+            bool is_late = round == 1 && sim_now_us(sim) > begin_us + 100 * 1000;
+            if (is_late && !atomic_load(&pair.ingest.upkeep.is_cancelled)) {
+                storage_upkeep_cancel(&pair.ingest.upkeep);
+            }
+        }
+        uint64_t total_bytes = atomic_load(&pair.ingest.upkeep.total_bytes);
+        uint64_t took_us = sim_now_us(sim) - begin_us;
+        assert_true(total_bytes > RATE / 2);
+        if (round == 0) {
+            assert_int_equal(pair.ingest.upkeep.status, STATUS_OK);
+            assert_in_range(took_us, total_bytes * 900 * 1000 / RATE, total_bytes * 1100 * 1000 / RATE + 500 * 1000);
+        } else {
+            assert_int_equal(pair.ingest.upkeep.status, STATUS_CANCELLED);
+            assert_true(took_us < 300 * 1000);
+        }
+        tear_down_pair(&pair);
+    }
 }
 
 static void test_ingest_of_a_copy_into_an_empty_store(void **state) {
@@ -506,6 +542,7 @@ static void test_ingest_waits_for_its_owners_answer(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_ingest_replaces_everything_and_the_store_goes_on),
+        cmocka_unit_test(test_ingest_keeps_to_its_rate_and_can_be_cancelled_meanwhile),
         cmocka_unit_test(test_ingest_of_a_copy_into_an_empty_store),
         cmocka_unit_test(test_h33_ingest_while_jobs_are_under_way_keeps_nothing_of_them),
         cmocka_unit_test(test_ingest_refuses_what_is_older_damaged_or_anothers),

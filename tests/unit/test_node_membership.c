@@ -3,120 +3,19 @@
  * join, isn't known after a restart, can't lead, or clients aren't sent to it; a learner counts (hazard 7); a change
  * is taken that raft refuses (hazard 8), or refused without a reason; a configuration that never was committed stays in
  * use (hazard 9); a leader that removes itself stops too early (hazard 10), goes on leading, or campaigns later; a
- * removed node isn't told; a change or a transfer is never answered, or with another outcome than the log's; a follower
- * doesn't answer linearizable reads.
+ * removed node isn't told, or not by those who were started since, or its id is used again; a change or a transfer is
+ * never answered, or with another outcome than the log's; a follower doesn't answer linearizable reads.
  */
-#include "tests/unit/node_probe.h"
+#include "tests/unit/member_probe.h"
 
 #include "raft/raft_internal.h"
 
-enum { SEED = 2, CHANGE_TIMEOUT_US = 5 * 1000 * 1000, LONG_US = 6 * 1000 * 1000 };
+enum { SEED = 2 };
 
 static void configure_nothing(struct config *config) { (void)config; }
 
 /* Three founders; n4 and n5 wait to be added. */
 static struct probe *start(void) { return probe_start(cluster_new_growing(SEED, 5, 3), configure_nothing); }
-
-/* ---- Changes ------------------------------------------------------------------------------------------------------
- */
-
-struct asked_change {
-    struct replica *replica;
-    struct consensus_change change;
-    struct env_message message;
-    bool is_done;
-};
-
-static void change_done(struct consensus_change *change) {
-    CONTAINER_OF(change, struct asked_change, change)->is_done = true;
-}
-
-static void run_change(struct env_message *message) {
-    struct asked_change *asked = CONTAINER_OF(message, struct asked_change, message);
-    consensus_change(replica__consensus(asked->replica), &asked->change);
-    assert_false(asked->is_done); /* never from inside */
-}
-
-/* Filled in but for what is asked. */
-static struct asked_change *prepare(struct replica *replica) {
-    struct asked_change *asked = calloc(1, sizeof *asked);
-    assert_non_null(asked);
-    asked->replica = replica;
-    asked->change.done = change_done;
-    asked->message.run = run_change;
-    return asked;
-}
-
-static void begin_change(struct asked_change *asked) {
-    asked->change.deadline_us = env_clock_us(asked->replica->env) + CHANGE_TIMEOUT_US;
-    env_post(asked->replica->loop, &asked->message);
-}
-
-static struct consensus_change await_change(struct asked_change *asked) {
-    struct cluster *cluster = asked->replica->cluster;
-    uint64_t end_us = sim_now_us(cluster->sim) + 2ull * CHANGE_TIMEOUT_US;
-    while (!asked->is_done && sim_now_us(cluster->sim) < end_us) {
-        step(cluster);
-    }
-    assert_true(asked->is_done);
-    struct consensus_change change = asked->change;
-    free(asked);
-    return change;
-}
-
-static struct raft_change adding(const struct replica *replica) {
-    const struct config_member *self = config_member_by_id(&replica->config, replica->config.id);
-    return (struct raft_change){.type = RAFT_CHANGE_ADD_LEARNER,
-                                .id = self->id,
-                                .name = self->name,
-                                .address = self->peer_address,
-                                .client_address = self->client_address,
-                                .thumbprint = self->thumbprint};
-}
-
-static struct consensus_change change_at(struct replica *replica, struct raft_change part) {
-    struct asked_change *asked = prepare(replica);
-    asked->change.changes[0] = part;
-    asked->change.change_count = 1;
-    begin_change(asked);
-    return await_change(asked);
-}
-
-static struct consensus_change change_one(struct cluster *cluster, enum raft_change_type type, uint64_t id) {
-    return change_at(leader_of(cluster), (struct raft_change){.type = type, .id = id});
-}
-
-static void must(struct consensus_change change) {
-    if (change.status != STATUS_OK) {
-        print_error("%s: %s\n", status_name(change.status), change.err.message);
-    }
-    assert_int_equal(change.status, STATUS_OK);
-    assert_false(change.unknown);
-}
-
-static void must_refuse(struct consensus_change change, enum raft_refusal refusal) {
-    assert_int_equal(change.status, STATUS_CONDITION);
-    assert_false(change.unknown);
-    assert_int_equal(change.refusal, refusal);
-    assert_string_equal(change.err.message, raft_refusal_text(refusal));
-}
-
-static struct consensus_change transfer(struct cluster *cluster, uint64_t target) {
-    struct asked_change *asked = prepare(leader_of(cluster));
-    asked->change.is_transfer = true;
-    asked->change.target = target;
-    begin_change(asked);
-    return await_change(asked);
-}
-
-static const struct consensus_member_status *member_of(const struct consensus_status *status, uint64_t id) {
-    for (uint32_t i = 0; i < status->member_count; i++) {
-        if (status->members[i].id == id) {
-            return &status->members[i];
-        }
-    }
-    return NULL;
-}
 
 /* Puts go on while it catches up and becomes a voter. */
 static void add_voter(struct probe *probe, uint32_t number) {
@@ -134,26 +33,6 @@ static void add_voter(struct probe *probe, uint32_t number) {
     assert_int_equal(member_of(&status, number + 1)->role, RAFT_VOTER);
     assert_true(status.config_is_committed);
     assert_false(status.config_is_joint);
-}
-
-static void await_leader(struct cluster *cluster) {
-    uint64_t end_us = sim_now_us(cluster->sim) + LONG_US;
-    for (bool found = false; !found && sim_now_us(cluster->sim) < end_us;) {
-        step(cluster);
-        for (uint32_t i = 0; i < cluster->replica_count; i++) {
-            const struct consensus *consensus = replica__consensus(&cluster->replicas[i]);
-            found = found || (consensus != NULL && consensus->role == RAFT_LEADER);
-        }
-    }
-}
-
-static void isolate(struct cluster *cluster, const struct replica *replica, bool up) {
-    for (uint32_t i = 0; i < cluster->replica_count; i++) {
-        if (i != replica->number) {
-            sim_link_set(replica->sim_node, cluster->replicas[i].sim_node, up);
-            sim_link_set(cluster->replicas[i].sim_node, replica->sim_node, up);
-        }
-    }
 }
 
 /* ---- Reads ---------------------------------------------------------------------------------------------------------
@@ -254,15 +133,6 @@ static void test_node_that_returns_under_a_new_id_may_keep_its_certificate(void 
     pass(cluster, SETTLE_US);
     must(change_one(cluster, RAFT_CHANGE_PROMOTE, 4));
     end(probe);
-}
-
-static void write_until_flushed(struct probe *probe) {
-    uint64_t flushed_index = ask_status(leader_of(probe->cluster)).flushed_index;
-    for (uint32_t i = 0; i < 60; i++) {
-        (void)put(probe, "key", "x", VALUE_BYTES);
-    }
-    pass(probe->cluster, SETTLE_US);
-    assert_true(ask_status(leader_of(probe->cluster)).flushed_index > flushed_index);
 }
 
 /* `join` is turned round: a data directory that has a membership doesn't listen to it. */
@@ -412,6 +282,9 @@ static void test_h08_changes_that_raft_refuses_come_back_with_the_reason(void **
     add = adding(&cluster->replicas[3]);
     add.address = "n2:4500";
     must_refuse(change_at(leader, add), RAFT_REFUSAL_DUPLICATE_ADDRESS);
+    add = adding(&cluster->replicas[3]);
+    add.thumbprint = adding(&cluster->replicas[1]).thumbprint;
+    must_refuse(change_at(leader, add), RAFT_REFUSAL_DUPLICATE_CERTIFICATE);
     replica__crash(&cluster->replicas[3], SIM_CRASH_PROCESS);
     must(change_at(leader, adding(&cluster->replicas[3])));
     must_refuse(change_one(cluster, RAFT_CHANGE_PROMOTE, 4), RAFT_REFUSAL_LEARNER_LAGS);
@@ -468,6 +341,30 @@ static void test_node_change_without_a_quorum_is_unknown_at_its_deadline(void **
     end(probe);
 }
 
+/* What was removed is in the membership, and outlives whoever saw it go. */
+static void test_node_that_was_removed_is_told_by_nodes_that_started_later(void **state) {
+    (void)state;
+    struct probe *probe = start();
+    struct cluster *cluster = probe->cluster;
+    add_voter(probe, 3);
+    struct replica *removed = &cluster->replicas[(leader_of(cluster)->number + 1) % 3];
+    replica__crash(removed, SIM_CRASH_PROCESS);
+    must(change_one(cluster, RAFT_CHANGE_REMOVE, removed->config.id));
+    add_voter(probe, 4);
+    write_until_flushed(probe);
+    restart_all(probe); /* it starts, too, and has never heard of its removal */
+    pass(cluster, SETTLE_US);
+    struct consensus_status status = ask_status(removed);
+    assert_int_equal(status.member_count, 4);
+    assert_non_null(strstr(status.problem, "removed from the cluster"));
+    uint64_t elections = status.elections_started;
+    pass(cluster, LONG_US);
+    assert_int_equal(ask_status(removed).elections_started, elections);
+    /* Nor does its id come back. */
+    must_refuse(change_at(leader_of(cluster), adding(removed)), RAFT_REFUSAL_RETIRED_ID);
+    end(probe);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_node_follower_answers_linearizable_reads),
@@ -476,6 +373,7 @@ int main(void) {
         cmocka_unit_test(test_node_membership_survives_restarts),
         cmocka_unit_test(test_h10_leader_that_removes_itself_leads_until_then_and_is_silent_after),
         cmocka_unit_test(test_node_follower_that_is_removed_is_told_and_does_not_campaign),
+        cmocka_unit_test(test_node_that_was_removed_is_told_by_nodes_that_started_later),
         cmocka_unit_test(test_h07_learner_does_not_help_to_commit),
         cmocka_unit_test(test_h08_changes_that_raft_refuses_come_back_with_the_reason),
         cmocka_unit_test(test_h09_configuration_that_was_not_committed_is_rolled_back),

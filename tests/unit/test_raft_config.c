@@ -189,14 +189,16 @@ static void test_raft_config_bytes_are_as_written_down(void **state) {
                                                     .address = "a:1",
                                                     .client_address = "b:22"},
                                                    {.id = 0x0102030405060708, .role = RAFT_LEARNER, .returns = true},
-                                                   {.id = 3, .role = RAFT_LEAVING, .in_outgoing = true}}};
+                                                   {.id = 3, .role = RAFT_LEAVING, .in_outgoing = true}},
+                                       .retired_id = 0x0200000000000007};
     /* clang-format off */
-    static const uint8_t wanted[4 + 62 + 54 + 54] = {
+    static const uint8_t wanted[4 + 62 + 54 + 54 + 8] = {
         1, 1, 3, 0,                                           /* version, joint, members */
         1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 9,                      /* n1: id, role, outgoing, priority */
         0x18, 0x17, 0x16, 0x15, 0x14, 0x13, 0x12, 0x11,       /* incarnation */
         0xaa, [54] = 0xbb, 1, 'n', 3, 'a', ':', '1', 4, 'b', ':', '2', '2', /* thumbprint, three texts */
         8, 7, 6, 5, 4, 3, 2, 1, 1, 2, 0, [120] = 3, [128] = 2, 1, 0, /* the learner returns, all else 0; one leaves */
+        [174] = 7, 0, 0, 0, 0, 0, 0, 2, /* the largest id that was removed */
     };
     /* clang-format on */
     uint8_t bytes[RAFT_CONFIG_BYTES_MAX];
@@ -222,12 +224,14 @@ static void test_raft_config_random_bytes_come_back(void **state) {
             memset(config.members[i].address, 'a' + (int)i, random_below(&random, LIMIT_ADDRESS_BYTES));
             memset(config.members[i].client_address, 'A' + (int)i, random_below(&random, LIMIT_ADDRESS_BYTES));
         }
+        config.retired_id = random_next(&random);
         size_t len = raft_config_encode(&config, bytes);
         assert_int_equal(raft_config_decode(slice_of(bytes, len), &back, NULL), STATUS_OK);
         assert_int_equal(raft_config_encode(&back, again), len);
         assert_memory_equal(again, bytes, len);
         assert_int_equal(back.joint, config.joint);
         assert_int_equal(back.member_count, config.member_count);
+        assert_int_equal(back.retired_id, config.retired_id);
         for (uint32_t i = 0; i < config.member_count; i++) {
             assert_int_equal(back.members[i].id, config.members[i].id);
             assert_int_equal(back.members[i].role, config.members[i].role);

@@ -608,7 +608,9 @@ static size_t run_line(struct drama *drama, const struct script *script, size_t 
     } else if (must_be_checked && !is_checked) {
         fail_msg("%s:%u: nothing is expected of this line:\n%s", drama->name, drama->line_number, printed);
     } else if (is_checked && strcmp(wanted, printed) != 0) {
-        fail_msg("%s:%u: %s\nexpected\n%sgot\n%s", drama->name, drama->line_number, script->lines[at], wanted, printed);
+        /* By ourselves: cmocka cuts long messages, and what comes next would stand on the same line. */
+        (void)fprintf(stderr, "expected\n%sgot\n%s", wanted, printed);
+        fail_msg("%s:%u: %s", drama->name, drama->line_number, script->lines[at]);
     }
     free(printed);
     free(wanted);

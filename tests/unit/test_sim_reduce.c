@@ -20,6 +20,8 @@ static struct cluster *planned(uint64_t seed, const struct plan_mask *mask) {
     struct cluster *cluster = cluster_new(seed);
     cluster->mask = mask;
     plan__schedule(cluster, 10 * 1000 * 1000);
+    operator__schedule(cluster, 10 * 1000 * 1000);
+    depose__schedule(cluster, 10 * 1000 * 1000);
     return cluster;
 }
 
@@ -46,7 +48,8 @@ static void test_sim_plan_mask_without_faults_begins_none(void **state) {
     (void)state;
     struct plan_mask mask;
     memset(&mask, 0xff, sizeof mask);
-    struct cluster *cluster = cluster_new(2);
+    struct cluster *cluster = cluster_new(10); /* nodes wait to be added, clocks drift, clients stick to nodes */
+    assert_true(cluster->founder_count < cluster->replica_count && cluster_has_drift(cluster));
     cluster->mask = &mask;
     assert_true(cluster_run(cluster));
     for (uint32_t kind = 0; kind < PLAN_KINDS_MAX; kind++) {
@@ -54,6 +57,8 @@ static void test_sim_plan_mask_without_faults_begins_none(void **state) {
     }
     assert_int_equal(cluster->stats.power_losses, 0);
     assert_int_equal(cluster->stats.crashes, 0);
+    assert_int_equal(cluster->stats.deposed, 0);
+    assert_int_equal(cluster->stats.changes + cluster->stats.changes_failed + cluster->stats.transfers, 0);
     assert_true(cluster->plan_count > 2);
     cluster_free(cluster);
 }

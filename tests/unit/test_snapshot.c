@@ -2,8 +2,8 @@
  * Snapshots between whole nodes in the simulator (HAZARDS 18 to 21, 49, 63). Would break these: a follower behind the
  * log's begin stays there; a transfer that lost its connection begins anew, or hangs; a crash in an install leaves
  * tables without their log or a log without its tables; a new leader can't send; a full disk, no memory, a damaged
- * chunk or a lying peer end a node, or leave files, memory or a transfer behind; the rate isn't kept; the log that a
- * transfer needs is deleted, or kept for ever.
+ * chunk or a lying peer end a node, or leave files, memory or a transfer behind; the rate isn't kept, or is kept
+ * however the load suffers; the log that a transfer needs is deleted, or kept for ever.
  */
 #include "node/base/bytes.h"
 #include "node/base/checksum.h"
@@ -211,6 +211,41 @@ static void test_h63_snapshot_keeps_to_its_rate_and_pins_what_it_needs(void **st
     struct asked_log *asked = ask_log(leader);
     assert_null(pin_of(asked, owner));
     forget_log(leader, asked);
+    end(probe);
+}
+
+/* So many writes that the leader answered end at once, as far as the pace of its transfers knows. */
+static void note_writes(const struct replica *leader, uint32_t count, uint64_t took_us) {
+    for (uint32_t i = 0; i < count; i++) {
+        snapshots_note_write(replica__consensus(leader)->snapshots, took_us);
+    }
+}
+
+static void test_h63_snapshot_gives_way_to_writes_that_it_slows_down(void **state) {
+    (void)state;
+    struct probe *probe = start(configure_slow);
+    struct cluster *cluster = probe->cluster;
+    struct replica *away = leave_behind(probe);
+    struct replica *leader = leader_of(cluster);
+    note_writes(leader, 5000, 1000); /* what they take without one */
+    start_replica(away);
+    await_bytes(away, 1);
+    struct snapshot_status sent = {0};
+    uint64_t begin_us = sim_now_us(cluster->sim);
+    const struct snapshot_pace *pace = &replica__consensus(leader)->snapshots->pace;
+    while (pace->slowed < 5 && goes_on(cluster, begin_us)) {
+        for (uint64_t sent_us = pace->sent_us; pace->sent_us == sent_us && goes_on(cluster, begin_us);) {
+        }
+        note_writes(leader, 300, SECOND_US / 5); /* those that meet a piece */
+        struct snapshots_status status = ask_status(leader).snapshots;
+        assert_int_equal(status.transfer_count, 1); /* it would be over too soon */
+        sent = status.transfers[0];
+    }
+    assert_true(pace->slowed >= 5 && sim_now_us(cluster->sim) > begin_us + SECOND_US);
+    assert_in_range(sent.bytes_per_second, SLOW_RATE / SNAPSHOT_PACE_FLOOR_PART, SLOW_RATE / 2);
+    assert_string_equal(sent.pace, "load");
+    assert_same(cluster); /* it ends nevertheless */
+    assert_int_equal(ask_status(away).snapshots.installed, 1);
     end(probe);
 }
 
@@ -526,6 +561,45 @@ static void test_h35_snapshot_of_a_lying_peer_is_refused(void **state) {
     end(probe);
 }
 
+/* For how long a peer keeps a transfer that says each second that it is taking it in, and says so by `step` bytes more.
+ */
+static uint64_t kept_us_by(struct probe *probe, struct replica *away, uint64_t step_bytes, uint64_t *ret_bytes) {
+    struct cluster *cluster = probe->cluster;
+    struct replica *leader = leader_of(cluster);
+    start_replica(away);
+    await_bytes(away, 1);
+    sim_partition(leader->sim_node, away->sim_node);
+    const struct snapshot_send *send = send_to(leader, away);
+    Wire__SnapshotWant want = WIRE__SNAPSHOT_WANT__INIT;
+    want.has_id = want.has_state = want.has_taken_bytes = 1;
+    want.id = send->id;
+    want.state = SNAPSHOT_WANT_TIME;
+    *ret_bytes = send->total_bytes;
+    uint64_t begin_us = sim_now_us(cluster->sim);
+    while (send->id == want.id && sim_now_us(cluster->sim) < begin_us + 3600 * (uint64_t)SECOND_US) {
+        want.taken_bytes += step_bytes;
+        forge(leader, away->number + 1, FRAME_SNAPSHOT_WANT, &want.base, SLICE_EMPTY);
+        pass(cluster, SECOND_US);
+    }
+    sim_heal(leader->sim_node, away->sim_node);
+    return sim_now_us(cluster->sim) - begin_us;
+}
+
+static void test_h46_snapshot_of_a_peer_that_never_gets_on_is_given_up(void **state) {
+    (void)state;
+    struct probe *probe = start(configure_slow);
+    struct replica *away = leave_behind(probe);
+    uint64_t bytes = 0;
+    uint64_t kept_us = kept_us_by(probe, away, 0, &bytes);
+    assert_in_range(kept_us, SNAPSHOT_SEND_PATIENCE_US - SECOND_US, SNAPSHOT_SEND_PATIENCE_US + 3 * SECOND_US);
+    replica__crash(away, SIM_CRASH_PROCESS);
+    kept_us = kept_us_by(probe, away, 1, &bytes); /* it gets on, but not so that it would ever end */
+    uint64_t most_us = SNAPSHOT_SEND_GRACE_US + bytes * SECOND_US / (SLOW_RATE / SNAPSHOT_RATE_MIN_PART);
+    assert_in_range(kept_us, 2 * (uint64_t)SNAPSHOT_SEND_PATIENCE_US, most_us + SECOND_US);
+    assert_same(probe->cluster);
+    end(probe);
+}
+
 static void test_h35_snapshot_answers_of_a_lying_peer_end_the_transfer_only(void **state) {
     (void)state;
     struct probe *probe = start(configure_slow);
@@ -651,6 +725,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_snapshot_brings_back_a_follower_while_writes_go_on),
         cmocka_unit_test(test_h63_snapshot_keeps_to_its_rate_and_pins_what_it_needs),
+        cmocka_unit_test(test_h63_snapshot_gives_way_to_writes_that_it_slows_down),
         cmocka_unit_test(test_snapshot_goes_on_where_it_was_after_a_disconnect),
         cmocka_unit_test(test_snapshot_of_a_leader_that_is_lost_is_sent_anew_by_the_next),
         cmocka_unit_test(test_snapshot_receiver_that_stops_leaves_no_files_and_gets_it_anew),
@@ -663,6 +738,7 @@ int main(void) {
         cmocka_unit_test(test_snapshot_damaged_and_misplaced_chunks_are_sent_again),
         cmocka_unit_test(test_h35_snapshot_of_a_lying_peer_is_refused),
         cmocka_unit_test(test_h35_snapshot_answers_of_a_lying_peer_end_the_transfer_only),
+        cmocka_unit_test(test_h46_snapshot_of_a_peer_that_never_gets_on_is_given_up),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

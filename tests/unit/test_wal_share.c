@@ -248,6 +248,33 @@ static bool is_used_again(bool first_is_given_back, bool second_is_given_back) {
     return is_kept;
 }
 
+/* wal_explain of the first segment: is it the store's, too? */
+static void note_lent(void *context, const struct wal_segment_info *info) {
+    bool *first_is_lent = context;
+    *first_is_lent = info->number == 1 ? info->is_lent : *first_is_lent;
+    assert_true(info->number == 1 || !info->is_lent);
+}
+
+static void test_wal_share_loan_is_told_until_it_is_given_back(void **state) {
+    (void)state;
+    struct log_share share;
+    struct harness *harness = start(10, &share);
+    append(harness, 1, 10, 1, false);
+    turn(harness, &share);
+    append(harness, 11, 12, 1, false);
+    bool is_lent = true;
+    wal_explain(harness->wal, note_lent, &is_lent);
+    assert_false(is_lent);
+    struct log_segments segments = take(&share, 1, 10);
+    wal_explain(harness->wal, note_lent, &is_lent);
+    assert_true(is_lent);
+    share.give_back(share.log, segments.list[0].number);
+    wal_explain(harness->wal, note_lent, &is_lent);
+    assert_false(is_lent);
+    log_segments_free(&segments);
+    harness_free(harness);
+}
+
 /* Somebody else may have its bytes under another name. */
 static void test_h37_wal_share_segment_that_was_lent_is_never_used_again(void **state) {
     (void)state;
@@ -463,6 +490,7 @@ int main(void) {
         cmocka_unit_test(test_wal_share_turn_waits_while_no_segment_can_be_prepared),
         cmocka_unit_test(test_wal_share_segments_of_an_earlier_life_are_not_lent_or_touched),
         cmocka_unit_test(test_wal_share_segment_is_deleted_as_always),
+        cmocka_unit_test(test_wal_share_loan_is_told_until_it_is_given_back),
         cmocka_unit_test(test_h37_wal_share_segment_that_was_lent_is_never_used_again),
         cmocka_unit_test(test_wal_share_segments_for_large_records_are_reserved_not_filled),
         cmocka_unit_test(test_wal_share_groups_of_mostly_large_records_go_through_the_page_cache),

@@ -17,8 +17,10 @@
 /* ---- Workers (workers.c) -------------------------------------------------------------------------------------- */
 
 enum {
-    WORKERS_CLASS_IO = ENV_WORK_CLASS_COUNT, /* asynchronous files where there is no ring */
+    WORKERS_CLASS_SYNC = ENV_WORK_CLASS_COUNT, /* syncs, and writes with one */
+    WORKERS_CLASS_IO,                          /* other asynchronous files where there is no ring */
     WORKERS_CLASS_COUNT,
+    WORKERS_SYNC_THREADS = 4, /* a process has few files that it syncs by loops: mostly the log */
     WORKERS_IO_THREADS = 4
 };
 
@@ -95,7 +97,7 @@ struct os_loop {
     struct list streams;
     struct list listeners;
     struct list signals;
-    struct os_ring *ring;   /* NULL: files by threads */
+    struct os_ring *ring;   /* NULL: reads and plain writes by threads, too */
     uint32_t io_count;      /* asynchronous file operations under way */
     uint32_t resolve_count; /* name resolutions under way */
     uint32_t work_count;    /* jobs whose worker still may touch this loop; os_workers.lock */
@@ -124,20 +126,21 @@ void os_loop__check_may_block(const char *what);
 /* True if this thread runs a loop. */
 bool os_loop__is_running_here(void);
 
-/* ---- Asynchronous files (ring.c, pool_io.c) ------------------------------------------------------------------- */
+/* ---- Asynchronous files (thread_io.c, ring.c) ----------------------------------------------------------------- */
 
 /* NULL with a reason if the kernel or its guards refuse. */
 struct os_ring *os_ring__new(struct os_loop *loop, char *reason, size_t reason_size);
 /* Nothing is under way. Its handles are closed by further turns of libuv's loop; then os_ring__free. */
 void os_ring__close(struct os_ring *ring);
 void os_ring__free(struct os_ring *ring);
+/* A read, or a write without a sync. */
 void os_ring__submit(struct os_ring *ring, struct env_io *io);
 /* Once per turn: runs what has completed. */
 void os_ring__reap(struct os_ring *ring);
 /* Once per turn: hands all new operations to the kernel. False if the kernel had no room: again soon. */
 bool os_ring__flush(struct os_ring *ring);
 
-void os_pool_io__submit(struct os_loop *loop, struct env_io *io);
+void os_thread_io__submit(struct os_loop *loop, struct env_io *io);
 void os_io__submit(struct env_loop *loop, struct env_io *io);
 void os_io__finish(struct env_io *io, int sys);
 

@@ -1,5 +1,5 @@
 /*
- * Asynchronous files by io_uring: one ring per loop.
+ * Reads and plain writes of files by io_uring: one ring per loop. What syncs goes by threads (thread_io.c).
  *
  *   submit -> submission queue (or `waiting` while OPERATIONS_MAX are in flight) -> flush, once per turn -> kernel
  *          -> completion, an eventfd wakes the loop -> reap, once per turn -> more of a short transfer, or done
@@ -42,8 +42,7 @@ static void on_event(uv_poll_t *poll, int status, int events) {
 static bool supports_operations(struct io_uring *uring) {
     struct io_uring_probe *probe = io_uring_get_probe_ring(uring);
     bool answer = probe != NULL && io_uring_opcode_supported(probe, IORING_OP_READ) &&
-                  io_uring_opcode_supported(probe, IORING_OP_WRITE) &&
-                  io_uring_opcode_supported(probe, IORING_OP_FSYNC);
+                  io_uring_opcode_supported(probe, IORING_OP_WRITE);
     if (probe != NULL) {
         io_uring_free_probe(probe);
     }
@@ -112,18 +111,11 @@ static void prepare(struct io_uring_sqe *sqe, struct env_io *io) {
     size_t left = io->limit - io->progress;
     unsigned len = (unsigned)(left < OS_CHUNK_BYTES ? left : OS_CHUNK_BYTES);
     uint64_t offset = io->offset + io->progress;
-    switch (io->kind) {
-    case ENV_IO_READ: io_uring_prep_read(sqe, fd, data, len, offset); break;
-    case ENV_IO_WRITE: io_uring_prep_write(sqe, fd, data, len, offset); break;
-    case ENV_IO_WRITE_DSYNC:
+    if (io->kind == ENV_IO_READ) {
+        io_uring_prep_read(sqe, fd, data, len, offset);
+    } else {
+        CHECK(io->kind == ENV_IO_WRITE);
         io_uring_prep_write(sqe, fd, data, len, offset);
-        sqe->rw_flags = RWF_DSYNC;
-        if (!os_file_of(io->file)->is_direct) {
-            /* Not tried at once: a kernel that takes buffered writes without waiting may wait for their sync. */
-            io_uring_sqe_set_flags(sqe, IOSQE_ASYNC);
-        }
-        break;
-    case ENV_IO_SYNC: io_uring_prep_fsync(sqe, fd, IORING_FSYNC_DATASYNC); break;
     }
     io_uring_sqe_set_data(sqe, io);
 }
@@ -164,12 +156,12 @@ bool os_ring__flush(struct os_ring *ring) {
 
 /* result: bytes, or a negative errno. */
 static void complete(struct os_ring *ring, struct env_io *io, int result) {
-    if (result == -EINTR && io->kind != ENV_IO_SYNC) {
+    if (result == -EINTR) {
         os_ring__submit(ring, io); /* nothing was transferred */
         return;
     }
     int sys = result < 0 ? -result : 0;
-    if (sys != 0 || io->kind == ENV_IO_SYNC) {
+    if (sys != 0) {
         os_io__finish(io, sys);
         return;
     }

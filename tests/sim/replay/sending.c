@@ -82,6 +82,11 @@ static bool check_append(struct step *step, const struct message *message) {
 static bool check_append_reply(struct step *step, const struct message *message) {
     const struct node *node = step->node;
     if (message->reject) {
+        const struct message *asked = &step->line->message;
+        bool answers = step->has_message && asked->type == TYPE_APPEND && asked->index == message->index;
+        if (answers && log_term(&node->log, asked->index) == asked->log_term && asked->index <= node->log.last) {
+            return false_words(step, message, "a refusal of an append that fits");
+        }
         bool hints = step->line->event == EVENT_RECEIVE && message->hint > node->log.start;
         return !hints || log_term(&node->log, message->hint) == message->hint_term ||
                false_words(step, message, "the hint isn't in the log");

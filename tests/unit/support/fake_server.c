@@ -2,105 +2,29 @@
 #include "tests/unit/support/fake_server.h"
 
 #include "node/base/check.h"
-#include "proto/client/holdfast.h"
+#include "tests/unit/support/fake_internal.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { REVERSE_US = 2000, PAGE_ENTRIES = 1000, ARENA_CHUNK_BYTES = 64 * 1024, ARENA_BUDGET_BYTES = 64 * 1024 * 1024 };
-
-struct fake_peer {
-    struct connection_handler handler;
-    struct connection *connection;
-    struct fake_node *node;
-    struct list link;
-};
-
-/* ---- The store ------------------------------------------------------------------------------------------------- */
-
-static size_t lower_bound(const struct fake_cluster *cluster, struct slice key) {
-    size_t low = 0;
-    size_t high = cluster->entry_count;
-    while (low < high) {
-        size_t middle = (low + high) / 2;
-        const struct fake_entry *entry = &cluster->entries[middle];
-        if (slice_compare(slice_of(entry->key, entry->key_len), key) < 0) {
-            low = middle + 1;
-        } else {
-            high = middle;
-        }
-    }
-    return low;
-}
-
-const struct fake_entry *fake_find(const struct fake_cluster *cluster, struct slice key) {
-    size_t at = lower_bound(cluster, key);
-    if (at == cluster->entry_count) {
-        return NULL;
-    }
-    const struct fake_entry *entry = &cluster->entries[at];
-    return slice_equal(slice_of(entry->key, entry->key_len), key) ? entry : NULL;
-}
-
-static uint8_t *copy_of(struct slice bytes) {
-    uint8_t *copy = malloc(bytes.len + 1);
-    CHECK(copy != NULL);
-    if (bytes.len > 0) {
-        memcpy(copy, bytes.data, bytes.len);
-    }
-    return copy;
-}
-
-static void remove_entry(struct fake_cluster *cluster, size_t at) {
-    free(cluster->entries[at].key);
-    free(cluster->entries[at].value);
-    memmove(&cluster->entries[at], &cluster->entries[at + 1],
-            (cluster->entry_count - at - 1) * sizeof *cluster->entries);
-    cluster->entry_count--;
-}
-
-static void store(struct fake_cluster *cluster, struct slice key, const struct slice *value, uint64_t revision) {
-    size_t at = lower_bound(cluster, key);
-    if (fake_find(cluster, key) != NULL) {
-        remove_entry(cluster, at);
-    }
-    if (value == NULL) {
-        return;
-    }
-    if (cluster->entry_count == cluster->entry_capacity) {
-        cluster->entry_capacity = cluster->entry_capacity * 2 + 64;
-        cluster->entries = realloc(cluster->entries, cluster->entry_capacity * sizeof *cluster->entries);
-        CHECK(cluster->entries != NULL);
-    }
-    memmove(&cluster->entries[at + 1], &cluster->entries[at], (cluster->entry_count - at) * sizeof *cluster->entries);
-    cluster->entries[at] = (struct fake_entry){copy_of(key), key.len, copy_of(*value), value->len, revision};
-    cluster->entry_count++;
-}
-
-/* upper empty: no end. */
-static void remove_range(struct fake_cluster *cluster, struct slice lower, struct slice upper) {
-    size_t at = lower_bound(cluster, lower);
-    while (at < cluster->entry_count &&
-           (upper.len == 0 ||
-            slice_compare(slice_of(cluster->entries[at].key, cluster->entries[at].key_len), upper) < 0)) {
-        remove_entry(cluster, at);
-    }
-}
-
-void fake_put(struct fake_cluster *cluster, struct slice key, struct slice value) {
-    store(cluster, key, &value, atomic_fetch_add(&cluster->revision, 1) + 1);
-}
+enum { REVERSE_US = 2000, ARENA_CHUNK_BYTES = 64 * 1024, ARENA_BUDGET_BYTES = 64 * 1024 * 1024 };
 
 /* ---- Replies --------------------------------------------------------------------------------------------------- */
 
-static void send(struct fake_peer *peer, uint8_t type, uint64_t id, const ProtobufCMessage *message,
-                 const struct slice *raw, size_t raw_count) {
+void fake__send(struct fake_peer *peer, uint8_t type, uint64_t id, const ProtobufCMessage *message,
+                const struct slice *raw, size_t raw_count) {
     if (peer != NULL) {
         /* A connection that is going takes nothing more; where memory is made to fail, the reply is lost. */
         enum status status = connection_send(peer->connection, type, id, message, raw, raw_count);
         CHECK(status == STATUS_OK || status == STATUS_CLOSED || status == STATUS_NO_MEMORY);
     }
+}
+
+void *fake__unpack(struct fake_cluster *cluster, const ProtobufCMessageDescriptor *descriptor, struct slice message) {
+    void *unpacked = wire_unpack(&cluster->arena, descriptor, message);
+    CHECK(unpacked != NULL);
+    return unpacked;
 }
 
 static void send_error(struct fake_peer *peer, uint64_t id, uint32_t code, int outcome, bool with_hint) {
@@ -117,7 +41,7 @@ static void send_error(struct fake_peer *peer, uint64_t id, uint32_t code, int o
         error.leader_id = (uint64_t)leader + 1;
         error.leader_address = cluster->nodes[leader].address;
     }
-    send(peer, FRAME_ERROR, id, &error.base, NULL, 0);
+    fake__send(peer, FRAME_ERROR, id, &error.base, NULL, 0);
 }
 
 static void greet(struct fake_peer *peer) {
@@ -139,7 +63,7 @@ static void greet(struct fake_peer *peer) {
         greeting.leader_id = (uint64_t)leader + 1;
         greeting.leader_address = node->cluster->nodes[leader].address;
     }
-    send(peer, FRAME_GREETING, 0, &greeting.base, NULL, 0);
+    fake__send(peer, FRAME_GREETING, 0, &greeting.base, NULL, 0);
 }
 
 static void pong(struct fake_peer *peer, uint64_t id) {
@@ -151,7 +75,7 @@ static void pong(struct fake_peer *peer, uint64_t id) {
         pong.leader_id = (uint64_t)leader + 1;
         pong.leader_address = cluster->nodes[leader].address;
     }
-    send(peer, FRAME_PONG, id, &pong.base, NULL, 0);
+    fake__send(peer, FRAME_PONG, id, &pong.base, NULL, 0);
 }
 
 static void refuse(struct fake_peer *peer) {
@@ -159,267 +83,11 @@ static void refuse(struct fake_peer *peer) {
     refusal.has_code = 1;
     refusal.code = WIRE_CERTIFICATE_UNKNOWN;
     refusal.message = (char *)"this certificate is on no list: add its thumbprint";
-    send(peer, FRAME_REFUSAL, 0, &refusal.base, NULL, 0);
+    fake__send(peer, FRAME_REFUSAL, 0, &refusal.base, NULL, 0);
     connection_finish(peer->connection);
 }
 
 /* ---- Requests -------------------------------------------------------------------------------------------------- */
-
-static void *unpack(struct fake_cluster *cluster, const ProtobufCMessageDescriptor *descriptor, struct slice message) {
-    void *unpacked = wire_unpack(&cluster->arena, descriptor, message);
-    CHECK(unpacked != NULL);
-    return unpacked;
-}
-
-static struct slice slice_of_binary(ProtobufCBinaryData bytes) { return slice_of(bytes.data, bytes.len); }
-
-static void apply_batch(struct fake_cluster *cluster, const struct connection_frame *frame, uint64_t revision) {
-    const Wire__BatchRequest *batch = unpack(cluster, &wire__batch_request__descriptor, frame->message);
-    struct slice raw = frame->raw;
-    CHECK(batch->n_kinds == batch->n_key_lens && batch->n_kinds == batch->n_value_lens && batch->n_kinds > 0);
-    for (size_t i = 0; i < batch->n_kinds; i++) {
-        CHECK((size_t)batch->key_lens[i] + batch->value_lens[i] <= raw.len);
-        struct slice key = slice_of(raw.data, batch->key_lens[i]);
-        struct slice value = slice_of(raw.data + key.len, batch->value_lens[i]);
-        if (batch->kinds[i] == HOLDFAST_DELETE_RANGE) {
-            remove_range(cluster, key, value);
-        } else {
-            store(cluster, key, batch->kinds[i] == HOLDFAST_PUT ? &value : NULL, revision);
-        }
-        raw = slice_of(raw.data + key.len + value.len, raw.len - key.len - value.len);
-    }
-    CHECK(raw.len == 0);
-}
-
-static uint64_t apply(struct fake_cluster *cluster, const struct connection_frame *frame) {
-    uint64_t revision = atomic_fetch_add(&cluster->revision, 1) + 1;
-    if (frame->type == FRAME_PUT) {
-        const Wire__PutRequest *put = unpack(cluster, &wire__put_request__descriptor, frame->message);
-        store(cluster, slice_of_binary(put->key), &frame->raw, revision);
-    } else if (frame->type == FRAME_DELETE) {
-        const Wire__DeleteRequest *request = unpack(cluster, &wire__delete_request__descriptor, frame->message);
-        store(cluster, slice_of_binary(request->key), NULL, revision);
-    } else if (frame->type == FRAME_DELETE_RANGE) {
-        const Wire__DeleteRangeRequest *range =
-            unpack(cluster, &wire__delete_range_request__descriptor, frame->message);
-        remove_range(cluster, slice_of_binary(range->lower), slice_of_binary(range->upper));
-    } else {
-        apply_batch(cluster, frame, revision);
-    }
-    atomic_fetch_add(&cluster->applied, 1);
-    return revision;
-}
-
-static void do_write(struct fake_peer *peer, struct fake_cluster *cluster, const struct connection_frame *frame) {
-    Wire__WriteReply reply = WIRE__WRITE_REPLY__INIT;
-    reply.has_revision = 1;
-    reply.revision = apply(cluster, frame);
-    send(peer, FRAME_WRITE_REPLY, frame->request_id, &reply.base, NULL, 0);
-}
-
-static void do_get(struct fake_peer *peer, struct fake_cluster *cluster, const struct connection_frame *frame) {
-    const Wire__GetRequest *request = unpack(cluster, &wire__get_request__descriptor, frame->message);
-    const struct fake_entry *entry = fake_find(cluster, slice_of_binary(request->key));
-    Wire__GetReply reply = WIRE__GET_REPLY__INIT;
-    struct slice value = SLICE_EMPTY;
-    reply.has_revision = reply.has_mod_revision = reply.has_found = 1;
-    reply.revision = atomic_load(&cluster->revision);
-    reply.found = entry != NULL;
-    if (entry != NULL) {
-        reply.mod_revision = entry->revision;
-        value = slice_of(entry->value, entry->value_len);
-    }
-    send(peer, FRAME_GET_REPLY, frame->request_id, &reply.base, &value, 1);
-}
-
-static void do_scan(struct fake_peer *peer, struct fake_cluster *cluster, const struct connection_frame *frame) {
-    const Wire__ScanRequest *request = unpack(cluster, &wire__scan_request__descriptor, frame->message);
-    uint32_t page = atomic_load(&cluster->page_limit);
-    page = page == 0 ? PAGE_ENTRIES : page;
-    uint32_t limit = request->limit != 0 && request->limit < page ? request->limit : page;
-    struct slice upper = slice_of_binary(request->upper);
-    uint32_t *lens = malloc(2 * (size_t)limit * sizeof *lens);
-    uint64_t *revisions = malloc(limit * sizeof *revisions);
-    struct buf raw;
-    CHECK(lens != NULL && revisions != NULL);
-    buf_init(&raw, alloc_system(), 0);
-    Wire__ScanReply reply = WIRE__SCAN_REPLY__INIT;
-    reply.has_revision = reply.has_more = reply.has_count = 1;
-    reply.key_lens = lens;
-    reply.value_lens = lens + limit;
-    reply.mod_revisions = revisions;
-    reply.revision = request->options->revision != 0 ? request->options->revision : atomic_load(&cluster->revision);
-    for (size_t i = lower_bound(cluster, slice_of_binary(request->lower)); i < cluster->entry_count; i++) {
-        const struct fake_entry *entry = &cluster->entries[i];
-        if (upper.len > 0 && slice_compare(slice_of(entry->key, entry->key_len), upper) >= 0) {
-            break;
-        }
-        if (reply.count == limit) {
-            reply.more = 1;
-            break;
-        }
-        reply.count++;
-        if (request->count_only) {
-            continue;
-        }
-        lens[reply.n_key_lens++] = (uint32_t)entry->key_len;
-        revisions[reply.n_mod_revisions++] = entry->revision;
-        CHECK(buf_append(&raw, entry->key, entry->key_len) == STATUS_OK);
-        if (!request->keys_only) {
-            reply.value_lens[reply.n_value_lens++] = (uint32_t)entry->value_len;
-            CHECK(buf_append(&raw, entry->value, entry->value_len) == STATUS_OK);
-        }
-    }
-    struct slice bytes = buf_slice(&raw);
-    send(peer, FRAME_SCAN_REPLY, frame->request_id, &reply.base, &bytes, 1);
-    buf_deinit(&raw);
-    free(lens);
-    free(revisions);
-}
-
-/* Two pairs, "a" "1" and "b" "2", with one thing wrong. Variant 7: nothing. */
-static void lie(struct fake_peer *peer, const struct connection_frame *frame, uint32_t variant) {
-    uint32_t key_lens[] = {1, 1};
-    uint32_t value_lens[] = {1, 1};
-    uint64_t revisions[] = {1, 1};
-    struct slice raw = slice_of_string("a1b2");
-    Wire__ScanReply reply = WIRE__SCAN_REPLY__INIT;
-    reply.has_revision = reply.has_count = reply.has_more = 1;
-    reply.revision = 1;
-    reply.count = 2;
-    reply.n_key_lens = reply.n_value_lens = reply.n_mod_revisions = 2;
-    reply.key_lens = key_lens;
-    reply.value_lens = value_lens;
-    reply.mod_revisions = revisions;
-    switch (variant) {
-    case 0: value_lens[1] = UINT32_MAX; break;
-    case 1: raw = slice_of_string("b1a2"); break;
-    case 2: reply.n_value_lens = 1; break;
-    case 3: raw = slice_of_string("a1b2c"); break;
-    case 4: reply.count = 3; break;
-    case 5: key_lens[0] = 0; break;
-    case 6: reply.n_mod_revisions = 1; break;
-    default: break;
-    }
-    send(peer, FRAME_SCAN_REPLY, frame->request_id, &reply.base, &raw, 1);
-}
-
-static void do_status(struct fake_peer *peer, const struct connection_frame *frame) {
-    struct fake_node *node = peer->node;
-    struct fake_cluster *cluster = node->cluster;
-    int leader = atomic_load(&cluster->leader);
-    uint8_t cluster_id[16];
-    char name[16];
-    memset(cluster_id, 0x5a, sizeof cluster_id);
-    (void)snprintf(name, sizeof name, "n%u", node->index + 1);
-    Wire__StatusReply reply = WIRE__STATUS_REPLY__INIT;
-    reply.has_cluster_id = reply.has_node_id = reply.has_term = reply.has_applied = reply.has_commit = 1;
-    reply.cluster_id = (ProtobufCBinaryData){sizeof cluster_id, cluster_id};
-    reply.node_id = node->index + 1;
-    reply.node_name = name;
-    reply.raft_role = (char *)(leader == (int)node->index ? "leader" : "follower");
-    reply.term = 7;
-    reply.applied = reply.commit = atomic_load(&cluster->revision);
-    reply.has_log_records = reply.has_log_groups = reply.has_log_groups_idle = reply.has_log_groups_mark = 1;
-    reply.has_log_written_bytes = reply.has_log_padding_bytes = reply.has_log_sync_us_max = 1;
-    reply.log_records = 30;
-    reply.log_groups = 15;
-    reply.log_groups_idle = 12;
-    reply.log_groups_mark = 3;
-    reply.log_written_bytes = 4000;
-    reply.log_padding_bytes = 1000;
-    reply.log_sync_us_max = 900;
-    uint64_t buckets[30] = {[7] = 14, [29] = 1}; /* more of them than the library knows */
-    reply.n_log_sync_us_buckets = sizeof buckets / sizeof buckets[0];
-    reply.log_sync_us_buckets = buckets;
-    send(peer, FRAME_STATUS_REPLY, frame->request_id, &reply.base, NULL, 0);
-}
-
-/* A job ends with the third look, a verification with damage where the node is n3. */
-static void do_upkeep(struct fake_peer *peer, const struct connection_frame *frame) {
-    static const char *const KINDS[] = {"none", "compact", "verify", "checkpoint", "cancel", "digest"};
-    struct fake_cluster *cluster = peer->node->cluster;
-    const Wire__UpkeepRequest *request = unpack(cluster, &wire__upkeep_request__descriptor, frame->message);
-    char name[16];
-    (void)snprintf(name, sizeof name, "n%u", peer->node->index + 1);
-    if (request->action != HOLDFAST_UPKEEP_LOOK) {
-        peer->node->upkeep_kind = request->action;
-        peer->node->upkeep_job++;
-        peer->node->upkeep_looks = 3;
-    } else if (peer->node->upkeep_looks > 0) {
-        peer->node->upkeep_looks--;
-    }
-    bool is_damaged = peer->node->upkeep_kind == HOLDFAST_UPKEEP_VERIFY && peer->node->index == 2;
-    Wire__UpkeepReply reply = WIRE__UPKEEP_REPLY__INIT;
-    reply.has_job = reply.has_running = reply.has_code = reply.has_files = reply.has_done_bytes = 1;
-    reply.node_name = name;
-    reply.job = peer->node->upkeep_job;
-    reply.kind = (char *)KINDS[peer->node->upkeep_kind];
-    reply.running = peer->node->upkeep_looks > 0;
-    reply.done_bytes = 100;
-    reply.files = 4;
-    reply.code = is_damaged ? WIRE_CORRUPT : WIRE_OK;
-    reply.message = (char *)(is_damaged ? "table 7 is damaged" : "");
-    bool is_odd = (atomic_load(&cluster->odd_nodes) >> peer->node->index & 1) != 0;
-    uint8_t digest[16] = {0xd1, [15] = (uint8_t)(is_odd ? peer->node->index + 1 : 0)};
-    if (peer->node->upkeep_kind == HOLDFAST_UPKEEP_DIGEST && !reply.running) {
-        reply.has_digest = reply.has_keys = 1;
-        reply.digest = (ProtobufCBinaryData){.data = digest, .len = sizeof digest};
-        reply.keys = 12;
-    }
-    send(peer, FRAME_UPKEEP_REPLY, frame->request_id, &reply.base, NULL, 0);
-}
-
-static void do_explain_log(struct fake_peer *peer, const struct connection_frame *frame) {
-    char name[16];
-    (void)snprintf(name, sizeof name, "n%u", peer->node->index + 1);
-    Wire__LogPin pins[2] = {WIRE__LOG_PIN__INIT, WIRE__LOG_PIN__INIT};
-    Wire__LogSegment segments[2] = {WIRE__LOG_SEGMENT__INIT, WIRE__LOG_SEGMENT__INIT};
-    uint32_t both[] = {0, 1, 40}; /* the last one is nobody */
-    pins[0].owner = (char *)"active";
-    pins[1].owner = (char *)"follower n3";
-    pins[1].has_index = 1;
-    pins[1].index = 17;
-    for (size_t i = 0; i < 2; i++) {
-        segments[i].has_number = segments[i].has_first = segments[i].has_last = segments[i].has_age_ms = 1;
-        segments[i].number = i + 1;
-        segments[i].state = (char *)(i == 0 ? "kept" : "active");
-        segments[i].first = 10 * i + 1;
-        segments[i].last = 10 * i + 10;
-        segments[i].age_ms = 2500;
-    }
-    segments[0].has_begun_earlier = segments[0].begun_earlier = 1;
-    segments[1].n_pins = 3;
-    segments[1].pins = both;
-    Wire__ExplainLogReply reply = WIRE__EXPLAIN_LOG_REPLY__INIT;
-    reply.node_name = name;
-    reply.has_segment_total = 1;
-    reply.segment_total = 5;
-    reply.n_pins = reply.n_segments = 2;
-    reply.pins = (Wire__LogPin *[]){&pins[0], &pins[1]};
-    reply.segments = (Wire__LogSegment *[]){&segments[0], &segments[1]};
-    send(peer, FRAME_EXPLAIN_LOG_REPLY, frame->request_id, &reply.base, NULL, 0);
-}
-
-/* peer NULL: done, but not answered. */
-static void do_member(struct fake_peer *peer, struct fake_cluster *cluster, const struct connection_frame *frame) {
-    const Wire__MemberRequest *request = unpack(cluster, &wire__member_request__descriptor, frame->message);
-    Wire__MemberReply reply = WIRE__MEMBER_REPLY__INIT;
-    const char *refusal = fake_members_do(&cluster->members, request, &cluster->leader, &reply);
-    if (peer != NULL && request->action != 0 && atomic_load(&cluster->members.lost_answers) > 0) {
-        atomic_fetch_sub(&cluster->members.lost_answers, 1);
-        connection_close(peer->connection);
-    } else if (peer != NULL && refusal != NULL) {
-        Wire__Error error = WIRE__ERROR__INIT;
-        error.has_code = error.has_outcome = 1;
-        error.code = WIRE_CONDITION;
-        error.outcome = WIRE__OUTCOME__OUTCOME_FAILED;
-        error.message = (char *)refusal;
-        send(peer, FRAME_ERROR, frame->request_id, &error.base, NULL, 0);
-    } else {
-        send(peer, FRAME_MEMBER_REPLY, frame->request_id, &reply.base, NULL, 0);
-    }
-}
 
 static bool is_write(uint8_t type) {
     return type == FRAME_PUT || type == FRAME_DELETE || type == FRAME_DELETE_RANGE || type == FRAME_BATCH;
@@ -427,25 +95,26 @@ static bool is_write(uint8_t type) {
 
 static void serve(struct fake_peer *peer, struct fake_cluster *cluster, const struct connection_frame *frame) {
     if (is_write(frame->type)) {
-        do_write(peer, cluster, frame);
+        fake__write(peer, cluster, frame);
     } else if (frame->type == FRAME_GET) {
-        do_get(peer, cluster, frame);
+        fake__get(peer, cluster, frame);
     } else if (frame->type == FRAME_MEMBER) {
-        do_member(peer, cluster, frame);
+        fake__member(peer, cluster, frame);
     } else {
         CHECK(frame->type == FRAME_SCAN);
-        do_scan(peer, cluster, frame);
+        fake__scan(peer, cluster, frame);
     }
 }
 
 static bool is_local_read(struct fake_cluster *cluster, const struct connection_frame *frame) {
     const Wire__ReadOptions *options = NULL;
     if (frame->type == FRAME_GET) {
-        options = ((Wire__GetRequest *)unpack(cluster, &wire__get_request__descriptor, frame->message))->options;
+        options = ((Wire__GetRequest *)fake__unpack(cluster, &wire__get_request__descriptor, frame->message))->options;
     } else if (frame->type == FRAME_SCAN) {
-        options = ((Wire__ScanRequest *)unpack(cluster, &wire__scan_request__descriptor, frame->message))->options;
+        options =
+            ((Wire__ScanRequest *)fake__unpack(cluster, &wire__scan_request__descriptor, frame->message))->options;
     } else if (frame->type == FRAME_MEMBER) {
-        return ((Wire__MemberRequest *)unpack(cluster, &wire__member_request__descriptor, frame->message))->local;
+        return ((Wire__MemberRequest *)fake__unpack(cluster, &wire__member_request__descriptor, frame->message))->local;
     }
     return options != NULL && options->local;
 }
@@ -454,10 +123,11 @@ static void note_timeout(struct fake_node *node, const struct connection_frame *
     struct fake_cluster *cluster = node->cluster;
     uint32_t timeout_ms = 0;
     if (frame->type == FRAME_PUT) {
-        timeout_ms = ((Wire__PutRequest *)unpack(cluster, &wire__put_request__descriptor, frame->message))->timeout_ms;
-    } else if (frame->type == FRAME_GET) {
         timeout_ms =
-            ((Wire__GetRequest *)unpack(cluster, &wire__get_request__descriptor, frame->message))->options->timeout_ms;
+            ((Wire__PutRequest *)fake__unpack(cluster, &wire__put_request__descriptor, frame->message))->timeout_ms;
+    } else if (frame->type == FRAME_GET) {
+        timeout_ms = ((Wire__GetRequest *)fake__unpack(cluster, &wire__get_request__descriptor, frame->message))
+                         ->options->timeout_ms;
     }
     atomic_store(&node->last_timeout_ms, timeout_ms);
 }
@@ -541,15 +211,15 @@ static void data_request(struct fake_peer *peer, const struct connection_frame *
         return;
     case FAKE_APPLIES_THEN_DROPS:
         if (is_write(frame->type)) {
-            (void)apply(cluster, frame);
+            (void)fake__apply(cluster, frame);
         } else if (frame->type == FRAME_MEMBER) {
-            do_member(NULL, cluster, frame);
+            fake__member(NULL, cluster, frame);
         }
         connection_close(peer->connection);
         return;
     case FAKE_DROPS: connection_close(peer->connection); return;
-    case FAKE_GARBLES: send(peer, FRAME_PEER_HELLO, frame->request_id, NULL, NULL, 0); return;
-    case FAKE_LIES: lie(peer, frame, atomic_load(&node->error_code)); return;
+    case FAKE_GARBLES: fake__send(peer, FRAME_PEER_HELLO, frame->request_id, NULL, NULL, 0); return;
+    case FAKE_LIES: fake__lie(peer, frame, atomic_load(&node->error_code)); return;
     case FAKE_REVERSES:
         if (is_write(frame->type)) {
             hold_reversed(peer, frame);
@@ -591,15 +261,15 @@ static void peer_frame(struct connection_handler *handler, const struct connecti
         }
     } else if (frame->type == FRAME_STATUS) {
         if (answers) {
-            do_status(peer, frame);
+            fake__status(peer, frame);
         }
     } else if (frame->type == FRAME_UPKEEP) {
         if (answers) {
-            do_upkeep(peer, frame);
+            fake__upkeep(peer, frame);
         }
     } else if (frame->type == FRAME_EXPLAIN_LOG) {
         if (answers) {
-            do_explain_log(peer, frame);
+            fake__explain_log(peer, frame);
         }
     } else {
         data_request(peer, frame);
@@ -713,7 +383,7 @@ void fake_cluster_deinit(struct fake_cluster *cluster) {
         free(cluster->held[i].bytes);
     }
     while (cluster->entry_count > 0) {
-        remove_entry(cluster, cluster->entry_count - 1);
+        fake__remove_at(cluster, cluster->entry_count - 1);
     }
     free(cluster->entries);
     arena_deinit(&cluster->arena);
