@@ -72,7 +72,7 @@ static bool find_newest(struct sim_node *node, const char *dir, struct log_view 
 
 /* It knows of no node that lost its data and isn't back, and is none itself. Until all are recorded, in its eyes, that
  * can't be told. Who is no member may be as it likes. */
-static bool all_are_back(const struct raft *raft) {
+static bool all_are_back(const struct cluster *cluster, const struct raft *raft) {
     struct raft_info info;
     raft_get_info(raft, &info);
     const struct raft_config *membership = raft_membership(raft);
@@ -82,7 +82,9 @@ static bool all_are_back(const struct raft *raft) {
         return false;
     }
     for (uint32_t i = 0; i < membership->member_count; i++) {
-        if (membership->members[i].returns || membership->members[i].incarnation == 0) {
+        const struct raft_member *member = &membership->members[i];
+        if (member->returns || member->incarnation == 0 ||
+            member->incarnation != cluster->replicas[member->id - 1].incarnation) {
             return false;
         }
     }
@@ -103,7 +105,7 @@ static bool others_are_whole(const struct cluster *cluster, const struct replica
         }
         struct raft_info info;
         raft_get_info(consensus->raft, &info);
-        if (info.heal_index > 0 || !all_are_back(consensus->raft)) {
+        if (info.heal_index > 0 || !all_are_back(cluster, consensus->raft)) {
             return false;
         }
         uint64_t first_index = raft_first_index(consensus->raft);
