@@ -26,7 +26,7 @@ enum frame_type {
     FRAME_GREETING = 1,
     FRAME_REFUSAL = 2,
     FRAME_ERROR = 3, /* Error: the reply of any request that failed */
-    FRAME_PING = 4,  /* empty; answered by PONG with the same id */
+    FRAME_PING = 4,  /* empty, a peer's PeerPing; answered by PONG with the same id */
     FRAME_PONG = 5,
 
     FRAME_PUT = 16,

@@ -105,6 +105,7 @@ static enum raft_refusal promote(const struct raft *raft, struct raft_member *me
         return RAFT_REFUSAL_LEARNER_LAGS;
     }
     member->role = RAFT_VOTER;
+    member->returns = false;
     return RAFT_REFUSAL_NONE;
 }
 
@@ -121,10 +122,11 @@ static enum raft_refusal apply_change(const struct raft *raft, const struct raft
     switch (change->type) {
     case RAFT_CHANGE_PROMOTE: return promote(raft, member);
     case RAFT_CHANGE_DEMOTE:
-        if (member->role != RAFT_VOTER) {
+        if (member->role != RAFT_VOTER && !member->returns) {
             return RAFT_REFUSAL_NOT_A_VOTER;
         }
         member->role = RAFT_LEARNER;
+        member->returns = false;
         return RAFT_REFUSAL_NONE;
     case RAFT_CHANGE_REMOVE: remove_member(config, position); return RAFT_REFUSAL_NONE;
     case RAFT_CHANGE_PRIORITY:
@@ -195,7 +197,8 @@ static bool is_reachable(const struct raft *raft, const struct raft_config *conf
     for (uint32_t i = 0; i < config->member_count; i++) {
         uint64_t id = config->members[i].id;
         uint32_t position = raft__config_find(&raft->config, id);
-        heard[i] = id == raft->id || (position != RAFT__NOWHERE && raft__peer_is_heard(raft, &raft->peers[position]));
+        bool is_heard = position != RAFT__NOWHERE && raft__peer_is_heard(raft, &raft->peers[position]);
+        heard[i] = id == raft->id ? raft__we_count(raft) : is_heard;
     }
     return raft__config_quorum(config, heard) > 0;
 }

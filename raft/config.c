@@ -39,7 +39,9 @@ static bool member_is_sane(const struct raft_config *config, uint32_t position) 
         member->address[LIMIT_ADDRESS_BYTES - 1] != '\0' || member->client_address[LIMIT_ADDRESS_BYTES - 1] != '\0') {
         return false;
     }
-    if (member->role == RAFT_LEAVING && !member->in_outgoing) {
+    bool contradicts =
+        (member->role == RAFT_LEAVING && !member->in_outgoing) || (member->returns && member->role != RAFT_LEARNER);
+    if (contradicts) {
         return false;
     }
     for (uint32_t i = 0; i < position; i++) {

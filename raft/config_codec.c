@@ -7,7 +7,7 @@
 
 #include <string.h>
 
-enum { CONFIG_VERSION = 1, FLAG_JOINT = 1, FLAG_OUTGOING = 1 };
+enum { CONFIG_VERSION = 1, FLAG_JOINT = 1, FLAG_OUTGOING = 1, FLAG_RETURNS = 2 };
 
 size_t raft_config_encoded_size(const struct raft_config *config) {
     size_t size = 12;
@@ -36,10 +36,11 @@ size_t raft_config_encode(const struct raft_config *config, uint8_t ret_bytes[RA
         const struct raft_member *member = &config->members[i];
         put_u64(out, member->id);
         out[8] = (uint8_t)member->role;
-        out[9] = member->in_outgoing ? FLAG_OUTGOING : 0;
+        out[9] = (uint8_t)((member->in_outgoing ? FLAG_OUTGOING : 0) | (member->returns ? FLAG_RETURNS : 0));
         out[10] = member->priority;
-        memcpy(out + 11, member->thumbprint, RAFT_THUMBPRINT_BYTES);
-        out = put_text(out + 11 + RAFT_THUMBPRINT_BYTES, member->name);
+        put_u64(out + 11, member->incarnation);
+        memcpy(out + 19, member->thumbprint, RAFT_THUMBPRINT_BYTES);
+        out = put_text(out + 19 + RAFT_THUMBPRINT_BYTES, member->name);
         out = put_text(out, member->address);
         out = put_text(out, member->client_address);
     }
@@ -67,13 +68,15 @@ static bool decode_member(struct slice *cursor, struct raft_member *ret_member) 
     uint8_t flags;
     struct slice thumbprint;
     if (!cursor_u64(cursor, &ret_member->id) || !cursor_u8(cursor, &role) || role > RAFT_LEAVING ||
-        !cursor_u8(cursor, &flags) || flags > FLAG_OUTGOING || !cursor_u8(cursor, &ret_member->priority) ||
+        !cursor_u8(cursor, &flags) || flags > (FLAG_OUTGOING | FLAG_RETURNS) ||
+        !cursor_u8(cursor, &ret_member->priority) || !cursor_u64(cursor, &ret_member->incarnation) ||
         !cursor_bytes(cursor, RAFT_THUMBPRINT_BYTES, &thumbprint)) {
         return false;
     }
     memcpy(ret_member->thumbprint, thumbprint.data, RAFT_THUMBPRINT_BYTES);
     ret_member->role = (enum raft_member_role)role;
-    ret_member->in_outgoing = flags == FLAG_OUTGOING;
+    ret_member->in_outgoing = (flags & FLAG_OUTGOING) != 0;
+    ret_member->returns = (flags & FLAG_RETURNS) != 0;
     return decode_text(cursor, ret_member->name, sizeof ret_member->name) &&
            decode_text(cursor, ret_member->address, sizeof ret_member->address) &&
            decode_text(cursor, ret_member->client_address, sizeof ret_member->client_address);

@@ -9,6 +9,9 @@
  *
  * A candidacy counts, and its VOTE messages leave, only when the new term and the vote for itself are durable. Waiting
  * for the disk doesn't use up the election timeout.
+ *
+ * A voter grants by its log and its vote alone, whether it is a member or not; the candidate knows whose vote counts
+ * (incarnation.c).
  */
 #include "raft/raft_internal.h"
 
@@ -27,14 +30,15 @@ static enum outcome tally(const struct raft *raft) {
     return raft__config_quorum(&raft->config, possible) > 0 ? OUTCOME_OPEN : OUTCOME_LOST;
 }
 
-static void set_vote_of(struct raft *raft, uint64_t id, bool refused) {
+static void set_vote_of(struct raft *raft, uint64_t id, uint64_t incarnation, bool refused) {
     uint32_t position = raft__config_find(&raft->config, id);
-    if (position == RAFT__NOWHERE) {
-        CHECK(id == raft->id); /* we were removed, but that isn't committed */
-        return;
+    CHECK(position != RAFT__NOWHERE || id == raft->id); /* we were removed, but that isn't committed */
+    if (raft__vote_counts(raft, position, incarnation)) {
+        raft->peers[position].vote = refused ? RAFT__VOTE_REFUSED : RAFT__VOTE_GRANTED;
     }
-    raft->peers[position].vote = refused ? RAFT__VOTE_REFUSED : RAFT__VOTE_GRANTED;
 }
+
+static void vote_for_ourselves(struct raft *raft) { set_vote_of(raft, raft->id, raft->incarnation, false); }
 
 static void ask_voters(struct raft *raft, enum raft_message_type type, uint64_t term) {
     for (uint32_t i = 0; i < raft->config.member_count; i++) {
@@ -66,7 +70,8 @@ static void become_candidate(struct raft *raft) {
 
 static void become_precandidate(struct raft *raft) {
     begin_campaign(raft, RAFT_PRECANDIDATE);
-    set_vote_of(raft, raft->id, false);
+    raft__forget_strangers(raft);
+    vote_for_ourselves(raft);
     if (tally(raft) == OUTCOME_WON) {
         become_candidate(raft); /* the only voter */
         return;
@@ -75,7 +80,7 @@ static void become_precandidate(struct raft *raft) {
 }
 
 void raft__election_due(struct raft *raft) {
-    CHECK(raft->role != RAFT_LEADER && raft->campaigns && raft__may_lead(raft));
+    CHECK(raft->role != RAFT_LEADER && raft__may_campaign(raft));
     if (raft->role == RAFT_CANDIDATE && !raft->state_synced) {
         raft__draw_election_deadline(raft); /* our disk is slow: nobody was asked yet */
         return;
@@ -86,16 +91,20 @@ void raft__election_due(struct raft *raft) {
 void raft__candidacy_synced(struct raft *raft) {
     CHECK(raft->role == RAFT_CANDIDATE && raft->vote == raft->id);
     raft__draw_election_deadline(raft);
-    set_vote_of(raft, raft->id, false);
+    vote_for_ourselves(raft);
     if (tally(raft) == OUTCOME_WON) {
         raft__become_leader(raft); /* the only voter */
     }
 }
 
-/* Section 3.6.1: the candidate's log must be at least as new as ours, or as ours was before it lost its end. */
+/* Section 3.6.1: the candidate's log must be at least as new as ours, or as ours was before it lost its end. A node
+ * that waits to be added helps nobody to begin a cluster: whoever has no entry isn't of the one that it waits for. */
 static bool log_is_new_enough(const struct raft *raft, const struct raft_message *message) {
     uint64_t last_term;
     uint64_t last_index;
+    if (raft->config.member_count == 0 && message->index == 0) {
+        return false;
+    }
     raft__promised_end(raft, &last_term, &last_index);
     return message->log_term > last_term || (message->log_term == last_term && message->index >= last_index);
 }
@@ -123,7 +132,7 @@ void raft__handle_prevote_reply(struct raft *raft, const struct raft_message *me
     if (raft->role != RAFT_PRECANDIDATE || !about_this) {
         return;
     }
-    set_vote_of(raft, message->from, message->reject);
+    set_vote_of(raft, message->from, message->incarnation, message->reject);
     enum outcome outcome = tally(raft);
     if (outcome == OUTCOME_WON) {
         become_candidate(raft);
@@ -151,7 +160,7 @@ void raft__handle_vote_reply(struct raft *raft, const struct raft_message *messa
     if (raft->role != RAFT_CANDIDATE || !raft->state_synced) {
         return;
     }
-    set_vote_of(raft, message->from, message->reject);
+    set_vote_of(raft, message->from, message->incarnation, message->reject);
     enum outcome outcome = tally(raft);
     if (outcome == OUTCOME_WON) {
         raft__become_leader(raft);
@@ -168,7 +177,7 @@ enum status raft__handle_timeout_now(struct raft *raft, const struct raft_messag
         return STATUS_INVALID; /* only this term's leader asks */
     }
     bool is_known = raft->leader != RAFT_NO_NODE || raft__config_find(&raft->config, message->from) != RAFT__NOWHERE;
-    bool may_campaign = is_known && raft->campaigns && raft__may_lead(raft) && raft->role != RAFT_CANDIDATE;
+    bool may_campaign = is_known && raft__may_campaign(raft) && raft->role != RAFT_CANDIDATE;
     if (may_campaign) {
         become_candidate(raft);
     }

@@ -1,5 +1,5 @@
 /*
- * Nodes that lost a part of what they had (DESIGN rules 13 and 14).
+ * Nodes that lost a part of what they had (DESIGN rule 13). One that lost all of it is another node: incarnation.c.
  *
  * A log that lost its end. Recovery found damage in the middle and kept what stands before it, so our log is shorter
  * than what we acknowledged. Raft's safety rests on voters that refuse whoever has less than they have (thesis, section

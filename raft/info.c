@@ -59,6 +59,9 @@ void raft_get_info(const struct raft *raft, struct raft_info *ret_info) {
         (struct raft_info){.config_index = raft->config_index,
                            .config_is_committed = raft->config_index <= raft->commit_index,
                            .is_voter = raft->votes,
+                           .incarnation = raft->incarnation,
+                           .recorded_incarnation =
+                               raft->self == RAFT__NOWHERE ? 0 : raft->config.members[raft->self].incarnation,
                            .fence = raft->fence,
                            .transfer_target = raft->transfer.target,
                            .reads_waiting_round = raft->reads.issued > raft->reads.done ? raft->reads.issued : 0,
@@ -96,6 +99,9 @@ enum status raft_peer(const struct raft *raft, uint64_t id, struct raft_peer_inf
                                         .inflight_bytes = peer->inflight_bytes,
                                         .state = peer->progress,
                                         .elder_since_us = peer->elder_us,
-                                        .needs_snapshot = peer->needs_snapshot};
+                                        .needs_snapshot = peer->needs_snapshot,
+                                        .stranger = peer->stranger,
+                                        .stranger_since_us = peer->stranger == 0 ? 0 : peer->stranger_us,
+                                        .return_refusal = peer->return_refusal};
     return STATUS_OK;
 }

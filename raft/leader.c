@@ -27,6 +27,7 @@ struct raft__peer *raft__peer_of(struct raft *raft, uint64_t id) {
 void raft__become_leader(struct raft *raft) {
     CHECK(raft->role == RAFT_CANDIDATE && raft->state_synced && raft->vote == raft->id);
     CHECK(raft->update.append.source == RAFT_APPEND_NONE);
+    bool begins_cluster = raft__begins_cluster(raft);
     raft->role = RAFT_LEADER;
     raft->leader = raft->id;
     raft->leader_since_us = raft->now_us;
@@ -36,6 +37,13 @@ void raft__become_leader(struct raft *raft) {
     }
     raft__transfer_note_office(raft);
     raft->term_first_index = raft->log.last_index + 1;
+    if (begins_cluster) {
+        raft__incarnation_begin(raft);
+    }
+    raft__forget_strangers(raft);
+    if (begins_cluster) {
+        return;
+    }
     raft__log_append(&raft->log, raft->term, RAFT_NOOP_BYTES);
     raft->update.append.source = RAFT_APPEND_NOOP;
     raft->update.append.count = 1;
@@ -112,7 +120,8 @@ void raft__broadcast_heartbeat(struct raft *raft) {
 uint64_t raft__quorum_deadline(const struct raft *raft) {
     uint64_t heard_us[LIMIT_MEMBERS] = {0};
     for (uint32_t i = 0; i < raft->config.member_count; i++) {
-        heard_us[i] = is_self(raft, i) ? raft->now_us : raft__max(raft->peers[i].heard_us, raft->leader_since_us);
+        uint64_t peer_us = raft__max(raft->peers[i].heard_us, raft->leader_since_us);
+        heard_us[i] = is_self(raft, i) && raft__we_count(raft) ? raft->now_us : peer_us;
     }
     return raft__config_quorum(&raft->config, heard_us) + raft->options.election_timeout_us;
 }
@@ -145,7 +154,7 @@ void raft__leader_commit(struct raft *raft) {
     uint64_t durable[LIMIT_MEMBERS] = {0};
     uint64_t floor_index = raft->synced_index; /* ours counts even if we are no member any more */
     for (uint32_t i = 0; i < raft->config.member_count; i++) {
-        durable[i] = is_self(raft, i) ? raft->synced_index : raft->peers[i].match_index;
+        durable[i] = !is_self(raft, i) ? raft->peers[i].match_index : raft__we_count(raft) ? raft->synced_index : 0;
         floor_index = raft__min(floor_index, durable[i]);
     }
     raft->floor_index = raft__max(raft->floor_index, floor_index);
@@ -158,6 +167,14 @@ void raft__leader_commit(struct raft *raft) {
 }
 
 /* ---- Replies ---------------------------------------------------------------------------------------------------- */
+
+/* False: nothing of it counts, because of who or of when it was sent. */
+static bool reply_counts(struct raft *raft, const struct raft_message *message) {
+    uint32_t position = raft__config_find(&raft->config, message->from);
+    CHECK(position != RAFT__NOWHERE);
+    return raft__counts(raft, position, message->incarnation) &&
+           raft__heal_heard(raft, &raft->peers[position], message);
+}
 
 static struct raft__peer *hear_from(struct raft *raft, uint64_t id) {
     struct raft__peer *peer = raft__peer_of(raft, id);
@@ -190,7 +207,7 @@ enum status raft__handle_append_reply(struct raft *raft, const struct raft_messa
     if (message->index > raft->log.last_index) {
         return STATUS_INVALID;
     }
-    if (!raft__heal_heard(raft, raft__peer_of(raft, message->from), message)) {
+    if (!reply_counts(raft, message)) {
         return STATUS_OK;
     }
     struct raft__peer *peer = hear_from(raft, message->from);
@@ -214,7 +231,7 @@ enum status raft__handle_heartbeat_reply(struct raft *raft, const struct raft_me
     if (message->index > raft->log.last_index || message->round > raft->reads.started) {
         return STATUS_INVALID;
     }
-    if (!raft__heal_heard(raft, raft__peer_of(raft, message->from), message)) {
+    if (!reply_counts(raft, message)) {
         return STATUS_OK;
     }
     struct raft__peer *peer = hear_from(raft, message->from);

@@ -38,6 +38,16 @@ enum status raft__membership_reserve(struct raft *raft, size_t count) {
     return STATUS_OK;
 }
 
+/* Its id now stands for another log: nothing that is known of it holds any more. A transfer that is on still ends. */
+static void be_another(struct raft *raft, struct raft__peer *peer) {
+    bool transfers = peer->progress == RAFT_PEER_SNAPSHOT;
+    raft__peer_reset(raft, peer);
+    peer->progress = transfers ? RAFT_PEER_SNAPSHOT : peer->progress;
+    peer->vote = RAFT__VOTE_NONE;
+    peer->stranger = 0;
+    peer->return_refusal = RAFT_REFUSAL_NONE;
+}
+
 /* What is known of a member stays with it wherever its position is; the rings of those who left serve newcomers. */
 static void move_peers(struct raft *raft, const struct raft_config *config) {
     struct raft__peer old[LIMIT_MEMBERS];
@@ -50,6 +60,9 @@ static void move_peers(struct raft *raft, const struct raft_config *config) {
         if (from != RAFT__NOWHERE) {
             raft->peers[i] = old[from];
             taken[from] = true;
+            if (raft->config.members[from].incarnation != config->members[i].incarnation) {
+                be_another(raft, &raft->peers[i]);
+            }
         }
     }
     uint32_t from = 0;
@@ -70,13 +83,17 @@ static void move_peers(struct raft *raft, const struct raft_config *config) {
     }
 }
 
+static bool votes_in(const struct raft *raft, const struct raft_config *config) {
+    uint32_t position = raft__config_find(config, raft->id);
+    return raft__config_is_voter(config, position) && config->members[position].incarnation == raft->incarnation;
+}
+
 static void find_our_standing(struct raft *raft) {
     raft->self = raft__config_find(&raft->config, raft->id);
-    raft->votes = raft__config_is_voter(&raft->config, raft->self);
+    raft->votes = votes_in(raft, &raft->config);
     raft->campaigns = raft->votes;
     for (size_t i = 0; i < raft->past_count && !raft->campaigns; i++) {
-        const struct raft_config *past = &raft->past[i].config;
-        raft->campaigns = raft__config_is_voter(past, raft__config_find(past, raft->id));
+        raft->campaigns = votes_in(raft, &raft->past[i].config);
     }
 }
 

@@ -42,6 +42,7 @@ struct raft_message *raft__send(struct raft *raft, enum raft_message_type type, 
     message->from = raft->id;
     message->to = to;
     message->term = raft->term;
+    message->incarnation = raft->incarnation;
     if (type == RAFT_APPEND_REPLY || type == RAFT_HEARTBEAT_REPLY) {
         message->life = raft->life;
         message->lost_log = raft->lost_log;

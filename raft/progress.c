@@ -8,7 +8,8 @@
  * without entries behind the newest that was sent. If all arrived and the peer's disk is slow, nothing comes of it, and
  * nothing is sent twice; if something was lost, the refusal says from where.
  *
- * A peer that needs entries which were trimmed here needs a snapshot: snapshot.c.
+ * A peer that needs entries which were trimmed here needs a snapshot: snapshot.c. One whose answers don't count because
+ * its log is another than the recorded one (incarnation.c) gets heartbeats only.
  */
 #include "raft/raft_internal.h"
 
@@ -97,7 +98,7 @@ static void send_append(struct raft *raft, const struct raft__peer *peer, uint32
 
 /* The newest index that the next APPEND may carry now; 0 if none may go. */
 static uint64_t next_append_end(struct raft *raft, struct raft__peer *peer) {
-    if (peer->next_index > raft->log.last_index || !may_continue(raft, peer)) {
+    if (peer->next_index > raft->log.last_index || peer->stranger != 0 || !may_continue(raft, peer)) {
         return 0;
     }
     bool closed =
@@ -138,7 +139,7 @@ void raft__peer_send(struct raft *raft, struct raft__peer *peer) {
 
 void raft__peer_ask(struct raft *raft, struct raft__peer *peer) {
     bool quiet = raft->now_us - peer->quiet_us >= raft->options.heartbeat_interval_us;
-    if (!quiet || !may_continue(raft, peer)) {
+    if (!quiet || peer->stranger != 0 || !may_continue(raft, peer)) {
         return;
     }
     send_append(raft, peer, 0);

@@ -70,6 +70,7 @@ enum status raft_new(const struct raft_options *options, const struct raft_saved
         return STATUS_NO_MEMORY;
     }
     raft->id = options->id;
+    raft->incarnation = saved->incarnation;
     random_seed(&raft->random, options->random_seed);
     raft->run = random_below(&raft->random, RAFT__NUMBER_MAX) + 1;
     for (uint32_t i = 0; i < LIMIT_MEMBERS; i++) {
@@ -154,7 +155,7 @@ static void begin_step(struct raft *raft, uint64_t now_us) {
 }
 
 static uint64_t election_deadline(const struct raft *raft) {
-    return raft->campaigns && raft__may_lead(raft) ? raft->election_deadline_us : RAFT__NEVER;
+    return raft__may_campaign(raft) ? raft->election_deadline_us : RAFT__NEVER;
 }
 
 static uint64_t next_deadline(const struct raft *raft) {
@@ -259,9 +260,12 @@ static enum status handle_message(struct raft *raft, const struct raft_message *
     if (status != STATUS_OK) {
         return status;
     }
-    bool is_stranger = raft__config_find(&raft->config, message->from) == RAFT__NOWHERE;
-    if (is_stranger && raft__message_is_for_members(message)) {
+    uint32_t position = raft__config_find(&raft->config, message->from);
+    if (position == RAFT__NOWHERE && raft__message_is_for_members(message)) {
         return STATUS_OK; /* late words of a node that was removed */
+    }
+    if (position != RAFT__NOWHERE) {
+        raft__incarnation_heard(raft, position, message->incarnation);
     }
     if (message->type == RAFT_PREVOTE) {
         raft__handle_prevote(raft, message);
@@ -292,9 +296,12 @@ static enum status handle_message(struct raft *raft, const struct raft_message *
     }
 }
 
-static void handle_tick(struct raft *raft) {
+static void handle_tick(struct raft *raft, bool has_room) {
     if (raft->role == RAFT_LEADER) {
         raft__leader_tick(raft);
+        if (has_room && raft->role == RAFT_LEADER) {
+            raft__incarnation_tick(raft);
+        }
         return;
     }
     if (raft->now_us >= election_deadline(raft)) {
@@ -322,7 +329,7 @@ static void handle_trimmed(struct raft *raft, uint64_t index) {
 
 static enum status handle_event(struct raft *raft, const struct raft_event *event) {
     switch (event->type) {
-    case RAFT_EVENT_TICK: handle_tick(raft); return STATUS_OK;
+    case RAFT_EVENT_TICK: handle_tick(raft, event->u.tick.has_room); return STATUS_OK;
     case RAFT_EVENT_MESSAGE: return handle_message(raft, event->u.message);
     case RAFT_EVENT_PROPOSE: return raft__propose(raft, event->u.propose.entries, event->u.propose.entry_count);
     case RAFT_EVENT_SYNCED: raft__handle_synced(raft, event); return STATUS_OK;

@@ -54,6 +54,8 @@ struct raft_member {
     enum raft_member_role role; /* in the incoming (or only) set */
     bool in_outgoing;           /* voter of the outgoing set of a joint configuration */
     uint8_t priority;           /* who leads by preference: more is better; see transfer.c */
+    bool returns;               /* a learner that was a voter, lost its data, and votes again once it has caught up */
+    uint64_t incarnation;       /* whose messages count as its; 0: nobody's was recorded yet; see incarnation.c */
     /* For the caller: how to reach and to know the node. The core only sees to it that no two members share one; what
      * is empty (a thumbprint of zeroes) is like nothing. */
     uint8_t thumbprint[RAFT_THUMBPRINT_BYTES]; /* SHA-256 of its certificate */
@@ -73,7 +75,7 @@ struct raft_config {
 };
 
 enum {
-    RAFT_MEMBER_BYTES_MIN = 14 + RAFT_THUMBPRINT_BYTES,
+    RAFT_MEMBER_BYTES_MIN = 22 + RAFT_THUMBPRINT_BYTES,
     RAFT_MEMBER_BYTES_MAX = RAFT_MEMBER_BYTES_MIN + LIMIT_NAME_BYTES - 1 + 2 * (LIMIT_ADDRESS_BYTES - 1),
     RAFT_CONFIG_BYTES_MAX = 12 + LIMIT_MEMBERS * RAFT_MEMBER_BYTES_MAX
 };
@@ -91,7 +93,7 @@ MUST_USE enum status raft_config_decode(struct slice bytes, struct raft_config *
 enum raft_change_type {
     RAFT_CHANGE_ADD_LEARNER = 1, /* all fields: a node of a new id; nodes always start as learners */
     RAFT_CHANGE_PROMOTE,         /* id: a learner that has caught up becomes a voter */
-    RAFT_CHANGE_DEMOTE,          /* id: a voter becomes a learner */
+    RAFT_CHANGE_DEMOTE,          /* id: a voter becomes a learner; one that would return by itself doesn't */
     RAFT_CHANGE_REMOVE,          /* id */
     RAFT_CHANGE_PRIORITY         /* id, priority */
 };
@@ -185,12 +187,14 @@ enum { RAFT_DIGEST_BYTES = 16 };
  *   HEARTBEAT_REPLY      round copied; index = the follower's synced index that matches, if known, else 0.
  *   APPEND_REPLY, HEARTBEAT_REPLY
  *                        life: of the sender, raft_saved.life; lost_log: that life began with a shorter log than
- * earlier ones acknowledged (heal.c). TIMEOUT_NOW          the leader asks for a campaign at once. READ_INDEX round:
- * the asker's own number; hint_index: a number of this run of the asker. READ_INDEX_REPLY     round, hint_index copied;
- * index: what a read must have applied.
+ *                        earlier ones acknowledged (heal.c).
  *                        needs_snapshot: not 0: the sender's store is damaged, its log is whole: it wants a snapshot
  *                        whose last entry is this one or a later one (snapshot.c). In a HEARTBEAT the field isn't the
  *                        core's: there the caller says what it will.
+ *   TIMEOUT_NOW          the leader asks for a campaign at once.
+ *   READ_INDEX           round: the asker's own number; hint_index: a number of this run of the asker.
+ *   READ_INDEX_REPLY     round, hint_index copied; index: what a read must have applied.
+ *   all                  incarnation: of the sender, raft_saved.incarnation.
  */
 struct raft_message {
     enum raft_message_type type;
@@ -205,6 +209,7 @@ struct raft_message {
     uint64_t hint_term;
     uint64_t round;
     uint64_t floor;
+    uint64_t incarnation;
     uint64_t life;
     bool lost_log;
     uint64_t needs_snapshot;
@@ -252,6 +257,10 @@ struct raft_event {
     enum raft_event_type type;
     uint64_t now_us; /* monotonic; never less than in the event before */
     union {
+        struct {
+            /* The log has room for one more CONFIG record: a leader may take back a member that lost its data. */
+            bool has_room;
+        } tick;
         const struct raft_message *message; /* MESSAGE */
         struct {
             /* kind and size_bytes are the caller's; index and term are filled in by the step on STATUS_OK. */
@@ -375,7 +384,9 @@ struct raft_saved {
      * that are newer follow it. */
     struct raft_config config;
     uint64_t config_index; /* of the entry that brought it, <= commit; 0: from the cluster's first start */
-    uint64_t life;         /* higher than in any earlier life of this node; 0 if nobody counts them */
+    /* Of the log: drawn when it was made, and lost only with the whole of it (incarnation.c). 0: nobody draws them. */
+    uint64_t incarnation;
+    uint64_t life; /* higher than in any earlier life of this log; 0 if nobody counts them */
     /* The log lost its end to damage: it once ended at heal_index, in heal_term (higher than they were is safe), and is
      * shorter now. 0: it is whole. */
     uint64_t heal_index;
@@ -445,7 +456,10 @@ bool raft_wants_snapshot(const struct raft *raft, uint64_t index, uint64_t term)
 struct raft_info {
     uint64_t config_index;    /* of the entry that brought raft_membership() */
     bool config_is_committed; /* at least as far as this node knows */
-    bool is_voter;
+    bool is_voter;            /* and counts as one */
+    /* Our own; what the effective configuration has for our id, 0: nothing, or we are no member. */
+    uint64_t incarnation;
+    uint64_t recorded_incarnation;
     enum raft_fence fence;
     uint64_t transfer_target;     /* RAFT_NO_NODE: none */
     uint64_t reads_waiting_round; /* newest round that isn't answered; 0: none */
@@ -477,9 +491,14 @@ struct raft_peer_info {
     uint64_t inflight_bytes;
     enum raft_peer_state state;
     /* Since when all that comes from it is of an earlier life than one that was heard in this term; 0: no. After a
-     * while that is no late message: its data were wiped, or replaced by older ones. Nothing of it counts. */
+     * while that is no late message: its data were replaced by an older copy. Nothing of it counts. */
     uint64_t elder_since_us;
     uint64_t needs_snapshot; /* as its newest answer says; see struct raft_message */
+    /* The incarnation that it says to be, if that isn't the recorded one, else 0; and since when. Nothing of it counts:
+     * its data were lost. return_refusal: why it isn't taken back yet. */
+    uint64_t stranger;
+    uint64_t stranger_since_us;
+    enum raft_refusal return_refusal;
 };
 
 /* Leader only: STATUS_NOT_FOUND for others and unknown peers. */

@@ -69,9 +69,13 @@ struct raft__peer {
     uint64_t read_own_round; /* our round that answers its READ_INDEX, 0: it didn't ask */
     uint64_t read_round;     /* its number of that, and of its run */
     uint64_t read_run;
-    uint64_t life;                   /* newest that was heard */
-    uint64_t elder_us;               /* since when only earlier ones are; 0: they aren't */
-    struct raft__inflight *inflight; /* a ring of options.inflight_appends_max */
+    uint64_t life;     /* newest that was heard */
+    uint64_t elder_us; /* since when only earlier ones are; 0: they aren't */
+    /* incarnation.c, on any node: what it was last heard to be, if that doesn't count, else 0; and since when. */
+    uint64_t stranger;
+    uint64_t stranger_us;
+    enum raft_refusal return_refusal; /* why it can't be taken back */
+    struct raft__inflight *inflight;  /* a ring of options.inflight_appends_max */
     uint32_t inflight_head;
     uint32_t inflight_count;
     uint64_t inflight_bytes;
@@ -93,7 +97,7 @@ struct raft {
     struct raft_config config;
     uint64_t config_index;
     uint32_t self;                  /* our position, or RAFT__NOWHERE */
-    bool votes;                     /* we are a voter of either set */
+    bool votes;                     /* we are a voter of either set, and count */
     bool campaigns;                 /* or were one, and the configuration that ended it isn't committed */
     struct raft__past_config *past; /* oldest first; the newest of them that is committed, and all behind it */
     size_t past_count;
@@ -130,6 +134,7 @@ struct raft {
     uint64_t term_first_index; /* our NOOP */
 
     enum raft_fence fence;
+    uint64_t incarnation;
     uint64_t life;
     uint64_t heal_index; /* the end that our log once had; 0: it is as it was */
     uint64_t heal_term;
@@ -248,6 +253,25 @@ void raft__promised_end(const struct raft *raft, uint64_t *ret_term, uint64_t *r
 void raft__heal_advance(struct raft *raft);
 /* An answer of a peer. False: it is of an earlier life, and to be ignored. */
 bool raft__heal_heard(struct raft *raft, struct raft__peer *peer, const struct raft_message *message);
+
+/* ---- incarnation.c: which log speaks for an id ------------------------------------------------------------------ */
+
+/* The one answer to whether what the member at this position says counts. False for RAFT__NOWHERE. */
+bool raft__counts(const struct raft *raft, uint32_t position, uint64_t incarnation);
+/* The same of ourselves. */
+bool raft__we_count(const struct raft *raft);
+/* True if our log is empty, and the cluster's first configuration, from files, has us as a voter. */
+bool raft__begins_cluster(const struct raft *raft);
+/* Whether a vote for us counts: in the first election of all, nobody is recorded. */
+bool raft__vote_counts(const struct raft *raft, uint32_t position, uint64_t incarnation);
+bool raft__may_campaign(const struct raft *raft);
+/* The member at this position spoke. */
+void raft__incarnation_heard(struct raft *raft, uint32_t position, uint64_t incarnation);
+void raft__forget_strangers(struct raft *raft);
+/* A new leader's first entry, if it is the cluster's first, instead of a NOOP. */
+void raft__incarnation_begin(struct raft *raft);
+/* Leader: records who is new, takes back who lost its data. Appends a CONFIG entry at most. */
+void raft__incarnation_tick(struct raft *raft);
 
 /* ---- message.c ----------------------------------------------------------------------------------------------------
  */

@@ -18,7 +18,8 @@
 static bool is_confirmed(const struct raft *raft) {
     uint64_t rounds[LIMIT_MEMBERS] = {0};
     for (uint32_t i = 0; i < raft->config.member_count; i++) {
-        rounds[i] = raft->peers[i].id == raft->id ? raft->reads.started : raft->peers[i].round;
+        bool is_self = i == raft->self && raft__we_count(raft);
+        rounds[i] = is_self ? raft->reads.started : raft->peers[i].round;
     }
     return raft__config_quorum(&raft->config, rounds) >= raft->reads.started;
 }

@@ -129,6 +129,9 @@ struct wal_recovered {
     uint64_t start_term;  /* term of first_index - 1 if known (from the frontier or a record), else 0 */
     uint64_t last_index;  /* newest record, at least frontier.index */
     uint64_t life;        /* a number that is higher than in any earlier life of this log */
+    /* Which log this is, never 0: drawn when it was made, durable on return, and lost only with the whole of it
+     * (DESIGN rule 14). A copy has its original's. */
+    uint64_t incarnation;
     uint64_t bytes_read;
     uint64_t torn_bytes; /* cut off the end of the last group: never acknowledged; 0 also where it can't be told */
     struct wal_fault fault;

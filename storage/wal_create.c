@@ -44,6 +44,7 @@ enum status wal_create(const struct wal_options *options, const struct wal_front
                                          .number = 1,
                                          .generation = env_random(options->env),
                                          .bytes = CREATED_BYTES,
+                                         .incarnation = wal__draw_incarnation(options->env),
                                          .filled_bytes = CREATED_BYTES};
     memcpy(header.cluster_id, options->cluster_id, WAL_CLUSTER_ID_BYTES);
     if (strlen(options->dir) + WAL_NAME_BYTES >= LIMIT_PATH_BYTES) {

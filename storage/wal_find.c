@@ -83,6 +83,25 @@ static enum status check_owner(struct wal__recovery *recovery, const struct wal_
     return STATUS_OK;
 }
 
+/* All segments of a log say the same. Two that don't were never parts of one. */
+static enum status check_incarnation(struct wal__recovery *recovery, const struct wal__segment_header *header,
+                                     const struct wal__segment *segment) {
+    struct wal *wal = recovery->wal;
+    if (wal->incarnation != 0 && header->incarnation != 0 && header->incarnation != wal->incarnation) {
+        return error_set(recovery->err, STATUS_INVALID,
+                         "%s belongs to incarnation %016llx of this node's log, and others to %016llx",
+                         env_file_path(segment->file), (unsigned long long)header->incarnation,
+                         (unsigned long long)wal->incarnation);
+    }
+    wal->incarnation = header->incarnation != 0 ? header->incarnation : wal->incarnation;
+    return STATUS_OK;
+}
+
+uint64_t wal__draw_incarnation(struct env *env) {
+    uint64_t incarnation = env_random(env);
+    return incarnation != 0 ? incarnation : 1;
+}
+
 /* The carried group was written together with the start group: the segment counts only with both. */
 static enum status inspect_carried(struct wal__recovery *recovery, struct wal__found *found) {
     struct wal__group_view view;
@@ -116,6 +135,9 @@ static enum status inspect(struct wal__recovery *recovery, struct wal__found *fo
         return STATUS_OK;
     }
     status = check_owner(recovery, &header, segment);
+    if (status == STATUS_OK) {
+        status = check_incarnation(recovery, &header, segment);
+    }
     if (status != STATUS_OK) {
         return status;
     }

@@ -158,6 +158,7 @@ struct wal__segment_header {
     uint64_t number;
     uint64_t generation;
     uint64_t bytes;
+    uint64_t incarnation; /* of the log: the same in all its segments; 0: a log without one, see wal_find.c */
     bool recycled;
     uint64_t filled_bytes; /* not on disk: how far it is written when it is made, at least; space for all is reserved */
 };
@@ -507,6 +508,8 @@ struct wal {
     bool closing;
     struct error failure;
 
+    uint64_t incarnation; /* drawn with the first segment; from a good header of any */
+
     /* The log as appended, as sealed, as durable. */
     uint64_t first_index;
     uint64_t last_index;
@@ -612,6 +615,8 @@ void wal__seal_start(struct wal *wal, struct wal__segment *segment, const struct
 
 /* wal_jobs.c */
 void wal__jobs_init(struct wal *wal);
+/* Random bits, not 0. */
+uint64_t wal__draw_incarnation(struct env *env);
 struct wal__segment *wal__segment_new(struct wal *wal);
 /* Gives it the next number and a generation; returns the header to make its file with. */
 struct wal__segment_header wal__next_segment(struct wal *wal, struct wal__segment *segment, uint64_t bytes);

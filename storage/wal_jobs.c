@@ -39,6 +39,7 @@ struct wal__segment_header wal__next_segment(struct wal *wal, struct wal__segmen
                                          .number = segment->number,
                                          .generation = segment->generation,
                                          .bytes = bytes,
+                                         .incarnation = wal->incarnation,
                                          .filled_bytes = bytes};
     memcpy(header.cluster_id, wal->options.cluster_id, WAL_CLUSTER_ID_BYTES);
     if (wal->options.mode == WAL_MODE_BLOCKING || wal->lends) {

@@ -429,6 +429,9 @@ static enum status recover(struct wal__recovery *recovery) {
     wal->first_index = 1;
     enum status status = wal__find_segments(recovery);
     if (status == STATUS_OK) {
+        /* A new log; or no header of the old one is good, and it comes back as another. */
+        wal->incarnation = wal->incarnation != 0 ? wal->incarnation : wal__draw_incarnation(wal->env);
+        recovery->out->incarnation = wal->incarnation;
         status = wal__read_log(recovery);
     }
     if (status != STATUS_OK) {

@@ -26,7 +26,8 @@ enum {
     AT_NUMBER = 40,
     AT_GENERATION = 48,
     AT_BYTES = 56,
-    HEADER_USED = 64,
+    AT_INCARNATION = 64,
+    HEADER_USED = 72,
     AT_CHECKSUM = WAL_SEGMENT_HEADER_BYTES - 8,
     NUMBER_DIGITS = 16
 };
@@ -46,6 +47,7 @@ void wal__segment_header_seal(uint8_t *block, const struct wal__segment_header *
     put_u64(block + AT_NUMBER, header->number);
     put_u64(block + AT_GENERATION, header->generation);
     put_u64(block + AT_BYTES, header->bytes);
+    put_u64(block + AT_INCARNATION, header->incarnation);
     put_u64(block + AT_CHECKSUM, checksum64(block, AT_CHECKSUM, segment_seed));
 }
 
@@ -65,6 +67,7 @@ enum status wal__segment_header_decode(const uint8_t *block, struct wal__segment
                                          .number = get_u64(block + AT_NUMBER),
                                          .generation = get_u64(block + AT_GENERATION),
                                          .bytes = get_u64(block + AT_BYTES),
+                                         .incarnation = get_u64(block + AT_INCARNATION),
                                          .recycled = (flags & FLAG_RECYCLED) != 0};
     memcpy(header.cluster_id, block + AT_CLUSTER, WAL_CLUSTER_ID_BYTES);
     *ret_header = header;

@@ -73,15 +73,19 @@ static json_t *member_json(const struct holdfast_members *members, const struct 
     char thumbprint[2 * HOLDFAST_THUMBPRINT_BYTES + 1];
     bool known = is_known(member);
     bool heard = known && member->heard_ms_ago != UINT64_MAX;
+    char incarnation[17];
+    (void)snprintf(incarnation, sizeof incarnation, "%016" PRIx64, member->incarnation);
     thumbprint_text(member, thumbprint);
-    return json_pack("{s:I, s:o, s:o, s:b, s:i, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "id", (json_int_t)member->id,
-                     "name", members_text_json(member->name), "role", members_text_json(member->role), "leader",
-                     (int)is_leader(members, member), "priority", (int)member->priority, "peer_address",
+    return json_pack("{s:I, s:o, s:o, s:b, s:b, s:i, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "id",
+                     (json_int_t)member->id, "name", members_text_json(member->name), "role",
+                     members_text_json(member->role), "leader", (int)is_leader(members, member), "returns",
+                     (int)member->returns, "priority", (int)member->priority, "peer_address",
                      members_text_json(member->peer_address), "client_address",
                      members_text_json(member->client_address), "thumbprint",
                      member->has_thumbprint ? json_string(thumbprint) : json_null(), "match",
                      number_or_null(known, member->match), "lag", number_or_null(known, members_lag(members, member)),
-                     "state", known ? members_text_json(member->state) : json_null(), "heard_ms_ago",
+                     "state", known ? members_text_json(member->state) : json_null(), "incarnation",
+                     member->incarnation != 0 ? json_string(incarnation) : json_null(), "heard_ms_ago",
                      number_or_null(heard, member->heard_ms_ago));
 }
 
@@ -119,7 +123,8 @@ static void add_member(struct table *table, const struct holdfast_members *membe
                        const struct holdfast_member *member) {
     table_add(table, "%s", member->name[0] != '\0' ? member->name : "-");
     table_add(table, "%" PRIu64, member->id);
-    table_add(table, "%s%s", member->role, is_leader(members, member) ? ", leads" : "");
+    table_add(table, "%s%s%s", member->role, is_leader(members, member) ? ", leads" : "",
+              member->returns ? ", returns" : "");
     table_add(table, "%u", (unsigned)member->priority);
     table_add(table, "%s", member->peer_address);
     table_add(table, "%s", member->client_address);
@@ -133,11 +138,16 @@ static void add_member(struct table *table, const struct holdfast_members *membe
         table_add(table, "-");
     }
     add_heard(table, members, member);
+    if (member->incarnation != 0) {
+        table_add(table, "%08" PRIx64, member->incarnation >> 32);
+    } else {
+        table_add(table, "-");
+    }
 }
 
 static bool print_text(struct ctl *ctl, const struct holdfast_members *members) {
-    static const char *const HEADS[] = {"NAME",    "ID",    "ROLE", "PRIORITY", "PEERS",
-                                        "CLIENTS", "MATCH", "LAG",  "STATE",    "HEARD"};
+    static const char *const HEADS[] = {"NAME",  "ID",  "ROLE",  "PRIORITY", "PEERS", "CLIENTS",
+                                        "MATCH", "LAG", "STATE", "HEARD",    "LOG"};
     enum { COLUMNS = sizeof HEADS / sizeof HEADS[0], RIGHT = 0xca };
     struct table table;
     (void)fprintf(ctl->io->out, "term %" PRIu64 ", membership of entry %" PRIu64 "%s%s%s\n", members->term,

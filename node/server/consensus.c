@@ -199,14 +199,14 @@ static void on_raft_timer(struct env_timer *timer) {
         return;
     }
     /* A tick may make a leader, whose first record needs room. Without it the node doesn't campaign, nor when a member
-     * has told it that its removal is committed. */
-    bool may_campaign = consensus->members.removed_by == RAFT_NO_NODE &&
-                        wal_reserve(consensus->wal, WAL_RECORD_HEADER_BYTES, 1) == STATUS_OK;
+     * has told it that its removal is committed. A leader goes on without, but takes nobody back. */
+    bool has_room = wal_reserve(consensus->wal, member__room(consensus), 1) == STATUS_OK;
+    bool may_campaign = consensus->members.removed_by == RAFT_NO_NODE && has_room;
     if (consensus->role != RAFT_LEADER && !may_campaign) {
         await_raft(consensus, consensus__now_us(consensus) + CONSENSUS_HOUSEKEEPING_US);
         return;
     }
-    struct raft_event event = {.type = RAFT_EVENT_TICK};
+    struct raft_event event = {.type = RAFT_EVENT_TICK, .u.tick.has_room = has_room};
     (void)consensus__step(consensus, &event);
 }
 
@@ -436,6 +436,9 @@ static enum status start_peers(struct consensus *consensus, struct error *err) {
         .snapshot = on_snapshot_frame,
         .gone = on_gone,
         .removed = member__was_removed,
+        .known_membership = told__known_membership,
+        .newer_membership = told__newer_membership,
+        .told_membership = told__membership,
     };
     return peers_start(&peers_options, &consensus->peers, err);
 }

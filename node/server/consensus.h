@@ -85,6 +85,9 @@ struct consensus_member_status {
     uint64_t id;
     enum raft_member_role role;
     uint8_t priority;
+    bool returns;         /* see raft_member */
+    bool is_wiped;        /* leader only: it says to be another log than the recorded one */
+    uint64_t incarnation; /* recorded; 0: none yet */
     char name[LIMIT_NAME_BYTES];
     char peer_address[LIMIT_ADDRESS_BYTES];
     char client_address[LIMIT_ADDRESS_BYTES];

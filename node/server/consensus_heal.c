@@ -9,8 +9,10 @@
  * first entry: which is the case above, and ends with a snapshot. One that turns out to be damaged later is filled
  * again while the node runs (rebuild.h).
  *
- * A peer that answers only as an earlier life of itself lost its log without knowing it: its data directory was wiped,
- * or replaced by an older copy. The leader counts nothing of what it says (raft/heal.c); here the operator is told.
+ * A node whose data directory was wiped has another log (raft/incarnation.c): the leader takes it back by itself as
+ * soon as it may, and here the operator is told until then, on both. A peer that answers only as an earlier life of
+ * itself had its directory replaced by an older copy: nothing of what it says counts (raft/heal.c), until an operator
+ * acts.
  *
  * Owner: the consensus loop.
  */
@@ -44,17 +46,43 @@ void heal__update(struct consensus *consensus) { update_log(consensus); }
 
 /* ---- Status ----------------------------------------------------------------------------------------------------- */
 
-/* The first peer that answers as an earlier life of itself; NULL: none does. */
-static const struct raft_member *wiped_peer(const struct consensus *consensus, uint64_t now_us) {
+/* The first peer whose words don't count, because they are of another log than the recorded one, or an older copy of
+ * it. False: there is none. */
+static bool lost_peer(const struct consensus *consensus, uint64_t now_us, struct raft_peer_info *ret_info) {
     const struct raft_config *membership = raft_membership(consensus->raft);
     for (uint32_t i = 0; i < membership->member_count; i++) {
         struct raft_peer_info info;
-        if (raft_peer(consensus->raft, membership->members[i].id, &info) == STATUS_OK && info.elder_since_us != 0 &&
-            now_us - info.elder_since_us >= ELDER_US) {
-            return &membership->members[i];
+        if (raft_peer(consensus->raft, membership->members[i].id, &info) != STATUS_OK) {
+            continue;
+        }
+        bool is_elder = info.elder_since_us != 0 && now_us - info.elder_since_us >= ELDER_US;
+        bool is_wiped = info.stranger != 0 && membership->members[i].incarnation != 0 &&
+                        now_us - info.stranger_since_us >= ELDER_US;
+        if (is_elder || is_wiped) {
+            *ret_info = info;
+            return true;
         }
     }
-    return NULL;
+    return false;
+}
+
+static void describe_lost_peer(const struct consensus *consensus, const struct raft_peer_info *info, char *ret_text,
+                               size_t size) {
+    if (info->stranger == 0) {
+        (void)snprintf(ret_text, size,
+                       "node %" PRIu64 " (%s) has an older copy of its data and isn't counted: stop it, empty its data "
+                       "directory, and start it again",
+                       info->id, member__name(consensus, info->id));
+        return;
+    }
+    bool is_refused = info->return_refusal != RAFT_REFUSAL_NONE;
+    (void)snprintf(ret_text, size,
+                   "node %" PRIu64
+                   " (%s) lost its data, or two machines use its id: it isn't counted, and comes back as "
+                   "a learner%s%s",
+                   info->id, member__name(consensus, info->id),
+                   is_refused ? " later: " : " once the old one was silent for some seconds",
+                   is_refused ? raft_refusal_text(info->return_refusal) : "");
 }
 
 void heal__fill_status(struct consensus *consensus, struct consensus_status *status) {
@@ -64,16 +92,22 @@ void heal__fill_status(struct consensus *consensus, struct consensus_status *sta
     if (status->problem[0] != '\0') {
         return;
     }
-    const struct raft_member *wiped = wiped_peer(consensus, consensus__raft_now_us(consensus));
+    struct raft_peer_info lost;
     if (info.heal_index > 0) {
         (void)snprintf(status->problem, sizeof status->problem,
                        "data were damaged: the log ends at %" PRIu64 " and once reached %" PRIu64
                        "; the rest is fetched from the leader, and until then this node can't lead",
                        status->synced_index, info.heal_index);
-    } else if (wiped != NULL) {
+    } else if (info.recorded_incarnation != 0 && info.recorded_incarnation != info.incarnation) {
         (void)snprintf(status->problem, sizeof status->problem,
-                       "node %" PRIu64 " lost its data (its directory was wiped, or replaced by an older one) and "
-                       "isn't counted: 'member remove' it, and 'member add' it under a new id",
-                       wiped->id);
+                       "the cluster knows another log (%08" PRIx64 ") than this node's (%08" PRIx64
+                       "), which isn't counted until the leader takes it back",
+                       info.recorded_incarnation >> 32, info.incarnation >> 32);
+    } else if (info.recorded_incarnation != info.incarnation && raft_leader(consensus->raft) != RAFT_NO_NODE) {
+        (void)snprintf(status->problem, sizeof status->problem,
+                       "this node's log is new (%08" PRIx64 "), and isn't counted until the leader has recorded it",
+                       info.incarnation >> 32);
+    } else if (lost_peer(consensus, consensus__raft_now_us(consensus), &lost)) {
+        describe_lost_peer(consensus, &lost, status->problem, sizeof status->problem);
     }
 }

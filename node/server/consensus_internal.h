@@ -141,6 +141,7 @@ struct consensus_fence {
 struct consensus_members {
     struct membership applied; /* of the newest CONFIG entry that is applied, or what the node began with */
     struct membership before;  /* the one that it superseded */
+    struct membership told;    /* a newer one that a member has applied; of no use once we have one as new */
     struct directory directory;
     uint64_t removed_by;       /* a member that says this node was removed; RAFT_NO_NODE: nobody does */
     uint64_t written_index;    /* of the newest CONFIG entry that raft asked for here */
@@ -322,6 +323,13 @@ void member__applied(struct consensus *consensus, const struct wal_record *recor
 void member__installed(struct consensus *consensus, const struct membership *membership, uint64_t index);
 /* The store went back to this state; CONFIG entries behind it are applied again. */
 void member__went_back(struct consensus *consensus, const struct membership *membership);
+/* consensus_told.c. Callbacks for peers_options. */
+uint64_t told__known_membership(void *context);
+size_t told__newer_membership(void *context, uint64_t known_index, uint8_t ret_bytes[MEMBERSHIP_BYTES_MAX]);
+void told__membership(void *context, struct slice membership);
+/* The membership that others know and this node doesn't yet; NULL: there is none. */
+const struct raft_config *told__config(const struct consensus *consensus);
+
 /* Callback for peers_options. */
 void member__was_removed(void *context, uint64_t by_node_id);
 /* True if nobody would answer this node's questions: it is no member, or was told so. */

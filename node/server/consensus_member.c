@@ -64,6 +64,9 @@ enum status member__connect(struct consensus *consensus) {
     struct directory_entries entries = {.count = 0};
     collect(consensus, raft_membership(consensus->raft), &entries);
     collect(consensus, &consensus->members.applied.config, &entries);
+    if (told__config(consensus) != NULL) {
+        collect(consensus, told__config(consensus), &entries);
+    }
     directory_set(&consensus->members.directory, &entries);
     return peers_set(consensus->peers, &entries, consensus->members.applied.config.retired_id);
 }
@@ -111,6 +114,30 @@ static const char *role_text(const struct raft_member *member) {
     return names[member->role];
 }
 
+/* Whose log is another now, and who lost his. */
+static void log_incarnations(const struct consensus *consensus) {
+    const struct raft_config *applied = &consensus->members.applied.config;
+    for (uint32_t i = 0; i < applied->member_count; i++) {
+        const struct raft_member *member = &applied->members[i];
+        const struct raft_member *before = find_member(&consensus->members.before.config, member->id);
+        const char *name = member__name(consensus, member->id);
+        if (member->returns && (before == NULL || !before->returns)) {
+            log_event(consensus->options.logger, LOG_WARN, "member.wiped",
+                      "peer=%s incarnation=%016" PRIx64 " reason=\"its log is gone, and another has its id: it is a "
+                      "learner until it has caught up\"",
+                      name, member->incarnation);
+        } else if (before != NULL && before->returns && !member->returns) {
+            log_event(consensus->options.logger, LOG_INFO, "member.returned", "peer=%s role=%s", name,
+                      role_text(member));
+        }
+        if (before != NULL && before->incarnation != member->incarnation) {
+            log_event(consensus->options.logger, LOG_INFO, "member.incarnation",
+                      "peer=%s incarnation=%016" PRIx64 " before=%016" PRIx64, name, member->incarnation,
+                      before->incarnation);
+        }
+    }
+}
+
 static void log_membership(const struct consensus *consensus) {
     const struct membership *applied = &consensus->members.applied;
     char text[LIMIT_MEMBERS * (LIMIT_NAME_BYTES + 32)];
@@ -125,6 +152,7 @@ static void log_membership(const struct consensus *consensus) {
     }
     log_event(consensus->options.logger, LOG_INFO, "raft.membership", "index=%" PRIu64 " joint=%s members=%s",
               applied->index, applied->config.joint ? "true" : "false", text);
+    log_incarnations(consensus);
     bool was_member = find_member(&consensus->members.before.config, consensus->options.config->id) != NULL;
     bool is_member = find_member(&applied->config, consensus->options.config->id) != NULL;
     if (was_member && !is_member) {
@@ -190,8 +218,8 @@ bool member__problem(const struct consensus *consensus, char *ret_text, size_t s
 /* ---- Raft's updates ---------------------------------------------------------------------------------------------- */
 
 size_t member__room(const struct consensus *consensus) {
-    bool may_leave = raft_role(consensus->raft) == RAFT_LEADER && raft_membership(consensus->raft)->joint;
-    return WAL_RECORD_HEADER_BYTES + (may_leave ? (size_t)RAFT_CONFIG_BYTES_MAX : 0);
+    bool may_change = raft_role(consensus->raft) == RAFT_LEADER || raft_last_index(consensus->raft) == 0;
+    return WAL_RECORD_HEADER_BYTES + (may_change ? (size_t)RAFT_CONFIG_BYTES_MAX : 0);
 }
 
 enum status member__write(struct consensus *consensus, const struct raft_update *update) {

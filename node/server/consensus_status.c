@@ -24,6 +24,8 @@ static void fill_members(const struct consensus *consensus, struct consensus_sta
         *member = (struct consensus_member_status){.id = entry.id,
                                                    .role = membership->members[i].role,
                                                    .priority = membership->members[i].priority,
+                                                   .returns = membership->members[i].returns,
+                                                   .incarnation = membership->members[i].incarnation,
                                                    .state = RAFT_PEER_REPLICATE,
                                                    .heard_ms_ago = UINT64_MAX};
         memcpy(member->name, entry.name, sizeof member->name);
@@ -36,6 +38,7 @@ static void fill_members(const struct consensus *consensus, struct consensus_sta
         } else if (raft_peer(consensus->raft, member->id, &info) == STATUS_OK) {
             member->match_index = info.match_index;
             member->state = info.state;
+            member->is_wiped = info.stranger != 0 && member->incarnation != 0;
             member->heard_ms_ago = info.last_heard_us == 0 ? UINT64_MAX : (now_us - info.last_heard_us) / 1000;
         }
     }

@@ -17,8 +17,8 @@
 
 #include <stdatomic.h>
 
-/* Members of the effective and of the applied membership. */
-enum { DIRECTORY_ENTRIES_MAX = 2 * LIMIT_MEMBERS };
+/* Members of the effective, of the applied membership, and of one that others know. */
+enum { DIRECTORY_ENTRIES_MAX = 3 * LIMIT_MEMBERS };
 
 struct directory_entry {
     uint64_t id;

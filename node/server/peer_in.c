@@ -120,6 +120,22 @@ static void receive(struct peer_in *in, const struct connection_frame *frame) {
     }
 }
 
+static bool pong(struct peer_in *in, const struct connection_frame *frame) {
+    const struct peers_options *options = &in->peers->options;
+    arena_reset(&in->peers->arena);
+    const Wire__PeerPing *ping =
+        (const Wire__PeerPing *)(const void *)wire_unpack(&in->peers->arena, &wire__peer_ping__descriptor,
+                                                          frame->message);
+    uint8_t bytes[MEMBERSHIP_BYTES_MAX];
+    Wire__Pong message = WIRE__PONG__INIT;
+    if (ping != NULL && ping->has_config_index) {
+        message.membership.len = options->newer_membership(options->context, ping->config_index, bytes);
+        message.membership.data = bytes;
+        message.has_membership = message.membership.len > 0;
+    }
+    return connection_send(in->connection, FRAME_PONG, frame->request_id, &message.base, NULL, 0) == STATUS_OK;
+}
+
 static void on_frame(struct connection_handler *handler, const struct connection_frame *frame) {
     struct peer_in *in = CONTAINER_OF(handler, struct peer_in, handler);
     if (!in->greeted) {
@@ -127,7 +143,7 @@ static void on_frame(struct connection_handler *handler, const struct connection
     } else if (!in->introduced) {
         introduce(in, frame);
     } else if (frame->type == FRAME_PING) {
-        if (connection_send(in->connection, FRAME_PONG, frame->request_id, NULL, NULL, 0) != STATUS_OK) {
+        if (!pong(in, frame)) {
             connection_close(in->connection);
         }
     } else if (frame->type == FRAME_RAFT) {

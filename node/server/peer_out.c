@@ -43,6 +43,25 @@ static void link_wait(struct peer_link *link) {
     }
 }
 
+static bool ping(struct peer_link *link) {
+    const struct peers_options *options = &link->peer->peers->options;
+    Wire__PeerPing message = WIRE__PEER_PING__INIT;
+    message.has_config_index = 1;
+    message.config_index = options->known_membership(options->context);
+    return connection_send(link->connection, FRAME_PING, 0, &message.base, NULL, 0) == STATUS_OK;
+}
+
+/* A malformed one says nothing. */
+static void hear_pong(struct peer_link *link, const struct connection_frame *frame) {
+    struct peers *peers = link->peer->peers;
+    arena_reset(&peers->arena);
+    const Wire__Pong *pong =
+        (const Wire__Pong *)(const void *)wire_unpack(&peers->arena, &wire__pong__descriptor, frame->message);
+    if (pong != NULL && pong->has_membership && link->state == PEER_LINK_READY) {
+        peers->options.told_membership(peers->options.context, slice_of(pong->membership.data, pong->membership.len));
+    }
+}
+
 static void on_timer(struct env_timer *timer) {
     struct peer_link *link = CONTAINER_OF(timer, struct peer_link, timer);
     struct env_loop *loop = link->peer->peers->options.loop;
@@ -58,7 +77,7 @@ static void on_timer(struct env_timer *timer) {
             connection_close(link->connection);
             return;
         }
-        if (connection_send(link->connection, FRAME_PING, 0, NULL, NULL, 0) != STATUS_OK) {
+        if (!ping(link)) {
             connection_close(link->connection);
             return;
         }
@@ -133,7 +152,7 @@ static void on_frame(struct connection_handler *handler, const struct connection
         }
         return;
     }
-    case FRAME_PONG: return;
+    case FRAME_PONG: hear_pong(link, frame); return;
     default:
         log_problem(link, "it sent a frame that doesn't belong on this connection");
         connection_close(link->connection);

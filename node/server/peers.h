@@ -13,7 +13,8 @@
  *   idle --> connecting --> greeted --> ready --(error, no PONG for 2 s)--> waiting (back-off) --> connecting
  *
  * Messages to a peer that isn't ready are dropped: Raft repeats what matters. `unreachable` tells it.
- * Liveness is ours, not TCP's (hazard 65): a PING each 500 ms; a silent connection is closed and made anew.
+ * Liveness is ours, not TCP's (hazard 65): a PING each 500 ms; a silent connection is closed and made anew. PING and
+ * PONG also carry news of the membership to who lacks it (consensus_told.c).
  *
  * Owner: the consensus loop.
  */
@@ -23,6 +24,7 @@
 #include "node/base/log.h"
 #include "node/server/config.h"
 #include "node/server/directory.h"
+#include "node/server/membership.h"
 #include "raft/raft.h"
 
 #include <protobuf-c/protobuf-c.h>
@@ -47,6 +49,12 @@ struct peers_options {
     void (*gone)(void *context, uint64_t node_id);
     /* A member says that this node was removed from the cluster. */
     void (*removed)(void *context, uint64_t by_node_id);
+    /* The index of the newest membership that this node knows. */
+    uint64_t (*known_membership)(void *context);
+    /* The applied membership, if its index is above that; returns its length, 0: it isn't. */
+    size_t (*newer_membership)(void *context, uint64_t known_index, uint8_t ret_bytes[MEMBERSHIP_BYTES_MAX]);
+    /* A member knows a newer membership than this node. Borrowed for the call, not trusted. */
+    void (*told_membership)(void *context, struct slice membership);
 };
 
 /* Listens; knows no members yet. STATUS_IO: the address is in use, err names it. */

@@ -108,8 +108,8 @@ static enum status open_wal(struct recovery *recovery, struct wal_recovered *ret
     recovery->fault = ret_recovered->fault;
     if (ret_recovered->fault.final) {
         return error_set(err, STATUS_CORRUPT,
-                         "the log is damaged at %s, and term and vote are lost with it: 'member remove' this node, "
-                         "and 'member add' it under a new id with an empty data directory",
+                         "the log is damaged at %s, and term and vote are lost with it: empty the data directory, and "
+                         "start the node again; if the other members are up, it gets everything from them",
                          ret_recovered->fault.where);
     }
     if (ret_recovered->last_index > frontier->index && ret_recovered->first_index > frontier->index + 1) {
@@ -208,6 +208,7 @@ static enum status make_raft(struct recovery *recovery, const struct wal_recover
     *saved = (struct raft_saved){.term = recovered->term,
                                  .vote = recovered->vote,
                                  .commit = recovered->commit,
+                                 .incarnation = recovered->incarnation,
                                  .life = recovered->life,
                                  .heal_index = recovered->heal_index,
                                  .heal_term = recovered->heal_term};

@@ -29,8 +29,12 @@ void request_status__fill_member(Wire__MemberStatus *out, const struct consensus
         SET(out, heard_ms_ago, member->heard_ms_ago);
     }
     if (status->role == RAFT_LEADER) {
-        out->state = borrow_text(raft_peer_state_name(member->state));
+        out->state = borrow_text(member->is_wiped ? "wiped" : raft_peer_state_name(member->state));
     }
+    if (member->incarnation != 0) {
+        SET(out, incarnation, member->incarnation);
+    }
+    SET(out, returns, member->returns);
     if (memcmp(member->thumbprint, unknown, sizeof unknown) != 0) {
         out->has_thumbprint = 1;
         out->thumbprint =

@@ -216,7 +216,11 @@ struct holdfast_member {
     uint8_t priority;      /* who leads by preference: more is better */
     uint64_t match;        /* newest entry that it holds, as the leader knows it; 0 elsewhere */
     uint64_t heard_ms_ago; /* leader only; UINT64_MAX: never, or not known */
-    char state[16];        /* leader only: "probe" (where its log ends isn't known), "replicate", "snapshot" */
+    /* Leader only: "probe" (where its log ends isn't known), "replicate", "snapshot", "wiped" (it lost its data, and
+     * isn't counted until the leader has taken it back). */
+    char state[16];
+    uint64_t incarnation; /* of the log that counts as its; 0: none is recorded yet */
+    bool returns;         /* a learner that lost its data as a voter, and is one again once it has caught up */
     bool has_thumbprint;
     uint8_t thumbprint[32]; /* SHA-256 of its certificate */
 };

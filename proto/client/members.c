@@ -114,6 +114,8 @@ void reply__copy_member(struct holdfast_member *out, const Wire__MemberStatus *m
     out->priority = member->priority <= UINT8_MAX ? (uint8_t)member->priority : UINT8_MAX;
     out->match = member->match;
     out->heard_ms_ago = member->has_heard_ms_ago ? member->heard_ms_ago : UINT64_MAX;
+    out->incarnation = member->incarnation;
+    out->returns = member->returns;
     out->has_thumbprint = member->thumbprint.len == sizeof out->thumbprint;
     if (out->has_thumbprint) {
         memcpy(out->thumbprint, member->thumbprint.data, sizeof out->thumbprint);

@@ -106,6 +106,7 @@ enum status dump_wal(const struct dump *dump, struct error *err) {
     (void)json_object_set_new(object, "cluster", dump_hex(slice_of(header.cluster_id, WAL_CLUSTER_ID_BYTES)));
     (void)json_object_set_new(object, "node", dump_number(header.node_id));
     (void)json_object_set_new(object, "generation", dump_number(header.generation));
+    (void)json_object_set_new(object, "incarnation", dump_number(header.incarnation));
     (void)json_object_set_new(object, "bytes", dump_number(segment.bytes));
     (void)json_object_set_new(object, "recycled", json_boolean(header.recycled));
     dump_put(dump, object, false);

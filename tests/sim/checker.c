@@ -50,6 +50,13 @@ static bool promises(const struct consensus *consensus, uint64_t index) {
     return info.heal_index >= index;
 }
 
+/* What a replica says of one question, and what it said before its disk was wiped: the one counts by its incarnation of
+ * now, the other by the lost one. */
+struct says {
+    bool now[REPLICAS_MAX];
+    bool once[REPLICAS_MAX];
+};
+
 /* True if this replica's disk holds the entry at index with this term, as its log reported. */
 static bool holds(const struct replica *replica, uint64_t index, uint64_t term) {
     const struct consensus *consensus = replica__consensus(replica);
@@ -61,40 +68,50 @@ static bool holds(const struct replica *replica, uint64_t index, uint64_t term) 
            raft_term_at(consensus->raft, index) == term;
 }
 
-/* More than half of the voters, of both sets in a joint configuration: counted here, not asked of what is judged. */
-static bool is_quorum(const struct raft_config *config, const bool yes[REPLICAS_MAX]) {
+/* More than half of the voters, of both sets in a joint configuration: counted here, not asked of what is judged. A
+ * voter says what its incarnation says that the configuration records; where nothing is recorded, only who begins the
+ * cluster (is_first) may ask it. */
+static bool is_quorum(const struct cluster *cluster, const struct raft_config *config, const struct says *says,
+                      bool is_first) {
     uint32_t voters[2] = {0};
     uint32_t agree[2] = {0};
     for (uint32_t i = 0; i < config->member_count; i++) {
         const struct raft_member *member = &config->members[i];
+        const struct replica *replica = &cluster->replicas[member->id - 1];
+        bool is_now = member->incarnation == replica->incarnation || (is_first && member->incarnation == 0);
+        bool was_once = member->incarnation != 0 && member->incarnation == replica->lost.incarnation;
+        bool yes = (is_now && says->now[replica->number]) || (was_once && says->once[replica->number]);
         bool is_in[2] = {member->role == RAFT_VOTER, config->joint && member->in_outgoing};
         for (uint32_t set = 0; set < 2; set++) {
             voters[set] += is_in[set];
-            agree[set] += is_in[set] && yes[member->id - 1];
+            agree[set] += is_in[set] && yes;
         }
     }
     return 2 * agree[0] > voters[0] && (!config->joint || 2 * agree[1] > voters[1]);
 }
 
 /* By this replica's effective configuration, or one that it has just left: between two looks it may have done both,
- * what needed the quorum and the change. */
-static bool is_quorum_for(const struct replica *replica, const bool yes[REPLICAS_MAX]) {
+ * what needed the quorum and the change. is_first: the question is who may begin the cluster, with nobody recorded. */
+static bool is_quorum_for(const struct replica *replica, const struct says *says, bool is_first) {
+    const struct cluster *cluster = replica->cluster;
     const struct consensus *consensus = replica__consensus(replica);
     const struct raft *raft = consensus->raft;
-    bool is_enough = is_quorum(raft_membership(raft), yes) || is_quorum(&consensus->members.applied.config, yes) ||
-                     is_quorum(&consensus->members.before.config, yes);
+    bool is_enough = is_quorum(cluster, raft_membership(raft), says, is_first) ||
+                     is_quorum(cluster, &consensus->members.applied.config, says, is_first) ||
+                     is_quorum(cluster, &consensus->members.before.config, says, is_first);
     for (size_t i = 0; i < raft->past_count && !is_enough; i++) {
-        is_enough = is_quorum(&raft->past[i].config, yes);
+        is_enough = is_quorum(cluster, &raft->past[i].config, says, is_first);
     }
     return is_enough;
 }
 
 static bool is_held(const struct cluster *cluster, const struct replica *by, uint64_t index, uint64_t term) {
-    bool yes[REPLICAS_MAX] = {false};
+    struct says says = {.now = {false}};
     for (uint32_t i = 0; i < cluster->replica_count; i++) {
-        yes[i] = holds(&cluster->replicas[i], index, term);
+        says.now[i] = holds(&cluster->replicas[i], index, term);
+        says.once[i] = cluster->replicas[i].lost.synced_index >= index;
     }
-    return is_quorum_for(by, yes);
+    return is_quorum_for(by, &says, false);
 }
 
 static void check_commit(struct cluster *cluster, struct replica *replica, const struct raft *raft) {
@@ -136,15 +153,19 @@ static void check_commit(struct cluster *cluster, struct replica *replica, const
     replica->commit_index = commit_index;
 }
 
+static bool voted(uint64_t durable_term, uint64_t durable_vote, const struct replica *leader, uint64_t term) {
+    return durable_term > term || (durable_term == term && durable_vote == leader->number + 1);
+}
+
 /* A vote that isn't on disk can be given twice. Who has moved on to a later term may have voted. */
 static void check_votes(struct cluster *cluster, const struct replica *leader, uint64_t term) {
-    bool yes[REPLICAS_MAX] = {false};
+    struct says says = {.now = {false}};
     for (uint32_t i = 0; i < cluster->replica_count; i++) {
         const struct replica *replica = &cluster->replicas[i];
-        yes[i] = replica->durable_term > term ||
-                 (replica->durable_term == term && replica->durable_vote == leader->number + 1);
+        says.now[i] = voted(replica->durable_term, replica->durable_vote, leader, term);
+        says.once[i] = voted(replica->lost.term, replica->lost.vote, leader, term);
     }
-    if (!is_quorum_for(leader, yes)) {
+    if (!is_quorum_for(leader, &says, replica__consensus(leader)->raft->term_first_index == 1)) {
         cluster__fail(cluster, "%s leads term %" PRIu64 ", but no quorum's votes for it are durable",
                       leader->config.name, term);
     }
@@ -174,6 +195,17 @@ static void check_leader(struct cluster *cluster, const struct replica *replica,
     }
 }
 
+static void check_incarnation(struct cluster *cluster, struct replica *replica, uint64_t incarnation) {
+    bool is_first = replica->incarnation == 0;
+    if (incarnation == 0 || (!is_first && incarnation != replica->incarnation) ||
+        (replica->was_wiped && incarnation == replica->lost.incarnation)) {
+        cluster__fail(cluster, "%s restarted with incarnation %" PRIx64 ", but had %" PRIx64 "%s", replica->config.name,
+                      incarnation, replica->incarnation, replica->was_wiped ? ", and was wiped" : "");
+    }
+    replica->was_wiped = false;
+    replica->incarnation = incarnation;
+}
+
 /* What a life begins with against what earlier ones made durable. */
 static void check_start(struct cluster *cluster, struct replica *replica, const struct raft *raft) {
     replica->must_check_start = false;
@@ -189,6 +221,7 @@ static void check_start(struct cluster *cluster, struct replica *replica, const 
     }
     struct raft_info info;
     raft_get_info(raft, &info);
+    check_incarnation(cluster, replica, info.incarnation);
     bool remembers = replica->log_was_damaged && info.heal_index >= replica->synced_index;
     replica->log_was_damaged = false;
     if (info.heal_index > 0 && !replica->log_may_heal) {
@@ -356,6 +389,17 @@ static const struct replica *the_leader(const struct cluster *cluster) {
     return leader;
 }
 
+/* Whoever was wiped is what it was again. One that was never heard may wait to be recorded. */
+static bool all_are_back(const struct cluster *cluster, const struct raft_config *config) {
+    for (uint32_t i = 0; i < config->member_count; i++) {
+        const struct raft_member *member = &config->members[i];
+        if (member->returns || member->incarnation != cluster->replicas[member->id - 1].incarnation) {
+            return false;
+        }
+    }
+    return true;
+}
+
 bool checker__converged(void *context) {
     const struct cluster *cluster = context;
     const struct replica *leader = the_leader(cluster);
@@ -373,7 +417,8 @@ bool checker__converged(void *context) {
             return false; /* rot is found, and healed, by itself */
         }
     }
-    return !raft_membership(raft)->joint && last_index >= cluster->committed_index;
+    return !raft_membership(raft)->joint && all_are_back(cluster, raft_membership(raft)) &&
+           last_index >= cluster->committed_index;
 }
 
 static uint64_t mix(uint64_t digest, const void *data, size_t len) { return checksum64(data, len, digest); }

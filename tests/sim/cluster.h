@@ -71,14 +71,23 @@ struct replica {
     bool log_may_heal;     /* it was damaged, and no life has begun without healing since */
     uint64_t rotten_inode; /* of the file that was changed last; 0: none was */
     char rotten_path[64];
+    bool was_wiped;          /* since its last start */
     bool was_added;          /* a change that adds it was asked for once */
     bool fault_explains_end; /* an injected error may end this life: its end is no failure */
 
     /* What the checker remembers of it, over its lives. */
     uint64_t durable_term; /* newest that a completed group saved */
     uint64_t durable_vote;
+    uint64_t incarnation;  /* of its log */
     uint64_t synced_index; /* of this life; at a restart, what must be there */
     uint64_t synced_term;  /* of the entry at synced_index */
+    /* What it promised under the incarnation that the newest wipe ended. */
+    struct {
+        uint64_t incarnation;
+        uint64_t term;
+        uint64_t vote;
+        uint64_t synced_index;
+    } lost;
     bool must_check_start;
     uint64_t group_writes; /* of this life */
     uint64_t snapshots_sent;
@@ -190,6 +199,7 @@ struct cluster_stats {
     uint64_t rotten_stores;
     uint64_t lost_stores;
     uint64_t rebuilds; /* of stores, that ended well */
+    uint64_t wipes;
     uint64_t snapshots_sent;
     uint64_t snapshots_installed;
     uint64_t scans_agreed; /* rounds in which a majority's data were found equal */
@@ -322,6 +332,8 @@ bool rot__store(struct replica *replica, struct random *random);
 bool rot__lose_store(struct replica *replica);
 /* What was changed is still there. */
 bool rot__is_rotten(const struct replica *replica);
+/* Empties a replica's disk; it is down. False: it isn't the time for that. */
+bool damage__wipe(struct replica *replica);
 /* Into the plan: changes of membership until end_us, if there are nodes that wait to be added. */
 void operator__schedule(struct cluster *cluster, uint64_t end_us);
 /* Tries one. Returns what, or NULL if it isn't the time for any. */

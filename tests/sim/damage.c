@@ -4,12 +4,17 @@
  * whole, and have what is lost (until snapshots bring what was trimmed).
  *
  * The newest segment is never lent to the store as a value file.
+ *
+ * Or all of a replica's data: then its promises are void, and it is another node (raft/incarnation.c). All others are
+ * up and whole then, too, and know of nobody that isn't back from such a loss.
  */
 #include "tests/sim/cluster.h"
 
+#include "raft/raft_internal.h"
 #include "storage/wal_internal.h"
 #include "tests/sim/disk.h"
 #include "tests/sim/sim_internal.h"
+#include "tests/sim/trace.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -65,6 +70,27 @@ static bool find_newest(struct sim_node *node, const char *dir, struct log_view 
     return false;
 }
 
+/* It knows of no node that lost its data and isn't back, and is none itself. Until all are recorded, in its eyes, that
+ * can't be told. Who is no member may be as it likes. */
+static bool all_are_back(const struct cluster *cluster, const struct raft *raft) {
+    struct raft_info info;
+    raft_get_info(raft, &info);
+    const struct raft_config *membership = raft_membership(raft);
+    bool is_member = raft__config_find(membership, raft_id(raft)) != RAFT__NOWHERE;
+    if (membership->joint || !info.config_is_committed ||
+        (is_member && info.recorded_incarnation != info.incarnation)) {
+        return false;
+    }
+    for (uint32_t i = 0; i < membership->member_count; i++) {
+        const struct raft_member *member = &membership->members[i];
+        if (member->returns || member->incarnation == 0 ||
+            member->incarnation != cluster->replicas[member->id - 1].incarnation) {
+            return false;
+        }
+    }
+    return true;
+}
+
 bool damage__others_are_whole(const struct cluster *cluster, const struct replica *replica, uint64_t *ret_first) {
     *ret_first = 1;
     for (uint32_t i = 0; i < cluster->replica_count; i++) {
@@ -78,7 +104,7 @@ bool damage__others_are_whole(const struct cluster *cluster, const struct replic
         }
         struct raft_info info;
         raft_get_info(consensus->raft, &info);
-        if (info.heal_index > 0) {
+        if (info.heal_index > 0 || !all_are_back(cluster, consensus->raft)) {
             return false;
         }
         uint64_t first_index = raft_first_index(consensus->raft);
@@ -115,5 +141,30 @@ bool damage__log(struct replica *replica, struct random *random) {
     CHECK(sim_disk_corrupt(replica->sim_node, view.path, view.groups[chosen].offset + at, len) == STATUS_OK);
     replica->log_was_damaged = true;
     replica->log_may_heal = true;
+    return true;
+}
+
+bool damage__wipe(struct replica *replica) {
+    uint64_t first_index = 0;
+    bool was_recorded = replica->incarnation != 0;
+    if (sim_node_is_up(replica->sim_node) || replica->must_check_start || !was_recorded ||
+        !damage__others_are_whole(replica->cluster, replica, &first_index)) {
+        return false;
+    }
+    sim_disk_wipe(replica->sim_node);
+    replica->lost.incarnation = replica->incarnation;
+    replica->lost.term = replica->durable_term;
+    replica->lost.vote = replica->durable_vote;
+    replica->lost.synced_index = replica->synced_index;
+    replica->incarnation = 0;
+    replica->durable_term = 0;
+    replica->durable_vote = 0;
+    replica->synced_index = 0;
+    replica->log_was_damaged = false;
+    replica->log_may_heal = false;
+    replica->was_wiped = true;
+    if (replica->cluster->trace != NULL) {
+        trace_crashed(replica->cluster->trace, sim_now_us(replica->cluster->sim), replica->config.id, "wiped");
+    }
     return true;
 }

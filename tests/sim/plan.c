@@ -35,6 +35,7 @@ enum fault {
     PLAN_LOG_DAMAGE,
     PLAN_ROT,
     PLAN_STORE_LOST,
+    PLAN_WIPE,
     PLAN_COUNT, /* that are drawn here */
     PLAN_LEADER_CUT = PLAN_COUNT,
     PLAN_CHANGE,
@@ -222,6 +223,11 @@ static void begin_fault(struct planned *planned) {
         stats->lost_stores += rot__lose_store(replica);
         restart_later(planned, replica);
         break;
+    case PLAN_WIPE:
+        replica__crash(replica, SIM_CRASH_PROCESS);
+        stats->wipes += damage__wipe(replica);
+        restart_later(planned, replica);
+        break;
     case PLAN_LEADER_CUT:
     case PLAN_CHANGE:
     case PLAN_ALL_COUNT: CHECK(false);
@@ -302,6 +308,7 @@ const char *plan_kind_name(uint32_t kind) {
     case PLAN_LOG_DAMAGE: return "damaged log";
     case PLAN_ROT: return "rotten store";
     case PLAN_STORE_LOST: return "lost store";
+    case PLAN_WIPE: return "wiped";
     case PLAN_LEADER_CUT: return "leader cut off";
     case PLAN_CHANGE: return "change of membership";
     case PLAN_ALL_COUNT: break;

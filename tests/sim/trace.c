@@ -127,6 +127,9 @@ static void put_entries(FILE *file, const char *name, const struct raft_entry *e
     fputc(']', file);
 }
 
+/* A number that all readers of JSON can keep. */
+static uint64_t shown(uint64_t incarnation) { return incarnation & INT64_MAX; }
+
 enum member_set { SET_VOTERS, SET_OUTGOING, SET_LEARNERS };
 
 static bool is_in(const struct raft_config *config, uint32_t position, enum member_set set) {
@@ -154,7 +157,15 @@ static void put_configuration(FILE *file, uint64_t index, const struct raft_conf
         }
         fputc(']', file);
     }
-    fputc('}', file);
+    const char *before = ",\"incarnations\":[";
+    for (uint32_t i = 0; i < config->member_count; i++) {
+        if (config->members[i].incarnation != 0) {
+            fprintf(file, "%s[%" PRIu64 ",%" PRIu64 "]", before, config->members[i].id,
+                    shown(config->members[i].incarnation));
+            before = ",";
+        }
+    }
+    fputs(before[1] == '\0' ? "]}" : "}", file);
 }
 
 /* Sent appends name no entries: those are the sender's log. */
@@ -172,6 +183,7 @@ static void put_message(FILE *file, const struct raft_message *message) {
     put_number(file, "hint_term", message->hint_term);
     put_number(file, "round", message->round);
     put_number(file, "floor", message->floor);
+    put_number(file, "incarnation", shown(message->incarnation));
     put_number(file, "life", message->life);
     if (message->lost_log) {
         fputs(",\"lost_log\":true", file);
@@ -312,6 +324,7 @@ void trace_started(struct trace *trace, uint64_t time_us, const struct raft *raf
     put_number(trace->file, "start_term", raft_term_at(raft, start_index));
     struct raft_info info;
     raft_get_info(raft, &info);
+    put_number(trace->file, "incarnation", shown(info.incarnation));
     put_number(trace->file, "heal_index", info.heal_index);
     put_number(trace->file, "heal_term", info.heal_term);
     fputs(",\"log\":[", trace->file);

@@ -183,20 +183,22 @@ static void test_raft_config_bytes_are_as_written_down(void **state) {
                                                     .role = RAFT_VOTER,
                                                     .in_outgoing = true,
                                                     .priority = 9,
+                                                    .incarnation = 0x1112131415161718,
                                                     .thumbprint = {0xaa, [31] = 0xbb},
                                                     .name = "n",
                                                     .address = "a:1",
                                                     .client_address = "b:22"},
-                                                   {.id = 0x0102030405060708, .role = RAFT_LEARNER},
+                                                   {.id = 0x0102030405060708, .role = RAFT_LEARNER, .returns = true},
                                                    {.id = 3, .role = RAFT_LEAVING, .in_outgoing = true}},
                                        .retired_id = 0x0200000000000007};
     /* clang-format off */
-    static const uint8_t wanted[4 + 54 + 46 + 46 + 8] = {
+    static const uint8_t wanted[4 + 62 + 54 + 54 + 8] = {
         1, 1, 3, 0,                                           /* version, joint, members */
         1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 9,                      /* n1: id, role, outgoing, priority */
-        0xaa, [46] = 0xbb, 1, 'n', 3, 'a', ':', '1', 4, 'b', ':', '2', '2', /* thumbprint, three texts */
-        8, 7, 6, 5, 4, 3, 2, 1, 1, 0, 0, [104] = 3, [112] = 2, 1, 0, /* the learner, all else 0; the one that leaves */
-        [150] = 7, 0, 0, 0, 0, 0, 0, 2, /* the largest id that was removed */
+        0x18, 0x17, 0x16, 0x15, 0x14, 0x13, 0x12, 0x11,       /* incarnation */
+        0xaa, [54] = 0xbb, 1, 'n', 3, 'a', ':', '1', 4, 'b', ':', '2', '2', /* thumbprint, three texts */
+        8, 7, 6, 5, 4, 3, 2, 1, 1, 2, 0, [120] = 3, [128] = 2, 1, 0, /* the learner returns, all else 0; one leaves */
+        [174] = 7, 0, 0, 0, 0, 0, 0, 2, /* the largest id that was removed */
     };
     /* clang-format on */
     uint8_t bytes[RAFT_CONFIG_BYTES_MAX];

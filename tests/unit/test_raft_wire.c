@@ -43,6 +43,7 @@ static void test_raft_wire_every_field_arrives(void **state) {
     message.hint_term = 8;
     message.round = 9;
     message.floor = 10;
+    message.incarnation = UINT64_MAX - 1;
     message.entry_count = 11;
     message.digest_index = UINT64_MAX;
     memset(message.digest, 0xd1, sizeof message.digest);
@@ -58,6 +59,7 @@ static void test_raft_wire_every_field_arrives(void **state) {
     assert_int_equal(arrived.commit, 6);
     assert_int_equal(arrived.hint_index, 7);
     assert_int_equal(arrived.hint_term, 8);
+    assert_int_equal(arrived.incarnation, UINT64_MAX - 1);
     assert_int_equal(arrived.round, 9);
     assert_int_equal(arrived.floor, 10);
     assert_int_equal(arrived.entry_count, 11);

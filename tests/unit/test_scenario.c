@@ -101,6 +101,7 @@ static void do_nodes(struct drama *drama, char **words) {
         drama->config.members[i] =
             (struct raft_member){.id = i + 1, .role = learner == i + 1 ? RAFT_LEARNER : RAFT_VOTER};
     }
+    bool draws = option(words, "incarnations") != NULL;
     struct raft_options *options = &drama->options;
     raft_options_init(options);
     options->alloc = alloc_system();
@@ -111,6 +112,7 @@ static void do_nodes(struct drama *drama, char **words) {
     for (uint32_t i = 0; i < drama->node_count; i++) {
         static const struct raft_config nobody;
         raft_node_init(&drama->nodes[i], i + 1, i < member_count ? &drama->config : &nobody, options);
+        drama->nodes[i].incarnation = draws ? (i + 1) * 100ull + 1 : 0;
     }
 }
 
@@ -444,9 +446,16 @@ static void do_peer(struct drama *drama, char **words) {
     struct raft_node *node = live_node(drama, words[1]);
     struct raft_peer_info info;
     DRAMA_REQUIRE(drama, raft_peer(node->raft, node_of(drama, words[2])->id, &info) == STATUS_OK);
-    drama_say(drama, "%s at %s: %s match=%llu next=%llu inflight=%u%s\n", drama_node_name(info.id),
+    drama_say(drama, "%s at %s: %s match=%llu next=%llu inflight=%u%s", drama_node_name(info.id),
               drama_node_name(node->id), raft_peer_state_name(info.state), U(info.match_index), U(info.next_index),
               info.inflight_appends, info.elder_since_us != 0 ? " elder" : "");
+    if (info.stranger != 0) {
+        drama_say(drama, " is %llu", U(info.stranger));
+    }
+    if (info.return_refusal != RAFT_REFUSAL_NONE) {
+        drama_say(drama, " refused: %s", raft_refusal_text(info.return_refusal));
+    }
+    drama_say(drama, "\n");
 }
 
 static void do_floor(struct drama *drama, char **words) {
@@ -482,6 +491,7 @@ static void do_inject(struct drama *drama, char **words) {
     message->hint_term = option_number(drama, words, "hint_term", 0);
     message->round = option_number(drama, words, "round", 0);
     message->floor = option_number(drama, words, "floor", 0);
+    message->incarnation = option_number(drama, words, "incarnation", 0);
     message->life = option_number(drama, words, "life", 0);
     message->lost_log = option_number(drama, words, "lost_log", 0) != 0;
     const char *terms = option(words, "entries");

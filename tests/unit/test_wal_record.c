@@ -245,16 +245,20 @@ static void test_wal_group_implausible_headers_are_refused(void **state) {
 
 /* ---- Segments --------------------------------------------------------------------------------------------------- */
 
-static const uint8_t golden_segment_head[64] = {0x48, 0x46, 0x57, 0x41, 0x4c, 0x53, 0x45, 0x47, 0x01, 0x00, 0x00,
-                                                0x00, 0x00, 0x00, 0x00, 0x00, 0x30, 0x31, 0x32, 0x33, 0x34, 0x35,
-                                                0x36, 0x37, 0x38, 0x39, 0x61, 0x62, 0x63, 0x64, 0x65, 0x66, 0x07,
-                                                0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x03, 0x00, 0x00, 0x00,
-                                                0x00, 0x00, 0x00, 0x00, 0x08, 0x07, 0x06, 0x05, 0x04, 0x03, 0x02,
-                                                0x01, 0x00, 0x00, 0x10, 0x00, 0x00, 0x00, 0x00, 0x00};
-static const uint8_t golden_segment_checksum[8] = {0x54, 0x83, 0x4e, 0xe4, 0x8f, 0x41, 0xeb, 0x56};
+static const uint8_t golden_segment_head[72] = {0x48, 0x46, 0x57, 0x41, 0x4c, 0x53, 0x45, 0x47, 0x01, 0x00, 0x00, 0x00,
+                                                0x00, 0x00, 0x00, 0x00, 0x30, 0x31, 0x32, 0x33, 0x34, 0x35, 0x36, 0x37,
+                                                0x38, 0x39, 0x61, 0x62, 0x63, 0x64, 0x65, 0x66, 0x07, 0x00, 0x00, 0x00,
+                                                0x00, 0x00, 0x00, 0x00, 0x03, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
+                                                0x08, 0x07, 0x06, 0x05, 0x04, 0x03, 0x02, 0x01, 0x00, 0x00, 0x10, 0x00,
+                                                0x00, 0x00, 0x00, 0x00, 0x18, 0x17, 0x16, 0x15, 0x14, 0x13, 0x12, 0x11};
+static const uint8_t golden_segment_checksum[8] = {0xe8, 0x77, 0x69, 0x46, 0x58, 0xce, 0xda, 0xb4};
 
 static void make_segment(uint8_t *block) {
-    struct wal__segment_header header = {.node_id = 7, .number = 3, .generation = 0x0102030405060708, .bytes = 1 << 20};
+    struct wal__segment_header header = {.node_id = 7,
+                                         .number = 3,
+                                         .generation = 0x0102030405060708,
+                                         .bytes = 1 << 20,
+                                         .incarnation = 0x1112131415161718};
     memcpy(header.cluster_id, "0123456789abcdef", WAL_CLUSTER_ID_BYTES);
     wal__segment_header_seal(block, &header);
 }
@@ -264,7 +268,7 @@ static void test_wal_segment_header_golden_bytes(void **state) {
     static uint8_t block[WAL_SEGMENT_HEADER_BYTES];
     make_segment(block);
     assert_golden("segment", block, golden_segment_head, sizeof golden_segment_head);
-    for (size_t i = 64; i < sizeof block - 8; i++) {
+    for (size_t i = 72; i < sizeof block - 8; i++) {
         assert_int_equal(block[i], 0);
     }
     assert_golden("segment checksum", block + sizeof block - 8, golden_segment_checksum, 8);
@@ -278,6 +282,7 @@ static void test_wal_segment_header_every_damaged_byte_is_found(void **state) {
     assert_int_equal(wal__segment_header_decode(block, &header), STATUS_OK);
     assert_int_equal(header.number, 3);
     assert_int_equal(header.bytes, 1 << 20);
+    assert_int_equal(header.incarnation, 0x1112131415161718);
     for (size_t i = 0; i < sizeof block; i++) {
         block[i] ^= (uint8_t)(1u << i % 8);
         assert_int_equal(wal__segment_header_decode(block, &header), STATUS_CORRUPT);

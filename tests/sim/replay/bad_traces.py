@@ -32,6 +32,13 @@ class Place:
     def sends(self, kind):
         return [m for m in self.line.get("send", []) if m["type"] == kind]
 
+    def own_log(self):
+        return self.seen.get(("log", self.line["node"]), 0)
+
+    def makes_config(self):
+        appended = self.line.get("append", [[0, 0, 0, 0]])
+        return self.line["role"] == "leader" and appended[0][3] == 2 and "incarnations" in self.line["configuration"]
+
     def received(self):
         return self.line.get("message", {}).get("type")
 
@@ -78,7 +85,8 @@ def a_lead_without_votes(p):
 @lie("state-unsynced")
 def a_vote_answered_before_it_is_durable(p):
     if p.received() == "vote" and p.line["vote"] == p.line["message"]["from"] and p.before["vote"] != p.line["vote"]:
-        p.line["send"] = [{"type": "vote_reply", "from": p.line["node"], "to": p.line["vote"], "term": p.line["term"]}]
+        p.line["send"] = [{"type": "vote_reply", "from": p.line["node"], "to": p.line["vote"], "term": p.line["term"],
+                           "incarnation": p.own_log()}]
         return True
 
 
@@ -89,7 +97,7 @@ def entries_acknowledged_before_they_are_durable(p):
     durable = p.seen.get(p.line["node"]) == p.line["term"]
     if p.received() == "append" and p.line.get("append") and "send" not in p.line and durable:
         p.line["send"] = [{"type": "append_reply", "from": p.line["node"], "to": p.line["leader"],
-                           "term": p.line["term"], "index": p.line["last"]}]
+                           "term": p.line["term"], "index": p.line["last"], "incarnation": p.own_log()}]
         return True
 
 
@@ -271,6 +279,32 @@ def a_membership_that_nobody_made(p):
         return True
 
 
+@lie("incarnation")
+def a_restart_as_another_log(p):
+    if p.line["event"] == "start" and p.before.get("last") and p.line.get("incarnation"):
+        p.line["incarnation"] += 1
+        return True
+
+
+@lie("incarnation")
+def a_first_entry_that_records_who_was_not_heard(p):
+    if p.before["role"] == "candidate" and p.makes_config():
+        heard = [pair[0] for pair in p.line["configuration"]["incarnations"]]
+        others = [i for i in p.line["configuration"]["voters"] if i not in heard]
+        if others:
+            p.line["configuration"]["incarnations"].append([others[0], 7])
+            return True
+
+
+@lie("incarnation")
+def a_voter_replaced_in_one_step(p):
+    if p.before["role"] == "leader" and p.makes_config():
+        for pair in p.line["configuration"]["incarnations"]:
+            if pair[0] in p.line["configuration"]["voters"] and pair[0] != p.line["node"]:
+                pair[1] += 1
+                return True
+
+
 # ---- Each field of a line, and of a message ------------------------------------------------------------------------
 
 
@@ -444,6 +478,8 @@ def tell(lines, function):
     for number, text in enumerate(lines):
         line = json.loads(text)
         node = line.get("node")
+        if line["event"] == "start":
+            seen[("log", node)] = line.get("incarnation", 0)
         if node is not None and line["event"] != "crash" and (node in before or line["event"] == "start"):
             place = Place(line, before.get(node, {}), seen)
             if node in before and function(place):

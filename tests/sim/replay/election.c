@@ -111,6 +111,9 @@ void election_hear(struct step *step) {
     if (line->event != EVENT_RECEIVE || message->reject) {
         return;
     }
+    if (!incarnation_vote_counts(step)) {
+        return;
+    }
     struct peer *peer = &step->node->peers[message->from];
     if (message->type == TYPE_PREVOTE_REPLY && step->role == ROLE_PRECANDIDATE && message->term == step->term + 1) {
         peer->prevote = true;
@@ -165,10 +168,10 @@ static bool enter_candidate(struct step *step) {
         for (size_t id = 0; id < NODES_MAX; id++) {
             node->peers[id].prevote = false;
         }
-        may = may && config_quorum(&step->config, said_prevote, node); /* the only voter */
+        may = may && config_quorum(&step->config, node, said_prevote, node); /* the only voter */
     } else {
         may = may && step->role == ROLE_PRECANDIDATE && receives(step, TYPE_PREVOTE_REPLY) &&
-              config_quorum(&step->config, said_prevote, node);
+              config_quorum(&step->config, node, said_prevote, node);
     }
     if (!may) {
         return broken(step, "campaign", "a candidacy without a quorum of pre-votes and without the leader's word");
@@ -205,7 +208,7 @@ static bool enter_leader(struct step *step) {
     if (!disk_has_vote(node)) {
         return broken(step, "leader", "a leader whose own vote isn't durable");
     }
-    if (!config_quorum(&step->config, said_vote, node)) {
+    if (!config_quorum(&step->config, node, said_vote, node)) {
         return broken(step, "leader", "a leader without the votes of a quorum");
     }
     size_t capacity = judge->leaders_capacity;

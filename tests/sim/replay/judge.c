@@ -77,7 +77,8 @@ static bool start(struct step *step) {
     if (line->role != ROLE_FOLLOWER || line->leader != 0 || line->commit > line->last) {
         return broken(step, "life", "a start that isn't a follower's, or commits beyond its log");
     }
-    if (!disk_check_start(step) || !membership_check_start(step) || !check_committed(step)) {
+    if (!incarnation_check_start(step) || !disk_check_start(step) || !membership_check_start(step) ||
+        !check_committed(step)) {
         return false;
     }
     step->judge->restarts += node->known;
@@ -157,6 +158,7 @@ static bool take_step(struct step *step) {
     if (line->event == EVENT_SYNCED) {
         disk_synced(node, line);
     }
+    incarnation_hear(step);
     election_hear(step);
     if (!election_check_role(step)) {
         return false;
@@ -193,6 +195,9 @@ bool judge_line(struct judge *judge, const struct line *line) {
     judge->time_us = line->time_us;
     if (line->event == EVENT_CRASH) {
         node->up = false;
+        if (line->wiped) {
+            incarnation_wiped(node);
+        }
         return true;
     }
     if (line->event == EVENT_START) {

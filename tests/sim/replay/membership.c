@@ -28,22 +28,27 @@ bool set_equal(const struct set *a, const struct set *b) {
 
 static bool config_equal(const struct config *a, const struct config *b) {
     return a->index == b->index && set_equal(&a->voters, &b->voters) && set_equal(&a->outgoing, &b->outgoing) &&
-           set_equal(&a->learners, &b->learners);
+           set_equal(&a->learners, &b->learners) &&
+           memcmp(a->incarnations, b->incarnations, sizeof a->incarnations) == 0;
 }
 
 bool config_is_joint(const struct config *config) { return config->outgoing.count > 0; }
 
-static bool majority(const struct set *set, bool (*says)(const void *context, uint64_t id), const void *context) {
+/* `without` says nothing that counts. */
+static bool majority(const struct set *set, uint64_t without, bool (*says)(const void *context, uint64_t id),
+                     const void *context) {
     size_t count = 0;
     for (size_t i = 0; i < set->count; i++) {
-        count += says(context, set->ids[i]);
+        count += set->ids[i] != without && says(context, set->ids[i]);
     }
     return count > set->count / 2;
 }
 
-bool config_quorum(const struct config *config, bool (*says)(const void *context, uint64_t id), const void *context) {
-    return majority(&config->voters, says, context) &&
-           (!config_is_joint(config) || majority(&config->outgoing, says, context));
+bool config_quorum(const struct config *config, const struct node *node, bool (*says)(const void *context, uint64_t id),
+                   const void *context) {
+    uint64_t without = incarnation_is_own(node, config) ? 0 : node->id;
+    return majority(&config->voters, without, says, context) &&
+           (!config_is_joint(config) || majority(&config->outgoing, without, says, context));
 }
 
 const struct config *node_config(const struct node *node) { return &node->configs.list[node->configs.count - 1]; }
@@ -59,7 +64,7 @@ bool node_may_campaign(const struct node *node) {
     }
     for (size_t i = node->configs.count; i > 0; i--) {
         const struct config *config = &node->configs.list[i - 1];
-        if (is_voter(config, node->id)) {
+        if (is_voter(config, node->id) && incarnation_is_own(node, config)) {
             return true;
         }
         if (config->index <= node->commit) {
@@ -90,6 +95,10 @@ void membership_reset(struct node *node, const struct config *config) {
 static bool check_change(struct step *step, const struct config *config) {
     const struct config *old = &step->config;
     const struct node *node = step->node;
+    if (config->index == 1 && old->index == 0 && node->noop == 1) { /* the first entry of all */
+        return (!config_is_joint(config) && set_equal(&config->voters, &old->voters)) ||
+               broken(step, "change", "the first entry changes who votes");
+    }
     if (old->index > step->line->commit) {
         return broken(step, "change", "a change of membership, but the one of entry %" PRIu64 " isn't committed",
                       old->index);
@@ -130,10 +139,11 @@ bool membership_append(struct step *step, uint64_t index, uint64_t term) {
             return broken(step, "membership", "entry %" PRIu64 " is a configuration, but its line doesn't show it",
                           index);
         }
-        if (!check_change(step, &line->configuration)) {
+        if (!check_change(step, &line->configuration) || !incarnation_check_change(step, &line->configuration)) {
             return false;
         }
         make(step->judge, &line->configuration, term);
+        incarnation_changed(step->node, node_config(step->node), &line->configuration);
         push(&step->node->configs, &line->configuration);
         return true;
     }

@@ -37,8 +37,8 @@ static bool is_part(const struct line *line, const struct sent *sent) {
     const struct message *part = &line->message;
     const struct message *whole = &sent->message;
     if (whole->type != TYPE_APPEND || part->term != whole->term || part->commit != whole->commit ||
-        part->index < whole->index || part->index + part->count > whole->index + whole->count ||
-        (part->count == 0) != (whole->count == 0)) {
+        part->incarnation != whole->incarnation || part->index < whole->index ||
+        part->index + part->count > whole->index + whole->count || (part->count == 0) != (whole->count == 0)) {
         return false;
     }
     uint64_t skipped = part->index - whole->index;
@@ -60,7 +60,7 @@ static bool is_same(const struct message *a, const struct message *b) {
     return a->type == b->type && a->reject == b->reject && a->term == b->term && a->index == b->index &&
            a->log_term == b->log_term && a->count == b->count && a->commit == b->commit && a->hint == b->hint &&
            a->hint_term == b->hint_term && a->round == b->round && a->floor == b->floor && a->life == b->life &&
-           a->lost_log == b->lost_log;
+           a->lost_log == b->lost_log && a->incarnation == b->incarnation;
 }
 
 bool network_check_received(struct step *step) {

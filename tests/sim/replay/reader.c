@@ -167,6 +167,17 @@ static void get_config(struct reading *reading, const json_t *object, struct con
     get_set(reading, object, "voters", &ret_config->voters);
     get_set(reading, object, "outgoing", &ret_config->outgoing);
     get_set(reading, object, "learners", &ret_config->learners);
+    memset(ret_config->incarnations, 0, sizeof ret_config->incarnations);
+    size_t position;
+    const json_t *pair;
+    json_array_foreach(json_object_get(object, "incarnations"), position, pair) {
+        uint64_t id = number_of(reading, json_array_get(pair, 0));
+        if (id == 0 || id >= NODES_MAX) {
+            (void)complain(reading, "an incarnation of a member beyond what the model keeps");
+            return;
+        }
+        ret_config->incarnations[id] = number_of(reading, json_array_get(pair, 1));
+    }
 }
 
 static void get_message(struct reading *reading, const json_t *object, struct message *ret_message) {
@@ -179,6 +190,7 @@ static void get_message(struct reading *reading, const json_t *object, struct me
         .reject = get_bool(reading, object, "reject"),
         .lost_log = get_bool(reading, object, "lost_log"),
         .life = get_number(reading, object, "life"),
+        .incarnation = get_number(reading, object, "incarnation"),
         .from = get_id(reading, object, "from"),
         .to = get_id(reading, object, "to"),
         .term = get_index(reading, object, "term"),
@@ -225,6 +237,7 @@ static void get_event(struct reading *reading, const json_t *object, struct line
         line->group.last_term = get_index(reading, group, "last_term");
         return;
     case EVENT_START:
+        line->incarnation = get_number(reading, object, "incarnation");
         line->start_index = get_index(reading, object, "start_index");
         line->start_term = get_index(reading, object, "start_term");
         line->heal_index = get_index(reading, object, "heal_index");
@@ -298,6 +311,8 @@ static void get_line(struct reading *reading, const json_t *object, struct line 
         (void)complain(reading, "no node");
     }
     if (line->event == EVENT_CRASH) {
+        const char *kind = json_string_value(json_object_get(object, "kind"));
+        line->wiped = kind != NULL && strcmp(kind, "wiped") == 0;
         return;
     }
     const char *status = json_string_value(json_object_get(object, "status"));

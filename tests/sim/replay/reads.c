@@ -66,8 +66,8 @@ static bool check_confirmed(struct step *step) {
     }
     /* A configuration that was left in this very step, or the one behind it. */
     struct confirming confirming = {.node = node, .round = line->ready_round};
-    if (step->role != ROLE_LEADER || (!config_quorum(&step->config, has_confirmed, &confirming) &&
-                                      !config_quorum(node_config(node), has_confirmed, &confirming))) {
+    if (step->role != ROLE_LEADER || (!config_quorum(&step->config, node, has_confirmed, &confirming) &&
+                                      !config_quorum(node_config(node), node, has_confirmed, &confirming))) {
         return broken(step, "read-round", "round %" PRIu64 " is served, but no quorum confirmed it", line->ready_round);
     }
     if (line->ready_index < node->noop || line->ready_index > line->commit) {

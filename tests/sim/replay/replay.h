@@ -11,6 +11,7 @@
  *   sending.c      what a node may say
  *   reads.c        linearizable reads
  *   membership.c   configurations, quorums, changes
+ *   incarnation.c  which log speaks for an id
  *   disk.c         the log in memory and on disk; what a restart may find
  *   network.c      what was sent
  *
@@ -96,6 +97,7 @@ struct config {
     struct set voters;
     struct set outgoing;
     struct set learners;
+    uint64_t incarnations[NODES_MAX]; /* by id: whose messages count; 0: nobody's is recorded */
 };
 
 struct configs {
@@ -107,7 +109,7 @@ struct configs {
 struct message {
     enum type type;
     bool reject, lost_log;
-    uint64_t life;
+    uint64_t life, incarnation;
     uint64_t from, to, term, index, log_term, count, commit, hint, hint_term, round, floor;
 };
 
@@ -128,6 +130,8 @@ struct line {
     uint64_t index_term;  /* INSTALLED */
     uint64_t start_index; /* START */
     uint64_t start_term;
+    bool wiped;                     /* CRASH: the disk is empty */
+    uint64_t incarnation;           /* START */
     uint64_t heal_index, heal_term; /* START: where the log once ended, of which damage left less */
     struct entries log;             /* START */
     struct config installed;
@@ -180,6 +184,7 @@ struct vote {
 
 struct peer {
     uint64_t match;
+    uint64_t said; /* which incarnation it last said to be */
     uint64_t life; /* newest that was heard in this term */
     uint64_t round;
     bool vote, prevote;
@@ -200,6 +205,7 @@ struct node {
     uint64_t id;
     bool known, up;
     enum role role;
+    uint64_t incarnation; /* of its log; a wiped one's before the wipe */
     uint64_t term, vote, leader, commit;
     uint64_t matched; /* how far the log equals this term's leader's */
     struct log log;
@@ -310,8 +316,10 @@ bool replication_check_commit(struct step *step);
 bool set_has(const struct set *set, uint64_t id);
 bool set_equal(const struct set *a, const struct set *b);
 bool config_is_joint(const struct config *config);
-/* More than half of the voters, and of the outgoing ones, say yes. */
-bool config_quorum(const struct config *config, bool (*says)(const void *context, uint64_t id), const void *context);
+/* More than half of the voters, and of the outgoing ones, say yes. Node is who asks: it counts itself only where the
+ * configuration knows its log. */
+bool config_quorum(const struct config *config, const struct node *node, bool (*says)(const void *context, uint64_t id),
+                   const void *context);
 const struct config *node_config(const struct node *node);
 bool node_may_campaign(const struct node *node);
 bool membership_append(struct step *step, uint64_t index, uint64_t term);
@@ -321,6 +329,20 @@ const struct config *membership_made(const struct judge *judge, uint64_t index, 
 void membership_reset(struct node *node, const struct config *config);
 bool membership_check_start(struct step *step);
 bool membership_check_state(struct step *step);
+
+/* incarnation.c */
+/* True before the first entry of all, if the node may begin the cluster. */
+bool incarnation_begins(const struct node *node, const struct config *config);
+/* The node counts in this configuration. */
+bool incarnation_is_own(const struct node *node, const struct config *config);
+/* What the line's message says counts. */
+bool incarnation_counts(const struct step *step);
+bool incarnation_vote_counts(const struct step *step);
+void incarnation_hear(struct step *step);
+bool incarnation_check_change(struct step *step, const struct config *config);
+void incarnation_changed(struct node *node, const struct config *from, const struct config *to);
+void incarnation_wiped(struct node *node);
+bool incarnation_check_start(struct step *step);
 
 /* reads.c */
 bool reads_check(struct step *step);

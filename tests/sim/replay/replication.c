@@ -109,7 +109,8 @@ static bool lead_append(struct step *step) {
         }
     }
     bool leads = line->role == ROLE_LEADER || step->role == ROLE_LEADER;
-    bool kind_fits = takes_office                   ? entries->count == 1 && entries->list[0].kind == KIND_NOOP
+    bool begins = takes_office && incarnation_begins(step->node, &step->config);
+    bool kind_fits = takes_office ? entries->count == 1 && entries->list[0].kind == (begins ? KIND_CONFIG : KIND_NOOP)
                      : line->event == EVENT_PROPOSE ? line->ok && entries->list[0].kind != KIND_CONFIG
                                                     : entries->count == 1 && entries->list[0].kind == KIND_CONFIG;
     if (!leads || !kind_fits || entries->first_index != step->node->log.last + 1) {
@@ -178,12 +179,16 @@ bool replication_check_log(struct step *step) {
 
 /* ---- A node that lost something ------------------------------------------------------------------------------- */
 
-/* False: an answer of an earlier life than one that was heard, which counts for nothing. The first of a life that began
+/* False: an answer of another log than the recorded one, or of an earlier life than one that was heard: it counts for
+ * nothing. The first of a life that began
  * with less than earlier ones acknowledged takes back what those said. */
 bool replication_hear_life(struct step *step) {
     const struct message *message = &step->line->message;
     if (message->type != TYPE_APPEND_REPLY && message->type != TYPE_HEARTBEAT_REPLY) {
         return true;
+    }
+    if (!incarnation_counts(step)) {
+        return false;
     }
     struct peer *peer = &step->node->peers[message->from];
     if (message->life > peer->life) {
@@ -227,7 +232,7 @@ static bool check_leader_commit(struct step *step) {
         return broken(step, "commit-own-term", "entry %" PRIu64 " of term %" PRIu64 " was committed by counting",
                       line->commit, log_term(&step->node->log, line->commit));
     }
-    return config_quorum(&step->config, holds, &holding) ||
+    return config_quorum(&step->config, step->node, holds, &holding) ||
            broken(step, "commit-quorum", "entry %" PRIu64 " was committed, but no quorum is known to hold it",
                   line->commit);
 }

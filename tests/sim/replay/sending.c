@@ -186,6 +186,9 @@ bool sending_check(struct step *step) {
         if (!own_term && message->term != line->term) {
             return false_words(step, message, "of another term than the sender's");
         }
+        if (message->incarnation != step->node->incarnation) {
+            return false_words(step, message, "of another log than its own");
+        }
         if (must_be_durable(message->type) && !disk_has_vote(step->node)) {
             return broken(step, "state-unsynced", "a %s leaves, but term %" PRIu64 " and the vote aren't durable",
                           type_names[message->type], line->term);

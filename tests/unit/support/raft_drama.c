@@ -184,6 +184,13 @@ void drama_say_config(struct drama *drama, const struct raft_config *config) {
             }
         }
     }
+    for (uint32_t i = 0; i < config->member_count; i++) {
+        const struct raft_member *member = &config->members[i];
+        if (member->incarnation > 0) {
+            drama_say(drama, " %s=%llu%s", drama_node_name(member->id), U(member->incarnation),
+                      member->returns ? "(returns)" : "");
+        }
+    }
     drama_say(drama, "%s", config->member_count == 0 ? "nobody" : "");
 }
 

@@ -92,6 +92,7 @@ void raft_node_init(struct raft_node *node, uint64_t id, const struct raft_confi
     memset(node, 0, sizeof *node);
     node->id = id;
     node->config = *config;
+    node->first_config = *config;
     node->options = *options;
     node->options.id = id;
 }
@@ -154,6 +155,9 @@ void raft_node_wipe(struct raft_node *node) {
     node->disk_commit = 0;
     node->trimmed_index = 0;
     node->installed_index = 0;
+    node->config = node->first_config;
+    node->config_index = 0;
+    node->incarnation += node->incarnation > 0;
     node->life = 0;
     node->heal_index = 0;
     node->heal_term = 0;
@@ -167,6 +171,7 @@ void raft_node_start(struct raft_node *node, uint64_t now_us, uint64_t random_se
                                .commit =
                                    node->disk_commit > node->trimmed_index ? node->disk_commit : node->trimmed_index,
                                .log_start_index = node->trimmed_index,
+                               .incarnation = node->incarnation,
                                .life = ++node->life,
                                .heal_index = node->heal_index,
                                .heal_term = node->heal_term,
@@ -290,7 +295,7 @@ static enum status step(struct raft_node *node, const struct raft_event *event, 
 }
 
 enum status raft_node_tick(struct raft_node *node, uint64_t now_us) {
-    struct raft_event event = {.type = RAFT_EVENT_TICK, .now_us = now_us};
+    struct raft_event event = {.type = RAFT_EVENT_TICK, .now_us = now_us, .u.tick.has_room = true};
     return step(node, &event, NULL, NULL, 0);
 }
 

@@ -65,6 +65,7 @@ struct raft_node {
     struct raft_options options;
     struct raft_config config; /* what the manifest says: effective at its frontier */
     uint64_t config_index;
+    struct raft_config first_config; /* what the node's file says: a wiped one begins with it */
     uint64_t installed_index; /* frontier of the newest installed snapshot: older records aren't written any more */
     struct raft *raft;        /* NULL while it is down */
     struct raft_update update;
@@ -76,8 +77,9 @@ struct raft_node {
     uint64_t disk_vote;
     uint64_t disk_commit;
     struct raft_records disk_log;
-    uint64_t life;       /* counted up with each start */
-    uint64_t heal_index; /* where the log ended before it was damaged; 0: it wasn't */
+    uint64_t incarnation; /* of its log; 0: it has none. Counted up when it is wiped */
+    uint64_t life;        /* counted up with each start */
+    uint64_t heal_index;  /* where the log ended before it was damaged; 0: it wasn't */
     uint64_t heal_term;
 
     bool state_waits; /* a new term or vote isn't in a group yet */

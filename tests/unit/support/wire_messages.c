@@ -4,6 +4,7 @@
 const ProtobufCMessageDescriptor *const wire_messages[] = {
     &wire__greeting__descriptor,
     &wire__refusal__descriptor,
+    &wire__peer_ping__descriptor,
     &wire__pong__descriptor,
     &wire__error__descriptor,
     &wire__put_request__descriptor,
