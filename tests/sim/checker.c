@@ -67,9 +67,9 @@ static bool holds(const struct replica *replica, uint64_t index, uint64_t term) 
            raft_term_at(consensus->raft, index) == term;
 }
 
-/* More than half of the voters, of both sets in a joint configuration: counted here, not asked of what is judged. A voter
- * says what its incarnation says that the configuration records; where nothing is recorded, only who begins the cluster
- * (is_first) may ask it. */
+/* More than half of the voters, of both sets in a joint configuration: counted here, not asked of what is judged. A
+ * voter says what its incarnation says that the configuration records; where nothing is recorded, only who begins the
+ * cluster (is_first) may ask it. */
 static bool is_quorum(const struct cluster *cluster, const struct raft_config *config, const struct says *says,
                       bool is_first) {
     uint32_t voters[2] = {0};
