@@ -231,20 +231,20 @@ enum raft_fence {
 const char *raft_fence_name(enum raft_fence fence);
 
 enum raft_event_type {
-    RAFT_EVENT_TICK,          /* time passed: call at the update's deadline */
-    RAFT_EVENT_MESSAGE,       /* from another node; the caller checked that `from` is who it says */
-    RAFT_EVENT_PROPOSE,       /* leader: append these entries */
-    RAFT_EVENT_SYNCED,        /* a group is durable */
-    RAFT_EVENT_READ,          /* a linearizable read waits */
-    RAFT_EVENT_UNREACHABLE,   /* the connection to a peer broke, or a message to it was dropped on our side */
-    RAFT_EVENT_TRIMMED,       /* the log was deleted up to an index, which was committed and flushed */
-    RAFT_EVENT_CHANGE,        /* leader: change the membership */
-    RAFT_EVENT_TRANSFER,      /* leader: hand leadership over */
-    RAFT_EVENT_SNAPSHOT_SENT, /* leader: a transfer that an update asked for ended */
-    RAFT_EVENT_INSTALLED,     /* the manifest was switched to a received snapshot */
-    RAFT_EVENT_FENCE,         /* this node can't do its work, or can again */
+    RAFT_EVENT_TICK,           /* time passed: call at the update's deadline */
+    RAFT_EVENT_MESSAGE,        /* from another node; the caller checked that `from` is who it says */
+    RAFT_EVENT_PROPOSE,        /* leader: append these entries */
+    RAFT_EVENT_SYNCED,         /* a group is durable */
+    RAFT_EVENT_READ,           /* a linearizable read waits */
+    RAFT_EVENT_UNREACHABLE,    /* the connection to a peer broke, or a message to it was dropped on our side */
+    RAFT_EVENT_TRIMMED,        /* the log was deleted up to an index, which was committed and flushed */
+    RAFT_EVENT_CHANGE,         /* leader: change the membership */
+    RAFT_EVENT_TRANSFER,       /* leader: hand leadership over */
+    RAFT_EVENT_SNAPSHOT_SENT,  /* leader: a transfer that an update asked for ended */
+    RAFT_EVENT_INSTALLED,      /* the manifest was switched to a received snapshot */
+    RAFT_EVENT_FENCE,          /* this node can't do its work, or can again */
     RAFT_EVENT_NEEDS_SNAPSHOT, /* not the leader: the store is damaged, the log is whole; or all is well again */
-    RAFT_EVENT_GONE           /* a peer's process has ended, for sure: its machine says that nobody listens there */
+    RAFT_EVENT_GONE            /* a peer's process has ended, for sure: its machine says that nobody listens there */
 };
 
 struct raft_event {
@@ -340,7 +340,8 @@ struct raft_update {
     enum raft_refusal refusal;
     /* A transfer that was begun came to nothing: proposals are taken again. (Success shows as the loss of the lead.) */
     bool transfer_failed;
-    /* Peers that need a snapshot: what they lack is trimmed here, or they say that their store is damaged. Each is named once; SNAPSHOT_SENT must follow. */
+    /* Peers that need a snapshot: what they lack is trimmed here, or they say that their store is damaged. Each is
+     * named once; SNAPSHOT_SENT must follow. */
     const uint64_t *snapshot_peers;
     uint32_t snapshot_peer_count;
 

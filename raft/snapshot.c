@@ -17,7 +17,9 @@
  */
 #include "raft/raft_internal.h"
 
-enum { DOUBT_HEARTBEATS = 20 }; /* a peer that was sent one says so late that it has it: asked for again after so many */
+enum {
+    DOUBT_HEARTBEATS = 20
+}; /* a peer that was sent one says so late that it has it: asked for again after so many */
 
 /* A leader of our term has all that was committed in it or before, and what matches it has so, too. */
 static bool contradicts(const struct raft *raft, uint64_t index, uint64_t term) {

@@ -309,9 +309,9 @@ struct storage {
     struct blocked_table blocked[STORAGE_BLOCKED_MAX];
     uint32_t blocked_count;
     uint64_t catch_up_index; /* up to here entries were applied once more, or are to be, since it went back; 0: never */
-    uint32_t ingest_count; /* asked for and not done: nothing is applied */
-    bool quiet;            /* an ingest is about to switch: no flush, edit or compaction starts */
-    struct list upkeeps;   /* struct storage_upkeep, the first is under way */
+    uint32_t ingest_count;   /* asked for and not done: nothing is applied */
+    bool quiet;              /* an ingest is about to switch: no flush, edit or compaction starts */
+    struct list upkeeps;     /* struct storage_upkeep, the first is under way */
     struct env_task upkeeps_task;
     struct list upkeeps_done;
     struct list compacts; /* struct storage_compact, the first is under way */

@@ -292,8 +292,8 @@ static enum ctl_exit run_rebuild(struct ctl *ctl, char **argv, const struct hold
     if (code == CTL_DONE) {
         code = members_rebuild(ctl, member, ctl->options.wait_s > 0 ? ctl->options.wait_s : WAIT_S, &status);
     }
-    return code == CTL_DONE ? print_done(ctl, status.applied, member->id, member->name, "has filled its store again", "",
-                                         json_pack("{s:I}", "rebuilds", (json_int_t)status.rebuilds))
+    return code == CTL_DONE ? print_done(ctl, status.applied, member->id, member->name, "has filled its store again",
+                                         "", json_pack("{s:I}", "rebuilds", (json_int_t)status.rebuilds))
                             : code;
 }
 

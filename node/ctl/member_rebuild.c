@@ -74,8 +74,8 @@ static bool has_ended(struct watch *watch, enum ctl_exit *ret_code) {
     const char *name = watch->member->name;
     bool is_seen = look(watch->ctl, watch->member->id, &watch->now);
     if (is_seen && watch->now.uptime_ms < watch->first.uptime_ms) {
-        *ret_code = ctl_fail(watch->ctl, CTL_UNKNOWN, "%s has restarted meanwhile: `holdfastctl status` shows how it is",
-                             name);
+        *ret_code =
+            ctl_fail(watch->ctl, CTL_UNKNOWN, "%s has restarted meanwhile: `holdfastctl status` shows how it is", name);
         return true;
     }
     if (is_seen && watch->now.rebuilds > watch->first.rebuilds) {
@@ -88,8 +88,9 @@ static bool has_ended(struct watch *watch, enum ctl_exit *ret_code) {
         return true;
     }
     if (ctl_clock_us() >= watch->end_us) {
-        *ret_code = ctl_fail(watch->ctl, CTL_UNKNOWN, "%s was told to fill its store again, and isn't done yet (%s): "
-                                                      "`holdfastctl status` shows how far it is",
+        *ret_code = ctl_fail(watch->ctl, CTL_UNKNOWN,
+                             "%s was told to fill its store again, and isn't done yet (%s): "
+                             "`holdfastctl status` shows how far it is",
                              name, is_seen ? watch->now.rebuild_state : "it doesn't answer");
         return true;
     }
@@ -106,9 +107,7 @@ static bool has_ended(struct watch *watch, enum ctl_exit *ret_code) {
 enum ctl_exit members_rebuild(struct ctl *ctl, const struct holdfast_member *member, uint32_t wait_s,
                               struct holdfast_node_status *ret_status) {
     uint64_t now_us = ctl_clock_us();
-    struct watch watch = {.ctl = ctl,
-                          .member = member,
-                          .end_us = now_us + (uint64_t)wait_s * US_PER_S};
+    struct watch watch = {.ctl = ctl, .member = member, .end_us = now_us + (uint64_t)wait_s * US_PER_S};
     if (!look(ctl, member->id, &watch.first)) {
         return ctl_fail(ctl, CTL_UNREACHABLE, "%s doesn't answer at any endpoint that is known here", member->name);
     }

@@ -21,8 +21,8 @@ enum pin {
     PIN_READER,
     PIN_ORDER,
     PIN_REBUILD, /* the store is filled again, and the log behind what it gets is needed */
-    PIN_VALUES, /* keeps the bytes, not the log's name for them */
-    PIN_FLOOR,  /* nobody needs it any more; the floor moves at the next housekeeping */
+    PIN_VALUES,  /* keeps the bytes, not the log's name for them */
+    PIN_FLOOR,   /* nobody needs it any more; the floor moves at the next housekeeping */
     PIN_FIRST_MEMBER
 };
 

@@ -40,9 +40,7 @@ static void update_log(struct consensus *consensus) {
     wal_healed(consensus->wal);
 }
 
-void heal__update(struct consensus *consensus) {
-    update_log(consensus);
-}
+void heal__update(struct consensus *consensus) { update_log(consensus); }
 
 /* ---- Status ----------------------------------------------------------------------------------------------------- */
 

@@ -302,7 +302,8 @@ void member__went_back(struct consensus *consensus, const struct membership *mem
 
 static enum status begin_rebuild(struct consensus *consensus, struct consensus_change *change, const char **ret_what) {
     if (consensus->role != RAFT_LEADER) {
-        *ret_what = consensus->leader == RAFT_NO_NODE ? "no leader is known to this node" : "this node is not the leader";
+        *ret_what =
+            consensus->leader == RAFT_NO_NODE ? "no leader is known to this node" : "this node is not the leader";
         return consensus->leader == RAFT_NO_NODE ? STATUS_UNAVAILABLE : STATUS_NOT_LEADER;
     }
     *ret_what = rebuild__refusal(consensus, change->target);
@@ -360,8 +361,9 @@ static enum status begin(struct consensus *consensus, struct consensus_change *c
 }
 
 void consensus_change(struct consensus *consensus, struct consensus_change *change) {
-    CHECK(change->is_transfer || change->is_rebuild ? change->change_count == 0
-                              : change->change_count > 0 && change->change_count <= LIMIT_MEMBERS);
+    CHECK(change->is_transfer || change->is_rebuild
+              ? change->change_count == 0
+              : change->change_count > 0 && change->change_count <= LIMIT_MEMBERS);
     change->phase = CHANGE_ASKED;
     change->refusal = RAFT_REFUSAL_NONE;
     change->index = 0;

@@ -32,8 +32,7 @@ void rebuild__order(struct consensus *consensus, uint64_t peer, enum rebuild_rea
         }
     }
     if (place != NULL) {
-        *place =
-            (struct rebuild_order){.peer = peer, .reason = reason, .since_us = consensus__now_us(consensus)};
+        *place = (struct rebuild_order){.peer = peer, .reason = reason, .since_us = consensus__now_us(consensus)};
     }
 }
 
@@ -79,10 +78,10 @@ static uint32_t whole_others(struct consensus *consensus, uint64_t id) {
     for (uint32_t i = 0; i < membership->member_count; i++) {
         struct raft_peer_info info;
         uint64_t member = membership->members[i].id;
-        bool is_whole = member == consensus->options.config->id
-                            ? consensus->rebuild.state == REBUILD_NONE
-                            : raft_peer(consensus->raft, member, &info) == STATUS_OK && info.needs_snapshot == 0 &&
-                                  info.is_heard;
+        bool is_whole =
+            member == consensus->options.config->id
+                ? consensus->rebuild.state == REBUILD_NONE
+                : raft_peer(consensus->raft, member, &info) == STATUS_OK && info.needs_snapshot == 0 && info.is_heard;
         positions |= is_whole && member != id ? UINT32_C(1) << i : 0;
     }
     return positions;

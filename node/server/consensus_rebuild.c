@@ -6,9 +6,9 @@
 #include <stdio.h>
 
 enum {
-    REBUILD_AGAIN_US = 60 * 1000 * 1000,     /* not before, after one that ended */
+    REBUILD_AGAIN_US = 60 * 1000 * 1000, /* not before, after one that ended */
     REBUILD_LEADERLESS_US = 10 * 1000 * 1000 /* nobody leads for so long: this node may be the one to do it */,
-    REBUILD_WHOLE_US = 10 * 1000 * 1000      /* then what was set aside is of no use any more */
+    REBUILD_WHOLE_US = 10 * 1000 * 1000 /* then what was set aside is of no use any more */
 };
 
 static void describe(const struct consensus *consensus, char *out, size_t size) {
@@ -69,7 +69,8 @@ static bool is_over_by_itself(const struct consensus *consensus) {
     return false;
 }
 
-/* ---- Asking ------------------------------------------------------------------------------------------------------- */
+/* ---- Asking -------------------------------------------------------------------------------------------------------
+ */
 
 /* The last entry that a snapshot must have at least, for what follows it to be in the log. */
 static uint64_t least_index(const struct consensus *consensus) {
@@ -255,7 +256,8 @@ static void say_problem(const struct consensus *consensus, char *out, size_t siz
     } else if (raft_leader(consensus->raft) == RAFT_NO_NODE) {
         (void)snprintf(out, size, "the store is to be filled again (%.120s), but nobody leads", why);
     } else {
-        (void)snprintf(out, size, "the store is to be filled again (%.120s), once another node has taken the lead", why);
+        (void)snprintf(out, size, "the store is to be filled again (%.120s), once another node has taken the lead",
+                       why);
     }
 }
 

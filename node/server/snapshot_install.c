@@ -57,8 +57,7 @@ static bool is_wanted(const struct snapshot_receive *receive) {
     const struct consensus *consensus = receive->snapshots->consensus;
     const struct storage_frontier *frontier = &receive->ingest.frontier;
     const struct raft *raft = consensus->raft;
-    bool is_of_a_leader =
-        log_has(consensus, frontier) || frontier->term >= raft_term_at(raft, raft_last_index(raft));
+    bool is_of_a_leader = log_has(consensus, frontier) || frontier->term >= raft_term_at(raft, raft_last_index(raft));
     return !consensus__is_dead(consensus) && frontier->term <= raft_term(raft) && is_of_a_leader &&
            snapshot_install__wants(consensus, frontier->index, frontier->term);
 }

@@ -1,11 +1,11 @@
 /*
- * A store that can't be opened: it is set aside, and an empty one takes its place, which the cluster fills again (DESIGN
- * rule 13). Term and vote stand in the log, so the node stays who it is. One that is damaged while it is open is another
- * matter (rebuild.h).
+ * A store that can't be opened: it is set aside, and an empty one takes its place, which the cluster fills again
+ * (DESIGN rule 13). Term and vote stand in the log, so the node stays who it is. One that is damaged while it is open
+ * is another matter (rebuild.h).
  *
  *   DATA/db            the store
- *   DATA/db.faulty     one that was set aside; the newest, if there were several. Removed when the node has been whole for
- *                      a while
+ *   DATA/db.faulty     one that was set aside; the newest, if there were several. Removed when the node has been whole
+ * for a while
  *
  * Everything here blocks: workers and start-up only.
  */

@@ -463,8 +463,9 @@ enum holdfast_outcome holdfast_change_members(struct holdfast *handle, const str
  * (may be NULL). HOLDFAST_CODE_CONDITION: refused, with the reason. */
 enum holdfast_outcome holdfast_transfer_leader(struct holdfast *handle, uint64_t target_id, uint32_t timeout_ms,
                                                uint64_t *ret_leader_id, struct holdfast_result *result);
-/* This member fills its store again, from the leader: one that the cluster's digests name, say. HOLDFAST_OK: it is being
- * told to; its status says how far it is (rebuild_state, rebuilds). HOLDFAST_CODE_CONDITION: refused, with the reason. */
+/* This member fills its store again, from the leader: one that the cluster's digests name, say. HOLDFAST_OK: it is
+ * being told to; its status says how far it is (rebuild_state, rebuilds). HOLDFAST_CODE_CONDITION: refused, with the
+ * reason. */
 enum holdfast_outcome holdfast_rebuild_member(struct holdfast *handle, uint64_t id, uint32_t timeout_ms,
                                               struct holdfast_result *result);
 /* SHA-256 of the first certificate of a PEM file: what members and identities are known by. Blocks for the file. */

@@ -66,10 +66,10 @@ struct replica {
     bool serving;
     struct env_message stop_message;
     uint64_t lives;
-    bool restarting;         /* a restart is on schedule */
-    bool log_was_damaged;    /* since its last start */
-    bool log_may_heal;       /* it was damaged, and no life has begun without healing since */
-    uint64_t rotten_inode;   /* of the file that was changed last; 0: none was */
+    bool restarting;       /* a restart is on schedule */
+    bool log_was_damaged;  /* since its last start */
+    bool log_may_heal;     /* it was damaged, and no life has begun without healing since */
+    uint64_t rotten_inode; /* of the file that was changed last; 0: none was */
     char rotten_path[64];
     bool was_added;          /* a change that adds it was asked for once */
     bool fault_explains_end; /* an injected error may end this life: its end is no failure */

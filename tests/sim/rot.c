@@ -6,8 +6,8 @@
  *   lost store     while a replica is down its manifest is changed: it begins again with an empty store, and with its
  *                  log only if that reaches back to the first entry
  *
- * A replica rots once in a life, for it would wait a minute before it filled its store the second time. Of a file that is
- * a segment of the log, too, the log would rot with it: those are left alone.
+ * A replica rots once in a life, for it would wait a minute before it filled its store the second time. Of a file that
+ * is a segment of the log, too, the log would rot with it: those are left alone.
  */
 #include "tests/sim/cluster.h"
 
@@ -42,8 +42,8 @@ static bool is_of_log(struct sim_node *node, const char *wal_dir, const struct s
     return false;
 }
 
-static void add_file(struct replica *replica, struct live_files *files, void (*make_path)(char *, const char *, uint64_t),
-                     uint64_t number) {
+static void add_file(struct replica *replica, struct live_files *files,
+                     void (*make_path)(char *, const char *, uint64_t), uint64_t number) {
     char path[LIMIT_PATH_BYTES];
     char dir[LIMIT_PATH_BYTES + 8];
     (void)snprintf(dir, sizeof dir, "%s/db", replica->config.data_dir);
@@ -84,8 +84,8 @@ static bool others_are_whole(const struct replica *replica) {
     bool are_whole = damage__others_are_whole(cluster, replica, &first_index);
     for (uint32_t i = 0; i < cluster->replica_count && are_whole; i++) {
         const struct replica *other = &cluster->replicas[i];
-        are_whole = other == replica ||
-                    (!rot__is_rotten(other) && replica__consensus(other)->rebuild.state == REBUILD_NONE);
+        are_whole =
+            other == replica || (!rot__is_rotten(other) && replica__consensus(other)->rebuild.state == REBUILD_NONE);
     }
     return are_whole;
 }
@@ -128,8 +128,8 @@ bool rot__lose_store(struct replica *replica) {
             file_path_manifest(path, dir, number);
             uint64_t size = sim__inode_size(sim__disk_find(replica->sim_node->disk, path));
             uint64_t len = size - VERSION_END < ROT_BYTES_MAX ? size - VERSION_END : ROT_BYTES_MAX;
-            bool is_hit = size > VERSION_END &&
-                          sim_disk_corrupt(replica->sim_node, path, VERSION_END, len) == STATUS_OK;
+            bool is_hit =
+                size > VERSION_END && sim_disk_corrupt(replica->sim_node, path, VERSION_END, len) == STATUS_OK;
             lost = lost || is_hit;
         }
     }

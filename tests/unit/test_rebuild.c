@@ -1,8 +1,8 @@
 /*
  * Whole nodes in the simulator fill their stores again while they run. Would break these: a damaged table that ends a
  * node, or stays; a leader that goes on leading with one although others could; a node that asks and campaigns, or,
- * when nobody else is there, never leads again; a mismatch that is healed without the option, or not with it; a log that
- * loses what the snapshot needs behind it; a node that does so over and over; an order that isn't carried out, is
+ * when nobody else is there, never leads again; a mismatch that is healed without the option, or not with it; a log
+ * that loses what the snapshot needs behind it; a node that does so over and over; an order that isn't carried out, is
  * carried out twice, or costs the quorum of whole stores.
  */
 #include "node/base/checksum.h"
@@ -176,7 +176,7 @@ static void test_rebuild_that_nobody_answers_lets_the_node_lead_again(void **sta
     write_some();
     uint32_t odd = a_follower();
     uint32_t other = (odd + 1) % cluster->replica_count == leader() ? (odd + 2) % cluster->replica_count
-                                                                     : (odd + 1) % cluster->replica_count;
+                                                                    : (odd + 1) % cluster->replica_count;
     uint32_t first = leader();
     struct storage_damage damage = damage_of(odd);
     rebuild__damaged(consensus_of(odd), &damage);
