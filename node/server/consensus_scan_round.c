@@ -25,7 +25,7 @@
 enum { ASK_US = 500 * 1000, PROPOSAL_US = 10 * 1000 * 1000 };
 
 #define SECOND_US     UINT64_C(1000000)
-#define ROUND_US_MAX  (62 * 60 * SECOND_US) /* longer than any scan (SCAN_US_MAX) */
+#define ROUND_US_MAX  (SECOND_US * 62 * 60) /* longer than any scan (SCAN_US_MAX) */
 #define AWAY_US       (10 * SECOND_US)      /* of silence: a member isn't waited for any more */
 #define LOOK_AGAIN_US (5 * SECOND_US)       /* at suspected ones */
 #define NEXT_ROUND_US (20 * SECOND_US)      /* the least between two that nobody asked for, or the interval */

@@ -10,7 +10,9 @@
 #include "storage/memtable_internal.h"
 #include "tests/unit/nodes_fixture.h"
 
-enum { TEXT_BYTES = 256, INTERVAL_S = 3, SECOND_US = 1000 * 1000 };
+enum { TEXT_BYTES = 256, INTERVAL_S = 3 };
+
+#define SECOND_US UINT64_C(1000000)
 
 static void no_rounds(struct config *config) { config->scan_digest_interval_s = 0; }
 
