@@ -25,7 +25,9 @@
 
 /* ---- The node that lost something ------------------------------------------------------------------------------- */
 
-bool raft__may_lead(const struct raft *raft) { return raft->fence == RAFT_FENCE_NONE && raft->heal_index == 0; }
+bool raft__may_lead(const struct raft *raft) {
+    return raft->fence == RAFT_FENCE_NONE && raft->heal_index == 0 && raft->needs_snapshot == 0;
+}
 
 void raft__promised_end(const struct raft *raft, uint64_t *ret_term, uint64_t *ret_index) {
     uint64_t term = raft__log_last_term(&raft->log);

@@ -65,6 +65,7 @@ void raft_get_info(const struct raft *raft, struct raft_info *ret_info) {
                            .uncommitted_bytes = raft__log_bytes(&raft->log, raft->commit_index, raft->log.last_index),
                            .heal_index = raft->heal_index,
                            .heal_term = raft->heal_term,
+                           .needs_snapshot = raft->needs_snapshot,
                            .prefer_after_us = raft__prefer_after_us(raft)};
 }
 
@@ -90,9 +91,11 @@ enum status raft_peer(const struct raft *raft, uint64_t id, struct raft_peer_inf
                                         .match_index = peer->match_index,
                                         .next_index = peer->next_index,
                                         .last_heard_us = peer->heard_us,
+                                        .is_heard = raft__peer_is_heard(raft, peer),
                                         .inflight_appends = peer->inflight_count,
                                         .inflight_bytes = peer->inflight_bytes,
                                         .state = peer->progress,
-                                        .elder_since_us = peer->elder_us};
+                                        .elder_since_us = peer->elder_us,
+                                        .needs_snapshot = peer->needs_snapshot};
     return STATUS_OK;
 }

@@ -194,6 +194,7 @@ enum status raft__handle_append_reply(struct raft *raft, const struct raft_messa
         return STATUS_OK;
     }
     struct raft__peer *peer = hear_from(raft, message->from);
+    raft__snapshot_heard(raft, peer, message->needs_snapshot);
     if (message->reject) {
         raft__peer_refused(raft, peer, message);
     } else {
@@ -217,6 +218,7 @@ enum status raft__handle_heartbeat_reply(struct raft *raft, const struct raft_me
         return STATUS_OK;
     }
     struct raft__peer *peer = hear_from(raft, message->from);
+    raft__snapshot_heard(raft, peer, message->needs_snapshot);
     peer->round = raft__max(peer->round, message->round);
     if (message->index > peer->match_index) {
         raft__peer_acked(raft, peer, message->index);

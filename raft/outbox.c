@@ -45,6 +45,7 @@ struct raft_message *raft__send(struct raft *raft, enum raft_message_type type, 
     if (type == RAFT_APPEND_REPLY || type == RAFT_HEARTBEAT_REPLY) {
         message->life = raft->life;
         message->lost_log = raft->lost_log;
+        message->needs_snapshot = raft->needs_snapshot;
     }
     return message;
 }

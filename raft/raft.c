@@ -344,6 +344,7 @@ static enum status handle_event(struct raft *raft, const struct raft_event *even
         CHECK(event->u.fence < RAFT_FENCE_COUNT);
         raft__fence(raft, event->u.fence);
         return STATUS_OK;
+    case RAFT_EVENT_NEEDS_SNAPSHOT: return raft__snapshot_needed(raft, event->u.needs_snapshot);
     case RAFT_EVENT_GONE: raft__peer_gone(raft, event->u.peer); return STATUS_OK;
     }
     CHECK(false && "an event of unknown type");

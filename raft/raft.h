@@ -188,6 +188,9 @@ enum { RAFT_DIGEST_BYTES = 16 };
  * earlier ones acknowledged (heal.c). TIMEOUT_NOW          the leader asks for a campaign at once. READ_INDEX round:
  * the asker's own number; hint_index: a number of this run of the asker. READ_INDEX_REPLY     round, hint_index copied;
  * index: what a read must have applied.
+ *                        needs_snapshot: not 0: the sender's store is damaged, its log is whole: it wants a snapshot
+ *                        whose last entry is this one or a later one (snapshot.c). In a HEARTBEAT the field isn't the
+ *                        core's: there the caller says what it will.
  */
 struct raft_message {
     enum raft_message_type type;
@@ -204,6 +207,7 @@ struct raft_message {
     uint64_t floor;
     uint64_t life;
     bool lost_log;
+    uint64_t needs_snapshot;
     uint32_t entry_count;
     /* Not the core's, which neither looks at it nor sets it: what the node says along with a message about the digest
      * of what it has applied up to an entry. digest_index 0: nothing. */
@@ -228,19 +232,20 @@ enum raft_fence {
 const char *raft_fence_name(enum raft_fence fence);
 
 enum raft_event_type {
-    RAFT_EVENT_TICK,          /* time passed: call at the update's deadline */
-    RAFT_EVENT_MESSAGE,       /* from another node; the caller checked that `from` is who it says */
-    RAFT_EVENT_PROPOSE,       /* leader: append these entries */
-    RAFT_EVENT_SYNCED,        /* a group is durable */
-    RAFT_EVENT_READ,          /* a linearizable read waits */
-    RAFT_EVENT_UNREACHABLE,   /* the connection to a peer broke, or a message to it was dropped on our side */
-    RAFT_EVENT_TRIMMED,       /* the log was deleted up to an index, which was committed and flushed */
-    RAFT_EVENT_CHANGE,        /* leader: change the membership */
-    RAFT_EVENT_TRANSFER,      /* leader: hand leadership over */
-    RAFT_EVENT_SNAPSHOT_SENT, /* leader: a transfer that an update asked for ended */
-    RAFT_EVENT_INSTALLED,     /* the manifest was switched to a received snapshot */
-    RAFT_EVENT_FENCE,         /* this node can't do its work, or can again */
-    RAFT_EVENT_GONE           /* a peer's process has ended, for sure: its machine says that nobody listens there */
+    RAFT_EVENT_TICK,           /* time passed: call at the update's deadline */
+    RAFT_EVENT_MESSAGE,        /* from another node; the caller checked that `from` is who it says */
+    RAFT_EVENT_PROPOSE,        /* leader: append these entries */
+    RAFT_EVENT_SYNCED,         /* a group is durable */
+    RAFT_EVENT_READ,           /* a linearizable read waits */
+    RAFT_EVENT_UNREACHABLE,    /* the connection to a peer broke, or a message to it was dropped on our side */
+    RAFT_EVENT_TRIMMED,        /* the log was deleted up to an index, which was committed and flushed */
+    RAFT_EVENT_CHANGE,         /* leader: change the membership */
+    RAFT_EVENT_TRANSFER,       /* leader: hand leadership over */
+    RAFT_EVENT_SNAPSHOT_SENT,  /* leader: a transfer that an update asked for ended */
+    RAFT_EVENT_INSTALLED,      /* the manifest was switched to a received snapshot */
+    RAFT_EVENT_FENCE,          /* this node can't do its work, or can again */
+    RAFT_EVENT_NEEDS_SNAPSHOT, /* not the leader: the store is damaged, the log is whole; or all is well again */
+    RAFT_EVENT_GONE            /* a peer's process has ended, for sure: its machine says that nobody listens there */
 };
 
 struct raft_event {
@@ -284,7 +289,8 @@ struct raft_event {
             uint64_t config_index; /* of the entry that brought it; 0: from the cluster's first start */
             const struct raft_config *config;
         } installed;
-        enum raft_fence fence; /* FENCE; NONE lifts it */
+        enum raft_fence fence;   /* FENCE; NONE lifts it */
+        uint64_t needs_snapshot; /* NEEDS_SNAPSHOT: the least last entry that it may have; 0: none is needed any more */
     } u;
 };
 
@@ -335,7 +341,8 @@ struct raft_update {
     enum raft_refusal refusal;
     /* A transfer that was begun came to nothing: proposals are taken again. (Success shows as the loss of the lead.) */
     bool transfer_failed;
-    /* Peers that need a snapshot: what they lack is trimmed here. Each is named once; SNAPSHOT_SENT must follow. */
+    /* Peers that need a snapshot: what they lack is trimmed here, or they say that their store is damaged. Each is
+     * named once; SNAPSHOT_SENT must follow. */
     const uint64_t *snapshot_peers;
     uint32_t snapshot_peer_count;
 
@@ -393,7 +400,8 @@ void raft_free(struct raft *raft);
  *   STATUS_OK
  *   STATUS_NOT_LEADER   PROPOSE, READ, CHANGE, TRANSFER: nothing was taken; see raft_leader
  *   STATUS_BUSY         PROPOSE: the uncommitted tail is full, or a transfer is on; nothing was taken
- *   STATUS_CONDITION    CHANGE, TRANSFER: refused, update.refusal says why; nothing was changed
+ *   STATUS_CONDITION    CHANGE, TRANSFER: refused, update.refusal says why; nothing was changed. NEEDS_SNAPSHOT: it
+ *                       leads, and hands the lead over first
  *   STATUS_INVALID      MESSAGE, INSTALLED: malformed (contradictory fields, senseless configuration); ignored
  *   STATUS_NO_MEMORY    the node can't go on; nothing was changed that a message or update depends on
  */
@@ -445,6 +453,7 @@ struct raft_info {
     uint64_t
         heal_index; /* how far the log must reach again before this node may lead, or vote for less; 0: all is well */
     uint64_t heal_term;
+    uint64_t needs_snapshot;  /* as the event said; 0: it doesn't */
     uint64_t prefer_after_us; /* how long a preferred node must keep up before it is handed the lead */
 };
 
@@ -463,12 +472,14 @@ struct raft_peer_info {
     uint64_t match_index;
     uint64_t next_index;
     uint64_t last_heard_us; /* 0: never in this term */
+    bool is_heard;          /* within the last election timeout, and its connection stands */
     uint32_t inflight_appends;
     uint64_t inflight_bytes;
     enum raft_peer_state state;
     /* Since when all that comes from it is of an earlier life than one that was heard in this term; 0: no. After a
      * while that is no late message: its data were wiped, or replaced by older ones. Nothing of it counts. */
     uint64_t elder_since_us;
+    uint64_t needs_snapshot; /* as its newest answer says; see struct raft_message */
 };
 
 /* Leader only: STATUS_NOT_FOUND for others and unknown peers. */

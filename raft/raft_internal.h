@@ -60,12 +60,14 @@ struct raft__peer {
     bool unreachable;     /* nothing came from it since UNREACHABLE */
     uint64_t match_index; /* durable there and equal to ours */
     uint64_t next_index;
-    uint64_t heard_us;        /* 0: never */
-    uint64_t quiet_us;        /* since when nothing was acknowledged although something is out */
-    uint64_t round;           /* newest ReadIndex round that it confirmed */
-    uint64_t snapshot_ask_us; /* SNAPSHOT: when the caller is asked, RAFT__NEVER while one is on its way */
-    uint64_t read_own_round;  /* our round that answers its READ_INDEX, 0: it didn't ask */
-    uint64_t read_round;      /* its number of that, and of its run */
+    uint64_t heard_us; /* 0: never */
+    uint64_t quiet_us; /* since when nothing was acknowledged although something is out */
+    uint64_t round;    /* newest ReadIndex round that it confirmed */
+    uint64_t
+        snapshot_ask_us; /* SNAPSHOT, needs_snapshot: when the caller is asked, RAFT__NEVER while one is on its way */
+    uint64_t needs_snapshot; /* as its newest answer says */
+    uint64_t read_own_round; /* our round that answers its READ_INDEX, 0: it didn't ask */
+    uint64_t read_round;     /* its number of that, and of its run */
     uint64_t read_run;
     uint64_t life;                   /* newest that was heard */
     uint64_t elder_us;               /* since when only earlier ones are; 0: they aren't */
@@ -131,7 +133,8 @@ struct raft {
     uint64_t life;
     uint64_t heal_index; /* the end that our log once had; 0: it is as it was */
     uint64_t heal_term;
-    bool lost_log; /* this life began like that */
+    bool lost_log;           /* this life began like that */
+    uint64_t needs_snapshot; /* our store is damaged: a snapshot up to here or further takes its place; 0: it isn't */
     struct {
         uint64_t target; /* RAFT_NO_NODE: no transfer is on */
         uint64_t deadline_us;
@@ -227,13 +230,17 @@ uint64_t raft__prefer_after_us(const struct raft *raft);
 void raft__snapshot_sent(struct raft *raft, uint64_t peer, uint64_t index, bool ok);
 MUST_USE enum status raft__snapshot_installed(struct raft *raft, const struct raft_event *event);
 void raft__snapshot_tick(struct raft *raft);
-/* The update names the peer, which is in SNAPSHOT. */
+/* Our own store: NEEDS_SNAPSHOT. */
+MUST_USE enum status raft__snapshot_needed(struct raft *raft, uint64_t index);
+/* What an answer of the peer says of its store. */
+void raft__snapshot_heard(struct raft *raft, struct raft__peer *peer, uint64_t needs_snapshot);
+/* The update names the peer, which is in SNAPSHOT, or says that it needs one; unless one is on its way. */
 void raft__snapshot_ask(struct raft *raft, struct raft__peer *peer);
 
 /* ---- heal.c --------------------------------------------------------------------------------------------------------
  */
 
-/* False while we can't do a leader's work, or our log is shorter than what we acknowledged. */
+/* False while we can't do a leader's work, our log is shorter than what we acknowledged, or our store is damaged. */
 bool raft__may_lead(const struct raft *raft);
 /* The end that a candidate's log is compared with. */
 void raft__promised_end(const struct raft *raft, uint64_t *ret_term, uint64_t *ret_index);

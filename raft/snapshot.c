@@ -6,11 +6,20 @@
  * interval after a transfer that failed. SNAPSHOT_SENT proves nothing by itself: the peer is probed behind the
  * snapshot, and what it answers counts.
  *
+ * A peer whose store is damaged. Its log is whole: it votes, acknowledges, and gets its APPENDs like any other. It says
+ * so in its answers (needs_snapshot), to whoever leads, until a snapshot has taken the place of its store; the leader
+ * has it sent one beside the APPENDs, and again if that failed. It doesn't campaign meanwhile, nor is the lead handed
+ * to it. That is for those who read: nothing about the log depends on it, so the caller may withdraw it at any time.
+ *
  * Receiver. If the log has the snapshot's last entry, the snapshot only says that this is committed. Otherwise the
  * whole log goes, and starts anew behind the snapshot; term and vote stay. What is in flight to the disk then doesn't
  * count: the log is treated as cut (see raft__handle_synced).
  */
 #include "raft/raft_internal.h"
+
+enum {
+    DOUBT_HEARTBEATS = 20
+}; /* a peer that was sent one says so late that it has it: asked for again after so many */
 
 /* A leader of our term has all that was committed in it or before, and what matches it has so, too. */
 static bool contradicts(const struct raft *raft, uint64_t index, uint64_t term) {
@@ -27,6 +36,10 @@ bool raft_wants_snapshot(const struct raft *raft, uint64_t index, uint64_t term)
 
 void raft__snapshot_sent(struct raft *raft, uint64_t id, uint64_t index, bool ok) {
     struct raft__peer *peer = raft->role == RAFT_LEADER ? raft__peer_of(raft, id) : NULL;
+    if (peer != NULL && peer->needs_snapshot > 0) {
+        uint64_t again_us = raft->options.heartbeat_interval_us * (ok ? DOUBT_HEARTBEATS : 1);
+        peer->snapshot_ask_us = raft->now_us + again_us;
+    }
     if (peer == NULL || peer->progress != RAFT_PEER_SNAPSHOT) {
         return;
     }
@@ -47,17 +60,51 @@ void raft__snapshot_tick(struct raft *raft) {
     CHECK(raft->role == RAFT_LEADER);
     for (uint32_t i = 0; i < raft->config.member_count; i++) {
         struct raft__peer *peer = &raft->peers[i];
-        if (i != raft->self && peer->progress == RAFT_PEER_SNAPSHOT && raft->now_us >= peer->snapshot_ask_us) {
+        bool needs_one = peer->progress == RAFT_PEER_SNAPSHOT || peer->needs_snapshot > 0;
+        if (i != raft->self && needs_one && raft->now_us >= peer->snapshot_ask_us) {
             raft__snapshot_ask(raft, peer);
         }
     }
 }
 
 void raft__snapshot_ask(struct raft *raft, struct raft__peer *peer) {
-    CHECK(peer->progress == RAFT_PEER_SNAPSHOT);
+    CHECK(peer->progress == RAFT_PEER_SNAPSHOT || peer->needs_snapshot > 0);
+    if (peer->needs_snapshot > 0 && peer->snapshot_ask_us == RAFT__NEVER) {
+        return;
+    }
     CHECK(raft->update.snapshot_peer_count < LIMIT_MEMBERS);
     peer->snapshot_ask_us = RAFT__NEVER;
     raft->snapshot_peers[raft->update.snapshot_peer_count++] = peer->id;
+}
+
+void raft__snapshot_heard(struct raft *raft, struct raft__peer *peer, uint64_t needs_snapshot) {
+    CHECK(raft->role == RAFT_LEADER);
+    bool is_news = needs_snapshot > 0 && peer->needs_snapshot == 0;
+    bool is_on_its_way = peer->progress == RAFT_PEER_SNAPSHOT && peer->snapshot_ask_us == RAFT__NEVER;
+    peer->needs_snapshot = needs_snapshot;
+    if (is_news && !is_on_its_way) {
+        peer->snapshot_ask_us = raft->now_us;
+        raft__snapshot_ask(raft, peer);
+    }
+}
+
+/* ---- Our own store ---------------------------------------------------------------------------------------------- */
+
+enum status raft__snapshot_needed(struct raft *raft, uint64_t index) {
+    CHECK(index <= RAFT__NUMBER_MAX);
+    bool was_needed = raft->needs_snapshot > 0;
+    if (index > 0 && raft->role == RAFT_LEADER) {
+        raft->update.refusal = RAFT_REFUSAL_IS_LEADER;
+        return STATUS_CONDITION;
+    }
+    raft->needs_snapshot = index;
+    if (index > 0 && raft->role != RAFT_FOLLOWER) {
+        raft__step_down(raft);
+    }
+    if (index == 0 && was_needed) {
+        raft__draw_election_deadline(raft);
+    }
+    return STATUS_OK;
 }
 
 /* ---- Receiver --------------------------------------------------------------------------------------------------- */

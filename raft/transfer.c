@@ -26,7 +26,7 @@ void raft__transfer_reset(struct raft *raft) {
 
 static bool may_be_target(const struct raft *raft, uint32_t position) {
     return position != raft->self && raft->config.members[position].role == RAFT_VOTER &&
-           raft__peer_is_heard(raft, &raft->peers[position]);
+           raft->peers[position].needs_snapshot == 0 && raft__peer_is_heard(raft, &raft->peers[position]);
 }
 
 uint64_t raft__transfer_best(const struct raft *raft) {

@@ -1,12 +1,14 @@
 /*
  * How far back reads may go. The horizon is derived: the highest revision that was asked for (storage_set_horizon) or
- * that the history option allows, but never above a pin. As a pin can't be set below it, it never decreases.
+ * that the history option allows, but never above a pin. As a pin can't be set below it, it never decreases, unless the
+ * whole store goes back (storage_ingest): it stays below what the store has.
  */
 #include "node/base/check.h"
 #include "storage/storage_internal.h"
 
 uint64_t storage_horizon(const struct storage *storage) {
-    uint64_t applied = storage_applied_index(storage);
+    uint64_t shown = storage_applied_index(storage);
+    uint64_t applied = storage->inserted_index < shown ? storage->inserted_index : shown;
     uint64_t kept = storage->options.history_revisions;
     uint64_t horizon = storage->horizon_wanted;
     if (kept != 0 && applied > kept && applied - kept > horizon) {

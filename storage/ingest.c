@@ -14,6 +14,12 @@
  *
  * Change files come along: afterwards changes can be read as far back as they could be in the checkpoint.
  *
+ * Going back. A store that is damaged takes in a checkpoint that is older than what it has applied. Then the switch
+ * changes what the store consists of, but not what is shown: the published view holds the old content, files and
+ * memtables, until the owner has applied the log behind the frontier again as far as is shown (inserted_index <
+ * applied_index until then). The next view that is published shows the new content, at the revision that the old one
+ * showed last, or a later one.
+ *
  * A switch whose outcome is not known ends the store as any failed write of the manifest does; then no table of either
  * side is removed.
  */
@@ -182,7 +188,8 @@ static enum status check(struct storage *storage, struct storage_ingest *ingest,
     if (storage->broken) {
         return error_set(err, STATUS_FAILED, "%s: the store has failed", storage->dir);
     }
-    if (frontier->index < storage->inserted_index || frontier->term < storage->inserted_term) {
+    bool is_behind = frontier->index < storage->inserted_index || frontier->term < storage->inserted_term;
+    if (is_behind && !ingest->may_go_back) {
         return error_set(err, STATUS_INVALID,
                          "%s: holds what was applied up to %" PRIu64 " of term %" PRIu64 ", the store is at %" PRIu64
                          " of term %" PRIu64 " already",
@@ -216,6 +223,11 @@ static void be_quiet(struct storage *storage, bool quiet) {
     storage->quiet = quiet;
     atomic_store_explicit(&storage->stop, quiet || storage->broken || storage->closing, memory_order_relaxed);
     storage->pick_wanted = storage->pick_wanted || !quiet;
+}
+
+static void hold_apply(struct storage *storage, struct storage_ingest *ingest) {
+    storage->ingest_count += !ingest->holds_apply;
+    ingest->holds_apply = true;
 }
 
 static bool is_still(const struct storage *storage) {
@@ -290,13 +302,18 @@ static void take_frontier(struct storage *storage, const struct storage_ingest *
     if (storage->frontier.horizon < ingest->version->horizon) {
         storage->frontier.horizon = ingest->version->horizon;
     }
-    if (storage->horizon_wanted < storage->frontier.horizon) {
+    bool goes_back = storage->frontier.index < storage_applied_index(storage);
+    if (goes_back || storage->horizon_wanted < storage->frontier.horizon) {
         storage->horizon_wanted = storage->frontier.horizon;
     }
     if (storage->durable_index < storage->frontier.index) {
         storage->durable_index = storage->frontier.index;
     }
-    storage->applied_term = storage->frontier.term;
+    if (goes_back) {
+        storage->catch_up_index = storage_applied_index(storage);
+    } else {
+        storage->applied_term = storage->frontier.term;
+    }
     storage->inserted_term = storage->frontier.term;
     storage->inserted_index = storage->frontier.index;
     storage->switched_index = storage->frontier.index;
@@ -308,15 +325,18 @@ static void publish(struct storage *storage, struct storage_ingest *ingest) {
     forget_old(storage);
     take_frontier(storage, ingest);
     storage->active = ingest->generation;
+    storage->active->first_index = storage->frontier.index + 1;
     storage->version = ingest->version;
     storage->debt_bytes = compaction_debt(storage->version, &storage->options);
     storage__set_current(storage, ingest->read_set, storage->version);
-    view_publish(&storage->views, ingest->view, storage->frontier.index, storage->read_set);
-    atomic_store_explicit(&storage->applied_index, storage->frontier.index, memory_order_release);
+    if (storage->frontier.index >= storage_applied_index(storage)) {
+        view_publish(&storage->views, ingest->view, storage->frontier.index, storage->read_set);
+        atomic_store_explicit(&storage->applied_index, storage->frontier.index, memory_order_release);
+        ingest->view = NULL;
+    } /* else storage_apply does it, when it has come so far */
     ingest->generation = NULL;
     ingest->version = NULL;
     ingest->read_set = NULL;
-    ingest->view = NULL;
     storage__unref_version(storage, old);
     storage->manifest_bytes_written = storage->manifest.written_bytes;
 }
@@ -359,6 +379,7 @@ static enum upkeep_next step(struct storage *storage, struct storage_upkeep *upk
     case STAGE_LINKED:
         upkeep->status = check(storage, ingest, &upkeep->error);
         if (upkeep->status == STATUS_OK) {
+            hold_apply(storage, ingest);
             be_quiet(storage, true);
             if (!is_still(storage)) {
                 return UPKEEP_WAIT;
@@ -418,8 +439,11 @@ static void drop(struct storage *storage, struct storage_upkeep *upkeep) {
 
 /* Entries may come again, or never. */
 static bool release(struct storage *storage, struct storage_upkeep *upkeep) {
-    CHECK(storage->ingest_count > 0);
-    storage->ingest_count--;
+    if (ingest_of(upkeep)->holds_apply) {
+        CHECK(storage->ingest_count > 0);
+        storage->ingest_count--;
+        ingest_of(upkeep)->holds_apply = false;
+    }
     if (is_outcome_unknown(upkeep)) {
         storage__fail(storage, &upkeep->error);
         return false;
@@ -441,6 +465,9 @@ void storage_ingest(struct storage *storage, struct storage_ingest *ingest) {
     ingest->may_switch = false;
     buf_init(&ingest->snapshot, storage->env->alloc, 0);
     ingest->dir[sizeof ingest->dir - 1] = '\0';
-    storage->ingest_count++;
+    ingest->holds_apply = false;
+    if (!ingest->may_go_back) {
+        hold_apply(storage, ingest);
+    }
     storage__upkeep_ask(storage, &ingest->upkeep, &kind, ingest->dir);
 }

@@ -241,7 +241,11 @@ static void publish(struct storage *storage) {
     storage->debt_bytes = compaction_debt(storage->version, &storage->options);
     storage->pick_wanted = true;
     storage__set_current(storage, job->read_set, job->version);
-    view_publish(&storage->views, job->view, storage_applied_index(storage), storage->read_set);
+    if (storage->inserted_index >= storage_applied_index(storage)) {
+        view_publish(&storage->views, job->view, storage_applied_index(storage), storage->read_set);
+    } else { /* it catches up: what is shown is newer */
+        view_unreserve(&storage->views, job->view);
+    }
     job->version = NULL;
     job->read_set = NULL;
     job->view = NULL;

@@ -386,7 +386,7 @@ static void run(struct env_work *work) {
 
 /* ---- Owner: what was found --------------------------------------------------------------------------------------- */
 
-static bool is_live(const struct version *version, uint64_t number) {
+bool storage__is_live(const struct version *version, uint64_t number) {
     for (unsigned level = 0; level < MANIFEST_LEVELS; level++) {
         for (size_t i = 0; i < version->counts[level]; i++) {
             if (version->tables[level][i]->meta.number == number) {
@@ -442,7 +442,7 @@ void storage__fill_scrub_stats(struct storage *storage, struct storage_stats *st
     struct scrub_job *job = &storage->scrub;
     uint32_t kept = 0;
     for (uint32_t i = 0; i < job->damage_count; i++) {
-        if (is_live(storage->version, job->damages[i].file)) {
+        if (storage__is_live(storage->version, job->damages[i].file)) {
             job->damages[kept++] = job->damages[i];
         }
     }

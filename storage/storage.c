@@ -210,7 +210,8 @@ enum status storage_apply(struct storage *storage, uint64_t index, uint64_t term
         return apply_failed(STATUS_NO_MEMORY, index, err);
     }
     enum status status = storage_insert(storage, index, term, batch, err);
-    if (status == STATUS_OK) {
+    /* While it catches up, what is shown stays: it is newer. */
+    if (status == STATUS_OK && index >= storage_applied_index(storage)) {
         show(storage, view, index, term);
     } else {
         view_unreserve(&storage->views, view);
@@ -230,6 +231,8 @@ void storage_set_durable(struct storage *storage, uint64_t index) {
 /* ---- What the owner may ask ---------------------------------------------------------------------------------- */
 
 const struct storage_frontier *storage_frontier(const struct storage *storage) { return &storage->frontier; }
+
+uint64_t storage_inserted_index(const struct storage *storage) { return storage->inserted_index; }
 
 uint64_t storage_applied_index(const struct storage *storage) {
     return atomic_load_explicit(&storage->applied_index, memory_order_acquire);

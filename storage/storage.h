@@ -56,11 +56,11 @@ struct storage_frontier {
     uint32_t membership_len;
 };
 
-/* A place that the scrub found damaged. */
+/* A damaged place of a file. */
 struct storage_damage {
-    uint64_t file;     /* number of the table */
-    uint64_t offset;   /* of the block; 0: header, or the table as a whole */
-    uint64_t count;    /* passes that met it */
+    uint64_t file;     /* number of the table, value file or change file */
+    uint64_t offset;   /* of the block; 0: header, the file as a whole, or not known */
+    uint64_t count;    /* passes of the scrub that met it */
     uint64_t since_us; /* env clock */
 };
 
@@ -167,6 +167,9 @@ void storage_close(struct storage *storage, void (*closed)(void *context), void 
 
 /* The manifest's. After storage_open, replay starts behind its index. */
 const struct storage_frontier *storage_frontier(const struct storage *storage);
+/* The newest entry that the store has: the last applied one, or an older one as long as it catches up with what is
+ * shown after it went back (storage_ingest). */
+uint64_t storage_inserted_index(const struct storage *storage);
 /* Last applied (index, term). */
 uint64_t storage_applied_index(const struct storage *storage); /* any thread */
 uint64_t storage_applied_term(const struct storage *storage);
@@ -179,10 +182,11 @@ bool storage_digest(const struct storage *storage, uint64_t index, struct digest
 /* False: wait for the can_apply callback; storage_apply is illegal until then. */
 bool storage_can_apply(const struct storage *storage);
 
-/* Applies entry `index` = applied + 1: batch is a checked write batch (batch.h) or empty for entries without data. All
- * its operations and the applied index become visible together. STATUS_CORRUPT, STATUS_UNSUPPORTED (the batch),
- * STATUS_NO_MEMORY: nothing applied. Before storage_start the size of the memtable is not bounded by a flush: the
- * replay is, by the log. */
+/* Applies entry `index` = storage_inserted_index + 1: batch is a checked write batch (batch.h) or empty for entries
+ * without data. All its operations and the applied index become visible together. While the store catches up they stay
+ * unseen, up to the entry that is shown already, and all are seen with that. STATUS_CORRUPT, STATUS_UNSUPPORTED (the
+ * batch), STATUS_NO_MEMORY: nothing applied. Before storage_start the size of the memtable is not bounded by a flush:
+ * the replay is, by the log. */
 MUST_USE enum status storage_apply(struct storage *storage, uint64_t index, uint64_t term, struct slice batch,
                                    struct error *err);
 /* The two halves of it, for groups: storage_insert puts the entry behind the last inserted one into the memtable, where
@@ -549,6 +553,11 @@ MUST_USE enum status storage_verify_dir(struct env *env, const char *dir, const 
  * call until done storage_can_apply says no. Afterwards applied, durable and flushed index are the checkpoint's
  * frontier; views that were taken before show what they showed. `flushed` isn't called. The checkpoint stays as it is.
  *
+ * A store that isn't what it should be may go back (`may_go_back`): the frontier may lie behind what was applied, if
+ * the owner has all entries behind it and applies them again: what is shown, and storage_applied_index, stay as they
+ * are until the new content has come so far, so no reader sees anything go back. storage_can_apply says no only from
+ * the standstill on.
+ *
  * An owner whose log has to agree has two more callbacks. `ready`, if there is one, runs on the loop when all is there
  * and the store stands still for the switch: nothing happens until storage_ingest_answer, then or later; a no ends the
  * ingest with STATUS_CANCELLED. `switched` runs in the turn in which the loop hears of the durable switch, before any
@@ -561,11 +570,13 @@ MUST_USE enum status storage_verify_dir(struct env *env, const char *dir, const 
 struct storage_ingest {
     struct storage_upkeep upkeep;
     char dir[LIMIT_PATH_BYTES];
+    bool may_go_back;
     uint64_t bytes_per_second;                       /* verified at most so fast; 0: no limit */
     void (*ready)(struct storage_upkeep *upkeep);    /* may be NULL: go on */
     void (*switched)(struct storage_upkeep *upkeep); /* may be NULL */
     struct storage_frontier frontier;                /* result; valid in ready and switched, too */
     /* The store's: */
+    bool holds_apply;  /* it is in ingest_count */
     uint64_t paced_us; /* what was verified may have taken until then */
     bool was_asked;
     bool is_in_ready; /* the answer is looked at when it returns */
@@ -603,6 +614,15 @@ struct storage_unflushed {
 };
 
 void storage_get_unflushed(const struct storage *storage, struct storage_unflushed *ret_unflushed);
+
+/* ---- Damage (owner loop) -------------------------------------------------------------------------------------------
+ */
+
+/* A live file that a read, a flush or a compaction met damaged, and that wasn't named here before. False: there is
+ * none. Owner loop; cheap enough for a look now and then. The scrub's findings come by the callback `damaged`. */
+bool storage_next_damage(struct storage *storage, struct storage_damage *ret_damage);
+/* The store still consists of this file, among others: what is damaged in it may be needed. */
+bool storage_has_file(const struct storage *storage, uint64_t number);
 
 /* ---- Statistics (owner loop) ----------------------------------------------------------------------------------- */
 

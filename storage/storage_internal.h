@@ -217,6 +217,10 @@ struct damage_list {
     uint64_t count;
     uint32_t table_count;
     uint64_t tables[STORAGE_DAMAGES_MAX]; /* numbers, each once; the newest replace the oldest */
+    uint32_t told_count;
+    uint64_t told[STORAGE_DAMAGES_MAX]; /* likewise: what storage_next_damage has named, or will name next */
+    uint32_t news_count;                /* of these the last are still to be named */
+    uint64_t message_table;             /* which one it is about */
     char message[ERROR_MESSAGE_BYTES_MAX];
 };
 
@@ -304,9 +308,10 @@ struct storage {
     uint64_t compact_retry_us;
     struct blocked_table blocked[STORAGE_BLOCKED_MAX];
     uint32_t blocked_count;
-    uint32_t ingest_count; /* asked for and not done: nothing is applied */
-    bool quiet;            /* an ingest is about to switch: no flush, edit or compaction starts */
-    struct list upkeeps;   /* struct storage_upkeep, the first is under way */
+    uint64_t catch_up_index; /* up to here entries were applied once more, or are to be, since it went back; 0: never */
+    uint32_t ingest_count;   /* asked for and not done: nothing is applied */
+    bool quiet;              /* an ingest is about to switch: no flush, edit or compaction starts */
+    struct list upkeeps;     /* struct storage_upkeep, the first is under way */
     struct env_task upkeeps_task;
     struct list upkeeps_done;
     struct list compacts; /* struct storage_compact, the first is under way */
@@ -503,6 +508,8 @@ static inline bool storage__upkeep_is_cancelled(const struct storage_upkeep *upk
 
 /* ---- scrub.c ------------------------------------------------------------------------------------------------- */
 void storage__start_scrub(struct storage *storage);
+/* True if the version has this file. */
+bool storage__is_live(const struct version *version, uint64_t number);
 /* Not running: it holds nothing afterwards. */
 void storage__scrub_let_go(struct storage *storage);
 void storage__fill_scrub_stats(struct storage *storage, struct storage_stats *stats);

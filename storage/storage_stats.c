@@ -9,6 +9,22 @@ static_assert((int)COMPACTION_REASON_COUNT <= (int)STORAGE_COMPACTION_REASONS,
 
 /* ---- Damage: any thread -------------------------------------------------------------------------------------- */
 
+/* Each file is named once, as long as so many are remembered. */
+static void note_news(struct damage_list *damage, uint64_t number) {
+    for (uint32_t i = 0; i < damage->told_count; i++) {
+        if (damage->told[i] == number) {
+            return;
+        }
+    }
+    if (damage->told_count == STORAGE_DAMAGES_MAX) {
+        damage->told_count--;
+        damage->news_count -= damage->news_count > damage->told_count;
+        memmove(damage->told, damage->told + 1, damage->told_count * sizeof damage->told[0]);
+    }
+    damage->told[damage->told_count++] = number;
+    damage->news_count++;
+}
+
 void storage__damaged(void *context, const struct sst *sst, const struct error *err) {
     struct storage *storage = context;
     struct damage_list *damage = &storage->damage;
@@ -26,6 +42,8 @@ void storage__damaged(void *context, const struct sst *sst, const struct error *
     if (!known) {
         damage->tables[damage->table_count++] = number;
     }
+    note_news(damage, number);
+    damage->message_table = number;
     (void)snprintf(damage->message, sizeof damage->message, "%s", err->message);
     env_mutex_unlock(&damage->lock);
 }
@@ -48,13 +66,34 @@ static void fill_damage(struct storage *storage, struct storage_stats *stats) {
     struct damage_list *damage = &storage->damage;
     env_mutex_lock(&damage->lock);
     stats->damaged_blocks = damage->count;
-    if (stats->problem[0] == '\0') {
+    if (stats->problem[0] == '\0' && storage__is_live(storage->version, damage->message_table)) {
         memcpy(stats->problem, damage->message, sizeof stats->problem);
     }
     env_mutex_unlock(&damage->lock);
     for (uint32_t i = 0; i < storage->blocked_count; i++) {
         stats->damaged_tables += storage->blocked[i].is_waiting;
     }
+}
+
+/* ---- Damage: the owner ------------------------------------------------------------------------------------------ */
+
+bool storage_has_file(const struct storage *storage, uint64_t number) {
+    return storage__is_live(storage->version, number);
+}
+
+bool storage_next_damage(struct storage *storage, struct storage_damage *ret_damage) {
+    struct damage_list *damage = &storage->damage;
+    bool found = false;
+    env_mutex_lock(&damage->lock);
+    while (damage->news_count > 0 && !found) {
+        uint64_t number = damage->told[damage->told_count - damage->news_count--];
+        if (storage__is_live(storage->version, number)) {
+            *ret_damage = (struct storage_damage){.file = number, .since_us = env_clock_us(storage->env)};
+            found = true;
+        }
+    }
+    env_mutex_unlock(&damage->lock);
+    return found;
 }
 
 /* ---- Statistics ---------------------------------------------------------------------------------------------- */

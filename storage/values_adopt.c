@@ -52,7 +52,9 @@ void storage__adopt_note(const struct storage *storage, struct generation *gener
 
 void storage__adopt_turn(struct storage *storage, struct generation *generation) {
     uint64_t least = storage->options.value_adopt_bytes;
-    if (storage->log.log == NULL || least == 0 || generation->large_bytes < least ||
+    /* What was applied once before may have been adopted then. */
+    bool is_again = storage->catch_up_index > 0 && generation->first_index <= storage->catch_up_index;
+    if (is_again || storage->log.log == NULL || least == 0 || generation->large_bytes < least ||
         generation->large_bytes < generation->batch_bytes / 4 * 3) {
         return;
     }

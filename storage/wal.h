@@ -299,7 +299,8 @@ void wal_read_release(struct wal_read *read);
 /* Records up to here are applied, hence committed: the cache may drop them beyond its budget. */
 void wal_set_applied(struct wal *wal, uint64_t applied_index);
 /* Segments whose last index <= min(flushed_index, pin_index) may go, oldest first, by a worker; at least the last one
- * stays (DESIGN rule 11). The caller read committed before flushed. */
+ * stays (DESIGN rule 11). The caller read committed before flushed. The newest call counts, also if it is for less: a
+ * store that went back needs more again. */
 void wal_set_floor(struct wal *wal, uint64_t flushed_index, uint64_t pin_index);
 /* The disk is full: spare segments go now instead of being used again. */
 void wal_give_space(struct wal *wal);

@@ -348,8 +348,9 @@ void wal__delete_more(struct wal *wal) {
 void wal_set_floor(struct wal *wal, uint64_t flushed_index, uint64_t pin_index) {
     uint64_t floor_index = flushed_index < pin_index ? flushed_index : pin_index;
     CHECK(floor_index <= wal->commit_index);
-    if (floor_index > wal->floor_index) {
-        wal->floor_index = floor_index;
+    bool gives_more = floor_index > wal->floor_index;
+    wal->floor_index = floor_index;
+    if (gives_more) {
         wal__delete_more(wal);
     }
 }

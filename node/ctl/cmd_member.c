@@ -280,6 +280,23 @@ static enum ctl_exit run_priority(struct ctl *ctl, char **argv, const struct hol
     return change_one(ctl, argv[0], change, text, "", json_pack("{s:i}", "priority", (int)priority));
 }
 
+static enum ctl_exit run_rebuild(struct ctl *ctl, char **argv, const struct holdfast_member_change *add) {
+    struct holdfast_members members;
+    struct holdfast_node_status status;
+    const struct holdfast_member *member = NULL;
+    (void)add;
+    enum ctl_exit code = members_fetch(ctl, &members);
+    if (code == CTL_DONE) {
+        code = members_find(ctl, &members, argv[0], &member);
+    }
+    if (code == CTL_DONE) {
+        code = members_rebuild(ctl, member, ctl->options.wait_s > 0 ? ctl->options.wait_s : WAIT_S, &status);
+    }
+    return code == CTL_DONE ? print_done(ctl, status.applied, member->id, member->name, "has filled its store again",
+                                         "", json_pack("{s:I}", "rebuilds", (json_int_t)status.rebuilds))
+                            : code;
+}
+
 /* ---- The command ------------------------------------------------------------------------------------------------ */
 
 static const struct member_command COMMANDS[] = {
@@ -292,6 +309,7 @@ static const struct member_command COMMANDS[] = {
     {"demote", 1, "member demote NODE", 0, run_demote},
     {"remove", 1, "member remove NODE", 0, run_remove},
     {"priority", 2, "member priority NODE 0..255", 0, run_priority},
+    {"rebuild", 1, "member rebuild NODE [--wait SECONDS]", CTL_OPTION_WAIT, run_rebuild},
 };
 
 enum ctl_exit ctl_cmd_member(struct ctl *ctl, int argc, char **argv) {

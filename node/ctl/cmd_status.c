@@ -201,6 +201,8 @@ static json_t *node_json(const struct ctl *ctl, const struct node_answer *answer
         {"digest_mismatches", status->digest_mismatches},
         {"scan_index", status->scan_index},
         {"scan_mismatches", status->scan_mismatches},
+        {"rebuilds", status->rebuilds},
+        {"rebuilds_failed", status->rebuilds_failed},
         {"replay_ms", status->replay_ms},
     };
     (void)json_object_set_new(object, "name", text_json(node_name(ctl, answer)));
@@ -216,6 +218,8 @@ static json_t *node_json(const struct ctl *ctl, const struct node_answer *answer
     (void)json_object_set_new(object, "digest", digest_json(status->digest_index, status->digest));
     (void)json_object_set_new(object, "scan_digest", digest_json(status->scan_index, status->scan_digest));
     (void)json_object_set_new(object, "scan_state", text_json(status->scan_state));
+    (void)json_object_set_new(object, "rebuild_state", text_json(status->rebuild_state));
+    (void)json_object_set_new(object, "rebuild_reason", text_json(status->rebuild_reason));
     (void)json_object_set_new(object, "log_records_per_sync", json_real(records_per_sync(status)));
     (void)json_object_set_new(object, "log_padding_share", json_real(padding_share(status)));
     (void)json_object_set_new(object, "log_sync_us_buckets", buckets_json(status));

@@ -72,7 +72,7 @@ const struct ctl_command CTL_COMMANDS[] = {
      "An age\n"
      "with + counts from the node's start: the segment is older.\n",
      0, 1, 1, ctl_cmd_wal},
-    {"member", "list | add NAME | replace OLD NEW | promote|demote|remove NODE | priority NODE N",
+    {"member", "list | add NAME | replace OLD NEW | promote|demote|remove|rebuild NODE | priority NODE N",
      "Show and change who is in the cluster",
      "NODE is a name or an id.\n"
      "list      Who is a member, how far each is, when it was last heard. With --node: as that node knows it.\n"
@@ -86,6 +86,9 @@ const struct ctl_command CTL_COMMANDS[] = {
      "demote    A voter becomes a learner.\n"
      "remove    A node is no member any more; stop it then. A leader hands the lead over.\n"
      "priority  0 to 255: who leads by preference.\n"
+     "rebuild   A node fills its store again from the leader, while it runs: one that applied other changes than the "
+     "others,\n"
+     "          say. Waits until it has (600 s, or --wait).\n"
      "A change that would leave no quorum of the nodes that are reachable, or makes no sense, is refused with the "
      "reason:\n"
      "exit code 3. For admins.\n",

@@ -35,5 +35,9 @@ enum ctl_exit members_change(struct ctl *ctl, const struct holdfast_member_chang
  * Says how far it is on err. wait_s 0: tries once. */
 enum ctl_exit members_promote(struct ctl *ctl, const struct holdfast_member_change *changes, size_t count,
                               uint32_t wait_s, uint64_t *ret_index);
+/* This member fills its store again; waits until it has, at most wait_s, and says how far it is on err. CTL_FAILED: it
+ * couldn't; CTL_UNKNOWN: how it went can't be told. *ret_status: its last. */
+enum ctl_exit members_rebuild(struct ctl *ctl, const struct holdfast_member *member, uint32_t wait_s,
+                              struct holdfast_node_status *ret_status);
 
 #endif

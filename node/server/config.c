@@ -62,6 +62,7 @@ static const struct config_key raft_keys[] = {
     {"snapshot_bytes_per_second", config__parse_bytes_size, RANGE(snapshot_rate, 0, SIZE_MAX_BYTES)},
     {"stall_limit_ms", config__parse_u32, RANGE(stall_limit_ms, 40, 600000)},
     {"scan_digest_interval", config__parse_u32, RANGE(scan_digest_interval_s, 0, 31536000)},
+    {"rebuild_on_mismatch", config__parse_switch, FIELD(rebuild_on_mismatch)},
 };
 
 static const struct config_key storage_keys[] = {

@@ -61,6 +61,7 @@ struct config {
     uint64_t snapshot_rate;          /* snapshot_bytes_per_second: default 64 MiB; 0: no limit */
     uint32_t stall_limit_ms;         /* of a leader's log write; default 350 */
     uint32_t scan_digest_interval_s; /* scan_digest_interval: default 86400; 0: only when asked for */
+    bool rebuild_on_mismatch;        /* fill the store again when a leader finds that it differs from a majority's */
     /* [storage] */
     uint32_t
         entry_bytes_max; /* a log entry's payload: LIMIT_ENTRY_PAYLOAD_BYTES; not in the file, smaller in simulations */
@@ -76,7 +77,7 @@ struct config {
     uint64_t scan_digest_rate;      /* scan_digest_bytes_per_second; default 32 MiB; 0: this node takes no part */
     uint64_t history_revisions;     /* history: default 1000000 */
     bool change_files;              /* default on */
-    bool heal;                      /* a damaged store is set aside, and filled again by the others; default on */
+    bool heal;                      /* a damaged store is filled again by the others; default on */
     uint32_t restart_budget_s;      /* restart_budget: default 10 */
     /* [limits] */
     uint32_t client_connections_max;      /* default 4096 */

@@ -100,6 +100,7 @@ static void send_messages(struct consensus *consensus, const struct raft_update 
         } else {
             struct raft_message tagged = *message;
             digest__tag(consensus, &tagged);
+            rebuild__tag(consensus, &tagged);
             (void)peers_send(consensus->peers, &tagged, NULL, 0);
         }
     }
@@ -297,7 +298,7 @@ void consensus__damaged(void *context, const struct storage_damage *damage) {
     struct consensus *consensus = context;
     log_event(consensus->options.logger, LOG_ERROR, "storage.damaged", "table=%" PRIu64 " offset=%" PRIu64,
               damage->file, damage->offset);
-    heal__store_damaged(consensus, damage);
+    rebuild__damaged(consensus, damage);
 }
 
 void consensus__storage_failed(void *context, const struct error *err) { consensus__fail(context, err); }
@@ -346,6 +347,7 @@ static void on_housekeeping(struct env_timer *timer) {
     note_progress(consensus);
     step_synced(consensus);
     heal__update(consensus);
+    rebuild__update(consensus);
     digest__tick(consensus);
     scan__tick(consensus);
     budget__tick(consensus);
@@ -553,7 +555,7 @@ void consensus_stop(struct consensus *consensus, void (*stopped)(void *context),
     env_timer_cancel(&consensus->pace_timer);
     env_timer_cancel(&consensus->housekeeping_timer);
     fence__stop(consensus);
-    consensus->stop_pending = (consensus->peers != NULL ? 4 : 3) + heal__stop(consensus);
+    consensus->stop_pending = (consensus->peers != NULL ? 4 : 3) + rebuild__stop(consensus);
     snapshots_stop(consensus->snapshots, consensus__part_stopped, consensus);
     if (consensus->peers != NULL) {
         peers_stop(consensus->peers, consensus__part_stopped, consensus);

@@ -17,6 +17,7 @@
 #include "node/env/env.h"
 #include "node/server/config.h"
 #include "node/server/directory.h"
+#include "node/server/rebuild.h"
 #include "node/server/snapshot.h"
 #include "raft/raft.h"
 #include "storage/batch.h"
@@ -133,6 +134,10 @@ struct consensus_status {
     uint32_t member_count;
     struct consensus_member_status members[LIMIT_MEMBERS];
     uint64_t heal_index; /* see raft_info */
+    enum rebuild_state rebuild_state;
+    uint64_t rebuilds; /* of the store, since the node started, */
+    uint64_t rebuilds_failed;
+    char rebuild_reason[128]; /* and why the one that is on is; empty: none is */
     struct snapshots_status snapshots;
     char problem[ERROR_MESSAGE_BYTES_MAX]; /* empty when healthy */
 };
@@ -149,7 +154,7 @@ void consensus_query_status(struct consensus *consensus, struct consensus_status
 
 /* ---- What keeps the log's segments (any thread) ---------------------------------------------------------------- */
 
-enum { CONSENSUS_LOG_PINS_MAX = LIMIT_MEMBERS + 7, CONSENSUS_LOG_SEGMENTS_MAX = 4096 };
+enum { CONSENSUS_LOG_PINS_MAX = LIMIT_MEMBERS + 8, CONSENSUS_LOG_SEGMENTS_MAX = 4096 };
 
 struct consensus_log_pin {
     char owner[LIMIT_NAME_BYTES + 32];
@@ -300,7 +305,8 @@ struct consensus_change {
     struct raft_change changes[LIMIT_MEMBERS]; /* what they point to too; sane as raft.h says */
     uint32_t change_count;                     /* 0 if is_transfer, else at least 1 */
     bool is_transfer;
-    uint64_t target;      /* transfer: to whom; RAFT_NO_NODE: to the best */
+    bool is_rebuild;      /* a member is told to fill its store again; done when it is being told */
+    uint64_t target;      /* transfer: to whom; RAFT_NO_NODE: to the best; rebuild: who */
     uint64_t deadline_us; /* env clock */
     void (*done)(struct consensus_change *change);
     /* Results. STATUS_OK. Surely not done: STATUS_NOT_LEADER, STATUS_CONDITION (err has the refusal's sentence),

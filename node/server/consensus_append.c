@@ -250,6 +250,7 @@ void append__received(void *context, const struct raft_message *message, struct 
     enum status status = consensus__step(consensus, &event);
     if (status == STATUS_OK) {
         digest__received(consensus, message);
+        rebuild__received(consensus, message);
     }
     if (status == STATUS_INVALID) {
         log_event(consensus->options.logger, LOG_WARN, "raft.invalid", "from=%" PRIu64 " type=%d term=%" PRIu64,

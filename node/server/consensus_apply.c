@@ -4,6 +4,8 @@
  * Records come from the log's memory; those that aren't there any more (after a restart, say) are read back, and apply
  * waits for that read without holding up the thread. A record that can't be read or understood ends the node: it never
  * becomes an outcome.
+ *
+ * A store that went back (rebuild.h) gets entries again that were applied before: nobody waits for those.
  */
 #include "node/server/consensus_internal.h"
 
@@ -32,12 +34,15 @@ static enum status apply_record(struct consensus *consensus, const struct wal_re
         return error_set(err, STATUS_UNSUPPORTED, "entry %" PRIu64 " is of kind %u, which this version does not know",
                          record->index, record->kind);
     }
+    bool is_again = record->index <= storage_applied_index(consensus->storage);
     enum status status = member__applying(consensus, record, err);
     if (status == STATUS_OK) {
         status = storage_apply(consensus->storage, record->index, record->term, batch, err);
     }
     if (status == STATUS_OK) {
         consensus->applied_progress_us = consensus__now_us(consensus);
+    }
+    if (status == STATUS_OK && !is_again) {
         propose__applied(consensus, record->index, record->term);
         member__applied(consensus, record);
         scan__applied(consensus, record);
@@ -100,7 +105,7 @@ static void on_read(struct wal_read *read) {
     struct error error = read->error;
     enum status status = read->status;
     uint64_t index = read->first_index;
-    if (index != storage_applied_index(consensus->storage) + 1) {
+    if (index != storage_inserted_index(consensus->storage) + 1) {
         consensus__schedule(consensus); /* a snapshot was installed meanwhile */
         wal_read_release(read);
         return;
@@ -153,7 +158,7 @@ void apply__on_timer(struct env_timer *timer) {
 }
 
 void apply__advance(struct consensus *consensus) {
-    uint64_t index = storage_applied_index(consensus->storage) + 1;
+    uint64_t index = storage_inserted_index(consensus->storage) + 1;
     uint64_t begin_us = budget__begin_us(consensus);
     uint32_t count = 0;
     size_t bytes = 0;

@@ -12,8 +12,8 @@
  *                             member of the quorum; the next leader names it then
  *   no quorum alike           nobody is suspected: log, status
  *
- * A member that differs differs from then on, so a round that is missed loses nothing. Nothing is done to the suspected
- * node: an operator rebuilds it.
+ * A member that differs differs from then on, so a round that is missed loses nothing. A suspected node is told so, and
+ * fills its store again if its configuration says so (rebuild_on_mismatch); else an operator has it do that.
  *
  * Messages say which term they are of; what is of another term, or not from its leader, is ignored, so a round is one
  * leader's. Owner: the consensus loop. Memory: what is in struct consensus_digest.
@@ -113,7 +113,7 @@ static void alarm_if_new(struct consensus *consensus, const char *suspects) {
     log_event(consensus->options.logger, LOG_ERROR, "digest.mismatch",
               "index=%" PRIu64 " suspected=%s digests=%s rebuild=\"%s\"", state->round_index,
               suspects[0] != '\0' ? suspects : "none", votes,
-              suspects[0] != '\0' ? "stop the suspected node, move the directory db out of its data directory, start it"
+              suspects[0] != '\0' ? "holdfastctl member rebuild NAME, for each of the suspected nodes"
                                   : "no majority agrees: find out which node is right first");
 }
 
@@ -124,10 +124,11 @@ static void alarm_minority(struct consensus *consensus, const struct digest *maj
     char usual[DIGEST_HEX_BYTES];
     struct digest digest = *majority;
     digest_votes_suspects(consensus, &state->votes, majority, suspects, sizeof suspects, &digest);
+    digest_votes_order_rebuilds(consensus, &state->votes, majority);
     alarm_if_new(consensus, suspects);
     (void)snprintf(state->problem, sizeof state->problem,
-                   "at entry %" PRIu64 " %.64s applied other changes than the majority (digest %s, not %s): stop it, "
-                   "move db out of its data directory, start it",
+                   "at entry %" PRIu64 " %.64s applied other changes than the majority (digest %s, not %s): "
+                   "'member rebuild' it",
                    state->round_index, suspects, digest_hex(&digest, odd), digest_hex(majority, usual));
 }
 

@@ -20,8 +20,9 @@ enum pin {
     PIN_NOT_FLUSHED,
     PIN_READER,
     PIN_ORDER,
-    PIN_VALUES, /* keeps the bytes, not the log's name for them */
-    PIN_FLOOR,  /* nobody needs it any more; the floor moves at the next housekeeping */
+    PIN_REBUILD, /* the store is filled again, and the log behind what it gets is needed */
+    PIN_VALUES,  /* keeps the bytes, not the log's name for them */
+    PIN_FLOOR,   /* nobody needs it any more; the floor moves at the next housekeeping */
     PIN_FIRST_MEMBER
 };
 
@@ -73,6 +74,7 @@ static void fill_pins(const struct consensus *consensus, struct consensus_log_qu
     add_named(query, PIN_NOT_FLUSHED, "not flushed", storage_frontier(consensus->storage)->index);
     add_named(query, PIN_READER, "reader", UINT64_MAX);
     add_named(query, PIN_ORDER, "older segment", UINT64_MAX);
+    add_named(query, PIN_REBUILD, "store to be filled again", rebuild__pin_index(consensus));
     add_named(query, PIN_VALUES, "store, as a value file", UINT64_MAX);
     add_named(query, PIN_FLOOR, "floor about to move", wal_floor_index(consensus->wal));
     add_members(consensus, query);
@@ -81,6 +83,8 @@ static void fill_pins(const struct consensus *consensus, struct consensus_log_qu
 /* The bits of those that need records up to last_index of a segment above the floor. */
 static uint32_t floor_owners(const struct consensus_log_query *query, uint64_t last_index) {
     uint32_t bits = query->pins[PIN_NOT_FLUSHED].index < last_index ? 1U << PIN_NOT_FLUSHED : 0;
+    bool rebuilds = query->pins[PIN_REBUILD].has_index && query->pins[PIN_REBUILD].index < last_index;
+    bits |= rebuilds ? 1U << PIN_REBUILD : 0;
     for (uint32_t i = PIN_FIRST_MEMBER; i < query->pin_count; i++) {
         bits |= query->pins[i].index < last_index ? 1U << i : 0;
     }

@@ -6,6 +6,8 @@
  *
  * A follower below the log's begin gets a snapshot (snapshot.h). What it will need behind that is a pin of its own: as
  * hard as it must be for the transfer to be of use, but with twice the budget it is over (nothing is without a bound).
+ * The same holds for the log behind a snapshot that this node's own store waits for (rebuild.h). While a snapshot is
+ * about to become the store, nothing goes: what stands behind it is needed.
  * Owner: the consensus loop.
  */
 #include "node/server/consensus_internal.h"
@@ -46,11 +48,17 @@ static uint64_t budget_index(const struct consensus *consensus, uint64_t bytes_m
 }
 
 void floor__update(struct consensus *consensus) {
+    if (snapshots_hold_log(consensus->snapshots)) {
+        return;
+    }
     /* Committed before flushed: the floor may lag, it may never lead (hazard 40). */
     uint64_t pin_index = raft_floor_index(consensus->raft);
     uint64_t bytes_max = consensus->options.config->follower_log_bytes;
     uint64_t shed_index = budget_index(consensus, bytes_max);
     uint64_t transfer_index = snapshots_pin_index(consensus->snapshots);
+    uint64_t own_index = rebuild__pin_index(consensus);
+    transfer_index = own_index < transfer_index ? own_index : transfer_index;
+    pin_index = own_index < pin_index ? own_index : pin_index;
     if (transfer_index < shed_index) {
         uint64_t twice_index = budget_index(consensus, bytes_max > UINT64_MAX / 2 ? UINT64_MAX : 2 * bytes_max);
         shed_index = transfer_index > twice_index ? transfer_index : twice_index;

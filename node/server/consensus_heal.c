@@ -6,13 +6,8 @@
  * raft/heal.c decides when that is; here it is seen by housekeeping, which is soon enough: nothing waits for it.
  *
  * The store. One that can't be opened was set aside by recovery, and the log with it, if that doesn't reach back to the
- * first entry: which is the case above, and ends with a snapshot. For a table that turns out to be damaged later:
- *
- *   found --(leads: hands the lead over)--> another leads --> a worker writes the request down --> the node ends, and
- *   its next start sets the store aside
- *
- * Reads that don't need what is damaged go on until then. A node that knows of no other leader waits: what it holds may
- * be needed, damaged or not.
+ * first entry: which is the case above, and ends with a snapshot. One that turns out to be damaged later is filled
+ * again while the node runs (rebuild.h).
  *
  * A peer that answers only as an earlier life of itself lost its log without knowing it: its data directory was wiped,
  * or replaced by an older copy. The leader counts nothing of what it says (raft/heal.c); here the operator is told.
@@ -20,14 +15,12 @@
  * Owner: the consensus loop.
  */
 #include "node/server/consensus_internal.h"
-#include "node/server/store_faulty.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 
 enum {
-    ELDER_US = 1000 * 1000,       /* so long no message is late */
-    REQUEST_US = 10 * 1000 * 1000 /* between two tries to write the request down */
+    ELDER_US = 1000 * 1000 /* so long no message is late */
 };
 
 /* ---- The log ---------------------------------------------------------------------------------------------------- */
@@ -47,69 +40,7 @@ static void update_log(struct consensus *consensus) {
     wal_healed(consensus->wal);
 }
 
-/* ---- The store -------------------------------------------------------------------------------------------------- */
-
-static void run_request(struct env_work *work) {
-    struct consensus *consensus = CONTAINER_OF(work, struct consensus, heal.work);
-    consensus->heal.status =
-        store_faulty_request(consensus->options.env, consensus->options.config->data_dir, &consensus->heal.error);
-}
-
-static void on_requested(struct env_work *work) {
-    struct consensus *consensus = CONTAINER_OF(work, struct consensus, heal.work);
-    struct consensus_heal *heal = &consensus->heal;
-    heal->is_requesting = false;
-    if (consensus->stopping) {
-        consensus__part_stopped(consensus);
-    } else if (heal->status == STATUS_OK) {
-        struct error error;
-        (void)error_set(&error, STATUS_CORRUPT,
-                        "table %" PRIu64 " is damaged at %" PRIu64
-                        ": start the node again, and it gets its data anew from the others ([storage] heal = on)",
-                        heal->damage.file, heal->damage.offset);
-        consensus__fail(consensus, &error);
-    } else { /* a request that a loss of power takes back costs the next start another look by the scrub */
-        char quoted[ERROR_MESSAGE_BYTES_MAX + 16];
-        heal->again_us = consensus__now_us(consensus) + REQUEST_US;
-        log_event(consensus->options.logger, LOG_WARN, "store.not_rebuilt", "reason=%s",
-                  log_quote(quoted, sizeof quoted, heal->error.message));
-    }
-}
-
-static void update_store(struct consensus *consensus) {
-    struct consensus_heal *heal = &consensus->heal;
-    if (!heal->is_store_damaged || heal->is_requesting || !consensus->options.config->heal ||
-        consensus__now_us(consensus) < heal->again_us) {
-        return;
-    }
-    uint64_t leader = raft_leader(consensus->raft);
-    if (leader == consensus->options.config->id) {
-        struct raft_event event = {.type = RAFT_EVENT_TRANSFER, .u.target = RAFT_NO_NODE};
-        (void)consensus__step(consensus, &event); /* refused: nobody can take over now; asked again */
-        return;
-    }
-    if (leader == RAFT_NO_NODE) {
-        return;
-    }
-    heal->is_requesting = true;
-    error_clear(&heal->error);
-    heal->work = (struct env_work){.run = run_request, .done = on_requested, .loop = consensus->options.loop};
-    env_work_submit(consensus->options.env, ENV_WORK_SHORT, &heal->work);
-}
-
-void heal__store_damaged(struct consensus *consensus, const struct storage_damage *damage) {
-    if (!consensus->heal.is_store_damaged) {
-        consensus->heal.is_store_damaged = true;
-        consensus->heal.damage = *damage;
-    }
-}
-
-uint32_t heal__stop(struct consensus *consensus) { return consensus->heal.is_requesting ? 1 : 0; }
-
-void heal__update(struct consensus *consensus) {
-    update_log(consensus);
-    update_store(consensus);
-}
+void heal__update(struct consensus *consensus) { update_log(consensus); }
 
 /* ---- Status ----------------------------------------------------------------------------------------------------- */
 

@@ -14,6 +14,7 @@
  *   consensus_fence.c    stepping aside when the log or apply stalls
  *   consensus_read.c     ReadIndex rounds and waiting for apply
  *   consensus_heal.c     what this node, or a peer, lost
+ *   consensus_rebuild.c, consensus_orders.c  a damaged or differing store is filled again (rebuild.h)
  *   snapshot*.c          snapshots to and from other nodes
  *   consensus_upkeep.c   long jobs that an operator asked for
  *   consensus_ask.c      changes of membership and leadership, asked for from other threads
@@ -30,6 +31,7 @@
 #include "node/server/digest_votes.h"
 #include "node/server/membership.h"
 #include "node/server/peers.h"
+#include "node/server/rebuild.h"
 #include "node/server/replay_speed.h"
 #include "node/server/snapshot.h"
 
@@ -115,13 +117,6 @@ struct consensus_upkeep {
 /* What this node lost (consensus_heal.c). */
 struct consensus_heal {
     bool is_open; /* the log may lack something, as of the last look */
-    bool is_store_damaged;
-    struct storage_damage damage;
-    bool is_requesting; /* a worker writes down that the store is to be set aside */
-    uint64_t again_us;  /* that failed: not before then */
-    struct env_work work;
-    enum status status;
-    struct error error;
 };
 
 /* What this node knows of its own stalls (consensus_fence.c). */
@@ -228,6 +223,7 @@ struct consensus {
     void *stopped_context;
 
     struct consensus_heal heal;
+    struct consensus_rebuild rebuild;
     struct wal_synced newest_synced; /* what raft hasn't heard of yet, if has_synced */
     bool has_synced;
 
@@ -324,6 +320,8 @@ MUST_USE enum status member__applying(struct consensus *consensus, const struct 
 void member__applied(struct consensus *consensus, const struct wal_record *record);
 /* A received snapshot took the place of the state; its frontier is at index. After raft's INSTALLED step. */
 void member__installed(struct consensus *consensus, const struct membership *membership, uint64_t index);
+/* The store went back to this state; CONFIG entries behind it are applied again. */
+void member__went_back(struct consensus *consensus, const struct membership *membership);
 /* Callback for peers_options. */
 void member__was_removed(void *context, uint64_t by_node_id);
 /* True if nobody would answer this node's questions: it is no member, or was told so. */
@@ -341,10 +339,7 @@ void apply__on_timer(struct env_timer *timer);
 /* The store holds what a snapshot brought: it goes on behind that. */
 void apply__installed(struct consensus *consensus);
 
-/* A table turned out to be damaged. */
-void heal__store_damaged(struct consensus *consensus, const struct storage_damage *damage);
-/* How many parts of it must end before the actor goes: each calls consensus__part_stopped. */
-uint32_t heal__stop(struct consensus *consensus);
+/* One of the parts that consensus_stop waits for. */
 void consensus__part_stopped(void *context);
 /* Looks whether what was lost is back, and what can be done about it. */
 void heal__update(struct consensus *consensus);

@@ -295,6 +295,30 @@ void member__installed(struct consensus *consensus, const struct membership *mem
     }
 }
 
+void member__went_back(struct consensus *consensus, const struct membership *membership) {
+    consensus->members.before = *membership;
+    consensus->members.applied = *membership;
+}
+
+static enum status begin_rebuild(struct consensus *consensus, struct consensus_change *change, const char **ret_what) {
+    if (consensus->role != RAFT_LEADER) {
+        *ret_what =
+            consensus->leader == RAFT_NO_NODE ? "no leader is known to this node" : "this node is not the leader";
+        return consensus->leader == RAFT_NO_NODE ? STATUS_UNAVAILABLE : STATUS_NOT_LEADER;
+    }
+    *ret_what = rebuild__refusal(consensus, change->target);
+    if (*ret_what != NULL) {
+        return STATUS_CONDITION;
+    }
+    if (change->target == consensus->options.config->id) {
+        rebuild__want(consensus, REBUILD_OPERATOR);
+    } else {
+        rebuild__order(consensus, change->target, REBUILD_OPERATOR);
+    }
+    finish(consensus, change, STATUS_OK, false, NULL);
+    return STATUS_OK;
+}
+
 /* STATUS_OK: it is on. Else *ret_what says why not, unless raft's refusal does. */
 static enum status begin(struct consensus *consensus, struct consensus_change *change, const char **ret_what) {
     struct raft_event event = {.type = RAFT_EVENT_TRANSFER, .u.target = change->target};
@@ -306,6 +330,9 @@ static enum status begin(struct consensus *consensus, struct consensus_change *c
     if (consensus->members.change_count > CONSENSUS_CHANGES_MAX) {
         *ret_what = "too many changes wait on this node; try again";
         return STATUS_BUSY;
+    }
+    if (change->is_rebuild) {
+        return begin_rebuild(consensus, change, ret_what);
     }
     if (!change->is_transfer) {
         event = (struct raft_event){
@@ -334,8 +361,9 @@ static enum status begin(struct consensus *consensus, struct consensus_change *c
 }
 
 void consensus_change(struct consensus *consensus, struct consensus_change *change) {
-    CHECK(change->is_transfer ? change->change_count == 0
-                              : change->change_count > 0 && change->change_count <= LIMIT_MEMBERS);
+    CHECK(change->is_transfer || change->is_rebuild
+              ? change->change_count == 0
+              : change->change_count > 0 && change->change_count <= LIMIT_MEMBERS);
     change->phase = CHANGE_ASKED;
     change->refusal = RAFT_REFUSAL_NONE;
     change->index = 0;

@@ -282,9 +282,7 @@ bool scan__problem(const struct consensus *consensus, char *ret_text, size_t siz
         (void)snprintf(ret_text, size, "%s", scan->problem);
     } else if (scan->is_suspected) {
         (void)snprintf(ret_text, size,
-                       "at revision %" PRIu64
-                       " the data of this node differ from the majority's: stop it, move db out of its data "
-                       "directory, start it",
+                       "at revision %" PRIu64 " the data of this node differ from the majority's: 'member rebuild' it",
                        scan->index);
     }
     return scan->problem[0] != '\0' || scan->is_suspected;

@@ -5,7 +5,8 @@
  *   due or asked for --> DIGEST entry proposed --applied here--> open --all that are there have answered--> judged
  *
  *   all alike                    good
- *   a quorum alike, some not     those are suspected: log, status, and they are told. A leader among them hands the
+ *   a quorum alike, some not     those are suspected: log, status, and they are told, and told to fill their stores
+ *                                again, if they are configured to (rebuild_on_mismatch). A leader among them hands the
  *                                lead over first, to a member of the quorum; the next leader names it then
  *   not alike, no quorum alike   nobody is suspected: log, status
  *   alike, not all answered      incomplete: nothing is said of those that are missing
@@ -128,12 +129,11 @@ static void alarm_minority(struct consensus *consensus, const struct digest_vote
     char suspects[DIGEST_NAMES_BYTES];
     struct digest odd = *majority;
     digest_votes_suspects(consensus, votes, majority, suspects, sizeof suspects, &odd);
-    raise_alarm(consensus, votes, suspects,
-                "stop the suspected node, move the directory db out of its data directory, start it");
+    raise_alarm(consensus, votes, suspects, "holdfastctl member rebuild NAME, for each of the suspected nodes");
     (void)snprintf(scan->problem, sizeof scan->problem,
-                   "at revision %" PRIu64 " %.64s holds other data than the majority: stop it, move db out of its data "
-                   "directory, start it",
+                   "at revision %" PRIu64 " %.64s holds other data than the majority: 'member rebuild' it",
                    scan->round.index, suspects);
+    digest_votes_order_rebuilds(consensus, votes, majority);
     for (uint32_t i = 0; i < scan->round.member_count; i++) {
         struct consensus_scan_member *member = &scan->round.members[i];
         member->is_suspected = member->state == CONSENSUS_SCAN_DONE && !digest_equal(&member->digest, majority);

@@ -87,6 +87,7 @@ static void fill_status(struct consensus *consensus, struct consensus_status *st
     snapshots_get_status(consensus->snapshots, &status->snapshots);
     fill_problem(consensus, status);
     heal__fill_status(consensus, status);
+    rebuild__fill_status(consensus, status);
 }
 
 static void run_done(struct env_message *message) {

@@ -97,6 +97,18 @@ void digest_votes_suspects(const struct consensus *consensus, const struct diges
     }
 }
 
+/* ---- The suspected ---------------------------------------------------------------------------------------------- */
+
+void digest_votes_order_rebuilds(struct consensus *consensus, const struct digest_votes *votes,
+                                 const struct digest *majority) {
+    for (uint32_t i = 0; i < votes->count; i++) {
+        const struct digest_vote *vote = &votes->votes[i];
+        if (vote->id != consensus->options.config->id && !digest_equal(&vote->digest, majority)) {
+            rebuild__order(consensus, vote->id, REBUILD_MISMATCH);
+        }
+    }
+}
+
 /* ---- The lead --------------------------------------------------------------------------------------------------- */
 
 void digest_votes_hand_over(struct consensus *consensus, const struct digest_votes *votes,

@@ -8,7 +8,8 @@
     X(term)                                                                                                            \
     X(index)                                                                                                           \
     X(log_term)                                                                                                        \
-    X(commit) X(hint_index) X(hint_term) X(round) X(floor) X(entry_count) X(digest_index) X(lost_log) X(life)
+    X(commit)                                                                                                          \
+    X(hint_index) X(hint_term) X(round) X(floor) X(entry_count) X(digest_index) X(lost_log) X(life) X(needs_snapshot)
 
 void raft_wire_encode(const struct raft_message *message, Wire__RaftMessage *ret_wire) {
     wire__raft_message__init(ret_wire);

@@ -54,10 +54,7 @@ static enum status open_storage(struct recovery *recovery, struct error *err) {
 /* A store that can't be opened is set aside; the log, where term and vote stand, fills an empty one, or its leader. */
 static enum status open_store(struct recovery *recovery, struct error *err) {
     const struct config *config = recovery->config;
-    enum status status = store_faulty_carry_out(recovery->env, config->data_dir, err);
-    if (status == STATUS_OK) {
-        status = open_storage(recovery, err);
-    }
+    enum status status = open_storage(recovery, err);
     if (status != STATUS_CORRUPT || !config->heal) {
         return status;
     }
@@ -305,8 +302,6 @@ enum status recovery_run(struct recovery *recovery, struct error *err) {
     }
     if (status != STATUS_OK) {
         error_prefix(err, "recovery of %s", recovery->config->data_dir);
-    } else if (recovered.heal_index == 0 && recovery->store_fault.code == STATUS_OK) {
-        store_faulty_remove(recovery->env, recovery->config->data_dir);
     }
     return status;
 }

@@ -9,7 +9,7 @@
 
 #include <stdio.h>
 
-enum { ACTION_LIST, ACTION_CHANGE, ACTION_TRANSFER, ACTION_COUNT };
+enum { ACTION_LIST, ACTION_CHANGE, ACTION_TRANSFER, ACTION_REBUILD, ACTION_COUNT };
 
 struct list_request {
     struct consensus_status_query query;
@@ -116,7 +116,9 @@ static void on_changed(struct consensus_change_query *query) {
     const struct consensus_change *change = &query->change;
     struct request *request = asked->request;
     struct alloc *alloc = request->clients->alloc;
-    const char *what = change->is_transfer ? "the transfer of the lead" : "the change of the membership";
+    const char *what = change->is_transfer  ? "the transfer of the lead"
+                       : change->is_rebuild ? "the order"
+                                            : "the change of the membership";
     if (change->status == STATUS_OK) {
         Wire__MemberReply reply = WIRE__MEMBER_REPLY__INIT;
         SET(&reply, index, change->index);
@@ -124,6 +126,8 @@ static void on_changed(struct consensus_change_query *query) {
         request__reply(request, FRAME_MEMBER_REPLY, &reply.base, NULL, 0);
     } else if (change->unknown) {
         request__fail(request, change->status, true, "%s is begun, but not confirmed: it may still happen", what);
+    } else if (change->status == STATUS_CONDITION && change->is_rebuild) {
+        request__fail(request, STATUS_CONDITION, false, "%s", change->err.message);
     } else if (change->status == STATUS_CONDITION) {
         refuse(request, change->refusal);
     } else if (change->status == STATUS_TIMEOUT) {
@@ -173,6 +177,9 @@ static const char *problem_of(const Wire__MemberRequest *member) {
     if (member->action >= ACTION_COUNT) {
         return "nothing that this node does about members";
     }
+    if (member->action == ACTION_REBUILD && (member->target == RAFT_NO_NODE || member->target > CONFIG_ID_MAX)) {
+        return "a member's id is a number from 1 to 2^63";
+    }
     if (member->action != ACTION_CHANGE) {
         return member->n_changes == 0 ? NULL : "changes where none are asked for";
     }
@@ -219,15 +226,20 @@ static void change_members(struct client_connection *connection, const struct co
     asked->query.loop = clients->options.loop;
     asked->query.done = on_changed;
     change->is_transfer = member->action == ACTION_TRANSFER;
-    change->target = change->is_transfer ? member->target : RAFT_NO_NODE;
+    change->is_rebuild = member->action == ACTION_REBUILD;
+    change->target = change->is_transfer || change->is_rebuild ? member->target : RAFT_NO_NODE;
     change->deadline_us = request__deadline_us(clients, member->timeout_ms);
     change->change_count = (uint32_t)member->n_changes;
     for (uint32_t i = 0; i < change->change_count; i++) {
         fill_change(asked, i, member->changes[i]);
     }
     log_event(clients->options.logger, LOG_INFO, "member.asked", "by=%s what=%s parts=%u first=%llu",
-              connection->identity.name, change->is_transfer ? "transfer" : "change", change->change_count,
-              (unsigned long long)(change->is_transfer ? change->target : change->changes[0].id));
+              connection->identity.name,
+              change->is_transfer  ? "transfer"
+              : change->is_rebuild ? "rebuild"
+                                   : "change",
+              change->change_count,
+              (unsigned long long)(change->change_count == 0 ? change->target : change->changes[0].id));
     consensus_ask_change(clients->options.consensus, &asked->query);
 }
 

@@ -79,6 +79,10 @@ static void fill_state(Wire__StatusReply *reply, const struct consensus_status *
     SET(reply, loop_stand_stills, status->stand_stills);
     SET(reply, log_segments_faulty, status->wal.segments_faulty);
     SET(reply, heal_index, status->heal_index);
+    SET(reply, rebuilds, status->rebuilds);
+    SET(reply, rebuilds_failed, status->rebuilds_failed);
+    reply->rebuild_state = (char *)rebuild_state_name(status->rebuild_state);
+    reply->rebuild_reason = (char *)status->rebuild_reason;
     SET(reply, config_index, status->config_index);
     SET(reply, config_committed, status->config_is_committed);
     SET(reply, config_joint, status->config_is_joint);

@@ -16,6 +16,10 @@
  * Why it must be at rest. What is written before the switch is of the old log and may be void a moment later; the term
  * that the snapshot's frontier has must be durable in the log first, or the next opening takes it for damage.
  *
+ * A store that is damaged or differs (rebuild.h) takes in a snapshot that isn't ahead of what is applied. Where the log
+ * has the snapshot's last entry, nothing happens to it: raft hears of the switch only if that commits something, and
+ * the log behind the snapshot is applied again.
+ *
  * A crash before the switch leaves the old state; after it the new store with the old log, which the next opening finds
  * to lack the frontier's entry, and resets (wal_recover.c). Owner: the consensus loop.
  */
@@ -24,7 +28,12 @@
 #include <inttypes.h>
 
 bool snapshot_install__wants(const struct consensus *consensus, uint64_t index, uint64_t term) {
-    return raft_wants_snapshot(consensus->raft, index, term) && index > storage_applied_index(consensus->storage);
+    return rebuild__wants(consensus, index, term) ||
+           (raft_wants_snapshot(consensus->raft, index, term) && index > storage_applied_index(consensus->storage));
+}
+
+static bool log_has(const struct consensus *consensus, const struct storage_frontier *frontier) {
+    return raft_term_at(consensus->raft, frontier->index) == frontier->term;
 }
 
 static struct snapshot_receive *receive_of(struct storage_upkeep *upkeep) { return upkeep->context; }
@@ -48,8 +57,8 @@ static bool is_wanted(const struct snapshot_receive *receive) {
     const struct consensus *consensus = receive->snapshots->consensus;
     const struct storage_frontier *frontier = &receive->ingest.frontier;
     const struct raft *raft = consensus->raft;
-    return !consensus__is_dead(consensus) && frontier->term <= raft_term(raft) &&
-           frontier->term >= raft_term_at(raft, raft_last_index(raft)) && /* of no leader, otherwise */
+    bool is_of_a_leader = log_has(consensus, frontier) || frontier->term >= raft_term_at(raft, raft_last_index(raft));
+    return !consensus__is_dead(consensus) && frontier->term <= raft_term(raft) && is_of_a_leader &&
            snapshot_install__wants(consensus, frontier->index, frontier->term);
 }
 
@@ -100,16 +109,24 @@ static void on_switched(struct storage_upkeep *upkeep) {
         return; /* the next opening does it */
     }
     CHECK(snapshot_install__wants(consensus, frontier->index, frontier->term));
+    bool commits = frontier->index > raft_commit_index(consensus->raft);
     /* The log first: it must reach what raft then says is committed. */
-    wal_reset(consensus->wal, &(struct wal_frontier){.index = frontier->index, .term = frontier->term});
+    if (!log_has(consensus, frontier)) {
+        wal_reset(consensus->wal, &(struct wal_frontier){.index = frontier->index, .term = frontier->term});
+    }
     struct raft_event event = {.type = RAFT_EVENT_INSTALLED,
                                .u.installed = {.index = frontier->index,
                                                .term = frontier->term,
                                                .config_index = receive->membership.index,
                                                .config = &receive->membership.config}};
-    enum status status = consensus__step(consensus, &event);
+    enum status status = commits ? consensus__step(consensus, &event) : STATUS_OK;
     CHECK(status == STATUS_OK || consensus__is_dead(consensus));
-    member__installed(consensus, &receive->membership, frontier->index);
+    if (frontier->index < storage_applied_index(consensus->storage)) {
+        member__went_back(consensus, &receive->membership);
+    } else {
+        member__installed(consensus, &receive->membership, frontier->index);
+    }
+    rebuild__installed(consensus);
 }
 
 /* ---- The end ---------------------------------------------------------------------------------------------------- */
@@ -133,7 +150,10 @@ static void on_done(struct storage_upkeep *upkeep) {
         snapshot_receive__end(receive, is_wanted(receive) ? SNAPSHOT_WANT_END : SNAPSHOT_WANT_NOTHING,
                               upkeep->error.message);
         return;
-    default: snapshot_receive__end(receive, SNAPSHOT_WANT_END, upkeep->error.message); return;
+    default:
+        rebuild__failed(snapshots->consensus, upkeep->error.message);
+        snapshot_receive__end(receive, SNAPSHOT_WANT_END, upkeep->error.message);
+        return;
     }
 }
 
@@ -151,6 +171,7 @@ void snapshot_install__begin(struct snapshot_receive *receive) {
     memset(&receive->ingest, 0, sizeof receive->ingest);
     receive->ingest.upkeep.done = on_done;
     receive->ingest.upkeep.context = receive;
+    receive->ingest.may_go_back = consensus->rebuild.state == REBUILD_ASKING;
     receive->ingest.ready = on_ready;
     receive->ingest.switched = on_switched;
     memcpy(receive->ingest.dir, receive->dir, sizeof receive->dir);

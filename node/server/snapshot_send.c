@@ -264,6 +264,14 @@ static void checkpoint_done(struct storage_upkeep *upkeep) {
     }
 }
 
+/* What is flushed lies before what the peer has in its log: its store is damaged (rebuild.h). */
+static bool must_flush(const struct snapshot_send *send) {
+    const struct consensus *consensus = send->snapshots->consensus;
+    struct raft_peer_info info;
+    return raft_peer(consensus->raft, send->peer, &info) == STATUS_OK &&
+           storage_frontier(consensus->storage)->index < info.needs_snapshot;
+}
+
 static void begin_checkpoint(struct snapshot_send *send) {
     struct consensus *consensus = send->snapshots->consensus;
     send->state = SNAPSHOT_SEND_CHECKPOINT;
@@ -287,6 +295,7 @@ static void begin_checkpoint(struct snapshot_send *send) {
     memset(&send->checkpoint, 0, sizeof send->checkpoint);
     send->checkpoint.upkeep.done = checkpoint_done;
     send->checkpoint.upkeep.context = send;
+    send->checkpoint.flush = must_flush(send);
     (void)snprintf(send->checkpoint.dir, sizeof send->checkpoint.dir, "%s", send->dir);
     send->is_checkpointing = true;
     storage_checkpoint(consensus->storage, &send->checkpoint);

@@ -1,7 +1,4 @@
-/*
- * Setting a store aside. A crash at any point leaves either the request or its result: the name of the store changes
- * before the request is forgotten, and without a store there is nothing to set aside.
- */
+/* Setting a store aside, by another name. Without a store there is nothing to do: an earlier try came so far. */
 #include "node/server/store_faulty.h"
 
 #include "node/server/snapshot_files.h"
@@ -13,22 +10,9 @@ enum { PATH_BYTES = LIMIT_PATH_BYTES + 16 };
 
 static const char *const store_name = "db";
 static const char *const faulty_name = "db.faulty";
-static const char *const request_name = "db.rebuild";
 
 static void make_path(char out[PATH_BYTES], const char *data_dir, const char *name) {
     (void)snprintf(out, PATH_BYTES, "%s/%s", data_dir, name);
-}
-
-enum status store_faulty_request(struct env *env, const char *data_dir, struct error *err) {
-    char path[PATH_BYTES];
-    struct env_file *file = NULL;
-    make_path(path, data_dir, request_name);
-    enum status status = env_open(env, path, ENV_OPEN_WRITE | ENV_OPEN_CREATE | ENV_OPEN_TRUNCATE, &file, err);
-    if (status == STATUS_OK) {
-        env_close(file);
-        status = env_sync_dir(env, data_dir, err);
-    }
-    return status;
 }
 
 struct search {
@@ -47,21 +31,6 @@ static enum status find(struct env *env, const char *data_dir, const char *name,
     enum status status = env_list_dir(env, data_dir, compare, &search, err);
     *ret_found = search.found;
     return status;
-}
-
-enum status store_faulty_carry_out(struct env *env, const char *data_dir, struct error *err) {
-    char path[PATH_BYTES];
-    bool is_asked = false;
-    enum status status = find(env, data_dir, request_name, &is_asked, err);
-    if (status != STATUS_OK || !is_asked) {
-        return status;
-    }
-    status = store_faulty_set_aside(env, data_dir, err);
-    if (status == STATUS_OK) {
-        make_path(path, data_dir, request_name);
-        status = env_unlink(env, path, err);
-    }
-    return status == STATUS_OK ? env_sync_dir(env, data_dir, err) : status;
 }
 
 enum status store_faulty_set_aside(struct env *env, const char *data_dir, struct error *err) {

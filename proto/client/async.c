@@ -293,3 +293,15 @@ enum holdfast_code holdfast_transfer_leader_async(struct holdfast *handle, uint6
     call->context = context;
     return call_start(call, timeout_ms);
 }
+
+enum holdfast_code holdfast_rebuild_member_async(struct holdfast *handle, uint64_t id, uint32_t timeout_ms,
+                                                 holdfast_write_callback callback, void *context) {
+    struct handle_call *call = call_new(handle, CLIENT_REBUILD_MEMBER, 0, write_done);
+    if (call == NULL) {
+        return HOLDFAST_CODE_NO_MEMORY;
+    }
+    call->request.transfer_target = id;
+    call->callback.write = callback;
+    call->context = context;
+    return call_start(call, timeout_ms);
+}

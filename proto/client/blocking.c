@@ -309,6 +309,15 @@ enum holdfast_outcome holdfast_transfer_leader(struct holdfast *handle, uint64_t
     return call_run(&call, timeout_ms);
 }
 
+enum holdfast_outcome holdfast_rebuild_member(struct holdfast *handle, uint64_t id, uint32_t timeout_ms,
+                                              struct holdfast_result *result) {
+    struct handle_call call;
+    struct holdfast_result own;
+    call_init(&call, handle, CLIENT_REBUILD_MEMBER, result != NULL ? result : &own);
+    call.request.transfer_target = id;
+    return call_run(&call, timeout_ms);
+}
+
 void holdfast_log_free(struct holdfast *handle, struct holdfast_log *log) {
     if (log != NULL) {
         mem_free(handle->env->alloc, log);

@@ -46,6 +46,7 @@ enum client_operation {
     CLIENT_BATCH,
     CLIENT_CHANGE_MEMBERS,
     CLIENT_TRANSFER_LEADER,
+    CLIENT_REBUILD_MEMBER,
     CLIENT_UPKEEP, /* up to here they change something */
     CLIENT_GET,
     CLIENT_SCAN,
@@ -92,7 +93,7 @@ struct client_request {
     bool compare_begins;
     const struct holdfast_member_change *changes; /* of members; borrowed */
     size_t change_count;
-    uint64_t transfer_target; /* 0: to the best */
+    uint64_t transfer_target; /* 0: to the best; a rebuild: who */
     struct client_batch batch;
     struct holdfast_read_options read;
     uint32_t scan_limit;

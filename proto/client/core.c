@@ -251,6 +251,7 @@ enum holdfast_code client_request_check(const struct client_request *request) {
                    ? HOLDFAST_CODE_TOO_LARGE
                    : check_range(request->key, request->upper);
     case CLIENT_CHANGE_MEMBERS: return client_changes_check(request->changes, request->change_count);
+    case CLIENT_REBUILD_MEMBER: return request->transfer_target != 0 ? HOLDFAST_CODE_OK : HOLDFAST_CODE_INVALID;
     case CLIENT_TRANSFER_LEADER:
     case CLIENT_LIST_MEMBERS:
     case CLIENT_COMPARE: return HOLDFAST_CODE_OK;

@@ -110,6 +110,7 @@ enum status encode__request(struct client_link *link, const struct client_reques
     case CLIENT_BATCH: return encode_write(link->connection, request, request_id, timeout_ms);
     case CLIENT_CHANGE_MEMBERS:
     case CLIENT_TRANSFER_LEADER:
+    case CLIENT_REBUILD_MEMBER:
     case CLIENT_LIST_MEMBERS: return encode__members(link, request, request_id, timeout_ms);
     case CLIENT_COMPARE: return encode__compare(link, request, request_id);
     case CLIENT_UPKEEP: return encode_upkeep(link->connection, request, request_id);

@@ -292,6 +292,10 @@ struct holdfast_node_status {
     uint8_t scan_digest[16];
     uint64_t scan_mismatches;
     char scan_state[16];
+    /* Of its store, which is damaged or differs: "wanted", "asking", "catching up" ("": none is on), and why; how often
+     * that ended well since the node started, and how often not. */
+    char rebuild_state[16], rebuild_reason[128];
+    uint64_t rebuilds, rebuilds_failed;
     uint64_t replay_ms; /* what a start of this node would take to replay now, as far as it knows */
 };
 
@@ -508,6 +512,11 @@ enum holdfast_outcome holdfast_change_members(struct holdfast *handle, const str
  * (may be NULL). HOLDFAST_CODE_CONDITION: refused, with the reason. */
 enum holdfast_outcome holdfast_transfer_leader(struct holdfast *handle, uint64_t target_id, uint32_t timeout_ms,
                                                uint64_t *ret_leader_id, struct holdfast_result *result);
+/* This member fills its store again, from the leader: one that the cluster's digests name, say. HOLDFAST_OK: it is
+ * being told to; its status says how far it is (rebuild_state, rebuilds). HOLDFAST_CODE_CONDITION: refused, with the
+ * reason. */
+enum holdfast_outcome holdfast_rebuild_member(struct holdfast *handle, uint64_t id, uint32_t timeout_ms,
+                                              struct holdfast_result *result);
 /* SHA-256 of the first certificate of a PEM file: what members and identities are known by. Blocks for the file. */
 enum holdfast_outcome holdfast_certificate_thumbprint(const char *path,
                                                       uint8_t ret_thumbprint[HOLDFAST_THUMBPRINT_BYTES],
@@ -555,6 +564,8 @@ enum holdfast_code holdfast_change_members_async(struct holdfast *handle, const 
                                                  void *context);
 enum holdfast_code holdfast_transfer_leader_async(struct holdfast *handle, uint64_t target_id, uint32_t timeout_ms,
                                                   holdfast_transfer_callback callback, void *context);
+enum holdfast_code holdfast_rebuild_member_async(struct holdfast *handle, uint64_t id, uint32_t timeout_ms,
+                                                 holdfast_write_callback callback, void *context);
 
 #ifdef __cplusplus
 }

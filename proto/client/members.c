@@ -12,7 +12,7 @@ static_assert((int)HOLDFAST_THUMBPRINT_BYTES == (int)ENV_THUMBPRINT_BYTES, "a SH
 static_assert((int)HOLDFAST_MEMBER_CHANGES_MAX == (int)LIMIT_MEMBERS, "one for each member");
 static_assert((int)HOLDFAST_MEMBERS_MAX >= (int)LIMIT_MEMBERS, "a whole cluster fits");
 
-enum { ACTION_LIST = 0, ACTION_CHANGE = 1, ACTION_TRANSFER = 2 }; /* of a MemberRequest */
+enum { ACTION_LIST = 0, ACTION_CHANGE = 1, ACTION_TRANSFER = 2, ACTION_REBUILD = 3 }; /* of a MemberRequest */
 
 /* ---- Requests --------------------------------------------------------------------------------------------------- */
 
@@ -87,7 +87,8 @@ enum status encode__members(struct client_link *link, const struct client_reques
         message.changes = pointers;
         break;
     case CLIENT_TRANSFER_LEADER:
-        message.action = ACTION_TRANSFER;
+    case CLIENT_REBUILD_MEMBER:
+        message.action = request->operation == CLIENT_REBUILD_MEMBER ? ACTION_REBUILD : ACTION_TRANSFER;
         message.has_target = 1;
         message.target = request->transfer_target;
         break;

@@ -208,6 +208,7 @@ static const uint8_t REPLY_TYPES[] = {
     [CLIENT_BATCH] = FRAME_WRITE_REPLY,
     [CLIENT_CHANGE_MEMBERS] = FRAME_MEMBER_REPLY,
     [CLIENT_TRANSFER_LEADER] = FRAME_MEMBER_REPLY,
+    [CLIENT_REBUILD_MEMBER] = FRAME_MEMBER_REPLY,
     [CLIENT_UPKEEP] = FRAME_UPKEEP_REPLY,
     [CLIENT_GET] = FRAME_GET_REPLY,
     [CLIENT_SCAN] = FRAME_SCAN_REPLY,
@@ -229,6 +230,7 @@ static enum status receive_answer(struct client_request *request, const struct c
     case CLIENT_BATCH: return receive_write(request, frame, answer, err);
     case CLIENT_CHANGE_MEMBERS:
     case CLIENT_TRANSFER_LEADER:
+    case CLIENT_REBUILD_MEMBER:
     case CLIENT_LIST_MEMBERS: return reply__members(request, frame, answer, err);
     case CLIENT_UPKEEP: return reply__upkeep(request, frame, answer, err);
     case CLIENT_GET: return receive_get(request, frame, answer, err);

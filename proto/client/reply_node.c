@@ -84,6 +84,10 @@ enum status reply__status(struct client_request *request, const struct connectio
     COPY(status, reply, write_stall_us_max);
     COPY(status, reply, heal_index);
     COPY(status, reply, log_segments_faulty);
+    client_text_copy(status->rebuild_state, sizeof status->rebuild_state, reply->rebuild_state);
+    client_text_copy(status->rebuild_reason, sizeof status->rebuild_reason, reply->rebuild_reason);
+    COPY(status, reply, rebuilds);
+    COPY(status, reply, rebuilds_failed);
     COPY(status, reply, snapshots_sent);
     COPY(status, reply, snapshots_installed);
     COPY(status, reply, snapshots_failed);

@@ -35,6 +35,9 @@ static bool engine_works(const struct storage *storage) {
 
 /* A call that changes a file or a directory, while the node serves. */
 static bool is_accounted_for(const struct consensus *consensus, const struct sim_trace *trace) {
+    if (is_under(trace->text, "/data/db.faulty")) {
+        return consensus->rebuild.is_tidying;
+    }
     if (is_under(trace->text, "/data/db")) {
         return engine_works(consensus->storage);
     }
@@ -49,7 +52,8 @@ static bool is_accounted_for(const struct consensus *consensus, const struct sim
     case SIM_TRACE_UNLINK: return is_under(trace->text, "/data/wal/");
     case SIM_TRACE_SYNC_DIR:
         if (strcmp(trace->text, "/data") == 0) { /* where a snapshot's directory has its name */
-            return upkeep_runs(consensus->storage) || snapshots_work(consensus->snapshots);
+            return upkeep_runs(consensus->storage) || snapshots_work(consensus->snapshots) ||
+                   consensus->rebuild.is_tidying;
         }
         return is_under(trace->text, "/data/wal");
     default: return false;

@@ -296,6 +296,8 @@ static void check_replica(struct cluster *cluster, struct replica *replica, stru
     cluster->stats.snapshots_installed += snapshots->installed - replica->snapshots_installed;
     replica->snapshots_sent = snapshots->sent;
     replica->snapshots_installed = snapshots->installed;
+    cluster->stats.rebuilds += consensus->rebuild.completed - replica->rebuilds;
+    replica->rebuilds = consensus->rebuild.completed;
     check_scans(cluster, replica, &consensus->scan);
     replica->was_leader = raft_role(raft) == RAFT_LEADER;
     cluster->stats.checks++;
@@ -367,8 +369,8 @@ bool checker__converged(void *context) {
         bool counts = raft__config_find(raft_membership(raft), i + 1) != RAFT__NOWHERE;
         bool has_all = storage_applied_index(consensus->storage) == last_index &&
                        raft_last_index(consensus->raft) == last_index && is_member(&cluster->replicas[i]);
-        if (counts && !has_all) {
-            return false;
+        if (counts && (!has_all || rot__is_rotten(&cluster->replicas[i]))) {
+            return false; /* rot is found, and healed, by itself */
         }
     }
     return !raft_membership(raft)->joint && last_index >= cluster->committed_index;

@@ -14,6 +14,7 @@
  * plan.c       faults
  * depose.c     ... and leaders that are cut off, for clients that stick to them
  * damage.c     ... of logs
+ * rot.c        ... of stores
  * operator.c   changes of membership
  * reduce.c     a failing seed with as few faults as it needs
  * main.c       seeds, processes, the table
@@ -65,9 +66,11 @@ struct replica {
     bool serving;
     struct env_message stop_message;
     uint64_t lives;
-    bool restarting;         /* a restart is on schedule */
-    bool log_was_damaged;    /* since its last start */
-    bool log_may_heal;       /* it was damaged, and no life has begun without healing since */
+    bool restarting;       /* a restart is on schedule */
+    bool log_was_damaged;  /* since its last start */
+    bool log_may_heal;     /* it was damaged, and no life has begun without healing since */
+    uint64_t rotten_inode; /* of the file that was changed last; 0: none was */
+    char rotten_path[64];
     bool was_added;          /* a change that adds it was asked for once */
     bool fault_explains_end; /* an injected error may end this life: its end is no failure */
 
@@ -80,6 +83,7 @@ struct replica {
     uint64_t group_writes; /* of this life */
     uint64_t snapshots_sent;
     uint64_t snapshots_installed;
+    uint64_t rebuilds;
     uint64_t scan_index; /* of the newest round of scans that it judged good */
     uint64_t term;
     uint64_t commit_index;
@@ -183,6 +187,9 @@ struct cluster_stats {
     uint64_t resets;
     uint64_t disk_faults;
     uint64_t damaged_logs;
+    uint64_t rotten_stores;
+    uint64_t lost_stores;
+    uint64_t rebuilds; /* of stores, that ended well */
     uint64_t snapshots_sent;
     uint64_t snapshots_installed;
     uint64_t scans_agreed; /* rounds in which a majority's data were found equal */
@@ -307,6 +314,14 @@ void accounting__final(struct cluster *cluster, const struct replica *replica);
 
 /* Changes some bytes in the middle of a replica's log; it is down. False: it isn't the time for that. */
 bool damage__log(struct replica *replica, struct random *random);
+/* All others are up and whole. *ret_first: the oldest entry that each of them has. */
+bool damage__others_are_whole(const struct cluster *cluster, const struct replica *replica, uint64_t *ret_first);
+/* Changes some bytes of a replica's live files; it is up. False: it isn't the time for that. */
+bool rot__store(struct replica *replica, struct random *random);
+/* Changes its manifest; it is down. False likewise. */
+bool rot__lose_store(struct replica *replica);
+/* What was changed is still there. */
+bool rot__is_rotten(const struct replica *replica);
 /* Into the plan: changes of membership until end_us, if there are nodes that wait to be added. */
 void operator__schedule(struct cluster *cluster, uint64_t end_us);
 /* Tries one. Returns what, or NULL if it isn't the time for any. */

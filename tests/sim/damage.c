@@ -65,8 +65,7 @@ static bool find_newest(struct sim_node *node, const char *dir, struct log_view 
     return false;
 }
 
-/* All others are up and whole. *ret_first: the oldest entry that each of them has. */
-static bool others_are_whole(const struct cluster *cluster, const struct replica *replica, uint64_t *ret_first) {
+bool damage__others_are_whole(const struct cluster *cluster, const struct replica *replica, uint64_t *ret_first) {
     *ret_first = 1;
     for (uint32_t i = 0; i < cluster->replica_count; i++) {
         const struct replica *other = &cluster->replicas[i];
@@ -94,7 +93,7 @@ bool damage__log(struct replica *replica, struct random *random) {
     char dir[LIMIT_PATH_BYTES + 8];
     uint64_t first_index = 0;
     (void)snprintf(dir, sizeof dir, "%s/wal", replica->config.data_dir);
-    if (sim_node_is_up(replica->sim_node) || !others_are_whole(cluster, replica, &first_index) ||
+    if (sim_node_is_up(replica->sim_node) || !damage__others_are_whole(cluster, replica, &first_index) ||
         !find_newest(replica->sim_node, dir, &view)) {
         return false;
     }

@@ -266,9 +266,10 @@ static void print_table(const struct shared *shared, double seconds) {
            sum->undecided);
     printf("  what became of them: %" PRIu64 " crashes, %" PRIu64 " power losses, %" PRIu64 " restarts, %" PRIu64
            " partitions, %" PRIu64 " leaders cut off, %" PRIu64 " resets, %" PRIu64 " pauses, %" PRIu64
-           " stops, %" PRIu64 " disk faults, %" PRIu64 " damaged logs\n",
+           " stops, %" PRIu64 " disk faults, %" PRIu64 " damaged logs, %" PRIu64 " rotten and %" PRIu64
+           " lost stores, %" PRIu64 " of them filled again at work\n",
            sum->crashes, sum->power_losses, sum->restarts, sum->partitions, sum->deposed, sum->resets, sum->pauses,
-           sum->stops, sum->disk_faults, sum->damaged_logs);
+           sum->stops, sum->disk_faults, sum->damaged_logs, sum->rotten_stores, sum->lost_stores, sum->rebuilds);
     printf("  snapshots: %" PRIu64 " sent, %" PRIu64 " installed; all data compared and equal %" PRIu64 " times\n",
            sum->snapshots_sent, sum->snapshots_installed, sum->scans_agreed);
     printf("  membership: %" PRIu64 " changes, %" PRIu64 " transfers, %" PRIu64 " refused or unknown\n", sum->changes,

@@ -33,6 +33,8 @@ enum fault {
     PLAN_APPLY_SLOW,
     PLAN_CLIENT_RESETS,
     PLAN_LOG_DAMAGE,
+    PLAN_ROT,
+    PLAN_STORE_LOST,
     PLAN_COUNT, /* that are drawn here */
     PLAN_LEADER_CUT = PLAN_COUNT,
     PLAN_CHANGE,
@@ -214,6 +216,12 @@ static void begin_fault(struct planned *planned) {
         stats->damaged_logs += damage__log(replica, &planned->random);
         restart_later(planned, replica);
         break;
+    case PLAN_ROT: stats->rotten_stores += rot__store(replica, &planned->random); break;
+    case PLAN_STORE_LOST:
+        replica__crash(replica, random_chance(&planned->random, 1, 2) ? SIM_CRASH_POWER : SIM_CRASH_PROCESS);
+        stats->lost_stores += rot__lose_store(replica);
+        restart_later(planned, replica);
+        break;
     case PLAN_LEADER_CUT:
     case PLAN_CHANGE:
     case PLAN_ALL_COUNT: CHECK(false);
@@ -292,6 +300,8 @@ const char *plan_kind_name(uint32_t kind) {
     case PLAN_APPLY_SLOW: return "slow apply";
     case PLAN_CLIENT_RESETS: return "clients' reset";
     case PLAN_LOG_DAMAGE: return "damaged log";
+    case PLAN_ROT: return "rotten store";
+    case PLAN_STORE_LOST: return "lost store";
     case PLAN_LEADER_CUT: return "leader cut off";
     case PLAN_CHANGE: return "change of membership";
     case PLAN_ALL_COUNT: break;

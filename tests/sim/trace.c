@@ -33,7 +33,7 @@ static const char *const event_names[] = {
     [RAFT_EVENT_TRIMMED] = "trimmed",     [RAFT_EVENT_CHANGE] = "change",
     [RAFT_EVENT_TRANSFER] = "transfer",   [RAFT_EVENT_SNAPSHOT_SENT] = "snapshot_sent",
     [RAFT_EVENT_INSTALLED] = "installed", [RAFT_EVENT_FENCE] = "fence",
-    [RAFT_EVENT_GONE] = "gone",
+    [RAFT_EVENT_GONE] = "gone",           [RAFT_EVENT_NEEDS_SNAPSHOT] = "store_damaged",
 };
 
 static const char *const message_names[RAFT_MESSAGE_TYPE_COUNT] = {
@@ -218,6 +218,7 @@ static void put_event(FILE *file, const struct raft_event *event) {
         fputs(",\"installed\":", file);
         put_configuration(file, event->u.installed.config_index, event->u.installed.config);
         break;
+    case RAFT_EVENT_NEEDS_SNAPSHOT: put_number(file, "index", event->u.needs_snapshot); break;
     case RAFT_EVENT_FENCE: fprintf(file, ",\"fence\":\"%s\"", raft_fence_name(event->u.fence)); break;
     case RAFT_EVENT_TICK:
     case RAFT_EVENT_PROPOSE:

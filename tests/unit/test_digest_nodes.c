@@ -102,7 +102,7 @@ static void test_digest_follower_that_differs_is_suspected_and_named(void **stat
     (void)snprintf(words, sizeof words, "%s applied other changes than the majority",
                    cluster->replicas[odd].config.name);
     assert_non_null(strstr(status.problem, words));
-    assert_non_null(strstr(status.problem, "start it")); /* what to do is not cut off */
+    assert_non_null(strstr(status.problem, "'member rebuild' it")); /* what to do is not cut off */
     assert_true(status.digest_mismatches > 0);
     (void)snprintf(words, sizeof words, "suspected=%s ", cluster->replicas[odd].config.name);
     assert_true(log_has(first, "event=digest.mismatch"));

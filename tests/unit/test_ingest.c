@@ -5,7 +5,8 @@
  * after a crash at any step (hazard 21); jobs of the old content that write to the new one; a checkpoint that isn't
  * verified; a store that goes back; files of the old content that stay; views that lose what they showed; a
  * switch that the owner of the log wasn't asked about, or hears of too late; verifying that takes the machine for
- * itself, or can't be stopped.
+ * itself, or can't be stopped. A store that may go back and shows that to readers, loses it at a crash, or shows the
+ * new content before it is as far as the old one was.
  */
 #include "tests/unit/upkeep_fixture.h"
 
@@ -117,6 +118,108 @@ static void test_ingest_replaces_everything_and_the_store_goes_on(void **state) 
     /* The checkpoint took no harm. */
     check(pair.source, "/copy", 200);
     assert_int_equal(target->host.failed_count, 0);
+    tear_down_pair(&pair);
+}
+
+/* ---- Going back ------------------------------------------------------------------------------------------------- */
+
+enum { COPIED = 130, SHOWN = 200 };
+
+/* The target has applied SHOWN entries of a history that is wrong; the checkpoint has COPIED of the right one. */
+static void set_up_wrong(struct pair *pair, uint64_t seed) {
+    set_up_pair(pair, seed, COPIED, SHOWN);
+    apply_some(pair->source, SHOWN - COPIED);
+}
+
+static void go_back(struct pair *pair) {
+    struct fixture *target = pair->target;
+    target->done_count = 0;
+    pair->ingest = (struct storage_ingest){.may_go_back = true, .upkeep = {.done = on_done, .context = target}};
+    (void)snprintf(pair->ingest.dir, sizeof pair->ingest.dir, "/copy");
+    storage_ingest(target->host.storage, &pair->ingest);
+    assert_true(storage_can_apply(target->host.storage)); /* until the store stands still for the switch */
+    assert_true(host_wait(&target->host, is_done));
+    assert_int_equal(pair->ingest.upkeep.status, STATUS_OK);
+    target->host.flushed.index = 0; /* the frontier went back, too */
+}
+
+/* The right entries, from what the target has up to this one. */
+static void apply_again(struct pair *pair, uint64_t end_index) {
+    struct storage *storage = pair->target->host.storage;
+    for (uint64_t index = storage_inserted_index(storage) + 1; index <= end_index; index++) {
+        assert_true(host_wait(&pair->target->host, host_can_apply));
+        struct slice batch = model_batch(&pair->source->model, index);
+        assert_int_equal(storage_apply(storage, index, 1, batch, NULL), STATUS_OK);
+        storage_set_durable(storage, index);
+    }
+}
+
+/* Readers see what they saw until the new content has come as far, and then that: at no moment anything in between. */
+static void test_ingest_that_goes_back_shows_the_old_content_until_it_has_caught_up(void **state) {
+    (void)state;
+    struct pair pair;
+    set_up_wrong(&pair, 31);
+    struct host *host = &pair.target->host;
+    struct storage_view *view = storage_view_acquire(host->storage);
+    go_back(&pair);
+    assert_int_equal(pair.ingest.frontier.index, COPIED);
+    assert_int_equal(storage_frontier(host->storage)->index, COPIED);
+    assert_int_equal(storage_inserted_index(host->storage), COPIED);
+    for (uint64_t index = COPIED; index < SHOWN; index += 10) {
+        apply_again(&pair, index < SHOWN - 1 ? index : SHOWN - 1);
+        assert_int_equal(storage_applied_index(host->storage), SHOWN);
+        model_check_all(&pair.target->model, host, SHOWN);
+        storage_flush(host->storage); /* a version that is published shows nothing new either */
+        host_run_ms(host, 20);
+    }
+    apply_again(&pair, SHOWN - 1);
+    host_run_ms(host, 5000); /* compactions, too */
+    model_check_all(&pair.target->model, host, SHOWN);
+    apply_again(&pair, SHOWN);
+    assert_int_equal(storage_applied_index(host->storage), SHOWN);
+    model_check_all(&pair.source->model, host, SHOWN);
+    assert_int_equal(storage_view_revision(view), SHOWN);
+    storage_view_release(view);
+    join_histories(&pair);
+    apply_some(pair.target, 100);
+    settle(pair.target);
+    model_check_all(&pair.target->model, host, SHOWN + 100);
+    assert_int_equal(count_files(pair.target, "/target"), live_files(pair.target)); /* the old ones went */
+    host_reopen(host);
+    assert_int_equal(storage_applied_index(host->storage), SHOWN + 100);
+    model_check_all(&pair.target->model, host, SHOWN + 100);
+    tear_down_pair(&pair);
+}
+
+/* What was shown is no promise of the store's: the log has it. A start begins at the frontier, with the new content. */
+static void test_ingest_that_goes_back_is_a_start_like_any_after_a_crash(void **state) {
+    (void)state;
+    for (uint64_t end_index = COPIED; end_index <= SHOWN; end_index += 35) {
+        struct pair pair;
+        set_up_wrong(&pair, 32);
+        struct host *host = &pair.target->host;
+        go_back(&pair);
+        apply_again(&pair, end_index);
+        host_reopen(host);
+        uint64_t index = storage_applied_index(host->storage);
+        assert_true(index >= COPIED && index <= end_index);
+        assert_int_equal(storage_inserted_index(host->storage), index);
+        model_check_all(&pair.source->model, host, index);
+        apply_again(&pair, SHOWN);
+        model_check_all(&pair.source->model, host, SHOWN);
+        tear_down_pair(&pair);
+    }
+}
+
+/* Who may go back may go forward, too, and is there at once. */
+static void test_ingest_that_may_go_back_and_needn_t_is_seen_at_once(void **state) {
+    (void)state;
+    struct pair pair;
+    set_up_pair(&pair, 33, 200, 130);
+    go_back(&pair);
+    assert_int_equal(storage_applied_index(pair.target->host.storage), 200);
+    join_histories(&pair);
+    model_check_all(&pair.target->model, &pair.target->host, 200);
     tear_down_pair(&pair);
 }
 
@@ -544,6 +647,9 @@ int main(void) {
         cmocka_unit_test(test_ingest_replaces_everything_and_the_store_goes_on),
         cmocka_unit_test(test_ingest_keeps_to_its_rate_and_can_be_cancelled_meanwhile),
         cmocka_unit_test(test_ingest_of_a_copy_into_an_empty_store),
+        cmocka_unit_test(test_ingest_that_goes_back_shows_the_old_content_until_it_has_caught_up),
+        cmocka_unit_test(test_ingest_that_goes_back_is_a_start_like_any_after_a_crash),
+        cmocka_unit_test(test_ingest_that_may_go_back_and_needn_t_is_seen_at_once),
         cmocka_unit_test(test_h33_ingest_while_jobs_are_under_way_keeps_nothing_of_them),
         cmocka_unit_test(test_ingest_refuses_what_is_older_damaged_or_anothers),
         cmocka_unit_test(test_ingest_of_another_cluster_is_invalid),

@@ -421,6 +421,13 @@ static void do_gone(struct drama *drama, char **words) {
     drama_say_changes(drama, node, status);
 }
 
+/* needs n3 INDEX: its store is damaged, and a snapshot up to there or further takes its place; 0: it isn't any more. */
+static void do_needs(struct drama *drama, char **words) {
+    struct raft_node *node = live_node(drama, words[1]);
+    enum status status = raft_node_need(node, drama->now_us, number(drama, words[2]));
+    drama_say_changes(drama, node, status);
+}
+
 static void do_show(struct drama *drama, char **words) {
     drama_start_all(drama);
     if (words[1] == NULL) {
@@ -511,7 +518,7 @@ static const struct {
     {"fence", do_fence, false},       {"install", do_install, false}, {"sent", do_sent, false},
     {"info", do_info, true},          {"beat", do_beat, false},       {"damage", do_damage, false},
     {"wipe", do_wipe, false},         {"info", do_info, true},        {"beat", do_beat, false},
-    {"gone", do_gone, false},
+    {"gone", do_gone, false},         {"needs", do_needs, false},
 };
 
 /* ---- Scripts ---------------------------------------------------------------------------------------------------- */

@@ -11,7 +11,8 @@
 static const char *const event_names[EVENT_COUNT] = {"trace",         "start",     "crash",  "tick",
                                                      "receive",       "propose",   "synced", "read",
                                                      "unreachable",   "trimmed",   "change", "transfer",
-                                                     "snapshot_sent", "installed", "fence",  "gone"};
+                                                     "snapshot_sent", "installed", "fence",  "gone",
+                                                     "store_damaged"};
 
 const char *const type_names[TYPE_COUNT] = {"prevote",    "prevote_reply",   "vote",
                                             "vote_reply", "append",          "append_reply",

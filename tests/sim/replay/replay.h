@@ -50,6 +50,7 @@ enum event {
     EVENT_INSTALLED,
     EVENT_FENCE,
     EVENT_GONE,
+    EVENT_STORE_DAMAGED,
     EVENT_COUNT
 };
 

@@ -153,6 +153,9 @@ void drama_say_message(struct drama *drama, const struct raft_packet *packet) {
     case RAFT_TIMEOUT_NOW:
     case RAFT_MESSAGE_TYPE_COUNT: break;
     }
+    if (message->needs_snapshot > 0) {
+        drama_say(drama, " needs-snapshot=%llu", U(message->needs_snapshot));
+    }
     drama_say(drama, "%s\n", message->lost_log ? " lost-log" : "");
 }
 
@@ -209,6 +212,9 @@ void drama_say_state(struct drama *drama, const struct raft_node *node) {
     raft_get_info(raft, &info);
     if (info.heal_index > 0) {
         drama_say(drama, " heals=%llu/%llu", U(info.heal_index), U(info.heal_term));
+    }
+    if (info.needs_snapshot > 0) {
+        drama_say(drama, " needs-snapshot=%llu", U(info.needs_snapshot));
     }
     drama_say(drama, "\n");
 }

@@ -349,6 +349,11 @@ enum status raft_node_unreachable(struct raft_node *node, uint64_t now_us, uint6
     return step(node, &event, NULL, NULL, 0);
 }
 
+enum status raft_node_need(struct raft_node *node, uint64_t now_us, uint64_t index) {
+    struct raft_event event = {.type = RAFT_EVENT_NEEDS_SNAPSHOT, .now_us = now_us, .u.needs_snapshot = index};
+    return step(node, &event, NULL, NULL, 0);
+}
+
 enum status raft_node_gone(struct raft_node *node, uint64_t now_us, uint64_t peer) {
     struct raft_event event = {.type = RAFT_EVENT_GONE, .now_us = now_us, .u.peer = peer};
     return step(node, &event, NULL, NULL, 0);

@@ -126,6 +126,7 @@ void raft_snapshot_free(struct raft_snapshot *snapshot);
 /* As the server does it: a group in flight completes, the manifest is switched, the core is told. */
 enum status raft_node_install(struct raft_node *node, uint64_t now_us, const struct raft_snapshot *snapshot);
 enum status raft_node_unreachable(struct raft_node *node, uint64_t now_us, uint64_t peer);
+enum status raft_node_need(struct raft_node *node, uint64_t now_us, uint64_t index);
 enum status raft_node_gone(struct raft_node *node, uint64_t now_us, uint64_t peer);
 enum status raft_node_trim(struct raft_node *node, uint64_t now_us, uint64_t index);
 
