@@ -329,9 +329,9 @@ static void check_replica(struct cluster *cluster, struct replica *replica, stru
     cluster->stats.snapshots_installed += snapshots->installed - replica->snapshots_installed;
     replica->snapshots_sent = snapshots->sent;
     replica->snapshots_installed = snapshots->installed;
-    check_scans(cluster, replica, &consensus->scan);
     cluster->stats.rebuilds += consensus->rebuild.completed - replica->rebuilds;
     replica->rebuilds = consensus->rebuild.completed;
+    check_scans(cluster, replica, &consensus->scan);
     replica->was_leader = raft_role(raft) == RAFT_LEADER;
     cluster->stats.checks++;
 }
