@@ -90,7 +90,8 @@ struct snapshot_send {
     struct snapshot_file *files;
     uint32_t file_count;
     uint64_t total_bytes;
-    struct snapshot_place next;                           /* to be read */
+    struct snapshot_place next;                           /* to be sent */
+    struct snapshot_place furthest;                       /* that `next` ever was */
     struct snapshot_place flight[SNAPSHOT_WINDOW_CHUNKS]; /* ring: sent, and not known to have arrived */
     uint32_t flight_head;
     uint32_t flight_count;

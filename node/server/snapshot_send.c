@@ -274,6 +274,7 @@ static void begin_checkpoint(struct snapshot_send *send) {
     } while (send->id == 0);
     send->term = raft_term(consensus->raft);
     send->next = (struct snapshot_place){0};
+    send->furthest = send->next;
     send->flight_count = 0;
     send->window = 0;
     send->arrived_bytes = 0;
@@ -330,6 +331,7 @@ static bool send_chunk(struct snapshot_send *send) {
     send->chunks_left--;
     send->flight[(send->flight_head + send->flight_count++) % SNAPSHOT_WINDOW_CHUNKS] = send->next;
     send->next = place_behind(send, send->next, chunk.len);
+    send->furthest = is_before(send->furthest, send->next) ? send->next : send->furthest;
     snapshot_pace_sent(&snapshots->pace, snapshot__now_us(snapshots), chunk.len);
     return true;
 }
@@ -489,13 +491,14 @@ static void go_on_at(struct snapshot_send *send, const Wire__SnapshotWant *want)
     struct snapshots *snapshots = send->snapshots;
     struct snapshot_place place = {.file = want->file, .offset = want->offset};
     bool must_seek = want->again || send->state == SNAPSHOT_SEND_OFFERED;
-    if (!is_place(send, place) || (!must_seek && is_before(send->next, place))) {
+    if (!is_place(send, place) || is_before(send->furthest, place)) {
         end(send, false, "the peer asks for what isn't there");
         return;
     }
     uint64_t bytes = bytes_before(send, place);
-    if (must_seek) {
-        if (bytes > 0) {
+    bool has_more = is_before(send->next, place); /* what was on its way when it was gone back */
+    if (must_seek || has_more) {
+        if (bytes > 0 && must_seek) {
             send->resumes++;
             log_event(snapshots->consensus->options.logger, LOG_INFO, "snapshot.resumed",
                       "peer=%s index=%" PRIu64 " at=%" PRIu64 " of=%" PRIu64, snapshot__name_of(snapshots, send->peer),
