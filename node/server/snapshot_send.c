@@ -210,6 +210,7 @@ static void listed(struct snapshot_send *send) {
     }
     send->state = SNAPSHOT_SEND_OFFERED;
     send->progress_us = snapshot__now_us(send->snapshots);
+    send->grown_us = send->progress_us;
     send->news_us = 0;
     log_event(send->snapshots->consensus->options.logger, LOG_INFO, "snapshot.begun",
               "peer=%s index=%" PRIu64 " term=%" PRIu64 " files=%" PRIu32 " bytes=%" PRIu64,
@@ -517,6 +518,7 @@ static void go_on_at(struct snapshot_send *send, const Wire__SnapshotWant *want)
     if (bytes > send->arrived_bytes) {
         send->arrived_bytes = bytes;
         send->progress_us = snapshot__now_us(snapshots);
+        send->grown_us = send->progress_us;
     }
 }
 
@@ -532,6 +534,9 @@ void snapshot_send__wanted(struct snapshot_send *send, const Wire__SnapshotWant 
     case SNAPSHOT_WANT_TIME:
         if (want->taken_bytes > send->taken_bytes) {
             send->taken_bytes = want->taken_bytes;
+            send->grown_us = send->news_us;
+        }
+        if (send->news_us - send->grown_us < SNAPSHOT_WORDS_US) {
             send->progress_us = send->news_us;
         }
         break;
