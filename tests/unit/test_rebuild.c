@@ -168,7 +168,10 @@ static void test_rebuild_isn_t_done_again_within_a_minute(void **state) {
 
 /* ---- Nobody to ask ----------------------------------------------------------------------------------------------- */
 
-static void configure_slow(struct config *config) { config->snapshot_rate = SLOW_RATE; }
+static void configure_slow(struct config *config) {
+    config->snapshot_rate = SLOW_RATE;
+    config->follower_log_bytes = 1024 * MIB;
+}
 
 static void test_rebuild_that_nobody_answers_lets_the_node_lead_again(void **state) {
     (void)state;
