@@ -235,7 +235,8 @@ static void test_rebuild_keeps_the_log_that_it_needs(void **state) {
 /* As in test_digest_nodes. */
 static void falsify(uint32_t number) {
     struct digest_history *history = consensus_of(number)->storage->digests;
-    history->chain[history->newest % DIGESTS_KEPT].low ^= 1;
+    history->at_newest.low ^= 1;
+    history->chain[history->newest % DIGESTS_KEPT] = history->at_newest;
 }
 
 static void configure_mismatch(struct config *config) { config->rebuild_on_mismatch = true; }
