@@ -393,7 +393,9 @@ static const struct replica *the_leader(const struct cluster *cluster) {
 static bool all_are_back(const struct cluster *cluster, const struct raft_config *config) {
     for (uint32_t i = 0; i < config->member_count; i++) {
         const struct raft_member *member = &config->members[i];
-        if (member->returns || member->incarnation != cluster->replicas[member->id - 1].incarnation) {
+        struct raft_info info;
+        raft_get_info(replica__consensus(&cluster->replicas[member->id - 1])->raft, &info);
+        if (member->returns || member->incarnation != info.incarnation) {
             return false;
         }
     }
