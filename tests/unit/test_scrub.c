@@ -114,8 +114,8 @@ static void test_damage_that_a_read_meets_is_named_once(void **state) {
         unsigned corrupt = 0;
         for (unsigned key = 0; key < MODEL_KEYS; key++) {
             struct error error = {0};
-            corrupt += model_check_key(&fixture->model, view, key, storage_applied_index(storage), &error) ==
-                       STATUS_CORRUPT;
+            corrupt +=
+                model_check_key(&fixture->model, view, key, storage_applied_index(storage), &error) == STATUS_CORRUPT;
         }
         storage_view_release(view);
         assert_true(corrupt > 0);
