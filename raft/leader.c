@@ -105,13 +105,15 @@ void raft__append_config(struct raft *raft, const struct raft_config *config) {
 
 /* ---- Time ------------------------------------------------------------------------------------------------------- */
 
+/* Of a stranger's log nothing is known: the match is that of the log in whose place it came. */
 void raft__broadcast_heartbeat(struct raft *raft) {
     for (uint32_t i = 0; i < raft->config.member_count; i++) {
         if (is_self(raft, i)) {
             continue;
         }
-        struct raft_message *message = raft__send(raft, RAFT_HEARTBEAT, raft->peers[i].id);
-        message->commit = raft__min(raft->commit_index, raft->peers[i].match_index);
+        const struct raft__peer *peer = &raft->peers[i];
+        struct raft_message *message = raft__send(raft, RAFT_HEARTBEAT, peer->id);
+        message->commit = peer->stranger == 0 ? raft__min(raft->commit_index, peer->match_index) : 0;
         message->round = raft->reads.started;
         message->floor = raft->floor_index;
     }

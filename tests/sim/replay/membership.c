@@ -26,10 +26,14 @@ bool set_equal(const struct set *a, const struct set *b) {
     return a->count == b->count;
 }
 
-static bool config_equal(const struct config *a, const struct config *b) {
-    return a->index == b->index && set_equal(&a->voters, &b->voters) && set_equal(&a->outgoing, &b->outgoing) &&
+static bool members_equal(const struct config *a, const struct config *b) {
+    return set_equal(&a->voters, &b->voters) && set_equal(&a->outgoing, &b->outgoing) &&
            set_equal(&a->learners, &b->learners) &&
            memcmp(a->incarnations, b->incarnations, sizeof a->incarnations) == 0;
+}
+
+static bool config_equal(const struct config *a, const struct config *b) {
+    return a->index == b->index && members_equal(a, b);
 }
 
 bool config_is_joint(const struct config *config) { return config->outgoing.count > 0; }
@@ -172,20 +176,39 @@ bool membership_check_state(struct step *step) {
     return true;
 }
 
+static bool is_committed(const struct judge *judge, size_t made) {
+    uint64_t index = judge->configs.list[made].index;
+    return index < judge->committed_capacity && judge->committed[index].term == judge->config_terms[made];
+}
+
 /* With a snapshot comes what was effective at its end. */
 static void take_installed(struct step *step) {
     const struct judge *judge = step->judge;
     const struct config *newest = NULL;
     for (size_t i = 0; i < judge->configs.count; i++) {
         const struct config *config = &judge->configs.list[i];
-        bool is_committed =
-            config->index <= step->line->start_index && judge->committed[config->index].term == judge->config_terms[i];
-        if (is_committed && (newest == NULL || config->index > newest->index)) {
+        bool is_before = config->index <= step->line->start_index && is_committed(judge, i);
+        if (is_before && (newest == NULL || config->index > newest->index)) {
             newest = config;
         }
     }
     if (newest != NULL) {
         membership_reset(step->node, newest);
+    }
+}
+
+/* A node remembers the newest committed configuration beside its log, too. Where damage left less of the log than that,
+ * it goes by it as of the newest entry that it knows to be committed, until the others come again. */
+static void take_remembered(struct step *step) {
+    const struct line *line = step->line;
+    bool may = line->heal_index > 0 && line->config_index <= line->commit;
+    for (size_t i = 0; i < step->judge->configs.count && may; i++) {
+        const struct config *config = &step->judge->configs.list[i];
+        if (config->index > line->commit && is_committed(step->judge, i) &&
+            members_equal(config, &line->configuration)) {
+            membership_reset(step->node, &line->configuration);
+            may = false;
+        }
     }
 }
 
@@ -203,6 +226,7 @@ bool membership_check_start(struct step *step) {
     if (step->found_install) {
         take_installed(step);
     }
+    take_remembered(step);
     struct configs *configs = &node->configs;
     while (configs->count > 1 && node_config(node)->index > node->log.start) {
         configs->count--;
