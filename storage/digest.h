@@ -104,30 +104,33 @@ static inline void digest__short(struct digest_sums *sums, uint8_t *to, const ui
 }
 
 /* Copies len bytes to where nothing overlaps, and returns copied() of them:
- *   sum = {len, head}; sums = {0, 0}; for each block of 16 bytes, the last one (16 bytes from the end, so it may
- * overlap) included: sum += block's two words; sums += sum. From 8 to 15 bytes: one block, of the first and the last 8
- * bytes; from 4 to 7: of the first and the last 4; from 1 to 3: of the first, and the middle one << 8 | the last; 0: of
- * zeroes copied = sums * 2 + {sum[1], sum[0]} */
+ *
+ *   sum = {len, head}; sums = {0, 0}; for each block of two words: sum += block; sums += sum
+ *   copied = sums * 2 + {sum[1], sum[0]}
+ *
+ * Blocks are of 16 bytes, the last one is the last 16 bytes, so it may overlap. A value of 8 to 15 bytes is one block,
+ * of its first and its last 8 bytes; of 4 to 7, of its first and its last 4; of 1 to 3, of the first one, and the
+ * middle one << 8 | the last one; of none, of zeroes. */
 static inline digest_lanes digest_copy(uint8_t *to, const uint8_t *from, size_t len, uint64_t head) {
-    enum { BLOCK = sizeof(digest_lanes) };
+    const size_t block = sizeof(digest_lanes);
     struct digest_sums sums = {.sum = {len, head}};
-    if (len < BLOCK) {
+    if (len < block) {
         digest__short(&sums, to, from, len);
     } else {
-        const uint8_t *last = from + len - BLOCK;
-        uint8_t *to_last = to + len - BLOCK;
-        size_t blocks = (len - 1) / BLOCK;
-        for (; blocks >= 4; blocks -= 4, from += 4 * BLOCK, to += 4 * BLOCK) {
+        const uint8_t *last = from + len - block;
+        uint8_t *to_last = to + len - block;
+        size_t blocks = (len - 1) / block;
+        for (; blocks >= 4; blocks -= 4, from += 4 * block, to += 4 * block) {
             digest__block(&sums, to, from);
-            digest__block(&sums, to + BLOCK, from + BLOCK);
-            digest__block(&sums, to + 2 * BLOCK, from + 2 * BLOCK);
-            digest__block(&sums, to + 3 * BLOCK, from + 3 * BLOCK);
+            digest__block(&sums, to + block, from + block);
+            digest__block(&sums, to + 2 * block, from + 2 * block);
+            digest__block(&sums, to + 3 * block, from + 3 * block);
         }
         if ((blocks & 2) != 0) {
             digest__block(&sums, to, from);
-            digest__block(&sums, to + BLOCK, from + BLOCK);
-            from += 2 * BLOCK;
-            to += 2 * BLOCK;
+            digest__block(&sums, to + block, from + block);
+            from += 2 * block;
+            to += 2 * block;
         }
         if ((blocks & 1) != 0) {
             digest__block(&sums, to, from);

@@ -87,7 +87,11 @@ bool storage_next_damage(struct storage *storage, struct storage_damage *ret_dam
     env_mutex_lock(&damage->lock);
     while (damage->news_count > 0 && !found) {
         uint64_t number = damage->told[damage->told_count - damage->news_count--];
-        if (storage__is_live(storage->version, number)) {
+        bool was_told = false; /* by the scrub */
+        for (uint32_t i = 0; i < storage->scrub.damage_count; i++) {
+            was_told = was_told || storage->scrub.damages[i].file == number;
+        }
+        if (!was_told && storage__is_live(storage->version, number)) {
             *ret_damage = (struct storage_damage){.file = number, .since_us = env_clock_us(storage->env)};
             found = true;
         }

@@ -153,8 +153,7 @@ static enum ctl_exit tell(struct ctl *ctl, const struct holdfast_comparison *com
     case HOLDFAST_VERDICT_ALIKE: return CTL_DONE;
     case HOLDFAST_VERDICT_DIFFERS:
         return ctl_fail(ctl, CTL_FAILED,
-                        "at revision %" PRIu64 " %s holds other data than the majority: stop it, move the directory db "
-                        "out of its data directory, start it",
+                        "at revision %" PRIu64 " %s holds other data than the majority: 'member rebuild' it",
                         comparison->index, list(comparison, true, names, sizeof names));
     case HOLDFAST_VERDICT_SPLIT:
         return ctl_fail(ctl, CTL_FAILED,

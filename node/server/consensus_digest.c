@@ -124,7 +124,7 @@ static void alarm_minority(struct consensus *consensus, const struct digest *maj
     char usual[DIGEST_HEX_BYTES];
     struct digest digest = *majority;
     digest_votes_suspects(consensus, &state->votes, majority, suspects, sizeof suspects, &digest);
-    digest_votes_rebuild(consensus, &state->votes, majority);
+    digest_votes_order_rebuilds(consensus, &state->votes, majority);
     alarm_if_new(consensus, suspects);
     (void)snprintf(state->problem, sizeof state->problem,
                    "at entry %" PRIu64 " %.64s applied other changes than the majority (digest %s, not %s): "

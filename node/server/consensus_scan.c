@@ -239,7 +239,9 @@ static void reported(struct consensus *consensus, uint64_t from, const Wire__Sca
     }
     (void)snprintf(member.reason, sizeof member.reason, "%s", report->reason != NULL ? report->reason : "");
     for (char *at = member.reason; *at != '\0'; at++) {
-        *at = (unsigned char)*at < ' ' || *at == 0x7f ? '?' : *at;
+        if ((unsigned char)*at < ' ' || *at == 0x7f) {
+            *at = '?';
+        }
     }
     scan_round__reported(consensus, from, report->index, &member);
 }

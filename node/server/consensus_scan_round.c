@@ -5,7 +5,8 @@
  *   due or asked for --> DIGEST entry proposed --applied here--> open --all that are there have answered--> judged
  *
  *   all alike                    good
- *   a quorum alike, some not     those are suspected: log, status, and they are told. A leader among them hands the
+ *   a quorum alike, some not     those are suspected: log, status, and they are told, and told to fill their stores
+ *                                again, if they are configured to (rebuild_on_mismatch). A leader among them hands the
  *                                lead over first, to a member of the quorum; the next leader names it then
  *   not alike, no quorum alike   nobody is suspected: log, status
  *   alike, not all answered      incomplete: nothing is said of those that are missing
@@ -25,7 +26,7 @@
 enum { ASK_US = 500 * 1000, PROPOSAL_US = 10 * 1000 * 1000 };
 
 #define SECOND_US     UINT64_C(1000000)
-#define ROUND_US_MAX  (62 * 60 * SECOND_US) /* longer than any scan (SCAN_US_MAX) */
+#define ROUND_US_MAX  (SECOND_US * 62 * 60) /* longer than any scan (SCAN_US_MAX) */
 #define AWAY_US       (10 * SECOND_US)      /* of silence: a member isn't waited for any more */
 #define LOOK_AGAIN_US (5 * SECOND_US)       /* at suspected ones */
 #define NEXT_ROUND_US (20 * SECOND_US)      /* the least between two that nobody asked for, or the interval */
@@ -129,10 +130,10 @@ static void alarm_minority(struct consensus *consensus, const struct digest_vote
     struct digest odd = *majority;
     digest_votes_suspects(consensus, votes, majority, suspects, sizeof suspects, &odd);
     raise_alarm(consensus, votes, suspects, "holdfastctl member rebuild NAME, for each of the suspected nodes");
-    digest_votes_rebuild(consensus, votes, majority);
     (void)snprintf(scan->problem, sizeof scan->problem,
                    "at revision %" PRIu64 " %.64s holds other data than the majority: 'member rebuild' it",
                    scan->round.index, suspects);
+    digest_votes_order_rebuilds(consensus, votes, majority);
     for (uint32_t i = 0; i < scan->round.member_count; i++) {
         struct consensus_scan_member *member = &scan->round.members[i];
         member->is_suspected = member->state == CONSENSUS_SCAN_DONE && !digest_equal(&member->digest, majority);

@@ -97,10 +97,10 @@ void digest_votes_suspects(const struct consensus *consensus, const struct diges
     }
 }
 
-/* ---- What is done about it -------------------------------------------------------------------------------------- */
+/* ---- The suspected ---------------------------------------------------------------------------------------------- */
 
-void digest_votes_rebuild(struct consensus *consensus, const struct digest_votes *votes,
-                          const struct digest *majority) {
+void digest_votes_order_rebuilds(struct consensus *consensus, const struct digest_votes *votes,
+                                 const struct digest *majority) {
     for (uint32_t i = 0; i < votes->count; i++) {
         const struct digest_vote *vote = &votes->votes[i];
         if (vote->id != consensus->options.config->id && !digest_equal(&vote->digest, majority)) {
@@ -108,6 +108,8 @@ void digest_votes_rebuild(struct consensus *consensus, const struct digest_votes
         }
     }
 }
+
+/* ---- The lead --------------------------------------------------------------------------------------------------- */
 
 void digest_votes_hand_over(struct consensus *consensus, const struct digest_votes *votes,
                             const struct digest *majority, const char *event_name) {

@@ -50,9 +50,10 @@ void digest_votes_list(const struct consensus *consensus, const struct digest_vo
  * none. */
 void digest_votes_suspects(const struct consensus *consensus, const struct digest_votes *votes,
                            const struct digest *majority, char *text, size_t size, struct digest *ret_digest);
-/* The others that differ are told to fill their stores again: they do if their operator wants that
- * (rebuild_on_mismatch). */
-void digest_votes_rebuild(struct consensus *consensus, const struct digest_votes *votes, const struct digest *majority);
+/* This node leads: each other member that differs from `majority` is told to fill its store again, which it does if its
+ * configuration says so (rebuild_on_mismatch). */
+void digest_votes_order_rebuilds(struct consensus *consensus, const struct digest_votes *votes,
+                                 const struct digest *majority);
 /* This node leads and differs from `majority`: the lead goes to one that has it, the one that is furthest. An event of
  * this name is logged. */
 void digest_votes_hand_over(struct consensus *consensus, const struct digest_votes *votes,

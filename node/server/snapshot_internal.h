@@ -25,6 +25,7 @@ enum {
     SNAPSHOT_ANSWER_US = 50 * 1000,           /* a receiver says at least so often what has arrived */
     SNAPSHOT_OFFER_US = 400 * 1000,           /* without news for so long: offered (again) */
     SNAPSHOT_SEND_PATIENCE_US = 20 * 1000000, /* without progress for so long: given up, its checkpoint goes */
+    SNAPSHOT_WORDS_US = 2 * 60 * 1000000, /* for so long a peer's word counts as progress: others may be first there */
     /* With progress, but this slow from its begin to its end, it goes as well: who takes a byte now and then, or says
      * that he is about to be done, keeps it no longer than that. */
     SNAPSHOT_SEND_GRACE_US = 2 * 60 * 1000000,
@@ -90,7 +91,8 @@ struct snapshot_send {
     struct snapshot_file *files;
     uint32_t file_count;
     uint64_t total_bytes;
-    struct snapshot_place next;                           /* to be read */
+    struct snapshot_place next;                           /* to be sent */
+    struct snapshot_place furthest;                       /* that `next` ever was */
     struct snapshot_place flight[SNAPSHOT_WINDOW_CHUNKS]; /* ring: sent, and not known to have arrived */
     uint32_t flight_head;
     uint32_t flight_count;
@@ -99,7 +101,8 @@ struct snapshot_send {
     uint64_t taken_bytes;   /* by the peer, of its install; at most, ever: progress */
     uint64_t begun_us;
     uint64_t progress_us;
-    uint64_t news_us; /* heard of it, or offered it */
+    uint64_t grown_us; /* arrived_bytes or taken_bytes grew */
+    uint64_t news_us;  /* heard of it, or offered it */
     uint64_t resumes;
     uint64_t log_begin_bytes; /* what the log had written at begun_us */
     uint64_t needed;          /* bytes per second, or the log outgrows its budget before the end */

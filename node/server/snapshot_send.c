@@ -210,6 +210,7 @@ static void listed(struct snapshot_send *send) {
     }
     send->state = SNAPSHOT_SEND_OFFERED;
     send->progress_us = snapshot__now_us(send->snapshots);
+    send->grown_us = send->progress_us;
     send->news_us = 0;
     log_event(send->snapshots->consensus->options.logger, LOG_INFO, "snapshot.begun",
               "peer=%s index=%" PRIu64 " term=%" PRIu64 " files=%" PRIu32 " bytes=%" PRIu64,
@@ -282,6 +283,7 @@ static void begin_checkpoint(struct snapshot_send *send) {
     } while (send->id == 0);
     send->term = raft_term(consensus->raft);
     send->next = (struct snapshot_place){0};
+    send->furthest = send->next;
     send->flight_count = 0;
     send->window = 0;
     send->arrived_bytes = 0;
@@ -339,6 +341,7 @@ static bool send_chunk(struct snapshot_send *send) {
     send->chunks_left--;
     send->flight[(send->flight_head + send->flight_count++) % SNAPSHOT_WINDOW_CHUNKS] = send->next;
     send->next = place_behind(send, send->next, chunk.len);
+    send->furthest = is_before(send->furthest, send->next) ? send->next : send->furthest;
     snapshot_pace_sent(&snapshots->pace, snapshot__now_us(snapshots), chunk.len);
     return true;
 }
@@ -498,13 +501,14 @@ static void go_on_at(struct snapshot_send *send, const Wire__SnapshotWant *want)
     struct snapshots *snapshots = send->snapshots;
     struct snapshot_place place = {.file = want->file, .offset = want->offset};
     bool must_seek = want->again || send->state == SNAPSHOT_SEND_OFFERED;
-    if (!is_place(send, place) || (!must_seek && is_before(send->next, place))) {
+    if (!is_place(send, place) || is_before(send->furthest, place)) {
         end(send, false, "the peer asks for what isn't there");
         return;
     }
     uint64_t bytes = bytes_before(send, place);
-    if (must_seek) {
-        if (bytes > 0) {
+    bool has_more = is_before(send->next, place); /* what was on its way when it was gone back */
+    if (must_seek || has_more) {
+        if (bytes > 0 && must_seek) {
             send->resumes++;
             log_event(snapshots->consensus->options.logger, LOG_INFO, "snapshot.resumed",
                       "peer=%s index=%" PRIu64 " at=%" PRIu64 " of=%" PRIu64, snapshot__name_of(snapshots, send->peer),
@@ -523,6 +527,7 @@ static void go_on_at(struct snapshot_send *send, const Wire__SnapshotWant *want)
     if (bytes > send->arrived_bytes) {
         send->arrived_bytes = bytes;
         send->progress_us = snapshot__now_us(snapshots);
+        send->grown_us = send->progress_us;
     }
 }
 
@@ -538,6 +543,9 @@ void snapshot_send__wanted(struct snapshot_send *send, const Wire__SnapshotWant 
     case SNAPSHOT_WANT_TIME:
         if (want->taken_bytes > send->taken_bytes) {
             send->taken_bytes = want->taken_bytes;
+            send->grown_us = send->news_us;
+        }
+        if (send->news_us - send->grown_us < SNAPSHOT_WORDS_US) {
             send->progress_us = send->news_us;
         }
         break;

@@ -329,9 +329,9 @@ static void check_replica(struct cluster *cluster, struct replica *replica, stru
     cluster->stats.snapshots_installed += snapshots->installed - replica->snapshots_installed;
     replica->snapshots_sent = snapshots->sent;
     replica->snapshots_installed = snapshots->installed;
-    check_scans(cluster, replica, &consensus->scan);
     cluster->stats.rebuilds += consensus->rebuild.completed - replica->rebuilds;
     replica->rebuilds = consensus->rebuild.completed;
+    check_scans(cluster, replica, &consensus->scan);
     replica->was_leader = raft_role(raft) == RAFT_LEADER;
     cluster->stats.checks++;
 }
@@ -393,7 +393,9 @@ static const struct replica *the_leader(const struct cluster *cluster) {
 static bool all_are_back(const struct cluster *cluster, const struct raft_config *config) {
     for (uint32_t i = 0; i < config->member_count; i++) {
         const struct raft_member *member = &config->members[i];
-        if (member->returns || member->incarnation != cluster->replicas[member->id - 1].incarnation) {
+        struct raft_info info;
+        raft_get_info(replica__consensus(&cluster->replicas[member->id - 1])->raft, &info);
+        if (member->returns || member->incarnation != info.incarnation) {
             return false;
         }
     }

@@ -188,8 +188,8 @@ static void restart(void *context) {
         replica->group_writes = 0;
         replica->snapshots_sent = 0;
         replica->snapshots_installed = 0;
-        replica->scan_index = 0;
         replica->rebuilds = 0;
+        replica->scan_index = 0;
         log_event(&replica->logger, LOG_INFO, "sim.started", "life=%" PRIu64, replica->lives);
         replica->fault_explains_end = sim_disk_options(replica->sim_node)->write_error_ppm > 0 ||
                                       sim_disk_options(replica->sim_node)->capacity_bytes == 0;

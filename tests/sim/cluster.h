@@ -92,8 +92,8 @@ struct replica {
     uint64_t group_writes; /* of this life */
     uint64_t snapshots_sent;
     uint64_t snapshots_installed;
-    uint64_t scan_index; /* of the newest round of scans that it judged good */
     uint64_t rebuilds;
+    uint64_t scan_index; /* of the newest round of scans that it judged good */
     uint64_t term;
     uint64_t commit_index;
     bool was_leader;       /* of `term`, at the last look */

@@ -6,7 +6,7 @@
 
 #include "tests/unit/node_probe.h"
 
-enum { CHANGE_TIMEOUT_US = 5 * 1000 * 1000, LONG_US = 6 * 1000 * 1000 };
+enum { CHANGE_TIMEOUT_US = 5 * 1000 * 1000, LONG_US = 4 * 1000 * 1000 };
 
 struct asked_change {
     struct replica *replica;

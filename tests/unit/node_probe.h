@@ -83,6 +83,8 @@ static inline struct probe *probe_start(struct cluster *cluster, void (*configur
     assert_non_null(probe);
     probe->cluster = cluster;
     for (uint32_t i = 0; i < cluster->replica_count; i++) {
+        cluster->replicas[i].config.scrub_rate =
+            0; /* looks for what nobody damaged, for most of the time it all takes */
         configure(&cluster->replicas[i].config);
     }
     struct sim_node_options options;

@@ -182,6 +182,8 @@ static void test_client_calls_about_members_answer_what_they_say(void **state) {
     assert_int_equal(leader_id, 3);
     assert_int_equal(holdfast_transfer_leader(handle, 3, 0, NULL, &result), HOLDFAST_FAILED);
     assert_int_equal(result.code, HOLDFAST_CODE_CONDITION);
+    assert_int_equal(holdfast_rebuild_member(handle, 0, 0, &result), HOLDFAST_FAILED); /* who? */
+    assert_int_equal(result.code, HOLDFAST_CODE_INVALID);
     struct holdfast_member_change wrong = add_n4;
     wrong.name = NULL;
     assert_int_equal(holdfast_change_members(handle, &wrong, 1, 0, &result), HOLDFAST_FAILED);

@@ -227,7 +227,7 @@ static void test_clients_wrong_member_requests_are_refused(void **state) {
     send_changes(client, at, changes, LIMIT_MEMBERS + 1);
     assert_error(client, at, at, WIRE_INVALID, "1 to 9 parts");
     at++;
-    send_simple(client, at, 3, false, 0);
+    send_simple(client, at, 4, false, 0);
     assert_error(client, at, at, WIRE_INVALID, "nothing that this node does");
     assert_seen(fixture, "");
 }

@@ -19,7 +19,7 @@
 #include <cmocka.h>
 #include <pthread.h>
 
-enum { WRITERS = 6, WRITES = 1500, PAIR = 2 };
+enum { WRITERS = 6, WRITES = 1000, PAIR = 2 };
 
 struct world {
     struct engine *engine;

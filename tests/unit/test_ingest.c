@@ -429,7 +429,7 @@ static void test_ingest_without_memory_changes_nothing_and_loses_none(void **sta
     settle(target);
     host_run_ms(&target->host, 1000);
     uint64_t blocks = host_live_blocks(&target->host);
-    for (uint64_t n = 1;; n += n < 40 ? 1 : 7) {
+    for (uint64_t n = 1;; n += n < 40 ? 1 : 17) {
         assert_true(n < 5000);
         sim_node_fail_allocation(target->host.node, n);
         enum status status = ingest(&pair, "/copy");
@@ -478,7 +478,7 @@ static void test_ingest_with_an_unknown_outcome_ends_the_store(void **state) {
 
 static void test_close_while_ingesting_leaves_old_or_new(void **state) {
     (void)state;
-    for (uint64_t steps = 0; steps < 260; steps += 5) {
+    for (uint64_t steps = 0; steps < 260; steps += 10) {
         struct pair pair;
         set_up_pair(&pair, 10, 100, 40);
         struct fixture *target = pair.target;
@@ -551,7 +551,7 @@ static void test_h21_crash_at_every_step_of_an_ingest_leaves_old_or_new(void **s
     const char *length = getenv("HOLDFAST_TEST_LENGTH");
     bool is_long = length != NULL && strcmp(length, "long") == 0;
     uint64_t steps = 0;
-    for (unsigned done = 0; done < 6; steps += is_long ? 1 : 2) {
+    for (unsigned done = 0; done < 6; steps += is_long ? 1 : 4) {
         done += crash_at(steps, 11);
         assert_true(steps < 3000);
     }

@@ -14,8 +14,10 @@ enum { SEED = 2 };
 
 static void configure_nothing(struct config *config) { (void)config; }
 
-/* Three founders; n4 and n5 wait to be added. */
-static struct probe *start(void) { return probe_start(cluster_new_growing(SEED, 5, 3), configure_nothing); }
+/* Three founders; the others wait to be added. */
+static struct probe *start(uint32_t count) {
+    return probe_start(cluster_new_growing(SEED, count, 3), configure_nothing);
+}
 
 /* Puts go on while it catches up and becomes a voter. */
 static void add_voter(struct probe *probe, uint32_t number) {
@@ -57,7 +59,7 @@ static enum status read_at(struct replica *replica) {
 
 static void test_node_follower_answers_linearizable_reads(void **state) {
     (void)state;
-    struct probe *probe = start();
+    struct probe *probe = start(4);
     struct cluster *cluster = probe->cluster;
     (void)put(probe, "key", "x", 1);
     uint64_t revision = probe->result.revision;
@@ -80,7 +82,7 @@ static void test_node_follower_answers_linearizable_reads(void **state) {
 
 static void test_node_that_joins_is_known_everywhere_and_may_lead(void **state) {
     (void)state;
-    struct probe *probe = start();
+    struct probe *probe = start(4);
     struct cluster *cluster = probe->cluster;
     struct replica *fourth = &cluster->replicas[3];
     (void)put(probe, "key", "before", 6);
@@ -115,7 +117,7 @@ static void test_node_that_joins_is_known_everywhere_and_may_lead(void **state) 
 /* Files still name its certificate with the id that it had. */
 static void test_node_that_returns_under_a_new_id_may_keep_its_certificate(void **state) {
     (void)state;
-    struct probe *probe = start();
+    struct probe *probe = start(4);
     struct cluster *cluster = probe->cluster;
     for (uint32_t i = 0; i < 3; i++) {
         struct config *config = &cluster->replicas[i].config;
@@ -161,7 +163,7 @@ static void restart_all(struct probe *probe) {
 static void test_node_membership_survives_restarts(void **state) {
     (void)state;
     for (uint32_t flushes = 0; flushes < 2; flushes++) {
-        struct probe *probe = start();
+        struct probe *probe = start(5);
         struct cluster *cluster = probe->cluster;
         add_voter(probe, 3);
         add_voter(probe, 4);
@@ -194,7 +196,7 @@ static void test_node_membership_survives_restarts(void **state) {
 
 static void test_h10_leader_that_removes_itself_leads_until_then_and_is_silent_after(void **state) {
     (void)state;
-    struct probe *probe = start();
+    struct probe *probe = start(4);
     struct cluster *cluster = probe->cluster;
     struct replica *removed = leader_of(cluster);
     (void)put(probe, "key", "x", 1);
@@ -218,7 +220,7 @@ static void test_h10_leader_that_removes_itself_leads_until_then_and_is_silent_a
 /* A follower that is removed never gets the entry that says so; those who have it tell it. */
 static void test_node_follower_that_is_removed_is_told_and_does_not_campaign(void **state) {
     (void)state;
-    struct probe *probe = start();
+    struct probe *probe = start(4);
     struct cluster *cluster = probe->cluster;
     struct replica *removed = &cluster->replicas[(leader_of(cluster)->number + 1) % 3];
     must(change_one(cluster, RAFT_CHANGE_REMOVE, removed->config.id));
@@ -244,7 +246,7 @@ static void test_node_follower_that_is_removed_is_told_and_does_not_campaign(voi
 
 static void test_h07_learner_does_not_help_to_commit(void **state) {
     (void)state;
-    struct probe *probe = start();
+    struct probe *probe = start(5);
     struct cluster *cluster = probe->cluster;
     must(change_at(leader_of(cluster), adding(&cluster->replicas[3])));
     must(change_at(leader_of(cluster), adding(&cluster->replicas[4])));
@@ -269,7 +271,7 @@ static void test_h07_learner_does_not_help_to_commit(void **state) {
 
 static void test_h08_changes_that_raft_refuses_come_back_with_the_reason(void **state) {
     (void)state;
-    struct probe *probe = start();
+    struct probe *probe = start(4);
     struct cluster *cluster = probe->cluster;
     struct replica *leader = leader_of(cluster);
     struct replica *follower = &cluster->replicas[(leader->number + 1) % 3];
@@ -298,7 +300,7 @@ static void test_h08_changes_that_raft_refuses_come_back_with_the_reason(void **
 
 static void test_h09_configuration_that_was_not_committed_is_rolled_back(void **state) {
     (void)state;
-    struct probe *probe = start();
+    struct probe *probe = start(4);
     struct cluster *cluster = probe->cluster;
     struct replica *old = leader_of(cluster);
     isolate(cluster, old, false);
@@ -327,7 +329,7 @@ static void test_h09_configuration_that_was_not_committed_is_rolled_back(void **
 
 static void test_node_change_without_a_quorum_is_unknown_at_its_deadline(void **state) {
     (void)state;
-    struct probe *probe = start();
+    struct probe *probe = start(4);
     struct cluster *cluster = probe->cluster;
     struct replica *leader = leader_of(cluster);
     for (uint32_t i = 0; i < 3; i++) {
@@ -344,7 +346,7 @@ static void test_node_change_without_a_quorum_is_unknown_at_its_deadline(void **
 /* What was removed is in the membership, and outlives whoever saw it go. */
 static void test_node_that_was_removed_is_told_by_nodes_that_started_later(void **state) {
     (void)state;
-    struct probe *probe = start();
+    struct probe *probe = start(5);
     struct cluster *cluster = probe->cluster;
     add_voter(probe, 3);
     struct replica *removed = &cluster->replicas[(leader_of(cluster)->number + 1) % 3];

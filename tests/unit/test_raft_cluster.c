@@ -539,7 +539,7 @@ static void run_seeds(uint32_t node_count, uint32_t voter_count, uint64_t first_
 
 static uint32_t seeds(void) {
     const char *length = getenv("HOLDFAST_TEST_LENGTH");
-    return length != NULL && strcmp(length, "long") == 0 ? 1000 : 80;
+    return length != NULL && strcmp(length, "long") == 0 ? 1000 : 60;
 }
 
 static void test_raft_cluster_three_nodes_random_faults_stay_safe(void **state) {

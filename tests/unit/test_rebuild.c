@@ -168,7 +168,10 @@ static void test_rebuild_isn_t_done_again_within_a_minute(void **state) {
 
 /* ---- Nobody to ask ----------------------------------------------------------------------------------------------- */
 
-static void configure_slow(struct config *config) { config->snapshot_rate = SLOW_RATE; }
+static void configure_slow(struct config *config) {
+    config->snapshot_rate = SLOW_RATE;
+    config->follower_log_bytes = 1024 * MIB;
+}
 
 static void test_rebuild_that_nobody_answers_lets_the_node_lead_again(void **state) {
     (void)state;
@@ -232,7 +235,8 @@ static void test_rebuild_keeps_the_log_that_it_needs(void **state) {
 /* As in test_digest_nodes. */
 static void falsify(uint32_t number) {
     struct digest_history *history = consensus_of(number)->storage->digests;
-    history->chain[history->newest % DIGESTS_KEPT].low ^= 1;
+    history->at_newest.low ^= 1;
+    history->chain[history->newest % DIGESTS_KEPT] = history->at_newest;
 }
 
 static void configure_mismatch(struct config *config) { config->rebuild_on_mismatch = true; }

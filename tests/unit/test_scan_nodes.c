@@ -10,7 +10,9 @@
 #include "storage/memtable_internal.h"
 #include "tests/unit/nodes_fixture.h"
 
-enum { TEXT_BYTES = 256, INTERVAL_S = 3, SECOND_US = 1000 * 1000 };
+enum { TEXT_BYTES = 256, INTERVAL_S = 3 };
+
+#define SECOND_US UINT64_C(1000000)
 
 static void no_rounds(struct config *config) { config->scan_digest_interval_s = 0; }
 
@@ -19,6 +21,11 @@ static void every_few_seconds(struct config *config) { config->scan_digest_inter
 static void slow_scans(struct config *config) {
     config->scan_digest_interval_s = 0;
     config->scan_digest_rate = 100;
+}
+
+static void filling_again(struct config *config) {
+    config->scan_digest_interval_s = 0;
+    config->rebuild_on_mismatch = true;
 }
 
 static int tear_down(void **state) {
@@ -101,7 +108,7 @@ static void assert_named(uint32_t by, uint32_t odd) {
     const char *name = cluster->replicas[odd].config.name;
     (void)snprintf(words, sizeof words, "%s holds other data than the majority", name);
     assert_non_null(strstr(status_of(by).problem, words));
-    assert_non_null(strstr(status_of(by).problem, "start it")); /* what to do is not cut off */
+    assert_non_null(strstr(status_of(by).problem, "rebuild' it")); /* what to do is not cut off */
     (void)snprintf(words, sizeof words, "suspected=%s ", name);
     assert_true(log_has(by, "event=scan.mismatch"));
     assert_true(log_has(by, words));
@@ -225,6 +232,26 @@ static void test_scan_follower_that_rots_is_found_though_the_chain_agrees(void *
     assert_string_equal(status_of(leader()).problem, "");
     assert_string_equal(status_of(odd).problem, "");
     assert_int_equal(compare(leader(), false).round.verdict, CONSENSUS_SCAN_ALIKE);
+}
+
+/* The same as for the chain: with rebuild_on_mismatch it helps itself, without a restart, and the next round is good.
+ */
+static void test_scan_node_that_rots_fills_its_store_again(void **state) {
+    (void)state;
+    nodes_start(filling_again);
+    put_some(8);
+    pass(SETTLE_US);
+    uint32_t odd = follower(1);
+    uint64_t lives = cluster->replicas[odd].lives;
+    rot(odd);
+    struct consensus_compare_query query = whole_round();
+    assert_int_equal(query.round.verdict, CONSENSUS_SCAN_DIFFERS);
+    pass(60 * SECOND_US);
+    assert_int_equal(cluster->replicas[odd].lives, lives);
+    assert_int_equal(consensus_of(odd)->rebuild.completed, 1);
+    assert_int_equal(compare(leader(), false).round.verdict, CONSENSUS_SCAN_ALIKE);
+    assert_string_equal(status_of(leader()).problem, "");
+    assert_string_equal(status_of(odd).problem, "");
 }
 
 static void test_scan_leader_that_rots_hands_over_and_is_named_by_the_next(void **state) {
@@ -432,6 +459,7 @@ int main(void) {
         TEST(test_scan_asked_for_is_answered_with_a_verdict),
         TEST(test_scan_agrees_after_compactions),
         TEST(test_scan_follower_that_rots_is_found_though_the_chain_agrees),
+        TEST(test_scan_node_that_rots_fills_its_store_again),
         TEST(test_scan_leader_that_rots_hands_over_and_is_named_by_the_next),
         TEST(test_scan_without_a_majority_nobody_is_suspected),
         TEST(test_scan_of_a_node_that_restarted_is_missing_not_different),

@@ -91,6 +91,43 @@ static void test_scrub_reads_all_value_files_at_its_rate(void **state) {
     check_rate(64);
 }
 
+/* Without a scrub: a read meets it, and the owner hears of the file, once, for as long as the store has it. */
+static void test_damage_that_a_read_meets_is_named_once(void **state) {
+    (void)state;
+    struct damages damages;
+    struct storage_damage news;
+    struct fixture *fixture = set_up_scrubbed_with(4, 0, &damages);
+    struct name_search search = {.part = ".sst"};
+    char path[LIMIT_PATH_BYTES];
+    assert_int_equal(env_list_dir(fixture->host.env, "/data", find_part, &search, NULL), STATUS_OK);
+    path_with(fixture, "/data", ".sst", path);
+    uint64_t number = strtoull(search.found, NULL, 16);
+    fixture->host.options.scrub_bytes_per_second = 0;
+    for (uint64_t part = 0; part < 16; part++) { /* whatever is read, a block of it is damaged */
+        flip(fixture, path, size_of(fixture, path) * part / 20 + 100);
+    }
+    host_open(&fixture->host);
+    struct storage *storage = fixture->host.storage;
+    assert_false(storage_next_damage(storage, &news));
+    for (unsigned round = 0; round < 2; round++) {
+        struct storage_view *view = storage_view_acquire(storage);
+        unsigned corrupt = 0;
+        for (unsigned key = 0; key < MODEL_KEYS; key++) {
+            struct error error = {0};
+            corrupt +=
+                model_check_key(&fixture->model, view, key, storage_applied_index(storage), &error) == STATUS_CORRUPT;
+        }
+        storage_view_release(view);
+        assert_true(corrupt > 0);
+        assert_int_equal(storage_next_damage(storage, &news), round == 0);
+    }
+    assert_int_equal(news.file, number);
+    assert_true(storage_has_file(storage, number));
+    assert_false(storage_has_file(storage, UINT64_MAX));
+    assert_int_equal(damages.count, 0);
+    tear_down(fixture);
+}
+
 static void flip_all_over(uint64_t value_threshold_bytes, const char *kind) {
     struct damages damages;
     struct fixture *fixture = set_up_scrubbed_with(2, value_threshold_bytes, &damages);
@@ -218,6 +255,7 @@ static void test_scrub_is_off_unless_asked_for(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_damage_that_a_read_meets_is_named_once),
         cmocka_unit_test(test_scrub_reads_all_tables_at_its_rate),
         cmocka_unit_test(test_scrub_finds_a_flipped_byte_anywhere_once_and_counts_passes),
         cmocka_unit_test(test_scrub_reads_all_value_files_at_its_rate),

@@ -225,7 +225,7 @@ static void test_h25_crash_at_random_steps_of_many_histories(void **state) {
     (void)state;
     struct random random;
     random_seed(&random, 99);
-    for (uint64_t seed = 2; seed < (is_long() ? 1000 : 120); seed++) {
+    for (uint64_t seed = 2; seed < (is_long() ? 1000 : 80); seed++) {
         (void)run_crash_at(random_below(&random, 700), seed);
     }
 }

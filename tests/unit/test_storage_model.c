@@ -7,7 +7,7 @@
  */
 #include "tests/unit/storage_model.h"
 
-enum { STEPS = 2500, HELD_VIEWS = 4 };
+enum { STEPS = 1800, HELD_VIEWS = 4 };
 
 struct run {
     struct host host;

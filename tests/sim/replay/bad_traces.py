@@ -287,13 +287,12 @@ def a_restart_as_another_log(p):
 
 
 @lie("incarnation")
-def a_first_entry_that_records_who_was_not_heard(p):
+def a_first_entry_that_records_a_log_that_was_not_heard(p):
     if p.before["role"] == "candidate" and p.makes_config():
-        heard = [pair[0] for pair in p.line["configuration"]["incarnations"]]
-        others = [i for i in p.line["configuration"]["voters"] if i not in heard]
-        if others:
-            p.line["configuration"]["incarnations"].append([others[0], 7])
-            return True
+        for pair in p.line["configuration"]["incarnations"]:
+            if pair[0] != p.line["node"]:
+                pair[1] += 1
+                return True
 
 
 @lie("incarnation")
