@@ -57,16 +57,16 @@ static void on_probed(void *context, const struct error *err) {
 enum status reach__begin(struct consensus *consensus, struct consensus_change *change) {
     CHECK(change->probe == NULL && change->tried < change->change_count);
     const struct raft_change *part = &change->changes[change->tried];
-    const struct peers_probe_target target = {
-        .address = part->address, .node_id = part->id, .thumbprint = part->thumbprint};
+    const struct peers_probe_target target = {.address = part->address,
+                                              .node_id = part->id,
+                                              .thumbprint = part->thumbprint};
     uint64_t now_us = env_clock_us(consensus->options.env);
     uint64_t left_us = change->deadline_us > now_us ? change->deadline_us - now_us : 0;
     uint64_t timeout_us = left_us / 2 < REACH_TIMEOUT_US ? left_us / 2 : REACH_TIMEOUT_US;
     struct error error = {0};
     change->reaching = consensus;
     change->term = consensus->term;
-    enum status status =
-        peers_probe(consensus->peers, &target, timeout_us, on_probed, change, &change->probe, &error);
+    enum status status = peers_probe(consensus->peers, &target, timeout_us, on_probed, change, &change->probe, &error);
     if (status == STATUS_OK || status == STATUS_BUSY || status == STATUS_NO_MEMORY || status == STATUS_UNAVAILABLE) {
         change->err = error;
         return status;

@@ -113,7 +113,8 @@ static void test_clients_member_changes_arrive_as_they_were_asked_for(void **sta
     assert_int_equal(fixture->consensus.seen_deadline_us, now_us + 3000 * 1000);
     changes[0].has_unreachable = changes[0].unreachable = 1;
     send_changes(client, 2, changes, 1);
-    assert_seen(fixture, "add 4 n4 host-4:4500 [::4]:4400 200 ab unreachable;");
+    assert_seen(fixture, "add 4 n4 host-4:4500 [::4]:4400 200 ab;promote 1;remove 2;"
+                         "add 4 n4 host-4:4500 [::4]:4400 200 ab unreachable;");
     Wire__MemberReply *reply = reply_at(client, 0);
     assert_int_equal(reply->index, 44);
     protobuf_c_message_free_unpacked(&reply->base, NULL);

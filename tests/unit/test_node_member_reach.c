@@ -163,12 +163,13 @@ static void test_node_that_stops_meanwhile_answers_and_ends(void **state) {
     struct asked_change *asked = begin_adding(leader, adding(&cluster->replicas[3]));
     pass(cluster, HALFWAY_US);
     assert_false(asked->is_done);
+    uint64_t lives = leader->lives;
     assert_true(replica__stop(leader));
     struct consensus_change change = await_change(asked);
     assert_int_equal(change.status, STATUS_UNAVAILABLE);
     assert_false(change.unknown);
     pass(cluster, SETTLE_US);
-    assert_null(leader->node);
+    assert_true(leader->node == NULL || leader->lives > lives); /* it ended, and may be back */
     end(probe);
 }
 
@@ -200,7 +201,8 @@ static void test_node_change_of_many_parts_tries_all_that_are_added(void **state
     struct replica *leader = leader_of(cluster);
     replica__crash(&cluster->replicas[4], SIM_CRASH_PROCESS);
     struct asked_change *asked = prepare(leader);
-    asked->change.changes[0] = (struct raft_change){.type = RAFT_CHANGE_PRIORITY, .id = leader->config.id, .priority = 3};
+    asked->change.changes[0] =
+        (struct raft_change){.type = RAFT_CHANGE_PRIORITY, .id = leader->config.id, .priority = 3};
     asked->change.changes[1] = adding(&cluster->replicas[3]);
     asked->change.changes[2] = adding(&cluster->replicas[4]);
     asked->change.change_count = 3;
