@@ -200,7 +200,9 @@ static void on_raft_timer(struct env_timer *timer) {
     }
     /* A tick may make a leader, whose first record needs room. Without it the node doesn't campaign, nor when a member
      * has told it that its removal is committed. A leader goes on without, but takes nobody back. */
-    bool has_room = wal_reserve(consensus->wal, member__room(consensus), 1) == STATUS_OK;
+    size_t room = consensus->role == RAFT_LEADER ? WAL_RECORD_HEADER_BYTES + (size_t)RAFT_CONFIG_BYTES_MAX
+                                                 : member__room(consensus);
+    bool has_room = wal_reserve(consensus->wal, room, 1) == STATUS_OK;
     bool may_campaign = consensus->members.removed_by == RAFT_NO_NODE && has_room;
     if (consensus->role != RAFT_LEADER && !may_campaign) {
         await_raft(consensus, consensus__now_us(consensus) + CONSENSUS_HOUSEKEEPING_US);

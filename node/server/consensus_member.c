@@ -191,6 +191,12 @@ static bool is_stranger(const struct consensus *consensus) {
     return find_member(raft_membership(consensus->raft), consensus->options.config->id) == NULL;
 }
 
+/* The others say that it is one: its own log doesn't know yet. */
+static bool is_told_a_member(const struct consensus *consensus) {
+    const struct raft_config *told = told__config(consensus);
+    return told != NULL && find_member(told, consensus->options.config->id) != NULL;
+}
+
 bool member__is_out(const struct consensus *consensus) {
     return consensus->members.removed_by != RAFT_NO_NODE ||
            (is_stranger(consensus) && consensus->role != RAFT_LEADER); /* a leader leaves when that is committed */
@@ -208,7 +214,7 @@ bool member__problem(const struct consensus *consensus, char *ret_text, size_t s
                        "%s says that this node was removed from the cluster: stop it, or give it a new id and an "
                        "empty data directory and add that",
                        member__name(consensus, consensus->members.removed_by));
-    } else if (is_stranger(consensus)) {
+    } else if (is_stranger(consensus) && !is_told_a_member(consensus)) {
         (void)snprintf(ret_text, size, "this node waits to be added: run `holdfastctl member add` on the cluster");
     } else {
         return false;
@@ -219,8 +225,9 @@ bool member__problem(const struct consensus *consensus, char *ret_text, size_t s
 /* ---- Raft's updates ---------------------------------------------------------------------------------------------- */
 
 size_t member__room(const struct consensus *consensus) {
-    bool may_change = raft_role(consensus->raft) == RAFT_LEADER || raft_last_index(consensus->raft) == 0;
-    return WAL_RECORD_HEADER_BYTES + (may_change ? (size_t)RAFT_CONFIG_BYTES_MAX : 0);
+    bool may_leave = raft_role(consensus->raft) == RAFT_LEADER && raft_membership(consensus->raft)->joint;
+    bool may_begin = raft_last_index(consensus->raft) == 0;
+    return WAL_RECORD_HEADER_BYTES + (may_leave || may_begin ? (size_t)RAFT_CONFIG_BYTES_MAX : 0);
 }
 
 enum status member__write(struct consensus *consensus, const struct raft_update *update) {

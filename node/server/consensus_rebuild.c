@@ -6,9 +6,10 @@
 #include <stdio.h>
 
 enum {
-    REBUILD_AGAIN_US = 60 * 1000 * 1000, /* not before, after one that ended */
-    REBUILD_LEADERLESS_US = 10 * 1000 * 1000 /* nobody leads for so long: this node may be the one to do it */,
-    REBUILD_WHOLE_US = 10 * 1000 * 1000 /* then what was set aside is of no use any more */
+    REBUILD_AGAIN_US = 60 * 1000 * 1000,      /* not before, after one that ended */
+    REBUILD_LEADERLESS_US = 10 * 1000 * 1000, /* nobody leads for so long: this node may be the one to do it */
+    REBUILD_HAND_OVER_US = 2 * 1000 * 1000,   /* between two attempts */
+    REBUILD_WHOLE_US = 10 * 1000 * 1000       /* then what was set aside is of no use any more */
 };
 
 static void describe(const struct consensus *consensus, char *out, size_t size) {
@@ -96,6 +97,11 @@ static void begin(struct consensus *consensus) {
         return;
     }
     if (leader == consensus->options.config->id) {
+        uint64_t now_us = consensus__now_us(consensus);
+        if (rebuild->handed_us != 0 && now_us - rebuild->handed_us < REBUILD_HAND_OVER_US) {
+            return; /* writes wait for each attempt */
+        }
+        rebuild->handed_us = now_us;
         struct raft_event event = {.type = RAFT_EVENT_TRANSFER, .u.target = RAFT_NO_NODE};
         (void)consensus__step(consensus, &event); /* refused: nobody can take over now; asked again */
         return;

@@ -146,6 +146,7 @@ static void on_frame(struct connection_handler *handler, const struct connection
                                                              frame->message);
         log_problem(link, refusal != NULL && refusal->message != NULL ? refusal->message : "refused without a reason");
         bool is_removal = refusal != NULL && refusal->code == WIRE_REMOVED;
+        link->backoff_us = is_removal ? PEER_BACKOFF_MAX_US : link->backoff_us; /* it won't change its mind */
         connection_close(link->connection);
         if (is_removal && link->state != PEER_LINK_STOPPED) {
             link->peer->peers->options.removed(link->peer->peers->options.context, link->peer->entry.id);

@@ -57,6 +57,7 @@ struct consensus_rebuild {
     uint64_t catch_up_index;      /* CATCHING_UP: what was applied before */
     uint64_t begun_us;
     uint64_t not_before_us; /* the next one */
+    uint64_t handed_us;     /* when a leader last tried to hand over; 0: never */
     uint64_t leader_us;     /* when another leader was last known, while ASKING */
     uint64_t completed;     /* since the node started */
     uint64_t failed;
