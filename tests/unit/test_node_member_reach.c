@@ -134,6 +134,19 @@ static void test_h62_node_that_never_answers_is_refused_after_a_second_and_write
     end(probe);
 }
 
+/* Its machine takes the connection, and nobody greets. */
+static void test_h62_node_that_stands_still_is_refused_until_it_moves(void **state) {
+    (void)state;
+    struct probe *probe = start();
+    struct cluster *cluster = probe->cluster;
+    sim_node_pause(cluster->replicas[3].sim_node);
+    must_be_unreachable(change_at(leader_of(cluster), adding(&cluster->replicas[3])), "n4:4500", "within 1000 ms");
+    sim_node_resume(cluster->replicas[3].sim_node);
+    pass(cluster, SETTLE_US);
+    must(change_at(leader_of(cluster), adding(&cluster->replicas[3])));
+    end(probe);
+}
+
 static void test_node_leader_that_steps_down_meanwhile_proposes_nothing(void **state) {
     (void)state;
     struct probe *probe = start();
@@ -219,6 +232,7 @@ int main(void) {
         cmocka_unit_test(test_h62_node_other_than_named_is_refused),
         cmocka_unit_test(test_node_that_does_not_know_the_leader_is_refused),
         cmocka_unit_test(test_h62_node_that_never_answers_is_refused_after_a_second_and_writes_go_on),
+        cmocka_unit_test(test_h62_node_that_stands_still_is_refused_until_it_moves),
         cmocka_unit_test(test_node_leader_that_steps_down_meanwhile_proposes_nothing),
         cmocka_unit_test(test_node_that_stops_meanwhile_answers_and_ends),
         cmocka_unit_test(test_node_more_changes_than_may_be_tried_are_busy),
