@@ -31,7 +31,7 @@ bool reach__is_needed(const struct consensus *consensus, struct consensus_change
            (change->changes[change->tried].type != RAFT_CHANGE_ADD_LEARNER || change->unreachable_too[change->tried])) {
         change->tried++;
     }
-    return change->tried < change->change_count && consensus->role == RAFT_LEADER &&
+    return change->tried < change->change_count && raft_role(consensus->raft) == RAFT_LEADER &&
            raft_check_change(consensus->raft, change->changes, change->change_count) == RAFT_REFUSAL_NONE;
 }
 
