@@ -241,6 +241,12 @@ enum raft_refusal raft__change_plan(const struct raft *raft, const struct raft_c
     return RAFT_REFUSAL_NONE;
 }
 
+enum raft_refusal raft_check_change(const struct raft *raft, const struct raft_change *changes, uint32_t change_count) {
+    struct raft_config config;
+    CHECK(change_count > 0 && raft->role == RAFT_LEADER);
+    return raft__change_plan(raft, changes, change_count, &config);
+}
+
 enum status raft__change(struct raft *raft, const struct raft_change *changes, uint32_t change_count) {
     CHECK(change_count > 0);
     if (raft->role != RAFT_LEADER) {

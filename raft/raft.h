@@ -443,6 +443,8 @@ uint64_t raft_term_at(const struct raft *raft, uint64_t index);
 uint64_t raft_floor_index(const struct raft *raft);
 /* The effective configuration: the newest in the log, committed or not (DESIGN rule 17). */
 const struct raft_config *raft_membership(const struct raft *raft);
+/* Leader only: why a CHANGE of at least one part would be refused now; RAFT_REFUSAL_NONE: it wouldn't. */
+enum raft_refusal raft_check_change(const struct raft *raft, const struct raft_change *changes, uint32_t change_count);
 
 /* True if the members at these positions of raft_membership() (bit i: members[i]) are a quorum of it, joint included.
  */

@@ -62,6 +62,8 @@ static const struct option_info OPTIONS[] = {
      CTL_OPTION_NEW_MEMBER, 0, 0},
     {"priority", "N", "new member: who leads by preference, more is better (0)", OPTION_U32, AT(priority),
      CTL_OPTION_NEW_MEMBER, 0, UINT8_MAX},
+    {"unreachable", NULL, "new member: add it although it doesn't run yet", OPTION_FLAG, AT(unreachable),
+     CTL_OPTION_NEW_MEMBER, 0, 0},
     {"promote", NULL, "wait until it keeps up, then give it a vote", OPTION_FLAG, AT(promote), CTL_OPTION_PROMOTE, 0,
      0},
     {"wait", "SECONDS", "for a learner to keep up (600 where it is waited for)", OPTION_U32, AT(wait_s),

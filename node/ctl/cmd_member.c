@@ -1,6 +1,6 @@
 /*
  * member: who is in the cluster, and changes of that. A node comes in as a learner, gets the log, and votes only when
- * it keeps up; so adding one that never comes up costs nothing but a line in the list.
+ * it keeps up. It has to run before it is added, unless the operator says otherwise (--unreachable).
  */
 #include "node/ctl/members.h"
 
@@ -108,7 +108,8 @@ static enum ctl_exit take_new_member(struct ctl *ctl, const char *name, uint8_t 
                                                   .name = name,
                                                   .peer_address = options->peer,
                                                   .client_address = options->client,
-                                                  .thumbprint = thumbprint};
+                                                  .thumbprint = thumbprint,
+                                                  .unreachable = options->unreachable};
     return code;
 }
 
@@ -301,9 +302,10 @@ static enum ctl_exit run_rebuild(struct ctl *ctl, char **argv, const struct hold
 
 static const struct member_command COMMANDS[] = {
     {"list", 0, "member list", 0, run_list},
-    {"add", 1, "member add NAME --id N --peer H:P --client H:P --thumbprint HEX|--member-cert FILE",
+    {"add", 1, "member add NAME --id N --peer H:P --client H:P --thumbprint HEX|--member-cert FILE [--unreachable]",
      CTL_OPTION_NEW_MEMBER | CTL_OPTION_PROMOTE | CTL_OPTION_WAIT, run_add},
-    {"replace", 2, "member replace OLD NEW --id N --peer H:P --client H:P --thumbprint HEX|--member-cert FILE",
+    {"replace", 2,
+     "member replace OLD NEW --id N --peer H:P --client H:P --thumbprint HEX|--member-cert FILE [--unreachable]",
      CTL_OPTION_NEW_MEMBER | CTL_OPTION_WAIT, run_replace},
     {"promote", 1, "member promote NODE [--wait SECONDS]", CTL_OPTION_WAIT, run_promote},
     {"demote", 1, "member demote NODE", 0, run_demote},

@@ -65,6 +65,7 @@ struct ctl_options {
     const char *thumbprint;
     const char *member_cert;
     uint32_t priority;
+    bool unreachable;
     bool promote;
     uint32_t wait_s; /* 0: not given */
 };

@@ -301,12 +301,17 @@ const char *consensus_scan_state_name(enum consensus_scan_state state);
 
 enum { CONSENSUS_CHANGES_MAX = 64 }; /* that wait for their end; more are refused with STATUS_BUSY */
 
-/* A change of the membership, or a transfer of the lead. A change is done when a configuration that has it is
+struct peer_probe;
+
+/* A change of the membership, or a transfer of the lead. A node that is to be added must answer first, within a second
+ * and half of the time that is left: at its address, with its certificate and id (STATUS_CONDITION,
+ * RAFT_REFUSAL_UNREACHABLE, and err says why it doesn't). A change is done when a configuration that has it is
  * committed, applied here and not joint any more; a transfer when another node is known to lead. */
 struct consensus_change {
     /* The caller's, unchanged until done: */
     struct raft_change changes[LIMIT_MEMBERS]; /* what they point to too; sane as raft.h says */
     uint32_t change_count;                     /* 0 if is_transfer, else at least 1 */
+    bool unreachable_too[LIMIT_MEMBERS];       /* ADD_LEARNER: without trying whether the node is there */
     bool is_transfer;
     bool is_rebuild;      /* a member is told to fill its store again; done when it is being told */
     uint64_t target;      /* transfer: to whom; RAFT_NO_NODE: to the best; rebuild: who */
@@ -325,6 +330,9 @@ struct consensus_change {
     struct list link;
     uint64_t term;
     uint32_t phase;
+    uint32_t tried;
+    struct peer_probe *probe;
+    struct consensus *reaching;
 };
 
 /* done runs on the consensus loop, once, never from inside the call. */

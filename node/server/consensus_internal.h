@@ -6,6 +6,7 @@
  *   consensus_append.c   AppendEntries out (from memory, or read back) and in
  *   consensus_apply.c    committed entries into the engine
  *   consensus_member.c   membership: connections, what is kept of it, changes
+ *   consensus_reach.c    new members are tried before they are proposed
  *   consensus_digest.c   digests of what was applied, compared between nodes
  *   consensus_scan*.c    digests of all data, compared between nodes
  *   digest_votes.c       who has the same digest as whom
@@ -338,6 +339,16 @@ bool member__is_out(const struct consensus *consensus);
 bool member__problem(const struct consensus *consensus, char *ret_text, size_t size);
 void member__expire(struct consensus *consensus, uint64_t now_us);
 void member__end_all(struct consensus *consensus);
+/* Its newest part was reached: the next one, or the proposal. Or it wasn't: the change has refusal and err. */
+void member__go_on(struct consensus *consensus, struct consensus_change *change);
+void member__refused(struct consensus *consensus, struct consensus_change *change);
+
+/* True: a new member is to be tried before raft gets the change, which it would take as things are. */
+bool reach__is_needed(const struct consensus *consensus, struct consensus_change *change);
+/* STATUS_OK: it is being tried, member__go_on or member__refused follows. Else change->err says why not. */
+MUST_USE enum status reach__begin(struct consensus *consensus, struct consensus_change *change);
+/* If it is being tried. */
+void reach__cancel(struct consensus_change *change);
 void member__deliver(struct consensus *consensus);
 
 /* Tells the engine how far a flush may claim: min(synced, committed). */

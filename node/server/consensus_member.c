@@ -10,6 +10,7 @@
  *
  * A change asked for:
  *
+ *   asked --(new members answer)--> asked again;  --(they don't, the lead is lost)--> surely not done
  *   asked --(raft appends CONFIG)--> LOGGED --(applied, plain)--------------------------> OK
  *     |                                 |--(applied, joint)--> LEAVING --(applied, plain)--> OK
  *     |--> refused: surely not done     |--(another entry applied at its index)----------> NOT_LEADER, surely not done
@@ -243,13 +244,15 @@ enum status member__write(struct consensus *consensus, const struct raft_update 
     return status;
 }
 
+/* what NULL: change->err says it. */
 static void finish(struct consensus *consensus, struct consensus_change *change, enum status status, bool unknown,
                    const char *what) {
     CHECK(consensus->members.change_count > 0);
     consensus->members.change_count--;
+    reach__cancel(change);
     change->status = status;
     change->unknown = unknown;
-    if (status != STATUS_OK) {
+    if (status != STATUS_OK && what != NULL) {
         (void)error_set(&change->err, status, "%s", what);
     }
     list_remove(&change->link);
@@ -274,9 +277,20 @@ static void look_at_transfers(struct consensus *consensus, const struct raft_upd
     }
 }
 
+/* Who tries a new member and doesn't lead any more isn't going to propose it. */
+static void stop_trying(struct consensus *consensus) {
+    LIST_FOREACH (node, &consensus->members.changes) {
+        struct consensus_change *change = LIST_ENTRY(node, struct consensus_change, link);
+        if (change->probe != NULL && (consensus->role != RAFT_LEADER || consensus->term != change->term)) {
+            finish(consensus, change, STATUS_NOT_LEADER, false, "this node leads no more");
+        }
+    }
+}
+
 enum status member__updated(struct consensus *consensus, const struct raft_update *update) {
     consensus->members.refusal = update->refusal;
     look_at_transfers(consensus, update);
+    stop_trying(consensus);
     if (update->transfer_failed) {
         consensus__schedule(consensus); /* proposals waited */
     }
@@ -354,7 +368,7 @@ static enum status begin_rebuild(struct consensus *consensus, struct consensus_c
     return STATUS_OK;
 }
 
-/* STATUS_OK: it is on. Else *ret_what says why not, unless raft's refusal does. */
+/* STATUS_OK: it is on. Else *ret_what says why not; NULL: change->err does. */
 static enum status begin(struct consensus *consensus, struct consensus_change *change, const char **ret_what) {
     struct raft_event event = {.type = RAFT_EVENT_TRANSFER, .u.target = change->target};
     enum status status = STATUS_OK;
@@ -368,6 +382,9 @@ static enum status begin(struct consensus *consensus, struct consensus_change *c
     }
     if (change->is_rebuild) {
         return begin_rebuild(consensus, change, ret_what);
+    }
+    if (!change->is_transfer && reach__is_needed(consensus, change)) {
+        return reach__begin(consensus, change);
     }
     if (!change->is_transfer) {
         event = (struct raft_event){
@@ -402,6 +419,8 @@ void consensus_change(struct consensus *consensus, struct consensus_change *chan
     change->phase = CHANGE_ASKED;
     change->refusal = RAFT_REFUSAL_NONE;
     change->index = 0;
+    change->tried = 0;
+    change->probe = NULL;
     change->leader = RAFT_NO_NODE;
     error_clear(&change->err);
     list_push_back(&consensus->members.changes, &change->link);
@@ -415,10 +434,24 @@ void consensus_change(struct consensus *consensus, struct consensus_change *chan
     }
 }
 
+void member__go_on(struct consensus *consensus, struct consensus_change *change) {
+    const char *what = NULL;
+    enum status status = begin(consensus, change, &what);
+    if (status != STATUS_OK) {
+        finish(consensus, change, status, false, what);
+    }
+}
+
+void member__refused(struct consensus *consensus, struct consensus_change *change) {
+    finish(consensus, change, STATUS_CONDITION, false, NULL);
+}
+
 void member__expire(struct consensus *consensus, uint64_t now_us) {
     LIST_FOREACH (node, &consensus->members.changes) {
         struct consensus_change *change = LIST_ENTRY(node, struct consensus_change, link);
-        if (change->deadline_us <= now_us) {
+        if (change->deadline_us <= now_us && change->probe != NULL) {
+            finish(consensus, change, STATUS_TIMEOUT, false, "the new member did not answer in time");
+        } else if (change->deadline_us <= now_us) {
             finish(consensus, change, STATUS_TIMEOUT, true,
                    "the change was not confirmed in its time; it may or may not happen");
         }
@@ -427,8 +460,13 @@ void member__expire(struct consensus *consensus, uint64_t now_us) {
 
 void member__end_all(struct consensus *consensus) {
     LIST_FOREACH (node, &consensus->members.changes) {
-        finish(consensus, LIST_ENTRY(node, struct consensus_change, link), STATUS_UNAVAILABLE, true,
-               "this node stopped before the change was confirmed; it may or may not happen");
+        struct consensus_change *change = LIST_ENTRY(node, struct consensus_change, link);
+        if (change->probe != NULL) {
+            finish(consensus, change, STATUS_UNAVAILABLE, false, "this node is stopping");
+        } else {
+            finish(consensus, change, STATUS_UNAVAILABLE, true,
+                   "this node stopped before the change was confirmed; it may or may not happen");
+        }
     }
 }
 

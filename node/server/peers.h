@@ -71,6 +71,24 @@ bool peers_send_snapshot(struct peers *peers, uint64_t node_id, bool bulk, uint8
                          const ProtobufCMessage *message, struct slice raw);
 /* True if its bulk connection is up. */
 bool peers_is_ready(const struct peers *peers, uint64_t node_id);
+
+/* Tries whether a node answers at this address (peer_probe.c). All borrowed for the call. */
+struct peers_probe_target {
+    const char *address;
+    uint64_t node_id;          /* that it must say it is */
+    const uint8_t *thumbprint; /* ENV_THUMBPRINT_BYTES that it must show; NULL: any */
+};
+struct peer_probe;
+
+/* done runs once, never from inside the call, unless it is cancelled before: err->code STATUS_OK, it answers; else why
+ * not. The probe isn't to be used afterwards. Other than STATUS_OK, with err: nothing was begun (STATUS_BUSY: too many
+ * are under way; STATUS_NO_MEMORY; STATUS_UNAVAILABLE: stopping; else the address is wrong). */
+MUST_USE enum status peers_probe(struct peers *peers, const struct peers_probe_target *target, uint64_t timeout_us,
+                                 void (*done)(void *context, const struct error *err), void *context,
+                                 struct peer_probe **ret_probe, struct error *err);
+/* Before done: it won't run. To be done with all of them before peers_stop. */
+void peers_probe_cancel(struct peer_probe *probe);
+
 /* No other callbacks from now on; when all connections are gone, stopped runs and peers is free. */
 void peers_stop(struct peers *peers, void (*stopped)(void *context), void *context);
 

@@ -1,6 +1,6 @@
 /*
  * What the files of the peer connections share: peers.c (life and routing), peer_out.c (outgoing links), peer_in.c
- * (incoming connections), peer_delay.c (fault hooks that hold a message back).
+ * (incoming connections), peer_probe.c (whether a node is there), peer_delay.c (fault hooks that hold a message back).
  */
 #ifndef HOLDFAST_SERVER_PEERS_INTERNAL_H
 #define HOLDFAST_SERVER_PEERS_INTERNAL_H
@@ -12,6 +12,7 @@
 
 enum {
     PEER_INCOMING_MAX = 8 * LIMIT_MEMBERS, /* connections from members, half-open ones included */
+    PEER_PROBES_MAX = 8,
     PEER_CONNECT_TIMEOUT_US = 2 * 1000 * 1000,
     PEER_PING_INTERVAL_US = 500 * 1000,
     PEER_SILENCE_MAX_US = 2 * 1000 * 1000,
@@ -64,7 +65,8 @@ struct peers {
     uint64_t retired_id;  /* who isn't a member and has an id up to it was removed */
     struct list incoming; /* struct peer_in */
     uint32_t incoming_count;
-    struct list delayed; /* struct peer_delayed */
+    uint32_t probe_count; /* struct peer_probe, until their connections are gone */
+    struct list delayed;  /* struct peer_delayed */
     uint32_t delayed_count;
     struct arena arena; /* of one incoming message */
     uint32_t open_connections;

@@ -126,7 +126,8 @@ static void on_changed(struct consensus_change_query *query) {
         request__reply(request, FRAME_MEMBER_REPLY, &reply.base, NULL, 0);
     } else if (change->unknown) {
         request__fail(request, change->status, true, "%s is begun, but not confirmed: it may still happen", what);
-    } else if (change->status == STATUS_CONDITION && change->is_rebuild) {
+    } else if (change->status == STATUS_CONDITION &&
+               (change->is_rebuild || (!change->is_transfer && change->refusal == RAFT_REFUSAL_UNREACHABLE))) {
         request__fail(request, STATUS_CONDITION, false, "%s", change->err.message);
     } else if (change->status == STATUS_CONDITION) {
         refuse(request, change->refusal);
@@ -200,6 +201,7 @@ static void fill_change(struct change_request *asked, uint32_t at, const Wire__M
     *change = (struct raft_change){.type = (enum raft_change_type)from->type,
                                    .id = from->id,
                                    .priority = (uint8_t)from->priority};
+    asked->query.change.unreachable_too[at] = from->unreachable;
     if (change->type != RAFT_CHANGE_ADD_LEARNER) {
         return;
     }

@@ -444,6 +444,7 @@ struct holdfast_member_change {
     const char *peer_address;   /* add: "host:port" where the other members reach it */
     const char *client_address; /* add: "host:port" where clients do */
     const uint8_t *thumbprint;  /* add: HOLDFAST_THUMBPRINT_BYTES of its certificate */
+    bool unreachable;           /* add: also if the leader can't reach it there; else that is refused */
 };
 
 /* Blocking calls. options may be NULL (defaults), result may be NULL. Returns result->outcome. Arguments are borrowed

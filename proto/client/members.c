@@ -62,7 +62,8 @@ static void fill_change(Wire__MemberChange *out, const struct holdfast_member_ch
         out->name = (char *)change->name;
         out->peer_address = (char *)change->peer_address;
         out->client_address = (char *)change->client_address;
-        out->has_thumbprint = 1;
+        out->has_thumbprint = out->has_unreachable = 1;
+        out->unreachable = change->unreachable;
         out->thumbprint =
             (ProtobufCBinaryData){.len = HOLDFAST_THUMBPRINT_BYTES, .data = (uint8_t *)change->thumbprint};
     }

@@ -143,6 +143,7 @@ const struct holdfast_member_change *handle__copy_changes(void *memory, const st
             copies[i].name = put_bytes(&at, from->name, strlen(from->name) + 1);
             copies[i].peer_address = put_bytes(&at, from->peer_address, strlen(from->peer_address) + 1);
             copies[i].client_address = put_bytes(&at, from->client_address, strlen(from->client_address) + 1);
+            copies[i].unreachable = from->unreachable;
             copies[i].thumbprint = put_bytes(&at, from->thumbprint, HOLDFAST_THUMBPRINT_BYTES);
         }
     }

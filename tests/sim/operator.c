@@ -73,14 +73,16 @@ static uint32_t voter_count(const struct raft_config *membership) {
     return count;
 }
 
-/* A node that never was a member: ids don't come back. */
-static bool add_one(struct cluster *cluster, const struct raft *raft, struct raft_change *ret_part) {
+/* A node that never was a member: ids don't come back. One that is down is refused, mostly, and tried again later. */
+static bool add_one(struct cluster *cluster, const struct raft *raft, struct random *random,
+                    struct raft_change *ret_part) {
     for (uint32_t i = cluster->founder_count; i < cluster->replica_count; i++) {
         struct replica *replica = &cluster->replicas[i];
         const struct config_member *self = config_member_by_id(&replica->config, replica->config.id);
         if (!replica->was_added && !is_member(raft_membership(raft), self->id)) {
             replica->was_added = true;
             cluster->admin.added = replica;
+            cluster->admin.change.unreachable_too[0] = random_chance(random, 1, 4);
             *ret_part = (struct raft_change){.type = RAFT_CHANGE_ADD_LEARNER,
                                              .id = self->id,
                                              .name = self->name,
@@ -109,7 +111,7 @@ static bool plan(struct cluster *cluster, const struct raft *raft, enum deed dee
     const struct raft_config *membership = raft_membership(raft);
     change->change_count = 1;
     if (deed == DEED_ADD) {
-        return add_one(cluster, raft, &change->changes[0]);
+        return add_one(cluster, raft, random, &change->changes[0]);
     }
     if ((deed == DEED_REMOVE || deed == DEED_DEMOTE) && voter_count(membership) <= VOTERS_MIN) {
         return false;

@@ -397,7 +397,8 @@ static inline void fake_change_done(struct env_message *message) {
     query->done(query);
 }
 
-/* Says what it was asked for: "add 4 n4 peer client 7 04;", "promote 4;", "transfer 2;". */
+/* Says what it was asked for: "add 4 n4 peer client 7 04;", "add 4 n4 peer client 7 04 unreachable;", "promote 4;",
+ * "transfer 2;". */
 void consensus_ask_change(struct consensus *consensus, struct consensus_change_query *query) {
     static const char *const NAMES[] = {"", "add", "promote", "demote", "remove", "priority"};
     struct consensus_change *change = &query->change;
@@ -409,6 +410,9 @@ void consensus_ask_change(struct consensus *consensus, struct consensus_change_q
         if (status == STATUS_OK && part->type == RAFT_CHANGE_ADD_LEARNER) {
             status = buf_append_format(&consensus->seen, " %s %s %s %u %02x", part->name, part->address,
                                        part->client_address, part->priority, part->thumbprint[31]);
+            status = status == STATUS_OK && change->unreachable_too[i]
+                         ? buf_append_format(&consensus->seen, " unreachable")
+                         : status;
         }
         if (status == STATUS_OK) {
             status = buf_append(&consensus->seen, ";", 1);
@@ -421,6 +425,9 @@ void consensus_ask_change(struct consensus *consensus, struct consensus_change_q
     change->status = consensus->write_status;
     change->unknown = consensus->write_unknown;
     change->refusal = consensus->refusal;
+    if (change->refusal == RAFT_REFUSAL_UNREACHABLE) {
+        (void)error_set(&change->err, STATUS_CONDITION, "host-4:4500 can't be reached: why: what to do");
+    }
     change->index = 44;
     change->leader = 2;
     query->message.run = fake_change_done;

@@ -70,6 +70,16 @@ static inline struct consensus_change change_at(struct replica *replica, struct 
     return await_change(asked);
 }
 
+/* Whether the new member is there or not. */
+static inline struct consensus_change change_untried(struct replica *replica, struct raft_change part) {
+    struct asked_change *asked = prepare(replica);
+    asked->change.changes[0] = part;
+    asked->change.unreachable_too[0] = true;
+    asked->change.change_count = 1;
+    begin_change(asked);
+    return await_change(asked);
+}
+
 static inline struct consensus_change change_one(struct cluster *cluster, enum raft_change_type type, uint64_t id) {
     return change_at(leader_of(cluster), (struct raft_change){.type = type, .id = id});
 }

@@ -111,6 +111,10 @@ static void test_clients_member_changes_arrive_as_they_were_asked_for(void **sta
     send_changes(client, 1, changes, 3);
     assert_seen(fixture, "add 4 n4 host-4:4500 [::4]:4400 200 ab;promote 1;remove 2;");
     assert_int_equal(fixture->consensus.seen_deadline_us, now_us + 3000 * 1000);
+    changes[0].has_unreachable = changes[0].unreachable = 1;
+    send_changes(client, 2, changes, 1);
+    assert_seen(fixture, "add 4 n4 host-4:4500 [::4]:4400 200 ab;promote 1;remove 2;"
+                         "add 4 n4 host-4:4500 [::4]:4400 200 ab unreachable;");
     Wire__MemberReply *reply = reply_at(client, 0);
     assert_int_equal(reply->index, 44);
     protobuf_c_message_free_unpacked(&reply->base, NULL);
@@ -148,7 +152,7 @@ static void test_clients_refused_changes_say_why_and_what_to_do(void **state) {
         {RAFT_REFUSAL_UNKNOWN_NODE, WIRE_CONDITION, ": list the members"},
         {RAFT_REFUSAL_LEARNER_LAGS, WIRE_CONDITION, "caught up with the log: wait"},
         {RAFT_REFUSAL_TOO_MANY_MEMBERS, WIRE_CONDITION, ": remove one first"},
-        {RAFT_REFUSAL_UNREACHABLE, WIRE_CONDITION, ": start it"},
+        {RAFT_REFUSAL_UNREACHABLE, WIRE_CONDITION, "host-4:4500 can't be reached: why: what to do"},
         {RAFT_REFUSAL_IS_LEADER, WIRE_CONDITION, "the node leads already"},
     };
     fixture->consensus.write_status = STATUS_CONDITION;

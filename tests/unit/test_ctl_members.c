@@ -70,6 +70,18 @@ static void test_ctl_member_add_prints_what_the_new_node_needs(void **state) {
     assert_non_null(strstr(fixture->err, "no member has the name or id \"n4\""));
 }
 
+static void test_ctl_member_add_of_a_node_that_is_away_takes_an_option(void **state) {
+    struct fixture *fixture = *state;
+    atomic_store(&members_of(fixture)->newcomers_are_away, true);
+    expect(fixture, "member|add|n4|" NEW_N4, 3, "");
+    assert_non_null(strstr(fixture->err, "it can't be reached"));
+    assert_int_equal(members_of(fixture)->count, 3);
+    expect(fixture, "member|replace|n2|n4|" NEW_N4, 3, "");
+    expect(fixture, "member|promote|n2|--unreachable", 2, ""); /* it is about new ones */
+    expect(fixture, "member|add|n4|" NEW_N4 "|--unreachable", 0, NULL);
+    assert_int_equal(members_of(fixture)->count, 4);
+}
+
 static void test_ctl_member_add_with_promotion_waits_until_it_keeps_up(void **state) {
     struct fixture *fixture = *state;
     atomic_store(&members_of(fixture)->looks_until_heard, 3);
@@ -186,6 +198,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_ctl_member_list_shows_who_and_how_far, setup, teardown),
         cmocka_unit_test_setup_teardown(test_ctl_member_add_prints_what_the_new_node_needs, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_ctl_member_add_of_a_node_that_is_away_takes_an_option, setup, teardown),
         cmocka_unit_test_setup_teardown(test_ctl_member_add_with_promotion_waits_until_it_keeps_up, setup, teardown),
         cmocka_unit_test_setup_teardown(test_ctl_member_replace_lets_one_in_and_the_other_go_at_once, setup, teardown),
         cmocka_unit_test_setup_teardown(test_ctl_member_lost_outcomes_are_looked_for, setup, teardown),

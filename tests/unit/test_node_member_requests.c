@@ -113,6 +113,10 @@ static void test_h62_node_member_of_a_wrong_address_costs_no_quorum(void **state
     const struct holdfast_member_change promote = {.action = HOLDFAST_MEMBER_PROMOTE, .id = 4};
     const struct holdfast_member_change remove = {.action = HOLDFAST_MEMBER_REMOVE, .id = 4};
     add.peer_address = "nowhere:1";
+    assert_int_equal(change(probe, &add), HOLDFAST_CODE_CONDITION); /* nobody answers there */
+    assert_non_null(strstr(probe->result.message, "nowhere:1 can't be reached"));
+    assert_non_null(strstr(probe->result.message, "say --unreachable"));
+    add.unreachable = true;
     assert_int_equal(change(probe, &add), HOLDFAST_CODE_OK);
     pass(probe->cluster, SETTLE_US);
     assert_int_equal(change(probe, &promote), HOLDFAST_CODE_CONDITION);

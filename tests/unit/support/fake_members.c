@@ -36,6 +36,9 @@ static const char *add(struct fake_members *members, const Wire__MemberChange *c
     if (find(members, change->id) != NULL) {
         return "a member has this id";
     }
+    if (atomic_load(&members->newcomers_are_away) && !change->unreachable) {
+        return "it can't be reached";
+    }
     CHECK(members->count < FAKE_MEMBERS_MAX && change->thumbprint.len == 32);
     struct fake_member *member = &members->members[members->count++];
     memset(member, 0, sizeof *member);

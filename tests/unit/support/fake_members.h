@@ -6,6 +6,7 @@
 #include "proto/wire.pb-c.h"
 
 #include <stdatomic.h>
+#include <stdbool.h>
 
 enum { FAKE_MEMBERS_MAX = 9 };
 
@@ -25,6 +26,7 @@ struct fake_members {
     uint64_t index;
     _Atomic uint32_t looks_until_heard; /* any; lists in which a learner isn't heard yet */
     _Atomic uint32_t refusals;          /* any; promotions that are refused */
+    _Atomic bool newcomers_are_away;    /* any; they are refused, unless they may be unreachable */
     _Atomic uint32_t lost_answers;      /* any; changes and transfers whose answer gets lost with its connection */
     Wire__MemberStatus status[FAKE_MEMBERS_MAX];
     Wire__MemberStatus *pointers[FAKE_MEMBERS_MAX];
