@@ -237,8 +237,9 @@ def a_restart_without_the_newest_entry(p):
 
 @lie("restart-loss")
 def a_damaged_log_that_is_said_to_have_ended_earlier(p):
-    if p.line["event"] == "start" and p.line.get("heal_index") and p.line["last"] < p.before.get("synced", 0):
-        p.line.update(heal_index=p.line["last"], heal_term=p.line["last_term"])
+    end = max(p.line["last"], 1)  # 0 would say that nothing was lost
+    if p.line["event"] == "start" and p.line.get("heal_index") and end < p.before.get("synced", 0):
+        p.line.update(heal_index=end, heal_term=max(p.line["last_term"], 1))
         return True
 
 

@@ -59,10 +59,10 @@ bool incarnation_check_change(struct step *step, const struct config *config) {
     return true;
 }
 
-/* What was known of it was another's. */
+/* What was known of it was another's. What a member that leaves has said still counts for what came before. */
 void incarnation_changed(struct node *node, const struct config *from, const struct config *to) {
     for (uint64_t id = 1; id < NODES_MAX; id++) {
-        if (from->incarnations[id] != to->incarnations[id]) {
+        if (to->incarnations[id] != 0 && from->incarnations[id] != to->incarnations[id]) {
             struct peer *peer = &node->peers[id];
             *peer = (struct peer){.said = peer->said,
                                   .read_waits = peer->read_waits,
