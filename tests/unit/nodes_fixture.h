@@ -35,16 +35,23 @@ static inline void pass(uint64_t us) {
     }
 }
 
-/* configure NULL: as the simulator configures them. */
-static inline void nodes_start(void (*configure)(struct config *config)) {
+/* configure NULL: as the simulator configures them. scrubs: they look for damage, which is most of the time that it all
+ * takes. */
+static inline void nodes_start_with(void (*configure)(struct config *config), bool scrubs) {
     cluster = cluster_new(SEED);
     assert_int_equal(cluster->replica_count, 3);
-    for (uint32_t i = 0; i < cluster->replica_count && configure != NULL; i++) {
-        configure(&cluster->replicas[i].config);
+    for (uint32_t i = 0; i < cluster->replica_count; i++) {
+        struct config *config = &cluster->replicas[i].config;
+        config->scrub_rate = scrubs ? config->scrub_rate : 0;
+        if (configure != NULL) {
+            configure(config);
+        }
     }
     with_checker = false;
     pass(SETTLE_US);
 }
+
+static inline void nodes_start(void (*configure)(struct config *config)) { nodes_start_with(configure, false); }
 
 static inline struct consensus *consensus_of(uint32_t number) {
     struct consensus *consensus = replica__consensus(&cluster->replicas[number]);

@@ -10,6 +10,8 @@
 
 enum { SLOW_RATE = 20 * 1000, MINUTE_US = 60 * 1000 * 1000 };
 
+static void configure_quiet(struct config *config) { config->scan_digest_interval_s = 0; }
+
 static int tear_down(void **state) {
     (void)state;
     cluster_free(cluster);
@@ -104,7 +106,7 @@ static void assert_all_alike(void) {
 
 static void test_rebuild_of_a_rotten_follower_needs_no_restart(void **state) {
     (void)state;
-    nodes_start(NULL);
+    nodes_start_with(configure_quiet, true);
     with_checker = true;
     write_some();
     uint32_t odd = a_follower();
@@ -121,7 +123,7 @@ static void test_rebuild_of_a_rotten_follower_needs_no_restart(void **state) {
 
 static void test_rebuild_of_a_leader_comes_after_it_handed_the_lead_over(void **state) {
     (void)state;
-    nodes_start(NULL);
+    nodes_start(configure_quiet);
     with_checker = true;
     write_some();
     uint32_t odd = leader();
@@ -137,7 +139,7 @@ static void test_rebuild_of_a_leader_comes_after_it_handed_the_lead_over(void **
 /* What was damaged went by itself, with a compaction, say. */
 static void test_rebuild_for_a_file_that_went_is_none(void **state) {
     (void)state;
-    nodes_start(NULL);
+    nodes_start(configure_quiet);
     write_some();
     uint32_t odd = a_follower();
     const struct storage_damage damage = {.file = UINT64_MAX};
@@ -149,7 +151,7 @@ static void test_rebuild_for_a_file_that_went_is_none(void **state) {
 
 static void test_rebuild_isn_t_done_again_within_a_minute(void **state) {
     (void)state;
-    nodes_start(NULL);
+    nodes_start(configure_quiet);
     write_some();
     uint32_t odd = a_follower();
     struct storage_damage damage = damage_of(odd);
@@ -169,6 +171,7 @@ static void test_rebuild_isn_t_done_again_within_a_minute(void **state) {
 /* ---- Nobody to ask ----------------------------------------------------------------------------------------------- */
 
 static void configure_slow(struct config *config) {
+    configure_quiet(config);
     config->snapshot_rate = SLOW_RATE;
     config->follower_log_bytes = 1024 * MIB;
 }
@@ -239,12 +242,15 @@ static void falsify(uint32_t number) {
     history->chain[history->newest % DIGESTS_KEPT] = history->at_newest;
 }
 
-static void configure_mismatch(struct config *config) { config->rebuild_on_mismatch = true; }
+static void configure_mismatch(struct config *config) {
+    configure_quiet(config);
+    config->rebuild_on_mismatch = true;
+}
 
 static void test_rebuild_of_a_node_that_differs_is_done_where_it_is_allowed(void **state) {
     (void)state;
     for (unsigned is_allowed = 0; is_allowed < 2; is_allowed++) {
-        nodes_start(is_allowed ? configure_mismatch : NULL);
+        nodes_start(is_allowed ? configure_mismatch : configure_quiet);
         write_some();
         uint32_t odd = a_follower();
         uint32_t first = leader();
@@ -267,7 +273,7 @@ static void test_rebuild_of_a_node_that_differs_is_done_where_it_is_allowed(void
 
 static void test_rebuild_that_is_ordered_is_done_once(void **state) {
     (void)state;
-    nodes_start(NULL);
+    nodes_start(configure_quiet);
     with_checker = true;
     write_some();
     uint32_t odd = a_follower();
@@ -284,7 +290,7 @@ static void test_rebuild_that_is_ordered_is_done_once(void **state) {
 
 static void test_rebuild_that_costs_the_quorum_of_whole_stores_is_refused(void **state) {
     (void)state;
-    nodes_start(NULL);
+    nodes_start(configure_quiet);
     write_some();
     uint32_t first = leader();
     uint32_t one = (first + 1) % cluster->replica_count;
