@@ -19,7 +19,7 @@ static void describe(const struct consensus *consensus, char *out, size_t size) 
         (void)snprintf(out, size, "file %" PRIu64 " is damaged at %" PRIu64, rebuild->damage.file,
                        rebuild->damage.offset);
         return;
-    case REBUILD_MISMATCH: (void)snprintf(out, size, "it applied other changes than the majority"); return;
+    case REBUILD_MISMATCH: (void)snprintf(out, size, "it differs from the majority"); return;
     case REBUILD_OPERATOR: (void)snprintf(out, size, "an operator asked for it"); return;
     }
 }
@@ -70,8 +70,7 @@ static bool is_over_by_itself(const struct consensus *consensus) {
     return false;
 }
 
-/* ---- Asking -------------------------------------------------------------------------------------------------------
- */
+/* ---- Asking ----------------------------------------------------------------------------------------------------- */
 
 /* The last entry that a snapshot must have at least, for what follows it to be in the log. */
 static uint64_t least_index(const struct consensus *consensus) {
