@@ -66,6 +66,7 @@ void raft_get_info(const struct raft *raft, struct raft_info *ret_info) {
                            .transfer_target = raft->transfer.target,
                            .reads_waiting_round = raft->reads.issued > raft->reads.done ? raft->reads.issued : 0,
                            .uncommitted_bytes = raft__log_bytes(&raft->log, raft->commit_index, raft->log.last_index),
+                           .leader_heard_us = raft->leader_heard_us,
                            .heal_index = raft->heal_index,
                            .heal_term = raft->heal_term,
                            .needs_snapshot = raft->needs_snapshot,

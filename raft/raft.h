@@ -463,6 +463,7 @@ struct raft_info {
     uint64_t incarnation;
     uint64_t recorded_incarnation;
     enum raft_fence fence;
+    uint64_t leader_heard_us;     /* when raft_leader() was last heard, if that is another node; else of no meaning */
     uint64_t transfer_target;     /* RAFT_NO_NODE: none */
     uint64_t reads_waiting_round; /* newest round that isn't answered; 0: none */
     uint64_t uncommitted_bytes;

@@ -6,10 +6,10 @@
 #include <stdio.h>
 
 enum {
-    REBUILD_AGAIN_US = 60 * 1000 * 1000,      /* not before, after one that ended */
-    REBUILD_LEADERLESS_US = 10 * 1000 * 1000, /* nobody leads for so long: this node may be the one to do it */
-    REBUILD_HAND_OVER_US = 2 * 1000 * 1000,   /* between two attempts */
-    REBUILD_WHOLE_US = 10 * 1000 * 1000       /* then what was set aside is of no use any more */
+    REBUILD_AGAIN_US = 60 * 1000 * 1000,     /* not before, after one that ended */
+    REBUILD_LEADERLESS_US = 2 * 1000 * 1000, /* nobody leads for so long: this node may be the one to do it */
+    REBUILD_HAND_OVER_US = 2 * 1000 * 1000,  /* between two attempts */
+    REBUILD_WHOLE_US = 10 * 1000 * 1000      /* then what was set aside is of no use any more */
 };
 
 static void describe(const struct consensus *consensus, char *out, size_t size) {
@@ -85,6 +85,16 @@ static bool tell_raft(struct consensus *consensus, uint64_t index) {
     return done;
 }
 
+/* Who doesn't campaign goes on taking for the leader whom it heard last. */
+static bool is_led(struct consensus *consensus) {
+    struct raft_info info;
+    raft_get_info(consensus->raft, &info);
+    uint64_t silent_us = consensus__raft_now_us(consensus) - info.leader_heard_us;
+    uint64_t leader = raft_leader(consensus->raft);
+    return leader == consensus->options.config->id ||
+           (leader != RAFT_NO_NODE && silent_us < 2000ull * consensus->options.config->election_timeout_ms);
+}
+
 static void begin(struct consensus *consensus) {
     struct consensus_rebuild *rebuild = &consensus->rebuild;
     uint64_t leader = raft_leader(consensus->raft);
@@ -92,7 +102,7 @@ static void begin(struct consensus *consensus) {
         set_state(consensus, REBUILD_NONE);
         return;
     }
-    if (consensus__now_us(consensus) < rebuild->not_before_us || leader == RAFT_NO_NODE) {
+    if (consensus__now_us(consensus) < rebuild->not_before_us || !is_led(consensus)) {
         return;
     }
     if (leader == consensus->options.config->id) {
@@ -115,7 +125,7 @@ static void begin(struct consensus *consensus) {
 static void go_on_asking(struct consensus *consensus) {
     struct consensus_rebuild *rebuild = &consensus->rebuild;
     uint64_t now_us = consensus__now_us(consensus);
-    if (raft_leader(consensus->raft) != RAFT_NO_NODE) {
+    if (is_led(consensus)) {
         rebuild->leader_us = now_us;
     }
     if (now_us - rebuild->leader_us >= REBUILD_LEADERLESS_US && !snapshots_hold_log(consensus->snapshots)) {

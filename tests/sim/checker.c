@@ -9,7 +9,7 @@
  *   own term               a leader's commit moves to an entry of its own term only
  *   same digest            what is applied up to an index has one digest, on whatever node, in whatever life
  *   same data              what the nodes' scans find at a revision has one digest
- *   applied <= committed   and synced <= last, commit never decreases in a life
+ *   applied <= committed   and synced <= last; commit, and what is shown as applied, never decrease in a life
  *   flushed <= durable     the manifest's frontier is at most min(synced, committed)
  *   durable means durable  after a restart, term and vote are not older than what a group saved, and the log reaches
  *                          what was synced; one that was damaged remembers at least how far it did, and no other heals
@@ -237,6 +237,7 @@ static void check_start(struct cluster *cluster, struct replica *replica, const 
     replica->durable_term = term;
     replica->durable_vote = raft_vote(raft);
     replica->commit_index = 0;
+    replica->applied_index = 0;
     replica->digest_index = 0;
     replica->term = term;
     replica->was_leader = false;
@@ -315,6 +316,12 @@ static void check_replica(struct cluster *cluster, struct replica *replica, stru
         cluster__fail(cluster, "%s applied entry %" PRIu64 ", but only %" PRIu64 " are committed", replica->config.name,
                       applied_index, raft_commit_index(raft));
     }
+    if (applied_index < replica->applied_index) {
+        cluster__fail(cluster,
+                      "%s shows what is applied up to entry %" PRIu64 ", and showed it up to %" PRIu64 " before",
+                      replica->config.name, applied_index, replica->applied_index);
+    }
+    replica->applied_index = applied_index;
     if (applied_index != replica->digest_index) {
         check_digests(cluster, replica, consensus->storage);
     }

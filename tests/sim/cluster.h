@@ -96,9 +96,10 @@ struct replica {
     uint64_t scan_index; /* of the newest round of scans that it judged good */
     uint64_t term;
     uint64_t commit_index;
-    bool was_leader;       /* of `term`, at the last look */
-    uint64_t digest_index; /* digests up to here were compared in this life */
-    uint64_t config_index; /* and last_index, in which life: at the last look at its membership */
+    uint64_t applied_index; /* as it is shown */
+    bool was_leader;        /* of `term`, at the last look */
+    uint64_t digest_index;  /* digests up to here were compared in this life */
+    uint64_t config_index;  /* and last_index, in which life: at the last look at its membership */
     uint64_t last_index;
     uint64_t config_life;
     struct matching_log log; /* of this life */

@@ -190,10 +190,10 @@ static void test_rebuild_that_nobody_answers_lets_the_node_lead_again(void **sta
     replica__crash(&cluster->replicas[first], SIM_CRASH_PROCESS);
     replica__crash(&cluster->replicas[other], SIM_CRASH_PROCESS);
     uint64_t elections = consensus_of(odd)->elections_started;
-    pass(8 * 1000 * 1000);
+    pass(1000 * 1000);
     assert_int_equal(rebuild_of(odd)->state, REBUILD_ASKING);
     assert_int_equal(consensus_of(odd)->elections_started, elections);
-    pass(4 * 1000 * 1000);
+    pass(3 * 1000 * 1000);
     assert_int_equal(rebuild_of(odd)->state, REBUILD_WANTED);
     assert_non_null(strstr(status_of(odd).problem, "nobody leads"));
     assert_true(consensus_of(odd)->elections_started > elections);
