@@ -197,15 +197,16 @@ static void take_installed(struct step *step) {
     }
 }
 
-/* A node remembers the newest committed configuration beside its log, too. Where damage left less of the log than that,
- * it goes by it as of the newest entry that it knows to be committed, until the others come again. */
+/* A node remembers the newest configuration that it has applied beside its log, too. Where less of the log is found
+ * than that, for damage took it or a crash came before its own sync, it goes by it as of the newest entry that it knows
+ * to be committed, until the others come again. */
 static void take_remembered(struct step *step) {
     const struct line *line = step->line;
-    bool may = line->heal_index > 0 && line->config_index <= line->commit;
+    bool may = line->config_index == line->commit;
     for (size_t i = 0; i < step->judge->configs.count && may; i++) {
         const struct config *config = &step->judge->configs.list[i];
-        if (config->index > line->commit && is_committed(step->judge, i) &&
-            members_equal(config, &line->configuration)) {
+        bool was_known = config->index > line->commit && config->index <= step->node->commit_max;
+        if (was_known && is_committed(step->judge, i) && members_equal(config, &line->configuration)) {
             membership_reset(step->node, &line->configuration);
             may = false;
         }
