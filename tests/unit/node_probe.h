@@ -139,15 +139,23 @@ static inline enum holdfast_code get_at(struct probe *probe, const char *key, ui
     return probe->result.code;
 }
 
-static inline struct replica *leader_of(struct cluster *cluster) {
+/* NULL: nobody leads. */
+static inline struct replica *leader_or_none(struct cluster *cluster) {
     for (uint32_t i = 0; i < cluster->replica_count; i++) {
         const struct consensus *consensus = replica__consensus(&cluster->replicas[i]);
         if (consensus != NULL && consensus->role == RAFT_LEADER) {
             return &cluster->replicas[i];
         }
     }
-    fail_msg("there is no leader");
     return NULL;
+}
+
+static inline struct replica *leader_of(struct cluster *cluster) {
+    struct replica *leader = leader_or_none(cluster);
+    if (leader == NULL) {
+        fail_msg("there is no leader");
+    }
+    return leader;
 }
 
 static inline struct replica *follower_of(struct cluster *cluster) {
