@@ -123,15 +123,6 @@ static inline void await_leader(struct cluster *cluster) {
     } while (leader_or_none(cluster) == NULL && sim_now_us(cluster->sim) < end_us);
 }
 
-static inline void isolate(struct cluster *cluster, const struct replica *replica, bool up) {
-    for (uint32_t i = 0; i < cluster->replica_count; i++) {
-        if (i != replica->number) {
-            sim_link_set(replica->sim_node, cluster->replicas[i].sim_node, up);
-            sim_link_set(cluster->replicas[i].sim_node, replica->sim_node, up);
-        }
-    }
-}
-
 static inline void write_until_flushed(struct probe *probe) {
     uint64_t flushed_index = ask_status(leader_of(probe->cluster)).flushed_index;
     for (uint32_t i = 0; i < 60; i++) {
