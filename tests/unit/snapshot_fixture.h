@@ -10,6 +10,7 @@
 #include "node/base/random.h"
 #include "node/server/snapshot_internal.h"
 #include "storage/storage_internal.h"
+#include "tests/unit/content.h"
 #include "tests/unit/node_log_probe.h"
 
 enum { BUDGET_BYTES = 384 * 1024, SECOND_US = 1000 * 1000, SLOW_RATE = 400 * 1000 };
@@ -113,34 +114,13 @@ static inline void await_level(struct cluster *cluster) {
     assert_true(is_level(cluster));
 }
 
-static inline uint64_t digest_of(struct replica *replica) {
-    struct storage_view *view = storage_view_acquire(replica__consensus(replica)->storage);
-    struct storage_iterator *iterator = NULL;
-    struct error error = {0};
-    uint64_t digest = storage_view_revision(view);
-    assert_int_equal(storage_iterator_new(view, NULL, NULL, &iterator, &error), STATUS_OK);
-    enum status status = storage_iterator_first(iterator, &error);
-    for (; status == STATUS_OK; status = storage_iterator_next(iterator, &error)) {
-        struct slice key = storage_iterator_key(iterator);
-        struct slice value;
-        uint64_t revision = storage_iterator_revision(iterator);
-        assert_int_equal(storage_iterator_value(iterator, &value, &error), STATUS_OK);
-        digest = checksum64(key.data, key.len, digest);
-        digest = checksum64(value.data, value.len, digest ^ revision);
-    }
-    assert_int_equal(status, STATUS_NOT_FOUND);
-    storage_iterator_free(iterator);
-    storage_view_release(view);
-    return digest;
-}
-
 /* All replicas show the same pairs; nothing of a transfer is left. */
 static inline void assert_same(struct cluster *cluster) {
     await_level(cluster);
     pass(cluster, SECOND_US);
-    uint64_t digest = digest_of(&cluster->replicas[0]);
+    uint64_t content = content_of(replica__consensus(&cluster->replicas[0])->storage);
     for (uint32_t i = 0; i < cluster->replica_count; i++) {
-        assert_true(digest_of(&cluster->replicas[i]) == digest);
+        assert_true(content_of(replica__consensus(&cluster->replicas[i])->storage) == content);
         struct snapshots_status status = ask_status(&cluster->replicas[i]).snapshots;
         assert_int_equal(status.transfer_count, 0);
     }
