@@ -28,7 +28,7 @@ enum {
 struct os_workers_class {
     struct os_workers *workers;
     struct list queue; /* env_work.link */
-    sem_t wake; /* one for each idle thread that was taken off idle_count */
+    sem_t wake;        /* one for each idle thread that was taken off idle_count */
     pthread_t *threads;
     unsigned thread_count;
     unsigned thread_count_max;

@@ -5,8 +5,8 @@
  * The first short worker starts with the pool, so that there always is one: a class whose first thread can't be started
  * lends its job to that queue.
  *
- * An idle thread sleeps on its class's semaphore, outside the lock, and who submits takes it off the idle ones before it
- * wakes it: one system call here and one there for each job. (A condition variable made it four or five: its waiter
+ * An idle thread sleeps on its class's semaphore, outside the lock, and who submits takes it off the idle ones before
+ * it wakes it: one system call here and one there for each job. (A condition variable made it four or five: its waiter
  * comes back with the lock, which is still held then, and gives that back as one that others wait for.)
  *
  * A worker posts the job's end to the loop and only then takes it off os_loop.work_count: env_loop_free waits for zero,
