@@ -96,6 +96,7 @@ struct consensus_digest {
     struct digest_votes votes; /* its own first */
     bool all_answered;         /* in the last round */
     bool must_hand_over;
+    uint64_t handed_us; /* when it last tried to; 0: never */
     char suspects[DIGEST_NAMES_BYTES];
     char problem[ERROR_MESSAGE_BYTES_MAX]; /* empty: none */
     /* What came of it: */

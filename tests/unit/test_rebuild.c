@@ -270,6 +270,69 @@ static void test_rebuild_that_is_ordered_is_done_once(void **state) {
     assert_all_alike();
 }
 
+/* A node that differs, and doesn't heed that, is found to in each round, and each time it is told. */
+static void test_rebuild_that_an_operator_orders_is_not_kept_out_by_a_mismatch(void **state) {
+    (void)state;
+    nodes_start(configure_quiet);
+    write_some();
+    uint32_t odd = a_follower();
+    struct consensus *first = consensus_of(leader());
+    uint64_t id = cluster->replicas[odd].config.id;
+    falsify(odd);
+    put_some(1);
+    pass(SETTLE_US);
+    assert_int_equal(rebuild_of(odd)->state, REBUILD_NONE);
+    rebuild__order(first, id, REBUILD_MISMATCH);
+    rebuild__order(first, id, REBUILD_OPERATOR);
+    rebuild__order(first, id, REBUILD_MISMATCH);
+    await_completed(odd, 1);
+    pass(3 * SETTLE_US);
+    assert_int_equal(rebuild_of(odd)->completed, 1);
+    assert_all_alike();
+}
+
+/* What contradicts the leader's log would end the node when it becomes the store. */
+static void test_rebuild_by_what_contradicts_the_log_is_not_wanted(void **state) {
+    (void)state;
+    nodes_start(configure_slow);
+    write_some();
+    replica__crash(&cluster->replicas[leader()], SIM_CRASH_PROCESS);
+    pass(SETTLE_US);
+    put_some(1); /* in a later term than the first */
+    uint32_t odd = cluster->replica_count;
+    for (uint32_t i = 0; i < cluster->replica_count; i++) {
+        bool is_follower = replica__consensus(&cluster->replicas[i]) != NULL && i != leader();
+        odd = is_follower ? i : odd;
+    }
+    struct consensus *consensus = consensus_of(odd);
+    struct storage_damage damage = damage_of(odd);
+    rebuild__damaged(consensus, &damage);
+    await_state(odd, REBUILD_ASKING);
+    const struct raft *raft = consensus->raft;
+    uint64_t term = raft_term(raft);
+    assert_true(term > 1);
+    struct write write = {.message = {.run = write_begin},
+                          .consensus = consensus_of(leader()),
+                          .proposal = {.loop = cluster->replicas[leader()].loop,
+                                       .operations = &(struct batch_operation){BATCH_PUT, slice_of_string("key"),
+                                                                               slice_of_string("value")},
+                                       .operation_count = 1,
+                                       .deadline_us = UINT64_MAX,
+                                       .done = write_done}};
+    env_post(write.proposal.loop, &write.message);
+    uint64_t end_us = sim_now_us(cluster->sim) + PATIENCE_US;
+    while (raft_last_index(raft) == raft_commit_index(raft) && sim_now_us(cluster->sim) < end_us) {
+        step();
+    }
+    uint64_t index = raft_last_index(raft);
+    assert_true(index > raft_commit_index(raft)); /* here, and in the leader's log */
+    assert_true(rebuild__wants(consensus, index, term));
+    assert_false(rebuild__wants(consensus, index, term - 1));
+    while (!write.is_done) {
+        step();
+    }
+}
+
 static void test_rebuild_that_costs_the_quorum_of_whole_stores_is_refused(void **state) {
     (void)state;
     nodes_start(configure_quiet);
@@ -298,6 +361,8 @@ int main(void) {
         cmocka_unit_test_teardown(test_rebuild_keeps_the_log_that_it_needs, tear_down),
         cmocka_unit_test_teardown(test_rebuild_of_a_node_that_differs_is_done_where_it_is_allowed, tear_down),
         cmocka_unit_test_teardown(test_rebuild_that_is_ordered_is_done_once, tear_down),
+        cmocka_unit_test_teardown(test_rebuild_that_an_operator_orders_is_not_kept_out_by_a_mismatch, tear_down),
+        cmocka_unit_test_teardown(test_rebuild_by_what_contradicts_the_log_is_not_wanted, tear_down),
         cmocka_unit_test_teardown(test_rebuild_that_costs_the_quorum_of_whole_stores_is_refused, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

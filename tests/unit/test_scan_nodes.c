@@ -3,7 +3,7 @@
  * node's memory after it was applied, as a wrong compaction would. Breaks when: rounds don't come by themselves, or
  * don't end; a difference isn't found though the chain agrees, or somebody else is suspected; a leader that differs
  * stays; a node that restarted or got another store passes for one that differs; a leader's end ends the round; a scan
- * holds its view for ever, or a checkpoint up.
+ * holds its view for ever, or a checkpoint up; who asks for one on a full disk waits for it.
  */
 #include "proto/frame.h"
 #include "proto/wire.pb-c.h"
@@ -396,6 +396,22 @@ static void test_scan_that_takes_too_long_lets_go(void **state) {
     assert_int_equal(view_count_held(&consensus->storage->views), 0);
 }
 
+/* An entry would take the last of the log's room: who asks for a comparison is told, and doesn't wait for ever. */
+static void test_scan_asked_for_on_a_full_disk_is_refused(void **state) {
+    (void)state;
+    nodes_start(no_rounds);
+    put_some(8);
+    struct consensus *first = consensus_of(leader());
+    first->scan.is_wanted = true; /* one was due as the disk filled up */
+    (void)error_set(&first->space_problem, STATUS_NO_SPACE, "full");
+    assert_int_equal(compare(leader(), true).status, STATUS_NO_SPACE);
+    struct consensus_compare_query query = compare(leader(), false);
+    assert_int_equal(query.status, STATUS_OK);
+    assert_false(query.is_open);
+    error_clear(&first->space_problem);
+    assert_int_equal(whole_round().round.verdict, CONSENSUS_SCAN_ALIKE);
+}
+
 /* ---- What peers may say ----------------------------------------------------------------------------------------- */
 
 static void say(uint32_t to, uint32_t from, uint8_t type, const ProtobufCMessage *message) {
@@ -468,6 +484,7 @@ int main(void) {
         TEST(test_scan_result_is_forgotten_with_its_store),
         TEST(test_scan_goes_on_under_the_next_leader),
         TEST(test_scan_that_takes_too_long_lets_go),
+        TEST(test_scan_asked_for_on_a_full_disk_is_refused),
         TEST(test_scan_false_words_change_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
