@@ -28,7 +28,7 @@ enum { WINDOW_BYTES = 256 * 1024, VALUES_PIECE_BYTES = 128 * 1024, EMPTY_PAUSE_U
 struct window {
     struct scrub_job *job;
     struct env_file *file;
-    uint64_t end; /* nothing from here on will be asked for: no reason to read it */
+    uint64_t end;   /* nothing from here on will be asked for: no reason to read it */
     uint64_t start; /* what it shows: [start, start + len) */
     size_t len;
 };
