@@ -19,8 +19,6 @@
 
 enum permission { PERMIT_ANYONE, PERMIT_READ, PERMIT_WRITE, PERMIT_ADMIN };
 
-static char *borrow_text(const char *text) { return (char *)text; }
-
 /* Clients whose leader is silent ask others who leads. */
 static void answer_ping(struct client_connection *connection, const struct connection_frame *frame) {
     const struct clients_options *options = &connection->clients->options;

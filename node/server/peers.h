@@ -42,9 +42,9 @@ struct peers_options {
     /* A message whose sender was authenticated; raw: the APPEND's records, unchecked. Borrowed for the call. */
     void (*received)(void *context, const struct raft_message *message, struct slice raw);
     void (*unreachable)(void *context, uint64_t node_id);
-    /* A frame about a snapshot or a scan (FRAME_SNAPSHOT_*, FRAME_SCAN_*), its message still packed. Borrowed for the
-     * call. */
-    void (*snapshot)(void *context, uint64_t node_id, uint8_t type, struct slice message, struct slice raw);
+    /* A frame about stores: a snapshot of one, or a scan (FRAME_SNAPSHOT_*, FRAME_SCAN_*); its message still packed.
+     * Borrowed for the call. */
+    void (*store_frame)(void *context, uint64_t node_id, uint8_t type, struct slice message, struct slice raw);
     /* Its process has ended: its machine refuses connections to it, and it has none open to us. */
     void (*gone)(void *context, uint64_t node_id);
     /* A member says that this node was removed from the cluster. */
@@ -65,10 +65,10 @@ MUST_USE enum status peers_start(const struct peers_options *options, struct pee
 MUST_USE enum status peers_set(struct peers *peers, const struct directory_entries *members, uint64_t retired_id);
 /* Sends or drops. raw: an APPEND's records. False: dropped. */
 bool peers_send(struct peers *peers, const struct raft_message *message, const struct slice *raw, size_t raw_count);
-/* One frame about a snapshot or (control, no raw) a scan. False: dropped, as the connection is down, or the bulk one
- * full. */
-bool peers_send_snapshot(struct peers *peers, uint64_t node_id, bool bulk, uint8_t type,
-                         const ProtobufCMessage *message, struct slice raw);
+/* One frame about stores: FRAME_SNAPSHOT_*, or (control, no raw) FRAME_SCAN_*. False: dropped, as the connection is
+ * down, or full: each is repeated, or asked for again. */
+bool peers_send_store_frame(struct peers *peers, uint64_t node_id, bool bulk, uint8_t type,
+                            const ProtobufCMessage *message, struct slice raw);
 /* True if its bulk connection is up. */
 bool peers_is_ready(const struct peers *peers, uint64_t node_id);
 
