@@ -2,8 +2,9 @@
  * The leader's part in filling other members' stores again: whom to tell, and whether that can be afforded (rebuild.h).
  *
  * An order goes with each heartbeat to the member until its answers say that it asks for a snapshot, or ORDER_US have
- * passed. It is a leader's own: the next one knows nothing of it. A member obeys an operator always, a mismatch only if
- * its own configuration allows that, and not right after it was filled: what was said of it then is of before.
+ * passed. It is of one term: the next leader knows nothing of it, even if it is the same node, for meanwhile the member
+ * may have done it. A member obeys an operator always, a mismatch only if its own configuration allows that, and not
+ * right after it was filled: what was said of it then is of before.
  *
  * Owner: the consensus loop.
  */
@@ -13,7 +14,8 @@ enum { ORDER_US = 10 * 1000 * 1000 };
 
 static bool is_pending(const struct consensus *consensus, const struct rebuild_order *order) {
     struct raft_peer_info info;
-    return order->peer != 0 && env_now_us(consensus->options.loop) - order->since_us < ORDER_US &&
+    return order->peer != 0 && order->term == raft_term(consensus->raft) &&
+           env_now_us(consensus->options.loop) - order->since_us < ORDER_US &&
            raft_peer(consensus->raft, order->peer, &info) == STATUS_OK && info.needs_snapshot == 0;
 }
 
@@ -35,7 +37,10 @@ void rebuild__order(struct consensus *consensus, uint64_t peer, enum rebuild_rea
         place = is_free ? order : place;
     }
     if (place != NULL) {
-        *place = (struct rebuild_order){.peer = peer, .reason = reason, .since_us = consensus__now_us(consensus)};
+        *place = (struct rebuild_order){.peer = peer,
+                                        .reason = reason,
+                                        .term = raft_term(consensus->raft),
+                                        .since_us = consensus__now_us(consensus)};
     }
 }
 

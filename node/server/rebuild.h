@@ -47,6 +47,7 @@ enum rebuild_reason { REBUILD_DAMAGE, REBUILD_MISMATCH = 1, REBUILD_OPERATOR = 2
 struct rebuild_order {
     uint64_t peer; /* 0: none */
     enum rebuild_reason reason;
+    uint64_t term; /* of the leadership that gave it */
     uint64_t since_us;
 };
 

@@ -355,6 +355,31 @@ static void test_rebuild_by_what_contradicts_the_log_is_not_wanted(void **state)
     }
 }
 
+static void transfer(uint32_t from, uint32_t to) {
+    struct raft_event event = {.type = RAFT_EVENT_TRANSFER, .u.target = cluster->replicas[to].config.id};
+    assert_int_equal(consensus__step(consensus_of(from), &event), STATUS_OK);
+    pass(SETTLE_US / 4);
+    assert_int_equal(leader(), to);
+}
+
+static void test_rebuild_that_was_ordered_in_another_term_is_void(void **state) {
+    (void)state;
+    nodes_start(configure_quiet);
+    write_some();
+    uint32_t first = leader();
+    uint32_t other = (first + 1) % cluster->replica_count;
+    uint32_t away = (first + 2) % cluster->replica_count;
+    replica__crash(&cluster->replicas[away], SIM_CRASH_PROCESS);
+    rebuild__order(consensus_of(first), cluster->replicas[away].config.id, REBUILD_OPERATOR);
+    transfer(first, other);
+    transfer(other, first);
+    replica__schedule_restart(&cluster->replicas[away], 1000);
+    pass(3 * SETTLE_US);
+    assert_int_equal(rebuild_of(away)->state, REBUILD_NONE);
+    assert_int_equal(rebuild_of(away)->completed, 0);
+    assert_all_alike();
+}
+
 static void test_rebuild_that_costs_the_quorum_of_whole_stores_is_refused(void **state) {
     (void)state;
     nodes_start(configure_quiet);
@@ -386,6 +411,7 @@ int main(void) {
         cmocka_unit_test_teardown(test_rebuild_that_is_ordered_is_done_once, tear_down),
         cmocka_unit_test_teardown(test_rebuild_that_an_operator_orders_is_not_kept_out_by_a_mismatch, tear_down),
         cmocka_unit_test_teardown(test_rebuild_by_what_contradicts_the_log_is_not_wanted, tear_down),
+        cmocka_unit_test_teardown(test_rebuild_that_was_ordered_in_another_term_is_void, tear_down),
         cmocka_unit_test_teardown(test_rebuild_that_costs_the_quorum_of_whole_stores_is_refused, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
