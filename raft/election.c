@@ -109,6 +109,13 @@ static bool log_is_new_enough(const struct raft *raft, const struct raft_message
     return message->log_term > last_term || (message->log_term == last_term && message->index >= last_index);
 }
 
+/* The candidate that has our vote of this term asks again. One that lost its data isn't that one, and would begin a
+ * second log in one term; all of a new cluster may have votes to give to it (incarnation.c). */
+static bool has_our_vote(const struct raft *raft, const struct raft_message *message) {
+    bool is_same = raft->vote_incarnation == 0 || raft->vote_incarnation == message->incarnation;
+    return raft->vote == message->from && is_same;
+}
+
 static bool hears_leader(const struct raft *raft) {
     return raft->role == RAFT_LEADER ||
            (raft->leader != RAFT_NO_NODE && raft->now_us - raft->leader_heard_us < raft->options.election_timeout_us);
@@ -116,7 +123,7 @@ static bool hears_leader(const struct raft *raft) {
 
 void raft__handle_prevote(struct raft *raft, const struct raft_message *message) {
     bool vote_is_free = message->term > raft->term ||
-                        (message->term == raft->term && (raft->vote == RAFT_NO_NODE || raft->vote == message->from));
+                        (message->term == raft->term && (raft->vote == RAFT_NO_NODE || has_our_vote(raft, message)));
     bool granted = vote_is_free && log_is_new_enough(raft, message) && !hears_leader(raft);
     struct raft_message *reply = raft__send(raft, RAFT_PREVOTE_REPLY, message->from);
     reply->term = granted ? message->term : raft->term;
@@ -143,11 +150,12 @@ void raft__handle_prevote_reply(struct raft *raft, const struct raft_message *me
 
 void raft__handle_vote(struct raft *raft, const struct raft_message *message) {
     CHECK(message->term == raft->term);
-    bool vote_is_free = raft->vote == message->from || (raft->vote == RAFT_NO_NODE && raft->leader == RAFT_NO_NODE);
+    bool vote_is_free = has_our_vote(raft, message) || (raft->vote == RAFT_NO_NODE && raft->leader == RAFT_NO_NODE);
     bool granted = vote_is_free && log_is_new_enough(raft, message);
     if (granted && raft->vote == RAFT_NO_NODE) {
         raft__step_down(raft); /* from a pre-candidacy */
         raft__set_state(raft, raft->term, message->from);
+        raft->vote_incarnation = message->incarnation;
     }
     if (granted) {
         raft->election_deadline_us = raft->now_us + raft->election_timeout_us;

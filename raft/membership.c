@@ -38,11 +38,14 @@ enum status raft__membership_reserve(struct raft *raft, size_t count) {
     return STATUS_OK;
 }
 
-/* Its id now stands for another log: nothing that is known of it holds any more. A transfer that is on still ends. */
+/* Its id now stands for another log: nothing that is known of it holds any more. A transfer that is on still ends, and
+ * no other begins before that. */
 static void be_another(struct raft *raft, struct raft__peer *peer) {
-    bool transfers = peer->progress == RAFT_PEER_SNAPSHOT;
+    bool needs_one = peer->progress == RAFT_PEER_SNAPSHOT;
+    uint64_t ask_us = peer->snapshot_ask_us;
     raft__peer_reset(raft, peer);
-    peer->progress = transfers ? RAFT_PEER_SNAPSHOT : peer->progress;
+    peer->progress = needs_one ? RAFT_PEER_SNAPSHOT : peer->progress;
+    peer->snapshot_ask_us = ask_us;
     peer->vote = RAFT__VOTE_NONE;
     peer->stranger = 0;
     peer->return_refusal = RAFT_REFUSAL_NONE;

@@ -10,9 +10,9 @@
 #include "raft/raft_internal.h"
 
 static bool numbers_are_sane(const struct raft_message *message) {
-    const uint64_t numbers[] = {message->term,   message->index,      message->log_term,
-                                message->commit, message->hint_index, message->hint_term,
-                                message->round,  message->floor,      message->needs_snapshot};
+    const uint64_t numbers[] = {message->term,           message->index,     message->log_term, message->commit,
+                                message->hint_index,     message->hint_term, message->round,    message->floor,
+                                message->needs_snapshot, message->life};
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
         if (numbers[i] > RAFT__NUMBER_MAX) {
             return false;

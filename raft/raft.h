@@ -467,8 +467,7 @@ struct raft_info {
     uint64_t transfer_target;     /* RAFT_NO_NODE: none */
     uint64_t reads_waiting_round; /* newest round that isn't answered; 0: none */
     uint64_t uncommitted_bytes;
-    uint64_t
-        heal_index; /* how far the log must reach again before this node may lead, or vote for less; 0: all is well */
+    uint64_t heal_index; /* so far the log must reach again before this node leads, or votes for less; 0: all is well */
     uint64_t heal_term;
     uint64_t needs_snapshot;  /* as the event said; 0: it doesn't */
     uint64_t prefer_after_us; /* how long a preferred node must keep up before it is handed the lead */

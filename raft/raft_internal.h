@@ -60,14 +60,13 @@ struct raft__peer {
     bool unreachable;     /* nothing came from it since UNREACHABLE */
     uint64_t match_index; /* durable there and equal to ours */
     uint64_t next_index;
-    uint64_t heard_us; /* 0: never */
-    uint64_t quiet_us; /* since when nothing was acknowledged although something is out */
-    uint64_t round;    /* newest ReadIndex round that it confirmed */
-    uint64_t
-        snapshot_ask_us; /* SNAPSHOT, needs_snapshot: when the caller is asked, RAFT__NEVER while one is on its way */
-    uint64_t needs_snapshot; /* as its newest answer says */
-    uint64_t read_own_round; /* our round that answers its READ_INDEX, 0: it didn't ask */
-    uint64_t read_round;     /* its number of that, and of its run */
+    uint64_t heard_us;        /* 0: never */
+    uint64_t quiet_us;        /* since when nothing was acknowledged although something is out */
+    uint64_t round;           /* newest ReadIndex round that it confirmed */
+    uint64_t snapshot_ask_us; /* SNAPSHOT, needs_snapshot: when the caller is asked; RAFT__NEVER: one is on its way */
+    uint64_t needs_snapshot;  /* as its newest answer says */
+    uint64_t read_own_round;  /* our round that answers its READ_INDEX, 0: it didn't ask */
+    uint64_t read_round;      /* its number of that, and of its run */
     uint64_t read_run;
     uint64_t life;     /* newest that was heard */
     uint64_t elder_us; /* since when only earlier ones are; 0: they aren't */
@@ -111,6 +110,7 @@ struct raft {
     enum raft_role role;
     uint64_t term;
     uint64_t vote;
+    uint64_t vote_incarnation; /* of whom we voted for; 0: not known any more */
     uint64_t leader;
     bool state_synced; /* this very (term, vote) is durable */
     uint64_t commit_index;

@@ -17,9 +17,8 @@
  */
 #include "raft/raft_internal.h"
 
-enum {
-    DOUBT_HEARTBEATS = 20
-}; /* a peer that was sent one says so late that it has it: asked for again after so many */
+/* A peer that was sent one may be late to say that it doesn't need one any more: asked for again after so many. */
+enum { DOUBT_HEARTBEATS = 20 };
 
 /* A leader of our term has all that was committed in it or before, and what matches it has so, too. */
 static bool contradicts(const struct raft *raft, uint64_t index, uint64_t term) {
@@ -36,11 +35,12 @@ bool raft_wants_snapshot(const struct raft *raft, uint64_t index, uint64_t term)
 
 void raft__snapshot_sent(struct raft *raft, uint64_t id, uint64_t index, bool ok) {
     struct raft__peer *peer = raft->role == RAFT_LEADER ? raft__peer_of(raft, id) : NULL;
-    if (peer != NULL && peer->needs_snapshot > 0) {
-        uint64_t again_us = raft->options.heartbeat_interval_us * (ok ? DOUBT_HEARTBEATS : 1);
-        peer->snapshot_ask_us = raft->now_us + again_us;
+    if (peer == NULL) {
+        return;
     }
-    if (peer == NULL || peer->progress != RAFT_PEER_SNAPSHOT) {
+    bool is_doubtful = ok && peer->needs_snapshot > 0;
+    peer->snapshot_ask_us = raft->now_us + raft->options.heartbeat_interval_us * (is_doubtful ? DOUBT_HEARTBEATS : 1);
+    if (peer->progress != RAFT_PEER_SNAPSHOT) {
         return;
     }
     if (!ok || index < raft->log.start_index || index > raft->log.last_index) {
@@ -69,8 +69,8 @@ void raft__snapshot_tick(struct raft *raft) {
 
 void raft__snapshot_ask(struct raft *raft, struct raft__peer *peer) {
     CHECK(peer->progress == RAFT_PEER_SNAPSHOT || peer->needs_snapshot > 0);
-    if (peer->needs_snapshot > 0 && peer->snapshot_ask_us == RAFT__NEVER) {
-        return;
+    if (peer->snapshot_ask_us == RAFT__NEVER) {
+        return; /* the end of the one that is on its way decides */
     }
     CHECK(raft->update.snapshot_peer_count < LIMIT_MEMBERS);
     peer->snapshot_ask_us = RAFT__NEVER;
@@ -80,10 +80,8 @@ void raft__snapshot_ask(struct raft *raft, struct raft__peer *peer) {
 void raft__snapshot_heard(struct raft *raft, struct raft__peer *peer, uint64_t needs_snapshot) {
     CHECK(raft->role == RAFT_LEADER);
     bool is_news = needs_snapshot > 0 && peer->needs_snapshot == 0;
-    bool is_on_its_way = peer->progress == RAFT_PEER_SNAPSHOT && peer->snapshot_ask_us == RAFT__NEVER;
     peer->needs_snapshot = needs_snapshot;
-    if (is_news && !is_on_its_way) {
-        peer->snapshot_ask_us = raft->now_us;
+    if (is_news) {
         raft__snapshot_ask(raft, peer);
     }
 }

@@ -19,6 +19,7 @@
 void raft__set_state(struct raft *raft, uint64_t term, uint64_t vote) {
     CHECK(term >= raft->term);
     CHECK(term > raft->term || raft->vote == RAFT_NO_NODE || raft->vote == vote);
+    raft->vote_incarnation = 0;
     if (term > raft->term) {
         raft__drop_held(raft);
         /* What an older leader's messages proved is void, but what is committed is in every later leader's log. */

@@ -4,8 +4,9 @@
  * what changed after it was applied: in memory before a flush, in a compaction, on a disk that lies.
  *
  *   digest = 0; for each key that is there at the revision, in order:
- *            digest = next(digest, revision of its version, key length, XXH3-64(key), XXH3-64(value))      next:
- * digest.h
+ *            digest = next(digest, revision of its version, key length, XXH3-64(key), XXH3-64(value))
+ *
+ * next() is the chain's (digest.h).
  *
  * The view and the iterator are taken when the scan is asked for, so neither what is applied later nor a horizon that
  * moves on makes a difference; the view pins what it needs, files that compactions replace meanwhile included, until

@@ -10,6 +10,7 @@
  *   request_status.c     what this node says of itself
  *   request_explain.c    what keeps each segment of its log
  *   request_upkeep.c     long jobs over its store, for admins
+ *   request_compare.c    all data of all members compared, for admins
  *   request_member.c     who is a member, changes of that, transfers of the lead, for admins
  *
  * A request belongs to its connection's list from its frame to its reply. While the consensus actor or a read of a
@@ -36,7 +37,8 @@ enum {
     CLIENTS_REFUSED_MAX = 64,         /* connections beyond the limit that are being told so */
     CLIENTS_JOBS_KEPT = 64,           /* free ones that wait for reuse */
     CLIENTS_SWEEP_US = 500 * 1000,
-    CLIENTS_STALL_US = 30 * 1000 * 1000, /* a connection whose output doesn't move for so long is closed */
+    CLIENTS_STALL_US = 30 * 1000 * 1000, /* a full connection of whose output no more than this left in that time */
+    CLIENTS_STALL_BYTES = 256 * 1024,    /* is closed */
     CLIENTS_ARENA_CHUNK_BYTES = 16 * 1024,
     REQUEST_INLINE_BYTES = 512, /* key and value that need no memory of their own */
     REQUEST_TIMEOUT_MS_DEFAULT = 5 * 1000,
@@ -73,8 +75,9 @@ struct client_connection {
         struct list waiting_link; /* clients.reads.waiting, while only room among all is missing */
     } reads[READ_CLASS_COUNT];
     bool updating;
-    uint64_t active_us;     /* last frame, or last reply */
-    uint64_t full_since_us; /* 0: there is room */
+    uint64_t active_us;       /* last frame, or last reply */
+    uint64_t full_since_us;   /* or since enough of its output has left; 0: there is room */
+    uint64_t full_left_bytes; /* connection_left_bytes at the first look behind that; UINT64_MAX: nobody looked yet */
 };
 
 struct clients {
@@ -135,6 +138,14 @@ struct request {
     _Alignas(16) uint8_t inline_memory[REQUEST_INLINE_BYTES];
 };
 
+/* ---- Messages -------------------------------------------------------------------------------------------------- */
+
+/* An optional field of a message that is being filled in. */
+#define SET(message, field, value) ((message)->has_##field = 1, (message)->field = (value))
+
+/* Messages want texts that could be written to; packing only reads them. */
+static inline char *borrow_text(const char *text) { return (char *)text; }
+
 /* ---- clients.c ------------------------------------------------------------------------------------------------- */
 
 void clients__connection_opened(struct client_connection *connection);
@@ -179,9 +190,10 @@ void request__fail_by_status(struct request *request, enum status status, bool u
 void request__release(struct request *request);
 /* Env clock; timeout_ms 0: the default. */
 uint64_t request__deadline_us(const struct clients *clients, uint32_t timeout_ms);
-/* The message of a request that has no raw bytes; memory of the arena. NULL: an error was sent. what: for its words. */
-const ProtobufCMessage *request__unpack(struct client_connection *connection, const struct connection_frame *frame,
-                                        const ProtobufCMessageDescriptor *descriptor, const char *what);
+/* The message of a request that has no raw bytes, of the descriptor's type; memory of the arena. NULL: an error was
+ * sent. what: for its words. */
+const void *request__unpack(struct client_connection *connection, const struct connection_frame *frame,
+                            const ProtobufCMessageDescriptor *descriptor, const char *what);
 /* request__take with zeroed memory for a question to the consensus actor, which the asker frees (clients->alloc). It
  * isn't counted: a node that is full of writes still answers. NULL: an error was sent. */
 void *request__take_question(struct client_connection *connection, const struct connection_frame *frame, size_t size,

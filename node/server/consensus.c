@@ -212,7 +212,7 @@ static void on_raft_timer(struct env_timer *timer) {
     (void)consensus__step(consensus, &event);
 }
 
-static void on_snapshot_frame(void *context, uint64_t node_id, uint8_t type, struct slice message, struct slice raw) {
+static void on_store_frame(void *context, uint64_t node_id, uint8_t type, struct slice message, struct slice raw) {
     struct consensus *consensus = context;
     if (type == FRAME_SCAN_ASK || type == FRAME_SCAN_REPORT) {
         scan__received(consensus, node_id, type, message);
@@ -435,7 +435,7 @@ static enum status start_peers(struct consensus *consensus, struct error *err) {
         .context = consensus,
         .received = append__received,
         .unreachable = on_unreachable,
-        .snapshot = on_snapshot_frame,
+        .store_frame = on_store_frame,
         .gone = on_gone,
         .removed = member__was_removed,
         .known_membership = told__known_membership,

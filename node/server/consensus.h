@@ -281,7 +281,8 @@ struct consensus_compare_query {
     struct env_loop *loop;
     void (*done)(struct consensus_compare_query *query);
     bool begin; /* a round, unless one is on its way; else only look */
-    /* Results: STATUS_OK; STATUS_NOT_LEADER, STATUS_UNAVAILABLE. */
+    /* Results: STATUS_OK; STATUS_NOT_LEADER, STATUS_UNAVAILABLE; begin: STATUS_NO_SPACE, none is begun on a full disk.
+     */
     enum status status;
     bool is_open;         /* a round is on its way, though perhaps not in `round` yet */
     uint64_t above_index; /* begin: the round's index is above this one */

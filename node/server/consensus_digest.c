@@ -23,7 +23,10 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-enum { ROUND_US = 1000 * 1000 };
+enum {
+    ROUND_US = 1000 * 1000,
+    HAND_OVER_US = 2 * 1000 * 1000 /* between two attempts: writes wait for each */
+};
 
 static_assert((int)RAFT_DIGEST_BYTES == (int)DIGEST_BYTES, "a message carries one digest");
 
@@ -161,7 +164,9 @@ static void judge(struct consensus *consensus) {
             log_event(consensus->options.logger, LOG_INFO, "digest.agrees", "index=%" PRIu64, state->round_index);
         }
     }
-    if (state->must_hand_over) {
+    uint64_t now_us = consensus__now_us(consensus);
+    if (state->must_hand_over && (state->handed_us == 0 || now_us - state->handed_us >= HAND_OVER_US)) {
+        state->handed_us = now_us;
         struct digest_votes votes = state->votes; /* the step may end the round */
         struct digest of_quorum = *majority;
         digest_votes_hand_over(consensus, &votes, &of_quorum, "digest.hand_over");

@@ -7,6 +7,7 @@
  *   consensus_apply.c    committed entries into the engine
  *   consensus_member.c   membership: connections, what is kept of it, changes
  *   consensus_reach.c    new members are tried before they are proposed
+ *   consensus_told.c     news of the membership for who lacks them
  *   consensus_digest.c   digests of what was applied, compared between nodes
  *   consensus_scan*.c    digests of all data, compared between nodes
  *   digest_votes.c       who has the same digest as whom
@@ -20,6 +21,7 @@
  *   consensus_upkeep.c   long jobs that an operator asked for
  *   consensus_ask.c      changes of membership and leadership, asked for from other threads
  *   consensus_status.c   what it says of itself
+ *   consensus_explain.c  who keeps each segment of the log
  *
  * Owner: the consensus loop, everything. Atomics are what other threads may look at.
  */
@@ -94,6 +96,7 @@ struct consensus_digest {
     struct digest_votes votes; /* its own first */
     bool all_answered;         /* in the last round */
     bool must_hand_over;
+    uint64_t handed_us; /* when it last tried to; 0: never */
     char suspects[DIGEST_NAMES_BYTES];
     char problem[ERROR_MESSAGE_BYTES_MAX]; /* empty: none */
     /* What came of it: */

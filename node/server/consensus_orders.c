@@ -17,6 +17,8 @@ static bool is_pending(const struct consensus *consensus, const struct rebuild_o
            raft_peer(consensus->raft, order->peer, &info) == STATUS_OK && info.needs_snapshot == 0;
 }
 
+/* A mismatch is found again and again, and a member may be configured not to heed that: it doesn't keep an operator's
+ * order out. */
 void rebuild__order(struct consensus *consensus, uint64_t peer, enum rebuild_reason reason) {
     struct rebuild_order *place = NULL;
     struct raft_peer_info info;
@@ -25,11 +27,12 @@ void rebuild__order(struct consensus *consensus, uint64_t peer, enum rebuild_rea
     }
     for (uint32_t i = 0; i < LIMIT_MEMBERS; i++) {
         struct rebuild_order *order = &consensus->rebuild.orders[i];
-        if (!is_pending(consensus, order)) {
-            place = order;
-        } else if (order->peer == peer) {
-            return;
+        bool is_free = !is_pending(consensus, order);
+        if (!is_free && order->peer == peer) {
+            place = reason == REBUILD_OPERATOR ? order : NULL;
+            break;
         }
+        place = is_free ? order : place;
     }
     if (place != NULL) {
         *place = (struct rebuild_order){.peer = peer, .reason = reason, .since_us = consensus__now_us(consensus)};

@@ -145,7 +145,7 @@ bool rebuild__wants(const struct consensus *consensus, uint64_t index, uint64_t 
     bool is_asking = consensus->rebuild.state == REBUILD_ASKING && raft_role(raft) != RAFT_LEADER;
     bool has_the_rest = index + 1 >= wal_first_index(consensus->wal) && index + 1 >= raft_first_index(raft);
     bool is_ours = raft_term_at(raft, index) == term;
-    return is_asking && index > 0 && has_the_rest && (is_ours || index > raft_commit_index(raft));
+    return is_asking && index > 0 && has_the_rest && (is_ours || raft_wants_snapshot(raft, index, term));
 }
 
 uint64_t rebuild__pin_index(const struct consensus *consensus) {

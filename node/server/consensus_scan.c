@@ -185,7 +185,7 @@ void scan__ask(struct consensus *consensus, uint64_t to, uint64_t index, bool is
     SET(ask, term, raft_term(consensus->raft));
     SET(ask, index, index);
     SET(ask, suspected, is_suspected);
-    (void)peers_send_snapshot(consensus->peers, to, false, FRAME_SCAN_ASK, &ask.base, SLICE_EMPTY);
+    (void)peers_send_store_frame(consensus->peers, to, false, FRAME_SCAN_ASK, &ask.base, SLICE_EMPTY);
 }
 
 static void answer(struct consensus *consensus, uint64_t to, uint64_t index) {
@@ -204,7 +204,7 @@ static void answer(struct consensus *consensus, uint64_t to, uint64_t index) {
         digest_encode(&own.digest, digest);
         SET(report, digest, ((ProtobufCBinaryData){.data = digest, .len = sizeof digest}));
     }
-    (void)peers_send_snapshot(consensus->peers, to, false, FRAME_SCAN_REPORT, &report.base, SLICE_EMPTY);
+    (void)peers_send_store_frame(consensus->peers, to, false, FRAME_SCAN_REPORT, &report.base, SLICE_EMPTY);
 }
 
 static void asked(struct consensus *consensus, uint64_t from, const Wire__ScanAsk *ask) {

@@ -339,6 +339,10 @@ static enum status look(struct consensus *consensus, struct consensus_compare_qu
         return consensus->leader == RAFT_NO_NODE ? STATUS_UNAVAILABLE : STATUS_NOT_LEADER;
     }
     bool has_open = scan->round.verdict == CONSENSUS_SCAN_OPEN && scan->round.index != 0;
+    bool may_begin = has_room(consensus);
+    if (query->begin && !has_open && !scan->is_proposed && !may_begin) {
+        return STATUS_NO_SPACE;
+    }
     if (query->begin && !has_open && !scan->is_proposed) {
         scan->is_wanted = true;
         scan->proposed_us = 0; /* somebody asks: no pause */
@@ -347,7 +351,7 @@ static enum status look(struct consensus *consensus, struct consensus_compare_qu
     } else if (query->begin) {
         query->above_index = has_open ? scan->round.index - 1 : scan->round.index;
     }
-    query->is_open = has_open || scan->is_wanted || scan->is_proposed;
+    query->is_open = has_open || scan->is_proposed || (scan->is_wanted && may_begin);
     query->round = scan->round;
     if (has_open) {
         query->round.elapsed_us = consensus__now_us(consensus) - scan->round_begun_us;

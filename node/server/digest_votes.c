@@ -120,8 +120,10 @@ void digest_votes_hand_over(struct consensus *consensus, const struct digest_vot
     for (uint32_t i = 0; i < membership->member_count; i++) {
         const struct raft_member *member = &membership->members[i];
         struct raft_peer_info info;
-        if ((positions >> i & 1) != 0 && member->role == RAFT_VOTER &&
-            raft_peer(consensus->raft, member->id, &info) == STATUS_OK && info.match_index >= match_index) {
+        bool may_lead = (positions >> i & 1) != 0 && member->role == RAFT_VOTER &&
+                        raft_peer(consensus->raft, member->id, &info) == STATUS_OK && info.is_heard &&
+                        info.needs_snapshot == 0;
+        if (may_lead && info.match_index >= match_index) {
             target = member->id;
             match_index = info.match_index;
         }

@@ -54,8 +54,8 @@ void digest_votes_suspects(const struct consensus *consensus, const struct diges
  * configuration says so (rebuild_on_mismatch). */
 void digest_votes_order_rebuilds(struct consensus *consensus, const struct digest_votes *votes,
                                  const struct digest *majority);
-/* This node leads and differs from `majority`: the lead goes to one that has it, the one that is furthest. An event of
- * this name is logged. */
+/* This node leads and differs from `majority`: the lead goes to one that has it, the one that is furthest of those that
+ * can take it. An event of this name is logged. */
 void digest_votes_hand_over(struct consensus *consensus, const struct digest_votes *votes,
                             const struct digest *majority, const char *event_name);
 

@@ -149,8 +149,8 @@ static void on_frame(struct connection_handler *handler, const struct connection
     } else if (frame->type == FRAME_RAFT) {
         receive(in, frame);
     } else if (frame->type >= FRAME_SNAPSHOT_OFFER && frame->type <= FRAME_SCAN_REPORT) {
-        in->peers->options.snapshot(in->peers->options.context, in->identity.node_id, frame->type, frame->message,
-                                    frame->raw);
+        in->peers->options.store_frame(in->peers->options.context, in->identity.node_id, frame->type, frame->message,
+                                       frame->raw);
     } else {
         refuse(in, WIRE_UNSUPPORTED, "a frame type that doesn't belong on the peer port");
     }

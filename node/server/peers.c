@@ -87,14 +87,14 @@ void peers__deliver(struct peers *peers, const struct raft_message *message, str
     }
 }
 
-bool peers_send_snapshot(struct peers *peers, uint64_t node_id, bool bulk, uint8_t type,
-                         const ProtobufCMessage *message, struct slice raw) {
+bool peers_send_store_frame(struct peers *peers, uint64_t node_id, bool bulk, uint8_t type,
+                            const ProtobufCMessage *message, struct slice raw) {
     struct peer *peer = find_peer(peers, node_id);
     if (peer == NULL || peers->stopping) {
         return false;
     }
     const struct peer_link *link = bulk ? &peer->bulk : &peer->control;
-    if (link->state != PEER_LINK_READY || (bulk && connection_is_full(link->connection))) {
+    if (link->state != PEER_LINK_READY || connection_is_full(link->connection)) {
         return false;
     }
     return connection_send(link->connection, type, 0, message, &raw, raw.len > 0 ? 1 : 0) == STATUS_OK;

@@ -5,6 +5,12 @@
  * others send us comes in on theirs. So a connection carries messages one way, and a large append never delays a
  * heartbeat.
  *
+ * An APPEND has up to 256 KiB of records, or one larger one, which goes in one frame: DESIGN rule 15 would have it in
+ * fragments. They'd give nothing: heartbeats go their own way; a record counts only as a whole, so the reader needs
+ * memory for all of it, which grows as the bytes arrive (proto/connection_input.c); and the sender encrypts and sends
+ * 1 MiB a turn at most (proto/tls/tls_stream.c). What waits behind a large frame on its connection is the PING: hence
+ * bytes that get on count as a sign of life, too.
+ *
  * Members come and go (peers_set). Besides them there are guests: nodes of our configuration file that
  * are no members as far as we know, and have opened a connection to us. They may know a newer membership than we do; as
  * long as they stay connected we answer them. So a new node, which knows no membership, connects to whoever talks to
@@ -13,7 +19,8 @@
  *   idle --> connecting --> greeted --> ready --(error, no PONG for 2 s)--> waiting (back-off) --> connecting
  *
  * Messages to a peer that isn't ready are dropped: Raft repeats what matters. `unreachable` tells it.
- * Liveness is ours, not TCP's (hazard 65): a PING each 500 ms; a silent connection is closed and made anew. PING and
+ * Liveness is ours, not TCP's (hazard 65): a PING each 500 ms; a silent connection, whose backlog doesn't get on
+ * either, is closed and made anew. PING and
  * PONG also carry news of the membership to who lacks it (consensus_told.c).
  *
  * Owner: the consensus loop.
@@ -42,9 +49,9 @@ struct peers_options {
     /* A message whose sender was authenticated; raw: the APPEND's records, unchecked. Borrowed for the call. */
     void (*received)(void *context, const struct raft_message *message, struct slice raw);
     void (*unreachable)(void *context, uint64_t node_id);
-    /* A frame about a snapshot or a scan (FRAME_SNAPSHOT_*, FRAME_SCAN_*), its message still packed. Borrowed for the
-     * call. */
-    void (*snapshot)(void *context, uint64_t node_id, uint8_t type, struct slice message, struct slice raw);
+    /* A frame about stores: a snapshot of one, or a scan (FRAME_SNAPSHOT_*, FRAME_SCAN_*); its message still packed.
+     * Borrowed for the call. */
+    void (*store_frame)(void *context, uint64_t node_id, uint8_t type, struct slice message, struct slice raw);
     /* Its process has ended: its machine refuses connections to it, and it has none open to us. */
     void (*gone)(void *context, uint64_t node_id);
     /* A member says that this node was removed from the cluster. */
@@ -65,10 +72,10 @@ MUST_USE enum status peers_start(const struct peers_options *options, struct pee
 MUST_USE enum status peers_set(struct peers *peers, const struct directory_entries *members, uint64_t retired_id);
 /* Sends or drops. raw: an APPEND's records. False: dropped. */
 bool peers_send(struct peers *peers, const struct raft_message *message, const struct slice *raw, size_t raw_count);
-/* One frame about a snapshot or (control, no raw) a scan. False: dropped, as the connection is down, or the bulk one
- * full. */
-bool peers_send_snapshot(struct peers *peers, uint64_t node_id, bool bulk, uint8_t type,
-                         const ProtobufCMessage *message, struct slice raw);
+/* One frame about stores: FRAME_SNAPSHOT_*, or (control, no raw) FRAME_SCAN_*. False: dropped, as the connection is
+ * down, or full: each is repeated, or asked for again. */
+bool peers_send_store_frame(struct peers *peers, uint64_t node_id, bool bulk, uint8_t type,
+                            const ProtobufCMessage *message, struct slice raw);
 /* True if its bulk connection is up. */
 bool peers_is_ready(const struct peers *peers, uint64_t node_id);
 

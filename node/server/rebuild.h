@@ -1,11 +1,12 @@
 /*
  * A store that isn't what it should be is filled again while the node runs (DESIGN rule 13, section 5).
  *
- *   NONE --damage, mismatch, operator--> WANTED --another node leads--> ASKING --(a snapshot became the store)--+
- *    ^                                     ^  |                          |                                      |
- *    |        it was about a file that went +-+-- nobody leads for long, +                                      |
- *    |        by itself                          the snapshot was bad                                          v
- *    +--------------------------- the log is applied as far as it was before -------------------------- CATCHING UP
+ *   NONE --damage, mismatch, order--> WANTED --another node leads--> ASKING --a snapshot is the store--> CATCHING UP
+ *
+ *   WANTED       --the damaged file went by itself----------------> NONE
+ *   WANTED       --a snapshot that raft wanted came first---------> CATCHING UP
+ *   ASKING       --nobody leads for long, the snapshot was bad----> WANTED
+ *   CATCHING UP  --the log is applied as far as it was before-----> NONE
  *
  * WANTED. A leader hands the lead over first, and leads on until somebody takes it. A node that knows no leader waits:
  * what it holds may be needed, damaged or not.

@@ -163,8 +163,8 @@ void request__malformed(struct client_connection *connection, const struct conne
     client_connection__send_error(connection, frame->request_id, STATUS_INVALID, false, message);
 }
 
-const ProtobufCMessage *request__unpack(struct client_connection *connection, const struct connection_frame *frame,
-                                        const ProtobufCMessageDescriptor *descriptor, const char *what) {
+const void *request__unpack(struct client_connection *connection, const struct connection_frame *frame,
+                            const ProtobufCMessageDescriptor *descriptor, const char *what) {
     struct clients *clients = connection->clients;
     arena_reset(&clients->arena);
     const ProtobufCMessage *message =

@@ -11,8 +11,6 @@ struct compare_request {
     struct request *request;
 };
 
-#define SET(message, field, value) ((message)->has_##field = 1, (message)->field = (value))
-
 static void fill_member(Wire__CompareMember *out, char *name, struct consensus_scan_member *member,
                         uint8_t digest[DIGEST_BYTES]) {
     wire__compare_member__init(out);
@@ -65,8 +63,7 @@ static void on_done(struct consensus_compare_query *query) {
 void request_compare__compare(struct client_connection *connection, const struct connection_frame *frame) {
     struct clients *clients = connection->clients;
     const Wire__CompareRequest *compare =
-        (const Wire__CompareRequest *)(const void *)request__unpack(connection, frame,
-                                                                    &wire__compare_request__descriptor, "compare");
+        request__unpack(connection, frame, &wire__compare_request__descriptor, "compare");
     if (compare == NULL) {
         return;
     }

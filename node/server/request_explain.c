@@ -15,10 +15,6 @@ struct explain_parts {
     uint32_t pins[CONSENSUS_LOG_PINS_MAX];
 };
 
-static char *borrow_text(const char *text) { return (char *)text; }
-
-#define SET(message, field, value) ((message)->has_##field = 1, (message)->field = (value))
-
 static const char *state_name(enum wal_segment_state state) {
     switch (state) {
     case WAL_SEGMENT_ACTIVE: return "active";

@@ -28,8 +28,6 @@ struct change_request {
     } added[LIMIT_MEMBERS]; /* what query.change.changes[i] points to */
 };
 
-#define SET(message, field, value) ((message)->has_##field = 1, (message)->field = (value))
-
 /* ---- The list --------------------------------------------------------------------------------------------------- */
 
 static void reply_list(struct request *request, const struct consensus_status *status) {
@@ -246,9 +244,7 @@ static void change_members(struct client_connection *connection, const struct co
 }
 
 void request_member__member(struct client_connection *connection, const struct connection_frame *frame) {
-    const Wire__MemberRequest *member =
-        (const Wire__MemberRequest *)(const void *)request__unpack(connection, frame, &wire__member_request__descriptor,
-                                                                   "member");
+    const Wire__MemberRequest *member = request__unpack(connection, frame, &wire__member_request__descriptor, "member");
     if (member == NULL) {
         return;
     }

@@ -8,10 +8,6 @@ struct status_request {
     struct request *request;
 };
 
-static char *borrow_text(const char *text) { return (char *)text; }
-
-#define SET(message, field, value) ((message)->has_##field = 1, (message)->field = (value))
-
 /* What only a leader knows of its peers is left out elsewhere. */
 void request_status__fill_member(Wire__MemberStatus *out, const struct consensus_status *status,
                                  const struct consensus_member_status *member) {

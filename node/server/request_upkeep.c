@@ -11,10 +11,6 @@ struct upkeep_request {
     uint8_t bounds[2 * LIMIT_KEY_BYTES];
 };
 
-static char *borrow_text(const char *text) { return (char *)text; }
-
-#define SET(message, field, value) ((message)->has_##field = 1, (message)->field = (value))
-
 static void reply(struct request *request, const struct consensus_upkeep_state *state) {
     const struct config *config = request->clients->options.config;
     Wire__UpkeepReply reply = WIRE__UPKEEP_REPLY__INIT;
@@ -88,9 +84,7 @@ static struct slice copy_bound(uint8_t *out, ProtobufCBinaryData bound) {
 
 void request_upkeep__upkeep(struct client_connection *connection, const struct connection_frame *frame) {
     struct clients *clients = connection->clients;
-    const Wire__UpkeepRequest *upkeep =
-        (const Wire__UpkeepRequest *)(const void *)request__unpack(connection, frame, &wire__upkeep_request__descriptor,
-                                                                   "upkeep");
+    const Wire__UpkeepRequest *upkeep = request__unpack(connection, frame, &wire__upkeep_request__descriptor, "upkeep");
     if (upkeep == NULL) {
         return;
     }

@@ -28,13 +28,23 @@ static struct snapshot_send *find_send(struct snapshots *snapshots, uint64_t pee
     return NULL;
 }
 
+/* The slot of nobody who needs anything now; rather not of one for whom the log behind his snapshot is kept. There are
+ * as many as members, and who is none any more gives his back soon. */
+static struct snapshot_send *find_free(struct snapshots *snapshots) {
+    struct snapshot_send *idle = NULL;
+    for (uint32_t i = 0; i < LIMIT_MEMBERS; i++) {
+        struct snapshot_send *send = &snapshots->sends[i];
+        if (send->state == SNAPSHOT_SEND_IDLE && (idle == NULL || send->follow_until_us == 0)) {
+            idle = send;
+        }
+    }
+    return idle;
+}
+
 void snapshots_request(struct snapshots *snapshots, const uint64_t *peers, uint32_t peer_count) {
     for (uint32_t i = 0; i < peer_count && !snapshots->stopping; i++) {
         struct snapshot_send *send = find_send(snapshots, peers[i]);
-        /* A free slot, or one of a peer that needs nothing now: there are as many as members. */
-        for (uint32_t k = 0; send == NULL && k < LIMIT_MEMBERS; k++) {
-            send = snapshots->sends[k].state == SNAPSHOT_SEND_IDLE ? &snapshots->sends[k] : NULL;
-        }
+        send = send != NULL ? send : find_free(snapshots);
         if (send != NULL) {
             snapshot_send__request(send, peers[i]);
         }

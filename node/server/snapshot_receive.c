@@ -54,7 +54,8 @@ static void answer(struct snapshots *snapshots, uint64_t peer, uint64_t id, enum
         want.taken_bytes = atomic_load_explicit(&receive->ingest.upkeep.done_bytes, memory_order_relaxed);
     }
     want.message = (char *)message;
-    (void)peers_send_snapshot(snapshots->consensus->peers, peer, false, FRAME_SNAPSHOT_WANT, &want.base, SLICE_EMPTY);
+    (void)peers_send_store_frame(snapshots->consensus->peers, peer, false, FRAME_SNAPSHOT_WANT, &want.base,
+                                 SLICE_EMPTY);
 }
 
 /* ---- Ending ----------------------------------------------------------------------------------------------------- */

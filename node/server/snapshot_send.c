@@ -317,7 +317,7 @@ static void offer(struct snapshot_send *send) {
     SET(message, file_count, send->file_count);
     SET(message, total_bytes, send->total_bytes);
     send->news_us = snapshot__now_us(send->snapshots);
-    (void)peers_send_snapshot(consensus->peers, send->peer, true, FRAME_SNAPSHOT_OFFER, &message.base, SLICE_EMPTY);
+    (void)peers_send_store_frame(consensus->peers, send->peer, true, FRAME_SNAPSHOT_OFFER, &message.base, SLICE_EMPTY);
 }
 
 /* False: the connection is gone, or full. */
@@ -334,8 +334,8 @@ static bool send_chunk(struct snapshot_send *send) {
     SET(message, file_bytes, file->bytes);
     SET(message, offset, send->next.offset);
     SET(message, checksum, send->job_checksums[number]);
-    if (!peers_send_snapshot(snapshots->consensus->peers, send->peer, true, FRAME_SNAPSHOT_CHUNK, &message.base,
-                             chunk)) {
+    if (!peers_send_store_frame(snapshots->consensus->peers, send->peer, true, FRAME_SNAPSHOT_CHUNK, &message.base,
+                                chunk)) {
         return false;
     }
     send->chunks_left--;
@@ -391,11 +391,14 @@ static void stream(struct snapshot_send *send) {
 
 /* ---- Steps ------------------------------------------------------------------------------------------------------ */
 
-static bool leads_its_term(const struct snapshot_send *send) {
-    const struct consensus *consensus = send->snapshots->consensus;
+/* Of a leader. */
+static bool is_peer(const struct snapshot_send *send) {
     struct raft_peer_info info;
-    return raft_role(consensus->raft) == RAFT_LEADER && raft_term(consensus->raft) == send->term &&
-           raft_peer(consensus->raft, send->peer, &info) == STATUS_OK;
+    return raft_peer(send->snapshots->consensus->raft, send->peer, &info) == STATUS_OK;
+}
+
+static bool leads_its_term(const struct snapshot_send *send) {
+    return is_peer(send) && raft_term(send->snapshots->consensus->raft) == send->term;
 }
 
 static void stop_following(struct snapshot_send *send) {
@@ -457,8 +460,8 @@ static void advance(struct snapshot_send *send) {
     switch (send->state) {
     case SNAPSHOT_SEND_IDLE: break;
     case SNAPSHOT_SEND_WAITING:
-        if (raft_role(consensus->raft) != RAFT_LEADER) {
-            end(send, true, "");
+        if (!is_peer(send)) {
+            end(send, true, ""); /* this node doesn't lead any more, or that one isn't a member */
         } else if (peers_is_ready(consensus->peers, send->peer)) {
             begin_checkpoint(send);
         }
@@ -580,6 +583,9 @@ void snapshot_send__request(struct snapshot_send *send, uint64_t peer) {
     send->peer = peer;
     send->is_requested = false;
     send->follow_until_us = 0;
+    send->checkpoint.frontier.index = 0; /* the status tells of this one, not of the last */
+    send->arrived_bytes = 0;
+    send->total_bytes = 0;
     send->state = SNAPSHOT_SEND_WAITING;
     snapshot_out_dir(send->dir, send->snapshots->consensus->options.config->data_dir, peer);
     snapshot__arm(send->snapshots, &send->timer, snapshot__now_us(send->snapshots));

@@ -4,8 +4,6 @@
  */
 #include "proto/client/handle_internal.h"
 
-#include "node/base/check.h"
-
 static void call_free(struct handle_call *call) {
     struct alloc *alloc = call->handle->env->alloc;
     mem_free(alloc, call->batch_block);
@@ -58,48 +56,33 @@ static void transfer_done(struct client_request *request, struct client_answer *
 
 /* ---- There ---------------------------------------------------------------------------------------------------- */
 
-static void call_arrived(struct env_message *message) {
-    struct handle_call *call = CONTAINER_OF(message, struct handle_call, message);
-    enum holdfast_code code = client_core_submit(call->handle->core, &call->request);
-    if (code != HOLDFAST_CODE_OK) {
-        struct client_answer answer;
-        memset(&answer, 0, sizeof answer);
-        client_result_set(&answer.result, HOLDFAST_FAILED, code, "not sent: %s", holdfast_code_name(code));
-        call->request.done(&call->request, &answer);
-    }
-}
-
-/* Room for two byte strings behind the call; NULL when memory is out. */
+/* Room for so many bytes behind the call; NULL when memory is out. */
 static struct handle_call *call_new(struct holdfast *handle, enum client_operation operation, size_t bytes,
                                     void (*done)(struct client_request *request, struct client_answer *answer)) {
     struct handle_call *call = mem_alloc(handle->env->alloc, sizeof *call + bytes);
     if (call != NULL) {
-        memset(call, 0, sizeof *call);
-        client_request_init(&call->request, operation, done);
-        call->message.run = call_arrived;
-        call->handle = handle;
+        handle__call_init(call, handle, operation, done);
     }
     return call;
 }
 
-/* Copies two byte strings behind the call. */
-static void call_copy(struct handle_call *call, struct slice *first, struct slice *second) {
-    uint8_t *at = (uint8_t *)(call + 1);
-    if (first->len > 0) {
-        memcpy(at, first->data, first->len);
+static struct slice copy_bytes(uint8_t **at, struct slice bytes) {
+    struct slice copy = slice_of(*at, bytes.len);
+    if (bytes.len > 0) {
+        memcpy(*at, bytes.data, bytes.len);
+        *at += bytes.len;
     }
-    *first = slice_of(at, first->len);
-    if (second->len > 0) {
-        memcpy(at + first->len, second->data, second->len);
-    }
-    *second = slice_of(at + first->len, second->len);
+    return copy;
 }
 
 /* Takes the call: it is freed on refusal. */
-static enum holdfast_code call_start(struct handle_call *call, uint32_t timeout_ms) {
+static enum holdfast_code call_start(struct handle_call *call, uint32_t timeout_ms, union handle_callback callback,
+                                     void *context) {
     struct holdfast *handle = call->handle;
     uint64_t bytes = client_request_bytes(&call->request);
     enum holdfast_code code = HOLDFAST_CODE_OK;
+    call->callback = callback;
+    call->context = context;
     if (!client_core_reserve(handle->core, bytes)) {
         code = HOLDFAST_CODE_BUSY;
         goto refuse;
@@ -119,59 +102,55 @@ refuse:
     return code;
 }
 
-/* ---- The calls ------------------------------------------------------------------------------------------------ */
-
-static enum holdfast_code start_write(struct holdfast *handle, enum client_operation operation, struct slice key,
-                                      struct slice value, const struct holdfast_write_options *options,
-                                      holdfast_write_callback callback, void *context) {
-    struct client_request check = {.operation = operation, .key = key, .value = value};
-    enum holdfast_code code = client_request_check(&check);
+/* A request of which nothing but key, value and upper bound is borrowed: checked, copied, started. */
+static enum holdfast_code start(struct holdfast *handle, const struct client_request *asked, uint32_t timeout_ms,
+                                union handle_callback callback, void *context) {
+    enum holdfast_code code = client_request_check(asked);
     if (code != HOLDFAST_CODE_OK) {
         return code;
     }
-    struct handle_call *call = call_new(handle, operation, key.len + value.len, write_done);
+    struct handle_call *call = call_new(handle, asked->operation, client_request_bytes(asked), asked->done);
     if (call == NULL) {
         return HOLDFAST_CODE_NO_MEMORY;
     }
-    call_copy(call, &key, &value);
-    handle__fill_write(&call->request, key, value, options);
-    call->callback.write = callback;
-    call->context = context;
-    return call_start(call, options != NULL ? options->timeout_ms : 0);
+    struct client_request *request = &call->request;
+    uint8_t *at = (uint8_t *)(call + 1);
+    *request = *asked;
+    list_init(&request->link);
+    request->key = copy_bytes(&at, asked->key);
+    request->value = copy_bytes(&at, asked->value);
+    request->upper = copy_bytes(&at, asked->upper);
+    return call_start(call, timeout_ms, callback, context);
 }
+
+/* ---- The calls ------------------------------------------------------------------------------------------------ */
 
 enum holdfast_code holdfast_put_async(struct holdfast *handle, const void *key, size_t key_len, const void *value,
                                       size_t value_len, const struct holdfast_write_options *options,
                                       holdfast_write_callback callback, void *context) {
-    return start_write(handle, CLIENT_PUT, slice_of(key, key_len), slice_of(value, value_len), options, callback,
-                       context);
+    struct client_request asked;
+    client_request_init(&asked, CLIENT_PUT, write_done);
+    handle__fill_write(&asked, slice_of(key, key_len), slice_of(value, value_len), options);
+    return start(handle, &asked, handle__write_timeout(options), (union handle_callback){.write = callback}, context);
 }
 
 enum holdfast_code holdfast_delete_async(struct holdfast *handle, const void *key, size_t key_len,
                                          const struct holdfast_write_options *options, holdfast_write_callback callback,
                                          void *context) {
-    return start_write(handle, CLIENT_DELETE, slice_of(key, key_len), SLICE_EMPTY, options, callback, context);
+    struct client_request asked;
+    client_request_init(&asked, CLIENT_DELETE, write_done);
+    handle__fill_write(&asked, slice_of(key, key_len), SLICE_EMPTY, options);
+    return start(handle, &asked, handle__write_timeout(options), (union handle_callback){.write = callback}, context);
 }
 
 enum holdfast_code holdfast_delete_range_async(struct holdfast *handle, const struct holdfast_range *range,
                                                const struct holdfast_write_options *options,
                                                holdfast_write_callback callback, void *context) {
-    struct client_request check = {.operation = CLIENT_DELETE_RANGE,
-                                   .key = slice_of(range->lower, range->lower_len),
-                                   .upper = slice_of(range->upper, range->upper_len)};
-    enum holdfast_code code = client_request_check(&check);
-    if (code != HOLDFAST_CODE_OK) {
-        return code;
-    }
-    struct handle_call *call = call_new(handle, CLIENT_DELETE_RANGE, check.key.len + check.upper.len, write_done);
-    if (call == NULL) {
-        return HOLDFAST_CODE_NO_MEMORY;
-    }
-    handle__fill_delete_range(&call->request, check.key, check.upper, options);
-    call_copy(call, &call->request.key, &call->request.upper);
-    call->callback.write = callback;
-    call->context = context;
-    return call_start(call, options != NULL ? options->timeout_ms : 0);
+    struct client_request asked;
+    client_request_init(&asked, CLIENT_DELETE_RANGE, write_done);
+    handle__fill_delete_range(&asked, slice_of(range->lower, range->lower_len),
+                              slice_of(range->upper, range->upper_len), options);
+    return start(handle, &asked, handle__write_timeout(options), (union handle_callback){.write = callback}, context);
 }
 
 enum holdfast_code holdfast_batch_async(struct holdfast *handle, const struct holdfast_operation *operations,
@@ -189,78 +168,44 @@ enum holdfast_code holdfast_batch_async(struct holdfast *handle, const struct ho
         call_free(call);
         return code;
     }
-    call->callback.write = callback;
-    call->context = context;
-    return call_start(call, options != NULL ? options->timeout_ms : 0);
+    return call_start(call, handle__write_timeout(options), (union handle_callback){.write = callback}, context);
 }
 
 enum holdfast_code holdfast_get_async(struct holdfast *handle, const void *key, size_t key_len,
                                       const struct holdfast_read_options *options, holdfast_get_callback callback,
                                       void *context) {
-    struct slice bytes = slice_of(key, key_len);
-    struct slice none = SLICE_EMPTY;
-    struct client_request check = {.operation = CLIENT_GET, .key = bytes};
-    enum holdfast_code code = client_request_check(&check);
-    if (code != HOLDFAST_CODE_OK) {
-        return code;
-    }
-    struct handle_call *call = call_new(handle, CLIENT_GET, key_len, get_done);
-    if (call == NULL) {
-        return HOLDFAST_CODE_NO_MEMORY;
-    }
-    call_copy(call, &bytes, &none);
-    handle__fill_get(&call->request, bytes, options);
-    call->callback.get = callback;
-    call->context = context;
-    return call_start(call, options != NULL ? options->timeout_ms : 0);
+    struct client_request asked;
+    client_request_init(&asked, CLIENT_GET, get_done);
+    handle__fill_get(&asked, slice_of(key, key_len), options);
+    return start(handle, &asked, handle__read_timeout(options), (union handle_callback){.get = callback}, context);
 }
 
 enum holdfast_code holdfast_scan_page_async(struct holdfast *handle, const struct holdfast_scan *scan,
                                             const struct holdfast_read_options *options,
                                             holdfast_scan_callback callback, void *context) {
-    struct client_request check = {.operation = CLIENT_SCAN,
-                                   .key = slice_of(scan->lower, scan->lower_len),
-                                   .upper = slice_of(scan->upper, scan->upper_len)};
-    enum holdfast_code code = client_request_check(&check);
-    if (code != HOLDFAST_CODE_OK) {
-        return code;
-    }
-    struct handle_call *call = call_new(handle, CLIENT_SCAN, scan->lower_len + scan->upper_len, scan_done);
-    if (call == NULL) {
-        return HOLDFAST_CODE_NO_MEMORY;
-    }
-    handle__fill_scan(&call->request, scan, options);
-    call_copy(call, &call->request.key, &call->request.upper);
-    call->callback.scan = callback;
-    call->context = context;
-    return call_start(call, options != NULL ? options->timeout_ms : 0);
+    struct client_request asked;
+    client_request_init(&asked, CLIENT_SCAN, scan_done);
+    handle__fill_scan(&asked, scan, options);
+    return start(handle, &asked, handle__read_timeout(options), (union handle_callback){.scan = callback}, context);
 }
 
 enum holdfast_code holdfast_status_async(struct holdfast *handle, uint32_t endpoint, uint32_t timeout_ms,
                                          holdfast_status_callback callback, void *context) {
+    struct client_request asked;
     if (endpoint >= handle->options.endpoint_count) {
         return HOLDFAST_CODE_INVALID;
     }
-    struct handle_call *call = call_new(handle, CLIENT_STATUS, 0, status_done);
-    if (call == NULL) {
-        return HOLDFAST_CODE_NO_MEMORY;
-    }
-    call->request.target = (int32_t)endpoint;
-    call->callback.status = callback;
-    call->context = context;
-    return call_start(call, timeout_ms);
+    client_request_init(&asked, CLIENT_STATUS, status_done);
+    asked.target = (int32_t)endpoint;
+    return start(handle, &asked, timeout_ms, (union handle_callback){.status = callback}, context);
 }
 
 enum holdfast_code holdfast_list_members_async(struct holdfast *handle, const struct holdfast_read_options *options,
                                                holdfast_members_callback callback, void *context) {
-    struct handle_call *call = call_new(handle, CLIENT_LIST_MEMBERS, 0, members_done);
-    if (call == NULL) {
-        return HOLDFAST_CODE_NO_MEMORY;
-    }
-    call->request.read.local = options != NULL && options->local;
-    call->callback.members = callback;
-    call->context = context;
-    return call_start(call, options != NULL ? options->timeout_ms : 0);
+    struct client_request asked;
+    client_request_init(&asked, CLIENT_LIST_MEMBERS, members_done);
+    asked.read.local = options != NULL && options->local;
+    return start(handle, &asked, handle__read_timeout(options), (union handle_callback){.members = callback}, context);
 }
 
 enum holdfast_code holdfast_change_members_async(struct holdfast *handle, const struct holdfast_member_change *changes,
@@ -277,31 +222,21 @@ enum holdfast_code holdfast_change_members_async(struct holdfast *handle, const 
     }
     call->request.changes = handle__copy_changes(call + 1, changes, count);
     call->request.change_count = count;
-    call->callback.write = callback;
-    call->context = context;
-    return call_start(call, timeout_ms);
+    return call_start(call, timeout_ms, (union handle_callback){.write = callback}, context);
 }
 
 enum holdfast_code holdfast_transfer_leader_async(struct holdfast *handle, uint64_t target_id, uint32_t timeout_ms,
                                                   holdfast_transfer_callback callback, void *context) {
-    struct handle_call *call = call_new(handle, CLIENT_TRANSFER_LEADER, 0, transfer_done);
-    if (call == NULL) {
-        return HOLDFAST_CODE_NO_MEMORY;
-    }
-    call->request.transfer_target = target_id;
-    call->callback.transfer = callback;
-    call->context = context;
-    return call_start(call, timeout_ms);
+    struct client_request asked;
+    client_request_init(&asked, CLIENT_TRANSFER_LEADER, transfer_done);
+    asked.transfer_target = target_id;
+    return start(handle, &asked, timeout_ms, (union handle_callback){.transfer = callback}, context);
 }
 
 enum holdfast_code holdfast_rebuild_member_async(struct holdfast *handle, uint64_t id, uint32_t timeout_ms,
                                                  holdfast_write_callback callback, void *context) {
-    struct handle_call *call = call_new(handle, CLIENT_REBUILD_MEMBER, 0, write_done);
-    if (call == NULL) {
-        return HOLDFAST_CODE_NO_MEMORY;
-    }
-    call->request.transfer_target = id;
-    call->callback.write = callback;
-    call->context = context;
-    return call_start(call, timeout_ms);
+    struct client_request asked;
+    client_request_init(&asked, CLIENT_REBUILD_MEMBER, write_done);
+    asked.transfer_target = id;
+    return start(handle, &asked, timeout_ms, (union handle_callback){.write = callback}, context);
 }

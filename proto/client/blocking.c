@@ -79,24 +79,10 @@ static void call_done(struct client_request *request, struct client_answer *answ
     env_event_set(event);
 }
 
-static void call_arrived(struct env_message *message) {
-    struct handle_call *call = CONTAINER_OF(message, struct handle_call, message);
-    enum holdfast_code code = client_core_submit(call->handle->core, &call->request);
-    if (code != HOLDFAST_CODE_OK) {
-        struct client_answer answer;
-        memset(&answer, 0, sizeof answer);
-        client_result_set(&answer.result, HOLDFAST_FAILED, code, "not sent: %s", holdfast_code_name(code));
-        call_done(&call->request, &answer);
-    }
-}
-
 static void call_init(struct handle_call *call, struct holdfast *handle, enum client_operation operation,
                       struct holdfast_result *result) {
-    memset(call, 0, sizeof *call);
-    client_request_init(&call->request, operation, call_done);
+    handle__call_init(call, handle, operation, call_done);
     call->request.waits = true;
-    call->message.run = call_arrived;
-    call->handle = handle;
     call->result = result;
     memset(result, 0, sizeof *result);
 }
@@ -135,15 +121,16 @@ static enum holdfast_outcome call_run(struct handle_call *call, uint32_t timeout
     return call->result->outcome;
 }
 
+/* The same to one node. */
+static enum holdfast_outcome call_run_at(struct handle_call *call, uint32_t endpoint, uint32_t timeout_ms) {
+    if (endpoint >= call->handle->options.endpoint_count) {
+        return refuse(call->result, HOLDFAST_CODE_INVALID);
+    }
+    call->request.target = (int32_t)endpoint;
+    return call_run(call, timeout_ms);
+}
+
 /* ---- The calls ------------------------------------------------------------------------------------------------ */
-
-static uint32_t write_timeout(const struct holdfast_write_options *options) {
-    return options != NULL ? options->timeout_ms : 0;
-}
-
-static uint32_t read_timeout(const struct holdfast_read_options *options) {
-    return options != NULL ? options->timeout_ms : 0;
-}
 
 enum holdfast_outcome holdfast_put(struct holdfast *handle, const void *key, size_t key_len, const void *value,
                                    size_t value_len, const struct holdfast_write_options *options,
@@ -152,7 +139,7 @@ enum holdfast_outcome holdfast_put(struct holdfast *handle, const void *key, siz
     struct holdfast_result own;
     call_init(&call, handle, CLIENT_PUT, result != NULL ? result : &own);
     handle__fill_write(&call.request, slice_of(key, key_len), slice_of(value, value_len), options);
-    return call_run(&call, write_timeout(options));
+    return call_run(&call, handle__write_timeout(options));
 }
 
 enum holdfast_outcome holdfast_delete(struct holdfast *handle, const void *key, size_t key_len,
@@ -161,7 +148,7 @@ enum holdfast_outcome holdfast_delete(struct holdfast *handle, const void *key, 
     struct holdfast_result own;
     call_init(&call, handle, CLIENT_DELETE, result != NULL ? result : &own);
     handle__fill_write(&call.request, slice_of(key, key_len), SLICE_EMPTY, options);
-    return call_run(&call, write_timeout(options));
+    return call_run(&call, handle__write_timeout(options));
 }
 
 enum holdfast_outcome holdfast_delete_range(struct holdfast *handle, const struct holdfast_range *range,
@@ -172,7 +159,7 @@ enum holdfast_outcome holdfast_delete_range(struct holdfast *handle, const struc
     call_init(&call, handle, CLIENT_DELETE_RANGE, result != NULL ? result : &own);
     handle__fill_delete_range(&call.request, slice_of(range->lower, range->lower_len),
                               slice_of(range->upper, range->upper_len), options);
-    return call_run(&call, write_timeout(options));
+    return call_run(&call, handle__write_timeout(options));
 }
 
 enum holdfast_outcome holdfast_batch(struct holdfast *handle, const struct holdfast_operation *operations, size_t count,
@@ -184,7 +171,7 @@ enum holdfast_outcome holdfast_batch(struct holdfast *handle, const struct holdf
     if (code != HOLDFAST_CODE_OK) {
         return refuse(call.result, code);
     }
-    enum holdfast_outcome outcome = call_run(&call, write_timeout(options));
+    enum holdfast_outcome outcome = call_run(&call, handle__write_timeout(options));
     mem_free(handle->env->alloc, call.batch_block);
     return outcome;
 }
@@ -197,7 +184,7 @@ enum holdfast_outcome holdfast_get(struct holdfast *handle, const void *key, siz
     call_init(&call, handle, CLIENT_GET, result != NULL ? result : &own);
     handle__fill_get(&call.request, slice_of(key, key_len), options);
     call.value = ret_value;
-    return call_run(&call, read_timeout(options));
+    return call_run(&call, handle__read_timeout(options));
 }
 
 enum holdfast_outcome holdfast_scan_page(struct holdfast *handle, const struct holdfast_scan *scan,
@@ -208,7 +195,7 @@ enum holdfast_outcome holdfast_scan_page(struct holdfast *handle, const struct h
     call_init(&call, handle, CLIENT_SCAN, result != NULL ? result : &own);
     handle__fill_scan(&call.request, scan, options);
     call.page = ret_page;
-    return call_run(&call, read_timeout(options));
+    return call_run(&call, handle__read_timeout(options));
 }
 
 enum holdfast_outcome holdfast_status(struct holdfast *handle, uint32_t endpoint, uint32_t timeout_ms,
@@ -216,12 +203,8 @@ enum holdfast_outcome holdfast_status(struct holdfast *handle, uint32_t endpoint
     struct handle_call call;
     struct holdfast_result own;
     call_init(&call, handle, CLIENT_STATUS, result != NULL ? result : &own);
-    if (endpoint >= handle->options.endpoint_count) {
-        return refuse(call.result, HOLDFAST_CODE_INVALID);
-    }
-    call.request.target = (int32_t)endpoint;
     call.status = ret_status;
-    return call_run(&call, timeout_ms);
+    return call_run_at(&call, endpoint, timeout_ms);
 }
 
 enum holdfast_outcome holdfast_explain_log(struct holdfast *handle, uint32_t endpoint, uint32_t timeout_ms,
@@ -229,12 +212,8 @@ enum holdfast_outcome holdfast_explain_log(struct holdfast *handle, uint32_t end
     struct handle_call call;
     struct holdfast_result own;
     call_init(&call, handle, CLIENT_EXPLAIN_LOG, result != NULL ? result : &own);
-    if (endpoint >= handle->options.endpoint_count) {
-        return refuse(call.result, HOLDFAST_CODE_INVALID);
-    }
-    call.request.target = (int32_t)endpoint;
     call.log = ret_log;
-    return call_run(&call, timeout_ms);
+    return call_run_at(&call, endpoint, timeout_ms);
 }
 
 enum holdfast_outcome holdfast_upkeep(struct holdfast *handle, uint32_t endpoint,
@@ -243,16 +222,12 @@ enum holdfast_outcome holdfast_upkeep(struct holdfast *handle, uint32_t endpoint
     struct handle_call call;
     struct holdfast_result own;
     call_init(&call, handle, CLIENT_UPKEEP, result != NULL ? result : &own);
-    if (endpoint >= handle->options.endpoint_count) {
-        return refuse(call.result, HOLDFAST_CODE_INVALID);
-    }
-    call.request.target = (int32_t)endpoint;
     call.request.upkeep_action = request->action;
     call.request.key = slice_of(request->range.lower, request->range.lower_len);
     call.request.upper = slice_of(request->range.upper, request->range.upper_len);
     call.request.dir = request->dir;
     call.upkeep = ret_upkeep;
-    return call_run(&call, timeout_ms);
+    return call_run_at(&call, endpoint, timeout_ms);
 }
 
 enum holdfast_outcome holdfast_compare(struct holdfast *handle, bool begin, uint32_t timeout_ms,
@@ -282,7 +257,7 @@ enum holdfast_outcome holdfast_list_members(struct holdfast *handle, const struc
     call_init(&call, handle, CLIENT_LIST_MEMBERS, result != NULL ? result : &own);
     call.request.read.local = options != NULL && options->local;
     call.members = ret_members;
-    return call_run(&call, read_timeout(options));
+    return call_run(&call, handle__read_timeout(options));
 }
 
 enum holdfast_outcome holdfast_change_members(struct holdfast *handle, const struct holdfast_member_change *changes,

@@ -20,21 +20,25 @@ struct holdfast {
     _Atomic(struct env_event *) spare_events[HANDLE_SPARE_EVENTS];
 };
 
+union handle_callback {
+    holdfast_write_callback write;
+    holdfast_get_callback get;
+    holdfast_scan_callback scan;
+    holdfast_status_callback status;
+    holdfast_members_callback members;
+    holdfast_transfer_callback transfer;
+};
+
 /* One call on its way: on the caller's stack (blocking) or in one block with its bytes (asynchronous). */
 struct handle_call {
     struct env_message message;
     struct client_request request;
     struct holdfast *handle;
     void *batch_block; /* freed with the call */
-    union {
-        holdfast_write_callback write;
-        holdfast_get_callback get;
-        holdfast_scan_callback scan;
-        holdfast_status_callback status;
-        holdfast_members_callback members;
-        holdfast_transfer_callback transfer;
-    } callback;
+    /* Asynchronous: */
+    union handle_callback callback;
     void *context;
+    /* Blocking: who waits, and for what; the others are NULL. */
     struct env_event *event;
     struct holdfast_result *result;
     struct holdfast_value *value;
@@ -47,7 +51,11 @@ struct handle_call {
     uint64_t *leader_id;
 };
 
-/* request.c: arguments to request; keys and values borrowed. */
+/* request.c: a call with nothing to ask for yet; its message hands the request to the core, and done gets the answer,
+ * also of one that the core doesn't take. */
+void handle__call_init(struct handle_call *call, struct holdfast *handle, enum client_operation operation,
+                       void (*done)(struct client_request *request, struct client_answer *answer));
+/* Arguments to request; keys and values borrowed. */
 void handle__fill_write(struct client_request *request, struct slice key, struct slice value,
                         const struct holdfast_write_options *options);
 void handle__fill_delete_range(struct client_request *request, struct slice lower, struct slice upper,
@@ -65,5 +73,12 @@ const struct holdfast_member_change *handle__copy_changes(void *memory, const st
                                                           size_t count);
 /* From now. timeout_ms 0: the handle's. */
 uint64_t handle__deadline_us(const struct holdfast *handle, uint32_t timeout_ms);
+/* Milliseconds; 0: the handle's. options may be NULL. */
+static inline uint32_t handle__write_timeout(const struct holdfast_write_options *options) {
+    return options != NULL ? options->timeout_ms : 0;
+}
+static inline uint32_t handle__read_timeout(const struct holdfast_read_options *options) {
+    return options != NULL ? options->timeout_ms : 0;
+}
 
 #endif

@@ -1,7 +1,26 @@
-/* From the public arguments to the core's request. */
+/* From the public arguments to the core's request, and the request's way to the core. */
 #include "proto/client/handle_internal.h"
 
 #include "node/base/check.h"
+
+static void call_arrived(struct env_message *message) {
+    struct handle_call *call = CONTAINER_OF(message, struct handle_call, message);
+    enum holdfast_code code = client_core_submit(call->handle->core, &call->request);
+    if (code != HOLDFAST_CODE_OK) {
+        struct client_answer answer;
+        memset(&answer, 0, sizeof answer);
+        client_result_set(&answer.result, HOLDFAST_FAILED, code, "not sent: %s", holdfast_code_name(code));
+        call->request.done(&call->request, &answer);
+    }
+}
+
+void handle__call_init(struct handle_call *call, struct holdfast *handle, enum client_operation operation,
+                       void (*done)(struct client_request *request, struct client_answer *answer)) {
+    memset(call, 0, sizeof *call);
+    client_request_init(&call->request, operation, done);
+    call->message.run = call_arrived;
+    call->handle = handle;
+}
 
 uint64_t handle__deadline_us(const struct holdfast *handle, uint32_t timeout_ms) {
     uint32_t ms = timeout_ms == 0 ? handle->options.timeout_ms : timeout_ms;

@@ -118,22 +118,9 @@ static inline const struct consensus_member_status *member_of(const struct conse
 
 static inline void await_leader(struct cluster *cluster) {
     uint64_t end_us = sim_now_us(cluster->sim) + LONG_US;
-    for (bool found = false; !found && sim_now_us(cluster->sim) < end_us;) {
+    do {
         step(cluster);
-        for (uint32_t i = 0; i < cluster->replica_count; i++) {
-            const struct consensus *consensus = replica__consensus(&cluster->replicas[i]);
-            found = found || (consensus != NULL && consensus->role == RAFT_LEADER);
-        }
-    }
-}
-
-static inline void isolate(struct cluster *cluster, const struct replica *replica, bool up) {
-    for (uint32_t i = 0; i < cluster->replica_count; i++) {
-        if (i != replica->number) {
-            sim_link_set(replica->sim_node, cluster->replicas[i].sim_node, up);
-            sim_link_set(cluster->replicas[i].sim_node, replica->sim_node, up);
-        }
-    }
+    } while (leader_or_none(cluster) == NULL && sim_now_us(cluster->sim) < end_us);
 }
 
 static inline void write_until_flushed(struct probe *probe) {

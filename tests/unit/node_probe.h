@@ -139,20 +139,64 @@ static inline enum holdfast_code get_at(struct probe *probe, const char *key, ui
     return probe->result.code;
 }
 
-static inline struct replica *leader_of(struct cluster *cluster) {
+/* NULL: nobody leads. */
+static inline struct replica *leader_or_none(struct cluster *cluster) {
     for (uint32_t i = 0; i < cluster->replica_count; i++) {
         const struct consensus *consensus = replica__consensus(&cluster->replicas[i]);
         if (consensus != NULL && consensus->role == RAFT_LEADER) {
             return &cluster->replicas[i];
         }
     }
-    fail_msg("there is no leader");
     return NULL;
+}
+
+static inline struct replica *leader_of(struct cluster *cluster) {
+    struct replica *leader = leader_or_none(cluster);
+    if (leader == NULL) {
+        fail_msg("there is no leader");
+    }
+    return leader;
 }
 
 static inline struct replica *follower_of(struct cluster *cluster) {
     const struct replica *leader = leader_of(cluster);
     return &cluster->replicas[(leader->number + 1) % cluster->replica_count];
+}
+
+/* From all others, both ways, until it is done again with `up`. */
+static inline void isolate(struct cluster *cluster, const struct replica *replica, bool up) {
+    for (uint32_t i = 0; i < cluster->replica_count; i++) {
+        if (i != replica->number) {
+            sim_link_set(replica->sim_node, cluster->replicas[i].sim_node, up);
+            sim_link_set(cluster->replicas[i].sim_node, replica->sim_node, up);
+        }
+    }
+}
+
+/* What an admin asks for to have it as a learner. */
+static inline struct holdfast_member_change adding_of(const struct replica *replica) {
+    const struct config_member *self = config_member_by_id(&replica->config, replica->config.id);
+    return (struct holdfast_member_change){.action = HOLDFAST_MEMBER_ADD,
+                                           .id = self->id,
+                                           .name = self->name,
+                                           .peer_address = self->peer_address,
+                                           .client_address = self->client_address,
+                                           .thumbprint = self->thumbprint};
+}
+
+static inline enum holdfast_code change_member(struct probe *probe, const struct holdfast_member_change *part) {
+    client_request_init(&probe->request, CLIENT_CHANGE_MEMBERS, probe_done);
+    probe->request.changes = part;
+    probe->request.change_count = 1;
+    (void)run(probe);
+    return probe->result.code;
+}
+
+static inline enum holdfast_outcome transfer_lead(struct probe *probe, uint64_t target) {
+    client_request_init(&probe->request, CLIENT_TRANSFER_LEADER, probe_done);
+    probe->request.transfer_target = target;
+    (void)run(probe);
+    return probe->result.outcome;
 }
 
 struct asked_status {

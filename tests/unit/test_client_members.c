@@ -251,6 +251,7 @@ static void test_client_async_changes_copy_what_they_were_handed(void **state) {
     changes[0].unreachable = true;
     atomic_store(&fake.cluster.members.newcomers_are_away, true);
     assert_int_equal(holdfast_change_members_async(handle, changes, 0, 0, on_changed, &seen), HOLDFAST_CODE_INVALID);
+    assert_int_equal(holdfast_rebuild_member_async(handle, 0, 0, on_changed, &seen), HOLDFAST_CODE_INVALID);
     assert_int_equal(holdfast_change_members_async(handle, changes, 2, 0, on_changed, &seen), HOLDFAST_CODE_OK);
     memset(name, 'x', sizeof name);
     memset(peer, 'x', sizeof peer);

@@ -150,6 +150,38 @@ static void test_digest_leader_that_differs_hands_over_and_is_suspected(void **s
     assert_non_null(strstr(status_of(leader()).problem, "than the majority"));
 }
 
+static void fence(uint32_t number) {
+    struct raft_event event = {.type = RAFT_EVENT_FENCE, .u.fence = RAFT_FENCE_CANT_WRITE};
+    assert_int_equal(consensus__step(consensus_of(number), &event), STATUS_OK);
+}
+
+/* Nobody takes the lead from a leader that differs: it tries again, but writes, which wait for each attempt, go on. */
+static void test_digest_leader_that_nobody_relieves_tries_now_and_then(void **state) {
+    (void)state;
+    enum { WATCHED_S = 20 };
+    put_some(5);
+    pass(SETTLE_US);
+    uint32_t odd = leader();
+    fence((odd + 1) % cluster->replica_count);
+    fence((odd + 2) % cluster->replica_count);
+    falsify(odd, 1);
+    put_some(1);
+    uint32_t attempts = 0;
+    bool was_on = false;
+    uint64_t end_us = sim_now_us(cluster->sim) + WATCHED_S * UINT64_C(1000000);
+    while (sim_now_us(cluster->sim) < end_us) {
+        struct raft_info info;
+        step();
+        raft_get_info(consensus_of(odd)->raft, &info);
+        bool is_on = info.transfer_target != RAFT_NO_NODE;
+        attempts += is_on && !was_on;
+        was_on = is_on;
+    }
+    assert_int_equal(leader(), odd);
+    assert_in_range(attempts, 2, WATCHED_S / 2 + 1);
+    put_some(3);
+}
+
 static void test_digest_without_a_majority_nobody_is_suspected(void **state) {
     (void)state;
     put_some(5);
@@ -206,6 +238,7 @@ int main(void) {
         TEST(test_digest_nodes_that_did_the_same_agree),
         TEST(test_digest_follower_that_differs_is_suspected_and_named),
         TEST(test_digest_leader_that_differs_hands_over_and_is_suspected),
+        TEST(test_digest_leader_that_nobody_relieves_tries_now_and_then),
         TEST(test_digest_without_a_majority_nobody_is_suspected),
         TEST(test_digest_two_of_three_are_enough_to_tell),
         TEST(test_digest_simulator_sees_what_differs),

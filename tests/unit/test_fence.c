@@ -4,38 +4,14 @@
  * 23); a node that can't write campaigns; a fence isn't lifted when its cause is over; time in which nobody could look
  * counts as a stall; nobody is told.
  */
-#include "tests/sim/cluster.h"
-
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
+#include "tests/unit/node_probe.h"
 
 enum {
     SEED = 2, /* three replicas, no drift, no preemption */
     MS = 1000,
-    SETTLE_US = 2000 * MS,
     HANDED_OVER_US = 500 * MS, /* the limit, a look, a campaign without an election timeout */
-    PATIENCE_US = 60 * 1000 * MS
+    LONG_US = 60 * 1000 * MS
 };
-
-static void step(struct cluster *cluster) {
-    assert_true(sim_step(cluster->sim));
-    checker__step(cluster);
-    if (cluster__has_failed(cluster)) {
-        cluster_print_failure(cluster);
-        fail();
-    }
-}
-
-static void pass(struct cluster *cluster, uint64_t us) {
-    uint64_t end_us = sim_now_us(cluster->sim) + us;
-    while (sim_now_us(cluster->sim) < end_us) {
-        step(cluster);
-    }
-}
 
 /* Clients write and read all the time. */
 static struct cluster *begin(void) {
@@ -48,16 +24,6 @@ static struct cluster *begin(void) {
     workload__start(cluster);
     pass(cluster, SETTLE_US / 2);
     return cluster;
-}
-
-static struct replica *leader_of(struct cluster *cluster) {
-    for (uint32_t i = 0; i < cluster->replica_count; i++) {
-        const struct consensus *consensus = replica__consensus(&cluster->replicas[i]);
-        if (consensus != NULL && consensus->role == RAFT_LEADER) {
-            return &cluster->replicas[i];
-        }
-    }
-    return NULL;
 }
 
 static const struct consensus_fence *fence_of(const struct replica *replica) {
@@ -82,7 +48,7 @@ static uint64_t await_other_leader(struct cluster *cluster, const struct replica
                 return sim_now_us(cluster->sim) - begin_us;
             }
         }
-        assert_true(sim_now_us(cluster->sim) < begin_us + PATIENCE_US);
+        assert_true(sim_now_us(cluster->sim) < begin_us + LONG_US);
         step(cluster);
     }
 }
@@ -90,7 +56,7 @@ static uint64_t await_other_leader(struct cluster *cluster, const struct replica
 static void await_fence(struct cluster *cluster, const struct replica *replica, enum raft_fence reason) {
     uint64_t begin_us = sim_now_us(cluster->sim);
     while (fence_of(replica)->reason != reason) {
-        assert_true(sim_now_us(cluster->sim) < begin_us + PATIENCE_US);
+        assert_true(sim_now_us(cluster->sim) < begin_us + LONG_US);
         step(cluster);
     }
 }
@@ -268,7 +234,7 @@ static void test_h31_fence_full_leader_hands_over(void **state) {
 
 /* Somebody leads, and all others know that they can't write. */
 static bool is_all_full(struct cluster *cluster) {
-    const struct replica *leader = leader_of(cluster);
+    const struct replica *leader = leader_or_none(cluster);
     bool all = leader != NULL;
     for (uint32_t i = 0; i < cluster->replica_count; i++) {
         const struct replica *replica = &cluster->replicas[i];
@@ -286,7 +252,7 @@ static void test_h31_fence_all_full_leader_stays(void **state) {
     }
     uint64_t begin_us = sim_now_us(cluster->sim);
     while (!is_all_full(cluster)) {
-        assert_true(sim_now_us(cluster->sim) < begin_us + PATIENCE_US);
+        assert_true(sim_now_us(cluster->sim) < begin_us + LONG_US);
         step(cluster);
     }
     struct replica *leader = leader_of(cluster);

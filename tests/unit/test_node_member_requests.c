@@ -25,14 +25,6 @@ static void list(struct probe *probe) {
     assert_int_equal(probe->result.outcome, HOLDFAST_OK);
 }
 
-static enum holdfast_code change(struct probe *probe, const struct holdfast_member_change *part) {
-    client_request_init(&probe->request, CLIENT_CHANGE_MEMBERS, probe_done);
-    probe->request.changes = part;
-    probe->request.change_count = 1;
-    (void)run(probe);
-    return probe->result.code;
-}
-
 static const struct holdfast_member *member_of(uint64_t id) {
     for (uint32_t i = 0; i < members.member_count; i++) {
         if (members.members[i].id == id) {
@@ -42,25 +34,15 @@ static const struct holdfast_member *member_of(uint64_t id) {
     return NULL;
 }
 
-static struct holdfast_member_change adding(const struct replica *replica) {
-    const struct config_member *self = config_member_by_id(&replica->config, replica->config.id);
-    return (struct holdfast_member_change){.action = HOLDFAST_MEMBER_ADD,
-                                           .id = self->id,
-                                           .name = self->name,
-                                           .peer_address = self->peer_address,
-                                           .client_address = self->client_address,
-                                           .thumbprint = self->thumbprint};
-}
-
 static void test_node_members_change_as_an_admin_asks(void **state) {
     (void)state;
     struct probe *probe = probe_start(cluster_new_growing(SEED, 4, 3), configure_nothing);
     const struct replica *fourth = &probe->cluster->replicas[3];
-    struct holdfast_member_change add = adding(fourth);
+    struct holdfast_member_change add = adding_of(fourth);
     add.priority = 3;
-    assert_int_equal(change(probe, &add), HOLDFAST_CODE_OK);
+    assert_int_equal(change_member(probe, &add), HOLDFAST_CODE_OK);
     uint64_t index = probe->result.revision;
-    assert_int_equal(change(probe, &add), HOLDFAST_CODE_CONDITION);
+    assert_int_equal(change_member(probe, &add), HOLDFAST_CODE_CONDITION);
     assert_non_null(strstr(probe->result.message, "a member has this id"));
     pass(probe->cluster, SETTLE_US);
     list(probe);
@@ -77,15 +59,12 @@ static void test_node_members_change_as_an_admin_asks(void **state) {
     assert_memory_equal(member_of(4)->thumbprint, add.thumbprint, HOLDFAST_THUMBPRINT_BYTES);
     assert_true(member_of(4)->heard_ms_ago < 1000);
     const struct holdfast_member_change promote = {.action = HOLDFAST_MEMBER_PROMOTE, .id = 4};
-    assert_int_equal(change(probe, &promote), HOLDFAST_CODE_OK);
-    client_request_init(&probe->request, CLIENT_TRANSFER_LEADER, probe_done);
-    probe->request.transfer_target = 4;
-    (void)run(probe);
-    assert_int_equal(probe->result.outcome, HOLDFAST_OK);
+    assert_int_equal(change_member(probe, &promote), HOLDFAST_CODE_OK);
+    assert_int_equal(transfer_lead(probe, 4), HOLDFAST_OK);
     assert_ptr_equal(leader_of(probe->cluster), fourth);
     /* The new leader is asked, although the client began with another one. */
     const struct holdfast_member_change remove = {.action = HOLDFAST_MEMBER_REMOVE, .id = 1};
-    assert_int_equal(change(probe, &remove), HOLDFAST_CODE_OK);
+    assert_int_equal(change_member(probe, &remove), HOLDFAST_CODE_OK);
     list(probe);
     assert_int_equal(members.member_count, 3);
     assert_null(member_of(1));
@@ -96,37 +75,28 @@ static void test_node_members_change_as_an_admin_asks(void **state) {
 
 /* ---- New members ------------------------------------------------------------------------------------------------- */
 
-static void isolate(struct cluster *cluster, const struct replica *replica) {
-    for (uint32_t i = 0; i < cluster->replica_count; i++) {
-        if (i != replica->number) {
-            sim_link_set(replica->sim_node, cluster->replicas[i].sim_node, false);
-            sim_link_set(cluster->replicas[i].sim_node, replica->sim_node, false);
-        }
-    }
-}
-
 /* Nobody is there. If it counted, two of three founders would be no quorum of four. */
 static void test_h62_node_member_of_a_wrong_address_costs_no_quorum(void **state) {
     (void)state;
     struct probe *probe = probe_start(cluster_new_growing(SEED, 4, 3), configure_nothing);
-    struct holdfast_member_change add = adding(&probe->cluster->replicas[3]);
+    struct holdfast_member_change add = adding_of(&probe->cluster->replicas[3]);
     const struct holdfast_member_change promote = {.action = HOLDFAST_MEMBER_PROMOTE, .id = 4};
     const struct holdfast_member_change remove = {.action = HOLDFAST_MEMBER_REMOVE, .id = 4};
     add.peer_address = "nowhere:1";
-    assert_int_equal(change(probe, &add), HOLDFAST_CODE_CONDITION); /* nobody answers there */
+    assert_int_equal(change_member(probe, &add), HOLDFAST_CODE_CONDITION); /* nobody answers there */
     assert_non_null(strstr(probe->result.message, "nowhere:1 can't be reached"));
     assert_non_null(strstr(probe->result.message, "say --unreachable"));
     add.unreachable = true;
-    assert_int_equal(change(probe, &add), HOLDFAST_CODE_OK);
+    assert_int_equal(change_member(probe, &add), HOLDFAST_CODE_OK);
     pass(probe->cluster, SETTLE_US);
-    assert_int_equal(change(probe, &promote), HOLDFAST_CODE_CONDITION);
+    assert_int_equal(change_member(probe, &promote), HOLDFAST_CODE_CONDITION);
     assert_non_null(strstr(probe->result.message, "has not caught up"));
     list(probe);
     assert_int_equal(member_of(4)->heard_ms_ago, UINT64_MAX);
     const struct replica *leader = leader_of(probe->cluster);
-    isolate(probe->cluster, &probe->cluster->replicas[(leader->number + 1) % 3]);
+    isolate(probe->cluster, &probe->cluster->replicas[(leader->number + 1) % 3], false);
     (void)put(probe, "key", "value", 5);
-    assert_int_equal(change(probe, &remove), HOLDFAST_CODE_OK);
+    assert_int_equal(change_member(probe, &remove), HOLDFAST_CODE_OK);
     (void)put(probe, "key", "other", 5);
     end(probe);
 }
@@ -135,7 +105,7 @@ static void test_h66_node_that_joins_later_does_not_bring_back_what_was_deleted(
     (void)state;
     struct probe *probe = probe_start(cluster_new_growing(SEED, 4, 3), configure_nothing);
     const struct replica *fourth = &probe->cluster->replicas[3];
-    const struct holdfast_member_change add = adding(fourth);
+    const struct holdfast_member_change add = adding_of(fourth);
     const struct holdfast_member_change promote = {.action = HOLDFAST_MEMBER_PROMOTE, .id = 4};
     (void)put(probe, "deleted", "value", 5);
     (void)put(probe, "kept", "value", 5);
@@ -143,13 +113,10 @@ static void test_h66_node_that_joins_later_does_not_bring_back_what_was_deleted(
     probe->request.key = slice_of_string("deleted");
     (void)run(probe);
     assert_int_equal(probe->result.outcome, HOLDFAST_OK);
-    assert_int_equal(change(probe, &add), HOLDFAST_CODE_OK);
+    assert_int_equal(change_member(probe, &add), HOLDFAST_CODE_OK);
     pass(probe->cluster, SETTLE_US);
-    assert_int_equal(change(probe, &promote), HOLDFAST_CODE_OK);
-    client_request_init(&probe->request, CLIENT_TRANSFER_LEADER, probe_done);
-    probe->request.transfer_target = 4;
-    (void)run(probe);
-    assert_int_equal(probe->result.outcome, HOLDFAST_OK);
+    assert_int_equal(change_member(probe, &promote), HOLDFAST_CODE_OK);
+    assert_int_equal(transfer_lead(probe, 4), HOLDFAST_OK);
     assert_ptr_equal(leader_of(probe->cluster), fourth);
     assert_int_equal(get_at(probe, "deleted", 0), HOLDFAST_CODE_NOT_FOUND);
     assert_int_equal(get_at(probe, "kept", 0), HOLDFAST_CODE_OK);

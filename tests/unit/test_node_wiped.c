@@ -132,34 +132,18 @@ static void test_h41_node_that_restarts_with_its_data_stays_what_it_was(void **s
     end(probe);
 }
 
-static void change(struct probe *probe, const struct holdfast_member_change *part) {
-    client_request_init(&probe->request, CLIENT_CHANGE_MEMBERS, probe_done);
-    probe->request.changes = part;
-    probe->request.change_count = 1;
-    (void)run(probe);
-    assert_int_equal(probe->result.code, HOLDFAST_CODE_OK);
-}
-
 /* Its configuration file doesn't name who leads now. The others tell it. */
 static void test_h41_wiped_node_accepts_a_leader_that_it_never_knew(void **state) {
     (void)state;
     struct probe *probe = probe_start(cluster_new_growing(SEED, 4, 3), configure_nothing);
     struct cluster *cluster = probe->cluster;
     struct replica *fourth = &cluster->replicas[3];
-    const struct config_member *self = config_member_by_id(&fourth->config, fourth->config.id);
-    const struct holdfast_member_change add = {.action = HOLDFAST_MEMBER_ADD,
-                                               .id = self->id,
-                                               .name = self->name,
-                                               .peer_address = self->peer_address,
-                                               .client_address = self->client_address,
-                                               .thumbprint = self->thumbprint};
-    const struct holdfast_member_change promote = {.action = HOLDFAST_MEMBER_PROMOTE, .id = self->id};
-    change(probe, &add);
+    const struct holdfast_member_change add = adding_of(fourth);
+    const struct holdfast_member_change promote = {.action = HOLDFAST_MEMBER_PROMOTE, .id = add.id};
+    assert_int_equal(change_member(probe, &add), HOLDFAST_CODE_OK);
     pass(cluster, SETTLE_US);
-    change(probe, &promote);
-    client_request_init(&probe->request, CLIENT_TRANSFER_LEADER, probe_done);
-    probe->request.transfer_target = self->id;
-    (void)run(probe);
+    assert_int_equal(change_member(probe, &promote), HOLDFAST_CODE_OK);
+    assert_int_equal(transfer_lead(probe, add.id), HOLDFAST_OK);
     assert_ptr_equal(leader_of(cluster), fourth);
     pass(cluster, SETTLE_US);
     struct replica *victim = &cluster->replicas[1];

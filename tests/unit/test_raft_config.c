@@ -219,6 +219,8 @@ static void test_raft_config_random_bytes_come_back(void **state) {
         random_config(&random, &config);
         for (uint32_t i = 0; i < config.member_count; i++) {
             config.members[i].priority = (uint8_t)random_below(&random, 256);
+            config.members[i].incarnation = random_next(&random);
+            config.members[i].returns = config.members[i].role == RAFT_LEARNER && random_below(&random, 2) == 0;
             memset(config.members[i].thumbprint, (int)i + 1, random_below(&random, RAFT_THUMBPRINT_BYTES + 1));
             memset(config.members[i].name, 'a' + (int)i, random_below(&random, LIMIT_NAME_BYTES));
             memset(config.members[i].address, 'a' + (int)i, random_below(&random, LIMIT_ADDRESS_BYTES));
@@ -237,6 +239,8 @@ static void test_raft_config_random_bytes_come_back(void **state) {
             assert_int_equal(back.members[i].role, config.members[i].role);
             assert_int_equal(back.members[i].in_outgoing, config.members[i].in_outgoing);
             assert_int_equal(back.members[i].priority, config.members[i].priority);
+            assert_int_equal(back.members[i].incarnation, config.members[i].incarnation);
+            assert_int_equal(back.members[i].returns, config.members[i].returns);
             assert_memory_equal(back.members[i].thumbprint, config.members[i].thumbprint, RAFT_THUMBPRINT_BYTES);
             assert_string_equal(back.members[i].name, config.members[i].name);
             assert_string_equal(back.members[i].address, config.members[i].address);
@@ -298,6 +302,10 @@ static void test_raft_config_senseless_is_refused(void **state) {
         {.member_count = 2, .members = {{.id = 1, .client_address = "a:1"}, {.id = 2, .client_address = "a:1"}}},
         {.member_count = 2, .members = {{.id = 1, .name = "n"}, {.id = 2, .name = "n"}}},
         {.member_count = 2, .members = {{.id = 1, .thumbprint = {7}}, {.id = 2, .thumbprint = {7}}}},
+        {.member_count = 1, .members = {{.id = 1, .role = RAFT_VOTER, .returns = true}}},
+        {.member_count = 1, .members = {{.id = 1, .name = {[LIMIT_NAME_BYTES - 1] = 'n'}}}},
+        {.member_count = 1, .members = {{.id = 1, .address = {[LIMIT_ADDRESS_BYTES - 1] = 'a'}}}},
+        {.member_count = 1, .members = {{.id = 1, .client_address = {[LIMIT_ADDRESS_BYTES - 1] = 'a'}}}},
     };
     for (size_t i = 0; i < sizeof configs / sizeof configs[0]; i++) {
         assert_int_equal(raft__config_check(&configs[i]), STATUS_INVALID);

@@ -1,6 +1,6 @@
 /*
- * The log's metadata against a plain array, under random appends, cuts and trims, across chunk and block borders.
- * Breaks if a running total, a term run or a chunk isn't kept right in any order of these operations.
+ * The log's metadata against a plain array, under random appends, cuts, trims and resets, across chunk and block
+ * borders. Breaks if a running total, a term run or a chunk isn't kept right in any order of these operations.
  */
 #include "node/base/check.h"
 #include "node/base/random.h"
@@ -120,6 +120,13 @@ static void run_random_log(uint64_t seed, uint64_t start_index, uint64_t step_ma
             } else if (random_below(&random, 20) == 0) {
                 raft__log_truncate(&log, model->start);
                 model->last = model->start;
+            } else if (random_below(&random, 20) == 0) { /* a snapshot: the log goes on somewhere else */
+                uint64_t term = model->items[model->last].term + 1;
+                model->last = random_below(&random, 2) == 0 ? model->last + random_below(&random, step_max)
+                                                            : model->start + random_below(&random, span + 1);
+                model->start = model->last;
+                model->items[model->start].term = term;
+                raft__log_reset(&log, model->start, term);
             }
             break;
         default: append_random(&log, model, &random, 1 + random_below(&random, step_max)); break;

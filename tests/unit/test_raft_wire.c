@@ -45,6 +45,9 @@ static void test_raft_wire_every_field_arrives(void **state) {
     message.floor = 10;
     message.incarnation = UINT64_MAX - 1;
     message.entry_count = 11;
+    message.lost_log = true;
+    message.life = 12;
+    message.needs_snapshot = 13;
     message.digest_index = UINT64_MAX;
     memset(message.digest, 0xd1, sizeof message.digest);
     uint8_t bytes[PACKED_BYTES_MAX];
@@ -63,6 +66,9 @@ static void test_raft_wire_every_field_arrives(void **state) {
     assert_int_equal(arrived.round, 9);
     assert_int_equal(arrived.floor, 10);
     assert_int_equal(arrived.entry_count, 11);
+    assert_true(arrived.lost_log);
+    assert_int_equal(arrived.life, 12);
+    assert_int_equal(arrived.needs_snapshot, 13);
     assert_true(arrived.digest_index == UINT64_MAX);
     assert_memory_equal(arrived.digest, message.digest, sizeof message.digest);
     assert_null(arrived.entries);

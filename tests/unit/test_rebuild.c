@@ -5,7 +5,7 @@
  * that loses what the snapshot needs behind it; a node that does so over and over; an order that isn't carried out, is
  * carried out twice, or costs the quorum of whole stores.
  */
-#include "node/base/checksum.h"
+#include "tests/unit/content.h"
 #include "tests/unit/nodes_fixture.h"
 
 enum { SLOW_RATE = 20 * 1000, MINUTE_US = 60 * 1000 * 1000 };
@@ -67,26 +67,6 @@ static struct consensus_status status_of(uint32_t number) {
     return status;
 }
 
-/* Over all that can be read there. */
-static uint64_t content_of(uint32_t number) {
-    struct storage_view *view = storage_view_acquire(consensus_of(number)->storage);
-    struct storage_iterator *iterator = NULL;
-    struct error error = {0};
-    uint64_t sum = storage_view_revision(view);
-    enum status status = storage_iterator_new(view, NULL, NULL, &iterator, &error);
-    if (status == STATUS_OK) {
-        status = storage_iterator_first(iterator, &error);
-    }
-    for (; status == STATUS_OK; status = storage_iterator_next(iterator, &error)) {
-        struct slice key = storage_iterator_key(iterator);
-        sum = checksum64(key.data, key.len, sum) ^ storage_iterator_revision(iterator);
-    }
-    assert_int_equal(status, STATUS_NOT_FOUND);
-    storage_iterator_free(iterator);
-    storage_view_release(view);
-    return sum;
-}
-
 static void assert_all_alike(void) {
     pass(SETTLE_US);
     uint64_t end_us = sim_now_us(cluster->sim) + PATIENCE_US;
@@ -94,8 +74,10 @@ static void assert_all_alike(void) {
         step();
     }
     assert_true(checker__converged(cluster));
-    assert_int_equal(content_of(0), content_of(1));
-    assert_int_equal(content_of(1), content_of(2));
+    uint64_t content = content_of(consensus_of(0)->storage);
+    for (uint32_t i = 1; i < cluster->replica_count; i++) {
+        assert_true(content_of(consensus_of(i)->storage) == content);
+    }
     if (cluster__has_failed(cluster)) {
         cluster_print_failure(cluster);
     }
@@ -288,6 +270,69 @@ static void test_rebuild_that_is_ordered_is_done_once(void **state) {
     assert_all_alike();
 }
 
+/* A node that differs, and doesn't heed that, is found to in each round, and each time it is told. */
+static void test_rebuild_that_an_operator_orders_is_not_kept_out_by_a_mismatch(void **state) {
+    (void)state;
+    nodes_start(configure_quiet);
+    write_some();
+    uint32_t odd = a_follower();
+    struct consensus *first = consensus_of(leader());
+    uint64_t id = cluster->replicas[odd].config.id;
+    falsify(odd);
+    put_some(1);
+    pass(SETTLE_US);
+    assert_int_equal(rebuild_of(odd)->state, REBUILD_NONE);
+    rebuild__order(first, id, REBUILD_MISMATCH);
+    rebuild__order(first, id, REBUILD_OPERATOR);
+    rebuild__order(first, id, REBUILD_MISMATCH);
+    await_completed(odd, 1);
+    pass(3 * SETTLE_US);
+    assert_int_equal(rebuild_of(odd)->completed, 1);
+    assert_all_alike();
+}
+
+/* What contradicts the leader's log would end the node when it becomes the store. */
+static void test_rebuild_by_what_contradicts_the_log_is_not_wanted(void **state) {
+    (void)state;
+    nodes_start(configure_slow);
+    write_some();
+    replica__crash(&cluster->replicas[leader()], SIM_CRASH_PROCESS);
+    pass(SETTLE_US);
+    put_some(1); /* in a later term than the first */
+    uint32_t odd = cluster->replica_count;
+    for (uint32_t i = 0; i < cluster->replica_count; i++) {
+        bool is_follower = replica__consensus(&cluster->replicas[i]) != NULL && i != leader();
+        odd = is_follower ? i : odd;
+    }
+    struct consensus *consensus = consensus_of(odd);
+    struct storage_damage damage = damage_of(odd);
+    rebuild__damaged(consensus, &damage);
+    await_state(odd, REBUILD_ASKING);
+    const struct raft *raft = consensus->raft;
+    uint64_t term = raft_term(raft);
+    assert_true(term > 1);
+    struct write write = {.message = {.run = write_begin},
+                          .consensus = consensus_of(leader()),
+                          .proposal = {.loop = cluster->replicas[leader()].loop,
+                                       .operations = &(struct batch_operation){BATCH_PUT, slice_of_string("key"),
+                                                                               slice_of_string("value")},
+                                       .operation_count = 1,
+                                       .deadline_us = UINT64_MAX,
+                                       .done = write_done}};
+    env_post(write.proposal.loop, &write.message);
+    uint64_t end_us = sim_now_us(cluster->sim) + PATIENCE_US;
+    while (raft_last_index(raft) == raft_commit_index(raft) && sim_now_us(cluster->sim) < end_us) {
+        step();
+    }
+    uint64_t index = raft_last_index(raft);
+    assert_true(index > raft_commit_index(raft)); /* here, and in the leader's log */
+    assert_true(rebuild__wants(consensus, index, term));
+    assert_false(rebuild__wants(consensus, index, term - 1));
+    while (!write.is_done) {
+        step();
+    }
+}
+
 static void test_rebuild_that_costs_the_quorum_of_whole_stores_is_refused(void **state) {
     (void)state;
     nodes_start(configure_quiet);
@@ -316,6 +361,8 @@ int main(void) {
         cmocka_unit_test_teardown(test_rebuild_keeps_the_log_that_it_needs, tear_down),
         cmocka_unit_test_teardown(test_rebuild_of_a_node_that_differs_is_done_where_it_is_allowed, tear_down),
         cmocka_unit_test_teardown(test_rebuild_that_is_ordered_is_done_once, tear_down),
+        cmocka_unit_test_teardown(test_rebuild_that_an_operator_orders_is_not_kept_out_by_a_mismatch, tear_down),
+        cmocka_unit_test_teardown(test_rebuild_by_what_contradicts_the_log_is_not_wanted, tear_down),
         cmocka_unit_test_teardown(test_rebuild_that_costs_the_quorum_of_whole_stores_is_refused, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -3,7 +3,7 @@
  * node's memory after it was applied, as a wrong compaction would. Breaks when: rounds don't come by themselves, or
  * don't end; a difference isn't found though the chain agrees, or somebody else is suspected; a leader that differs
  * stays; a node that restarted or got another store passes for one that differs; a leader's end ends the round; a scan
- * holds its view for ever, or a checkpoint up.
+ * holds its view for ever, or a checkpoint up; who asks for one on a full disk waits for it.
  */
 #include "proto/frame.h"
 #include "proto/wire.pb-c.h"
@@ -91,17 +91,35 @@ static struct consensus_status status_of(uint32_t number) {
     return status;
 }
 
+/* Three nodes with so many pairs, and nothing under way any more. Returns who leads. */
+static uint32_t settled(void (*configure)(struct config *config), uint32_t pairs) {
+    nodes_start(configure);
+    put_some(pairs);
+    pass(SETTLE_US);
+    return leader();
+}
+
+/* The same, in the middle of a round that takes some seconds. */
+static uint32_t in_a_slow_round(void) {
+    uint32_t first = settled(slow_scans, 40);
+    (void)compare(first, true);
+    pass(SECOND_US);
+    return first;
+}
+
 static uint32_t follower(uint32_t which) { return (leader() + which) % cluster->replica_count; }
 
-/* One bit of the newest value in this node's memory is another one. */
-static void rot(uint32_t number) {
+/* Bits of the newest value in this node's memory are others. */
+static void rot_by(uint32_t number, uint8_t bits) {
     struct storage *storage = consensus_of(number)->storage;
     struct memtable_place place;
     assert_true(memtable_last(storage->active->memtable, &place));
     struct entry entry = memtable_entry(&place);
     assert_true(entry.value.len > 0);
-    ((uint8_t *)entry.value.data)[0] ^= 1;
+    ((uint8_t *)entry.value.data)[0] ^= bits;
 }
+
+static void rot(uint32_t number) { rot_by(number, 1); }
 
 static void assert_named(uint32_t by, uint32_t odd) {
     char words[TEXT_BYTES];
@@ -203,10 +221,7 @@ static void test_scan_agrees_after_compactions(void **state) {
 
 static void test_scan_follower_that_rots_is_found_though_the_chain_agrees(void **state) {
     (void)state;
-    nodes_start(no_rounds);
-    put_some(8);
-    pass(SETTLE_US);
-    uint32_t first = leader();
+    uint32_t first = settled(no_rounds, 8);
     uint32_t odd = follower(1);
     rot(odd);
     struct consensus_compare_query query = whole_round();
@@ -238,9 +253,7 @@ static void test_scan_follower_that_rots_is_found_though_the_chain_agrees(void *
  */
 static void test_scan_node_that_rots_fills_its_store_again(void **state) {
     (void)state;
-    nodes_start(filling_again);
-    put_some(8);
-    pass(SETTLE_US);
+    (void)settled(filling_again, 8);
     uint32_t odd = follower(1);
     uint64_t lives = cluster->replicas[odd].lives;
     rot(odd);
@@ -256,10 +269,7 @@ static void test_scan_node_that_rots_fills_its_store_again(void **state) {
 
 static void test_scan_leader_that_rots_hands_over_and_is_named_by_the_next(void **state) {
     (void)state;
-    nodes_start(no_rounds);
-    put_some(8);
-    pass(SETTLE_US);
-    uint32_t odd = leader();
+    uint32_t odd = settled(no_rounds, 8);
     rot(odd);
     (void)compare(odd, true);
     uint64_t end_us = sim_now_us(cluster->sim) + PATIENCE_US;
@@ -274,30 +284,40 @@ static void test_scan_leader_that_rots_hands_over_and_is_named_by_the_next(void 
     assert_int_equal(consensus_of(leader())->scan.round.index, consensus_of(odd)->scan.index);
 }
 
+/* Each of the three has data of its own. */
 static void test_scan_without_a_majority_nobody_is_suspected(void **state) {
     (void)state;
-    nodes_start(no_rounds);
-    put_some(8);
-    pass(SETTLE_US);
-    uint32_t first = leader();
-    replica__crash(&cluster->replicas[follower(2)], SIM_CRASH_PROCESS);
-    rot(follower(1));
+    uint32_t first = settled(no_rounds, 8);
+    rot_by(follower(1), 1);
+    rot_by(follower(2), 2);
+    struct consensus_compare_query query = whole_round();
+    assert_int_equal(leader(), first);
+    assert_int_equal(query.round.verdict, CONSENSUS_SCAN_SPLIT);
+    for (uint32_t i = 0; i < 3; i++) {
+        assert_int_equal(query.round.members[i].state, CONSENSUS_SCAN_DONE);
+        assert_false(query.round.members[i].is_suspected);
+    }
+    assert_non_null(strstr(status_of(first).problem, "no majority agrees"));
+    assert_false(log_has(first, "event=scan.hand_over"));
+}
+
+/* One against one, and the third one is away: it is waited for. */
+static void test_scan_waits_for_who_may_still_tell_who_is_right(void **state) {
+    (void)state;
+    uint32_t first = settled(no_rounds, 8);
+    uint32_t odd = follower(1);
+    uint32_t away = follower(2);
+    replica__crash(&cluster->replicas[away], SIM_CRASH_PROCESS);
+    rot(odd);
     struct consensus_compare_query begun = compare(first, true);
     assert_int_equal(begun.status, STATUS_OK);
     pass(SETTLE_US);
-    /* The third one may still tell who is right: it is waited for. It has missed the scan, though. */
     assert_int_equal(compare(first, false).round.verdict, CONSENSUS_SCAN_OPEN);
-    replica__schedule_restart(&cluster->replicas[follower(2)], 1000);
+    replica__schedule_restart(&cluster->replicas[away], 1000);
     pass(SETTLE_US);
-    struct consensus_compare_query query = compare(first, false);
     assert_int_equal(leader(), first);
-    if (query.round.members[0].state == CONSENSUS_SCAN_DONE && query.round.members[1].state == CONSENSUS_SCAN_DONE &&
-        query.round.members[2].state == CONSENSUS_SCAN_DONE) {
-        assert_int_equal(query.round.verdict, CONSENSUS_SCAN_DIFFERS); /* it applied the entry only now */
-    } else {
-        assert_int_equal(query.round.verdict, CONSENSUS_SCAN_SPLIT);
-        assert_non_null(strstr(status_of(first).problem, "no majority agrees"));
-    }
+    assert_int_equal(compare(first, false).round.verdict, CONSENSUS_SCAN_DIFFERS); /* it applied the entry only now */
+    assert_named(first, odd);
     assert_false(log_has(first, "event=scan.hand_over"));
 }
 
@@ -305,13 +325,8 @@ static void test_scan_without_a_majority_nobody_is_suspected(void **state) {
 
 static void test_scan_of_a_node_that_restarted_is_missing_not_different(void **state) {
     (void)state;
-    nodes_start(slow_scans);
-    put_some(40);
-    pass(SETTLE_US);
-    uint32_t first = leader();
+    uint32_t first = in_a_slow_round();
     uint32_t away = follower(1);
-    (void)compare(first, true);
-    pass(SECOND_US);
     struct consensus_compare_query query = compare(first, false);
     assert_int_equal(query.round.verdict, CONSENSUS_SCAN_OPEN);
     assert_true(query.is_open);
@@ -350,12 +365,7 @@ static void test_scan_result_is_forgotten_with_its_store(void **state) {
 
 static void test_scan_goes_on_under_the_next_leader(void **state) {
     (void)state;
-    nodes_start(slow_scans);
-    put_some(40);
-    pass(SETTLE_US);
-    uint32_t first = leader();
-    (void)compare(first, true);
-    pass(SECOND_US);
+    uint32_t first = in_a_slow_round();
     uint64_t index = compare(first, false).round.index;
     assert_true(index > 0);
     replica__crash(&cluster->replicas[first], SIM_CRASH_PROCESS);
@@ -374,12 +384,8 @@ static void test_scan_goes_on_under_the_next_leader(void **state) {
 
 static void test_scan_that_takes_too_long_lets_go(void **state) {
     (void)state;
-    nodes_start(slow_scans);
-    put_some(40);
-    pass(SETTLE_US);
+    (void)in_a_slow_round();
     uint32_t number = follower(1);
-    (void)compare(leader(), true);
-    pass(SECOND_US);
     struct consensus *consensus = consensus_of(number);
     assert_int_equal(consensus->scan.state, CONSENSUS_SCAN_RUNNING);
     assert_true(view_count_held(&consensus->storage->views) > 0);
@@ -388,6 +394,22 @@ static void test_scan_that_takes_too_long_lets_go(void **state) {
     assert_int_equal(consensus->scan.state, CONSENSUS_SCAN_MISSING);
     assert_non_null(strstr(consensus->scan.reason, "scan_digest_bytes_per_second"));
     assert_int_equal(view_count_held(&consensus->storage->views), 0);
+}
+
+/* An entry would take the last of the log's room: who asks for a comparison is told, and doesn't wait for ever. */
+static void test_scan_asked_for_on_a_full_disk_is_refused(void **state) {
+    (void)state;
+    nodes_start(no_rounds);
+    put_some(8);
+    struct consensus *first = consensus_of(leader());
+    first->scan.is_wanted = true; /* one was due as the disk filled up */
+    (void)error_set(&first->space_problem, STATUS_NO_SPACE, "full");
+    assert_int_equal(compare(leader(), true).status, STATUS_NO_SPACE);
+    struct consensus_compare_query query = compare(leader(), false);
+    assert_int_equal(query.status, STATUS_OK);
+    assert_false(query.is_open);
+    error_clear(&first->space_problem);
+    assert_int_equal(whole_round().round.verdict, CONSENSUS_SCAN_ALIKE);
 }
 
 /* ---- What peers may say ----------------------------------------------------------------------------------------- */
@@ -403,12 +425,7 @@ static void say(uint32_t to, uint32_t from, uint8_t type, const ProtobufCMessage
 /* Lies about digests, of nobody's round, of another term, from somebody who doesn't lead: none changes anything. */
 static void test_scan_false_words_change_nothing(void **state) {
     (void)state;
-    nodes_start(slow_scans);
-    put_some(40);
-    pass(SETTLE_US);
-    uint32_t first = leader();
-    (void)compare(first, true);
-    pass(SECOND_US);
+    uint32_t first = in_a_slow_round();
     const struct consensus_scan *scan = &consensus_of(first)->scan;
     uint64_t index = scan->round.index;
     uint64_t term = raft_term(consensus_of(first)->raft);
@@ -462,10 +479,12 @@ int main(void) {
         TEST(test_scan_node_that_rots_fills_its_store_again),
         TEST(test_scan_leader_that_rots_hands_over_and_is_named_by_the_next),
         TEST(test_scan_without_a_majority_nobody_is_suspected),
+        TEST(test_scan_waits_for_who_may_still_tell_who_is_right),
         TEST(test_scan_of_a_node_that_restarted_is_missing_not_different),
         TEST(test_scan_result_is_forgotten_with_its_store),
         TEST(test_scan_goes_on_under_the_next_leader),
         TEST(test_scan_that_takes_too_long_lets_go),
+        TEST(test_scan_asked_for_on_a_full_disk_is_refused),
         TEST(test_scan_false_words_change_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -138,7 +138,7 @@ static void flip_all_over(uint64_t value_threshold_bytes, const char *kind) {
     uint64_t number = strtoull(search.found, NULL, 16);
     uint64_t size_bytes = size_of(fixture, path);
     fixture->host.options.scrub_bytes_per_second = 1024 * 1024;
-    for (uint64_t offset = 0; offset<size_bytes; offset += offset + 300> size_bytes ? 3 : 41) {
+    for (uint64_t offset = 0; offset < size_bytes; offset += size_bytes - offset < 300 ? 3 : 41) {
         damages = (struct damages){0};
         flip(fixture, path, offset);
         host_open(&fixture->host);
@@ -196,17 +196,27 @@ static void test_scrub_notes_a_table_that_is_missing_or_unreadable(void **state)
 static void test_scrub_lets_go_of_tables_that_compactions_replaced(void **state) {
     (void)state;
     struct damages damages;
+    char path[LIMIT_PATH_BYTES];
     struct fixture *fixture = set_up_scrubbed_with(4, 64, &damages);
+    path_with(fixture, "/data", ".sst", path);
+    flip(fixture, path, 100);
     host_open(&fixture->host);
+    run_passes(fixture, 1);
+    struct storage_stats stats = stats_of(fixture);
+    assert_int_equal(damages.count, 1);
+    assert_int_equal(stats.damage_count, 1);
+    flip(fixture, path, 100); /* so that a compaction can read it */
     for (unsigned round = 0; round < 30; round++) {
         apply_some(fixture, 60);
         host_run_ms(&fixture->host, 50);
     }
     settle(fixture);
     host_run_ms(&fixture->host, 20 * 1000);
-    struct storage_stats stats = stats_of(fixture);
+    assert_false(storage_has_file(fixture->host.storage, damages.last.file));
+    stats = stats_of(fixture);
     assert_int_equal(stats.held_bytes, 0);
-    assert_int_equal(stats.scrub_findings, 0);
+    assert_int_equal(stats.damage_count, 0);
+    assert_int_equal(damages.count, 1);
     model_check_all(&fixture->model, &fixture->host, fixture->model.count);
     tear_down(fixture);
 }

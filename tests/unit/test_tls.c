@@ -5,34 +5,9 @@
  * isn't cut off, or keeps others from theirs.
  */
 #include "tests/unit/support/tls_raw.h"
-#include "tests/unit/support/tls_side.h"
+#include "tests/unit/tls_fixture.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
-
-static char *dir;
 static const char refusal[] = "refused: and here is why";
-
-static int make_certificates(void **state) {
-    (void)state;
-    dir = certificates_make();
-    return dir != NULL ? 0 : -1;
-}
-
-static int remove_certificates(void **state) {
-    (void)state;
-    certificates_remove(dir);
-    return 0;
-}
-
-static void thumbprint_of(struct tls_pair *pair, const char *name, uint8_t out[ENV_THUMBPRINT_BYTES]) {
-    assert_int_equal(tls_thumbprint_of_file(&pair->world.env, certificates_path(dir, name), out, NULL), STATUS_OK);
-}
 
 /* ---- Certificates of clients --------------------------------------------------------------------------------- */
 

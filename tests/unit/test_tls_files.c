@@ -3,36 +3,11 @@
  * deploy/certificates overwrites something, leaves a key readable, ends with the wrong code, or prints another
  * thumbprint than the node computes.
  */
-#include "tests/unit/support/tls_side.h"
+#include "tests/unit/tls_fixture.h"
 
 #include <openssl/err.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
-
-#include <cmocka.h>
-
-static char *dir;
-
-static int make_certificates(void **state) {
-    (void)state;
-    dir = certificates_make();
-    return dir != NULL ? 0 : -1;
-}
-
-static int remove_certificates(void **state) {
-    (void)state;
-    certificates_remove(dir);
-    return 0;
-}
-
-static void thumbprint_of(struct tls_pair *pair, const char *name, uint8_t out[ENV_THUMBPRINT_BYTES]) {
-    assert_int_equal(tls_thumbprint_of_file(&pair->world.env, certificates_path(dir, name), out, NULL), STATUS_OK);
-}
 
 static void check_files(struct tls_pair *pair, const char *ca, const char *cert, const char *key, const char *says) {
     char paths[3][600];

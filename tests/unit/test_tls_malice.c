@@ -3,40 +3,11 @@
  * message, and the stream grows, stalls for ever or forgets its output.
  */
 #include "tests/unit/support/tls_raw.h"
-#include "tests/unit/support/tls_side.h"
+#include "tests/unit/tls_fixture.h"
 
 #include <openssl/core_names.h>
 #include <openssl/err.h>
 #include <openssl/kdf.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
-
-static char *dir;
-
-static int make_certificates(void **state) {
-    (void)state;
-    dir = certificates_make();
-    return dir != NULL ? 0 : -1;
-}
-
-static int remove_certificates(void **state) {
-    (void)state;
-    certificates_remove(dir);
-    return 0;
-}
-
-static void open_pair(struct tls_pair *pair, uint64_t seed) {
-    tls_pair_init(pair, dir, "n1", "n2", seed);
-    tls_pair_connect(pair);
-    memory_world_run(&pair->world);
-    assert_int_equal(pair->server.opened, 1);
-    assert_int_equal(pair->client.opened, 1);
-}
 
 /* ---- Damage and malice --------------------------------------------------------------------------------------- */
 

@@ -11,18 +11,11 @@
 #include "proto/connection.h"
 #include "proto/tls/tls.h"
 #include "proto/wire.pb-c.h"
-#include "tests/unit/support/tls_side.h"
+#include "tests/unit/tls_fixture.h"
 
 #include <arpa/inet.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
-
-#include <cmocka.h>
 
 enum { ROUNDS = 200, IN_FLIGHT = 16, RAW_BYTES_MAX = 100 * 1000, GIVE_UP_US = 20 * 1000 * 1000 };
 
@@ -52,20 +45,7 @@ struct net {
     bool plain_done;
 };
 
-static char *dir;
 static uint8_t raw_bytes[RAW_BYTES_MAX];
-
-static int make_certificates(void **state) {
-    (void)state;
-    dir = certificates_make();
-    return dir != NULL ? 0 : -1;
-}
-
-static int remove_certificates(void **state) {
-    (void)state;
-    certificates_remove(dir);
-    return 0;
-}
 
 static void on_give_up(struct env_timer *timer) {
     bool took_too_long = timer != NULL;
