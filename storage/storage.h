@@ -81,16 +81,16 @@ struct storage_options {
                      every entry since the first must have gone into */
 
     /* The tree. */
-    uint64_t level_base_bytes;   /* 256 MiB (1 KiB to 1 TiB): the least that a level's target may be */
-    uint32_t level_ratio;        /* 10 (2 to 100): of a level's target to that of the one above it */
-    uint32_t l0_files_compact;   /* 6 (1 to 1000): tables of level 0 that start a compaction */
-    uint32_t l0_files_quiet;     /* 2 (1 to 1000): the same when hardly anything is written, at a low rate */
-    uint32_t l0_files_slow;      /* 12 (> l0_files_compact, to 1000): from here on writers are paced */
-    uint32_t l0_files_stop;      /* 24 (> l0_files_slow, to 2000): storage_can_apply says no */
-    uint32_t tombstone_percent;  /* 50 (1 to 101): of a table's entries: rewritten to get rid of deletes */
-    uint32_t history_percent;    /* 50 (1 to 101): of a table's entries below the horizon: rewritten likewise */
-    uint64_t history_revisions;  /* 0: only storage_set_horizon moves the horizon; else it also follows the
-                                    applied index at this distance */
+    uint64_t level_base_bytes;  /* 256 MiB (1 KiB to 1 TiB): the least that a level's target may be */
+    uint32_t level_ratio;       /* 10 (2 to 100): of a level's target to that of the one above it */
+    uint32_t l0_files_compact;  /* 6 (1 to 1000): tables of level 0 that start a compaction */
+    uint32_t l0_files_quiet;    /* 2 (1 to 1000): the same when hardly anything is written, at a low rate */
+    uint32_t l0_files_slow;     /* 12 (> l0_files_compact, to 1000): from here on writers are paced */
+    uint32_t l0_files_stop;     /* 24 (> l0_files_slow, to 2000): storage_can_apply says no */
+    uint32_t tombstone_percent; /* 50 (1 to 101): of a table's entries: rewritten to get rid of deletes */
+    uint32_t history_percent;   /* 50 (1 to 101): of a table's entries below the horizon: rewritten likewise */
+    uint64_t history_revisions; /* 0: only storage_set_horizon moves the horizon; else it also follows the
+                                   applied index at this distance */
     bool history_none; /* false; true (history_revisions 0): the horizon is the applied index, unless a pin holds it */
     uint64_t manifest_bytes_max; /* 4 MiB (4 KiB to 1 GiB): rotate the manifest beyond this */
 

@@ -1,8 +1,8 @@
 /*
  * A store of which something has gone, or that is about to go.
  *
- * Would break these: a store whose log or tables somebody took away that opens as an empty one, and then removes what is
- * left; an engine_destroy that a crash cuts short and that leaves a store which opens without its data, or one that
+ * Would break these: a store whose log or tables somebody took away that opens as an empty one, and then removes what
+ * is left; an engine_destroy that a crash cuts short and that leaves a store which opens without its data, or one that
  * can't be destroyed; one that takes away what belongs to another program.
  */
 #include "storage/engine.h"
