@@ -11,7 +11,9 @@ uint64_t storage_horizon(const struct storage *storage) {
     uint64_t applied = storage->inserted_index < shown ? storage->inserted_index : shown;
     uint64_t kept = storage->options.history_revisions;
     uint64_t horizon = storage->horizon_wanted;
-    if (kept != 0 && applied > kept && applied - kept > horizon) {
+    if (storage->options.history_none) {
+        horizon = applied;
+    } else if (kept != 0 && applied > kept && applied - kept > horizon) {
         horizon = applied - kept;
     }
     horizon = horizon < applied ? horizon : applied;

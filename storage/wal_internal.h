@@ -599,6 +599,8 @@ MUST_USE enum status wal__check_space(struct wal *wal, uint64_t record_bytes);
 
 /* wal_write.c */
 void wal__write_init(struct wal *wal);
+/* The log begins to be written: the start group that recovery left gets its mark. */
+void wal__write_started(struct wal *wal);
 void wal__wake_writer(struct wal *wal);
 void wal__fail(struct wal *wal, const struct error *err);
 /* Chooses what is written next and begins it, if there is anything. */
