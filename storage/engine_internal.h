@@ -7,11 +7,13 @@
  *   engine_log.c       who writes groups of the log, and who waits for them
  *   engine_batch.c     batches
  *   engine_snapshot.c  snapshots
+ *   engine_history.c   how far back reads may go, by time
  *   engine_read.c      lookups and iterators
  *   engine.c           flushing, compacting, statistics, what the store calls back
  *   engine_whole.c     the whole store while it is open: checkpoint, verify
  *   engine_ingest.c    and: another content
- *   engine_closed.c    and while it is closed: verify, repair, destroy
+ *   engine_closed.c    and while it is closed: verify, destroy;
+ *   engine_repair.c    repair
  *   os/engine_os.c     engine_open and the calls for closed stores: an environment of their own
  *
  *   writer ──lock──> record into the forming group (a tail file) ──> memtable, view ──unlock──> done        without
@@ -64,6 +66,32 @@ struct engine_snapshot {
     struct storage_pin pin;
 };
 
+/* What opening for a repair found of the log. */
+struct engine__salvage {
+    bool is_strict; /* damage fails the opening, as ever */
+    bool was_damaged;
+    bool was_replaced;   /* nothing of it could be kept */
+    uint64_t lost_first; /* writes that it had and the store hasn't; 0: none are known */
+    uint64_t lost_last;
+    uint64_t revision; /* of the store as it is now */
+    char where[LIMIT_NAME_BYTES * 2];
+};
+
+/* Which revision was the newest at some time. */
+struct engine__note {
+    uint64_t at_us;
+    uint64_t revision;
+};
+
+enum { ENGINE_HISTORY_NOTES = 34 };
+
+struct engine__history {
+    struct env_timer timer;
+    struct engine__note notes[ENGINE_HISTORY_NOTES]; /* a ring, the oldest first */
+    unsigned first;
+    unsigned count;
+};
+
 struct engine {
     struct env_mutex lock;
     struct env *env;
@@ -73,6 +101,7 @@ struct engine {
     struct storage *storage;
     struct engine_options options;     /* dir points to ours */
     void (*free_env)(struct env *env); /* NULL: borrowed */
+    struct engine__salvage *salvage;   /* NULL: damage to the log fails the opening. Borrowed */
     char dir[ENGINE_DIR_BYTES];
     struct env_event *closed; /* log or store has closed */
 
@@ -104,9 +133,11 @@ struct engine {
     bool log_again; /* something came while it was */
 
     uint64_t snapshot_count;
+    struct engine__history history;
     uint64_t stalls;
     uint64_t stall_us_total;
     uint64_t stall_us_max;
+    uint64_t stall_us_log; /* of the total: the store would have taken the write */
 };
 
 /* engine_open.c */
@@ -114,6 +145,10 @@ struct engine {
  */
 MUST_USE enum status engine__open(const struct engine_options *options, void (*free_env)(struct env *env),
                                   struct engine **ret_engine, struct error *err);
+/* The same, but a log that is damaged goes on with what is good of it, and *salvage, which stays until the engine is
+ * closed, says what is lost. STATUS_CORRUPT: nothing of it can be kept. */
+MUST_USE enum status engine__open_salvaging(const struct engine_options *options, struct engine__salvage *salvage,
+                                            struct engine **ret_engine, struct error *err);
 
 /* A directory that names of ours fit behind. */
 MUST_USE enum status engine__check_dir(const char *dir, struct error *err);
@@ -165,6 +200,13 @@ void engine__wake(struct list *waiters, uint64_t index, enum status status);
 /* No more writes: everybody who waits is told. */
 void engine__fail(struct engine *engine, const struct error *err);
 MUST_USE enum status engine__failure(const struct engine *engine, struct error *err);
+
+/* engine_history.c. On the loop or under the lock. */
+void engine__history_init(struct engine *engine);
+/* The store is open. */
+MUST_USE enum status engine__history_start(struct engine *engine, struct error *err);
+/* Also fine if it was not started, or not even initialised. */
+void engine__history_stop(struct engine *engine);
 
 /* engine_batch.c */
 /* What the log gets; borrowed until the batch changes. */

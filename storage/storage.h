@@ -91,6 +91,7 @@ struct storage_options {
     uint32_t history_percent;    /* 50 (1 to 101): of a table's entries below the horizon: rewritten likewise */
     uint64_t history_revisions;  /* 0: only storage_set_horizon moves the horizon; else it also follows the
                                     applied index at this distance */
+    bool history_none; /* false; true (history_revisions 0): the horizon is the applied index, unless a pin holds it */
     uint64_t manifest_bytes_max; /* 4 MiB (4 KiB to 1 GiB): rotate the manifest beyond this */
 
     /* The machine. */
@@ -141,7 +142,7 @@ void storage_close(struct storage *storage, void (*closed)(void *context), void 
 
 /* Removes the files of a store that nobody has open (STATUS_BUSY), and the directory, if nothing else is in it. Blocks:
  * a worker, or a thread without a loop. A crash leaves a part of the files and no store; call it again.
- * STATUS_NOT_FOUND: there is no directory. */
+ * STATUS_NOT_FOUND: there is no directory; STATUS_INVALID: it is another program's. */
 MUST_USE enum status storage_destroy(struct env *env, const char *dir, struct error *err);
 
 /* The manifest's. After storage_open, replay starts behind its index. */

@@ -32,8 +32,8 @@ static enum status copy_bytes(struct env_file *from, struct env_file *to, uint8_
     }
 }
 
-static enum status copy(struct env *env, const char *from, const char *to, const atomic_bool *stop, uint64_t *ret_bytes,
-                        struct error *err) {
+enum status store_copy(struct env *env, const char *from, const char *to, const atomic_bool *stop, uint64_t *ret_bytes,
+                       struct error *err) {
     struct env_file *source = NULL;
     struct env_file *target = NULL;
     struct error ignored;
@@ -68,7 +68,7 @@ enum status store_link(struct env *env, const char *from, const char *to, const 
         return STATUS_OK;
     }
     if (failed.sys == EXDEV || failed.sys == EPERM || failed.sys == EMLINK || failed.sys == EOPNOTSUPP) {
-        return copy(env, from, to, stop, ret_copied_bytes, err);
+        return store_copy(env, from, to, stop, ret_copied_bytes, err);
     }
     if (err != NULL) {
         *err = failed;
@@ -108,6 +108,32 @@ enum status store_remove_files(struct env *env, const char *dir, struct error *e
         status = env_sync_dir(env, dir, err);
     }
     return status == STATUS_OK ? env_list_dir(env, dir, remove_ours, &removal, err) : status;
+}
+
+/* ---- Whose it is ------------------------------------------------------------------------------------------------- */
+
+struct names {
+    bool current;
+    bool manifest;
+};
+
+static enum status note_name(void *context, const char *name) {
+    struct names *names = context;
+    uint64_t number;
+    enum file_kind kind = file_name_parse(name, &number);
+    names->current = names->current || kind == FILE_CURRENT;
+    names->manifest = names->manifest || kind == FILE_MANIFEST;
+    return STATUS_OK;
+}
+
+enum status store_check_ours(struct env *env, const char *dir, struct error *err) {
+    struct names names = {.current = false};
+    enum status status = env_list_dir(env, dir, note_name, &names, err);
+    if (status == STATUS_OK && names.current && !names.manifest) {
+        return error_set(err, STATUS_INVALID, "%s is no store of ours: it has a %s, but no manifest", dir,
+                         CURRENT_NAME);
+    }
+    return status;
 }
 
 /* ---- Paths ------------------------------------------------------------------------------------------------------- */

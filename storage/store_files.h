@@ -15,10 +15,17 @@
  * a failure nothing is left at `to`. */
 MUST_USE enum status store_link(struct env *env, const char *from, const char *to, const atomic_bool *stop,
                                 uint64_t *ret_copied_bytes, struct error *err);
+/* A synced copy, always. */
+MUST_USE enum status store_copy(struct env *env, const char *from, const char *to, const atomic_bool *stop,
+                                uint64_t *ret_bytes, struct error *err);
 
 /* Removes every file of a store that is in the directory, CURRENT before all others, the lock file excepted. Others
  * are left alone. STATUS_NOT_FOUND: there is no such directory. */
 MUST_USE enum status store_remove_files(struct env *env, const char *dir, struct error *err);
+
+/* Whether what is in the directory may be removed: STATUS_INVALID if it has a CURRENT, but no manifest named as ours
+ * are: another program's. STATUS_NOT_FOUND: there is no such directory. */
+MUST_USE enum status store_check_ours(struct env *env, const char *dir, struct error *err);
 
 /* True if paths of all our files in this directory fit LIMIT_PATH_BYTES. */
 bool store_dir_fits(const char *dir);

@@ -58,19 +58,13 @@ const struct ctl_command CTL_COMMANDS[] = {
      "behind a sync, a full group, a new segment, term or vote, idle time.\n",
      0, 0, 0, ctl_cmd_status},
     {"wal", "explain", "Say what keeps each segment of the logs",
-     "For each segment file: number, state (active, kept, prepared, spare: to be used again, doomed: being deleted), "
-     "bytes, first and last "
-     "entry, "
-     "age, and\n"
-     "who keeps it: not flushed (up to the index that tables hold), a follower that doesn't hold its entries yet, a "
-     "reader, an\n"
-     "older segment (the oldest goes first). Only a leader knows the followers one by one. \"store, as a value file\": "
-     "the "
-     "store\n"
-     "took it over for its large values, and its bytes stay when the log lets go of it. With --node: of that node "
-     "alone. "
-     "An age\n"
-     "with + counts from the node's start: the segment is older.\n",
+     "For each segment file: number, state (active, kept, prepared, spare: to be used again, doomed: being deleted,\n"
+     "faulty: damaged, set aside until the node is whole), bytes, first and last entry, age, and who keeps it: not\n"
+     "flushed (up to the index that tables hold), a follower that doesn't hold its entries yet, a reader, an older\n"
+     "segment (the oldest goes first), a store that is to be filled again. Only a leader knows the followers one by\n"
+     "one. \"store, as a value file\": the store took it over for its large values, and its bytes stay when the log\n"
+     "lets go of it. With --node: of that node alone. An age with + counts from the node's start: the segment is\n"
+     "older.\n",
      0, 1, 1, ctl_cmd_wal},
     {"member", "list | add NAME | replace OLD NEW | promote|demote|remove|rebuild NODE | priority NODE N",
      "Show and change who is in the cluster",
