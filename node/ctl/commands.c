@@ -1,6 +1,9 @@
 /* The table of commands: what `help` prints, what arguments.c accepts, what runs. Sorted as `help` shows them. */
 #include "node/ctl/ctl.h"
 
+#include <jansson.h>
+#include <stdlib.h>
+
 enum {
     SCAN_OPTIONS = CTL_OPTION_PREFIX | CTL_OPTION_LIMIT | CTL_OPTION_REVISION | CTL_OPTION_KEYS_ONLY | CTL_OPTION_COUNT
 };
@@ -144,13 +147,37 @@ enum ctl_exit ctl_cmd_version(struct ctl *ctl, int argc, char **argv) {
     return ctl_finish_output(ctl);
 }
 
+/* In JSON the same text: {"help":"..."}. */
+static enum ctl_exit give_help(struct ctl *ctl, const struct ctl_command *command) {
+    if (!ctl->options.json) {
+        ctl_print_help(ctl->io->out, command);
+        return ctl_finish_output(ctl);
+    }
+    char *bytes = NULL;
+    size_t len = 0;
+    FILE *text = open_memstream(&bytes, &len);
+    bool is_there = text != NULL;
+    if (is_there) {
+        ctl_print_help(text, command);
+        is_there = fclose(text) == 0;
+    }
+    json_t *root = is_there ? json_pack("{s:s%}", "help", bytes, len) : NULL;
+    free(bytes);
+    if (root == NULL) {
+        return ctl_fail(ctl, CTL_FAILED, "out of memory");
+    }
+    (void)json_dumpf(root, ctl->io->out, JSON_COMPACT);
+    (void)fputc('\n', ctl->io->out);
+    json_decref(root);
+    return ctl_finish_output(ctl);
+}
+
 enum ctl_exit ctl_cmd_help(struct ctl *ctl, int argc, char **argv) {
     const struct ctl_command *command = argc > 0 ? ctl_find_command(argv[0]) : NULL;
     if (argc > 0 && command == NULL) {
         return ctl_usage(ctl, "unknown command \"%s\"", argv[0]);
     }
-    ctl_print_help(ctl->io->out, command);
-    return ctl_finish_output(ctl);
+    return give_help(ctl, command);
 }
 
 enum ctl_exit ctl_run(int argc, char **argv, const struct ctl_io *io) {
@@ -161,8 +188,7 @@ enum ctl_exit ctl_run(int argc, char **argv, const struct ctl_io *io) {
         return code;
     }
     if (ctl.options.help) {
-        ctl_print_help(io->out, ctl.command);
-        return ctl_finish_output(&ctl);
+        return give_help(&ctl, ctl.command);
     }
     code = ctl.command->run(&ctl, argc - first, argv + first);
     ctl_disconnect(&ctl);
