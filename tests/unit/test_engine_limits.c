@@ -61,7 +61,11 @@ struct wrong {
 };
 
 #define WRONG(member, ...)                                                                                             \
-    { #member, offsetof(struct engine_options, member), sizeof((struct engine_options *)NULL)->member, {__VA_ARGS__} }
+    {                                                                                                                  \
+#member, offsetof(struct engine_options, member), sizeof((struct engine_options *)NULL)->member, {             \
+            __VA_ARGS__                                                                                                \
+        }                                                                                                              \
+    }
 
 static void test_engine_option_out_of_range_is_named(void **state) {
     (void)state;
