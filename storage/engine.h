@@ -332,19 +332,23 @@ MUST_USE enum status engine_verify_closed(const struct engine_options *options,
                                           struct engine_verify_report *ret_report, struct error *err);
 
 struct engine_loss {
-    uint64_t file;       /* number of the table */
+    uint64_t file;       /* number of the table; 0: it was in the log, and message says which writes */
     uint64_t offset;     /* of the block; 0: all of the table */
     struct slice after;  /* what is missing lies behind this key, */
     struct slice until;  /* and not behind this one; both empty: anywhere. Borrowed */
-    const char *message; /* why, for a whole table; else NULL */
+    const char *message; /* for a whole table why, for the log what; else NULL */
 };
 
 struct engine_repair_report {
     bool tables_were_sound; /* they were left alone */
-    bool log_was_sound;     /* so was the log; else nothing of it is in the store */
-    bool manifest_used;     /* what names the tables could be read */
-    uint64_t revision;      /* of the newest write in the tables, */
-    uint64_t entries;       /* and how much was written into new ones, */
+    bool log_was_sound;     /* so was the log; else what stood before the damage was kept, */
+    bool log_was_replaced;  /* or not even that */
+    /* Revisions of writes that the log had and the store hasn't, ends included; 0: none, or it can't be told. */
+    uint64_t log_lost_first;
+    uint64_t log_lost_last;
+    bool manifest_used; /* what names the tables could be read */
+    uint64_t revision;  /* of the newest write in the store */
+    uint64_t entries;   /* written into new tables, */
     uint64_t tables_written;
     uint64_t tables_lost;
     uint64_t pieces_lost;         /* blocks and partitions of other tables */
@@ -353,9 +357,10 @@ struct engine_repair_report {
 };
 
 /* Makes a store that doesn't open, or is damaged, one that opens. What can be read of the tables is kept; a lost piece
- * may show older versions of its keys, or deleted ones. A log that can't be read is replaced by an empty one: writes
- * that weren't in tables yet are gone. Nothing is deleted: what was replaced goes to tables/lost and log.lost-N in the
- * store's directory. `lost` is called for each piece, with the context; it may be NULL.
+ * may show older versions of its keys, or deleted ones. Of a damaged log the writes before the damage
+ * are kept; one that says nothing that can be relied on is replaced by an empty one. Other writes that weren't in
+ * tables yet are gone. Nothing is deleted: what was replaced goes to tables/lost, and a damaged log is copied to
+ * log.lost-N in the store's directory. `lost` is called for each piece, with the context; it may be NULL.
  *
  * On STATUS_OK the store was opened and closed again. STATUS_NOT_FOUND: there is nothing of a store; STATUS_NO_SPACE:
  * it may need as much room as the store has, beside it; STATUS_INVALID, STATUS_IO,

@@ -1,23 +1,16 @@
 /*
- * The whole store while nobody has it open: verify, repair, destroy.
+ * The whole store while nobody has it open: verify, destroy. (Repair: engine_repair.c.)
  *
  * The lock file of the tables keeps others out; it is there in every store that was ever opened. The parts of the
- * directory are looked after by those who know them: tables by storage.h and repair.h, the log by wal.h; tail files are
- * only names here.
- *
- * Repair: tables first, then the store is opened. If that finds damage, it is the log's: the log is set aside whole, a
- * new one begins where the tables end, and the store is opened again. Tail files stay: of what is in them only records
- * that continue the new log count, and those are sound.
+ * directory are looked after by those who know them: tables by storage.h, the log by wal.h; tail files are only names
+ * here.
  */
 #include "storage/engine_internal.h"
-#include "storage/repair.h"
 #include "storage/store_files.h"
 #include "storage/verify.h"
 
 #include <errno.h>
 #include <stdio.h>
-
-enum { LOGS_LOST_MAX = 1000 };
 
 static void path_of(char path[LIMIT_PATH_BYTES], const char *dir, const char *name) {
     int len = snprintf(path, LIMIT_PATH_BYTES, "%s/%s", dir, name);
@@ -68,128 +61,13 @@ enum status engine__verify_closed(const struct engine_options *options,
     return status;
 }
 
-/* ---- Repair ------------------------------------------------------------------------------------------------------ */
-
-struct losses {
-    void (*lost)(void *context, const struct engine_loss *loss);
-    void *context;
-};
-
-static void on_lost(void *context, const struct storage_loss *loss) {
-    const struct losses *losses = context;
-    const struct engine_loss told = {.file = loss->file,
-                                     .offset = loss->offset,
-                                     .after = loss->after,
-                                     .until = loss->until,
-                                     .message = loss->message};
-    losses->lost(losses->context, &told);
-}
-
-static enum status repair_tables(const struct engine_options *options, struct losses *losses,
-                                 struct storage_repair_report *ret_report, struct error *err) {
-    struct storage_options storage;
-    char path[LIMIT_PATH_BYTES];
-    path_of(path, options->dir, "tables");
-    storage_options_init(&storage);
-    engine__fill_storage(&storage, options);
-    storage.dir = path;
-    const struct storage_repair_options repair = {.storage = &storage,
-                                                  .context = losses,
-                                                  .lost = losses->lost != NULL ? on_lost : NULL};
-    return storage_repair(&repair, ret_report, err);
-}
+/* ---- Destroy ----------------------------------------------------------------------------------------------------- */
 
 static enum status seen_enough(void *context, const char *name) {
     (void)context;
     (void)name;
     return STATUS_CANCELLED;
 }
-
-/* The log goes to the first name log.lost-N that is free. Fine if there is none: an earlier attempt did it. */
-static enum status set_log_aside(const struct engine_options *options, struct error *err) {
-    char from[LIMIT_PATH_BYTES];
-    char to[LIMIT_PATH_BYTES];
-    enum status status = STATUS_OK;
-    path_of(from, options->dir, "log");
-    for (unsigned i = 0; i < LOGS_LOST_MAX; i++) {
-        char name[32];
-        (void)snprintf(name, sizeof name, "log.lost-%u", i);
-        path_of(to, options->dir, name);
-        status = env_list_dir(options->env, to, seen_enough, NULL, err);
-        if (status != STATUS_OK && status != STATUS_CANCELLED) {
-            break;
-        }
-    }
-    if (status != STATUS_NOT_FOUND) {
-        return status == STATUS_OK || status == STATUS_CANCELLED
-                   ? error_set(err, STATUS_EXISTS, "%s: %d logs were set aside already", options->dir, LOGS_LOST_MAX)
-                   : status;
-    }
-    status = env_rename(options->env, from, to, err);
-    if (status == STATUS_NOT_FOUND) {
-        error_clear(err);
-        return STATUS_OK;
-    }
-    return status == STATUS_OK ? env_sync_dir(options->env, options->dir, err) : status;
-}
-
-static enum status replace_log(const struct engine_options *options, const struct storage_frontier *frontier,
-                               struct error *err) {
-    char path[LIMIT_PATH_BYTES];
-    enum status status = set_log_aside(options, err);
-    path_of(path, options->dir, "log");
-    return status == STATUS_OK ? engine__make_log(options->env, path, frontier, frontier->term + 1, err) : status;
-}
-
-static enum status open_and_close(const struct engine_options *options, struct error *err) {
-    struct engine *engine = NULL;
-    enum status status = engine__open(options, NULL, &engine, err);
-    if (status == STATUS_OK) {
-        engine_close(engine);
-    }
-    return status;
-}
-
-enum status engine__repair(const struct engine_options *options,
-                           void (*lost)(void *context, const struct engine_loss *loss), void *context,
-                           struct engine_repair_report *ret_report, struct error *err) {
-    struct losses losses = {.lost = lost, .context = context};
-    struct storage_repair_report tables = {.was_sound = false};
-    struct engine_options complete = *options;
-    complete.create_if_missing = false;
-    complete.error_if_exists = false;
-    enum status status = engine__check_dir(options->dir, err);
-    if (status == STATUS_OK) {
-        status = repair_tables(&complete, &losses, &tables, err);
-    }
-    if (status != STATUS_OK) {
-        return status;
-    }
-    status = open_and_close(&complete, err);
-    bool log_was_sound = status != STATUS_CORRUPT;
-    if (!log_was_sound) {
-        error_clear(err);
-        status = replace_log(&complete, &tables.frontier, err);
-        if (status == STATUS_OK) {
-            status = open_and_close(&complete, err);
-        }
-    }
-    if (status == STATUS_OK && ret_report != NULL) {
-        *ret_report = (struct engine_repair_report){.tables_were_sound = tables.was_sound,
-                                                    .log_was_sound = log_was_sound,
-                                                    .manifest_used = tables.manifest_used,
-                                                    .revision = tables.frontier.index,
-                                                    .entries = tables.entries,
-                                                    .tables_written = tables.tables_written,
-                                                    .tables_lost = tables.tables_lost,
-                                                    .pieces_lost = tables.pieces_lost,
-                                                    .values_lost = tables.values_lost,
-                                                    .value_files_damaged = tables.value_files_damaged};
-    }
-    return status;
-}
-
-/* ---- Destroy ----------------------------------------------------------------------------------------------------- */
 
 static enum status unless_missing(enum status status, struct error *err) {
     if (status != STATUS_NOT_FOUND) {

@@ -12,7 +12,8 @@
  *   engine.c           flushing, compacting, statistics, what the store calls back
  *   engine_whole.c     the whole store while it is open: checkpoint, verify
  *   engine_ingest.c    and: another content
- *   engine_closed.c    and while it is closed: verify, repair, destroy
+ *   engine_closed.c    and while it is closed: verify, destroy;
+ *   engine_repair.c    repair
  *   os/engine_os.c     engine_open and the calls for closed stores: an environment of their own
  *
  *   writer ──lock──> record into the forming group (a tail file) ──> memtable, view ──unlock──> done        without
@@ -65,6 +66,17 @@ struct engine_snapshot {
     struct storage_pin pin;
 };
 
+/* What opening for a repair found of the log. */
+struct engine__salvage {
+    bool is_strict; /* damage fails the opening, as ever */
+    bool was_damaged;
+    bool was_replaced;   /* nothing of it could be kept */
+    uint64_t lost_first; /* writes that it had and the store hasn't; 0: none are known */
+    uint64_t lost_last;
+    uint64_t revision; /* of the store as it is now */
+    char where[LIMIT_NAME_BYTES * 2];
+};
+
 /* Which revision was the newest at some time. */
 struct engine__note {
     uint64_t at_us;
@@ -89,6 +101,7 @@ struct engine {
     struct storage *storage;
     struct engine_options options;     /* dir points to ours */
     void (*free_env)(struct env *env); /* NULL: borrowed */
+    struct engine__salvage *salvage;   /* NULL: damage to the log fails the opening. Borrowed */
     char dir[ENGINE_DIR_BYTES];
     struct env_event *closed; /* log or store has closed */
 
@@ -132,6 +145,10 @@ struct engine {
  */
 MUST_USE enum status engine__open(const struct engine_options *options, void (*free_env)(struct env *env),
                                   struct engine **ret_engine, struct error *err);
+/* The same, but a log that is damaged goes on with what is good of it, and *salvage, which stays until the engine is
+ * closed, says what is lost. STATUS_CORRUPT: nothing of it can be kept. */
+MUST_USE enum status engine__open_salvaging(const struct engine_options *options, struct engine__salvage *salvage,
+                                            struct engine **ret_engine, struct error *err);
 
 /* A directory that names of ours fit behind. */
 MUST_USE enum status engine__check_dir(const char *dir, struct error *err);

@@ -177,14 +177,31 @@ static enum status open_log(struct engine *engine, struct wal_options *options, 
     uint64_t spare_segments = engine->log_bytes_max / options->segment_bytes + 1;
     options->spare_segments = spare_segments < SPARE_SEGMENTS_MAX ? (uint32_t)spare_segments : SPARE_SEGMENTS_MAX;
     options->mark_delay_us = 50 * 1000;
+    bool heals = engine->salvage != NULL && !engine->salvage->is_strict;
+    options->heals = heals;
     enum status status = look_for_tails(engine, &options->must_exist, err);
     if (status == STATUS_OK) {
         status = wal_open(options, &from, &engine->wal, ret_recovered, err);
     }
-    if (status == STATUS_OK && ret_recovered->fault.present) {
-        status = error_set(err, STATUS_CORRUPT, "the log is damaged at %s", ret_recovered->fault.where);
+    if (status != STATUS_OK || !ret_recovered->fault.present) {
+        return status;
     }
-    return status;
+    if (!heals || ret_recovered->fault.final) {
+        return error_set(err, STATUS_CORRUPT, "the log is damaged at %s", ret_recovered->fault.where);
+    }
+    engine->salvage->was_damaged = true;
+    (void)snprintf(engine->salvage->where, sizeof engine->salvage->where, "%s", ret_recovered->fault.where);
+    return STATUS_OK;
+}
+
+/* What tail files had of it isn't lost. */
+static void note_salvaged(const struct engine *engine, const struct wal_recovered *recovered) {
+    struct engine__salvage *salvage = engine->salvage;
+    salvage->revision = wal_last_index(engine->wal);
+    if (recovered->heal_index > salvage->revision) {
+        salvage->lost_first = salvage->revision + 1;
+        salvage->lost_last = recovered->heal_index;
+    }
 }
 
 /* ---- Replay ----------------------------------------------------------------------------------------------------- */
@@ -441,11 +458,14 @@ static enum status open_parts(struct engine *engine, struct error *err) {
     if (status == STATUS_OK) {
         status = replay_tails(engine, recovered.term, err);
     }
+    if (status == STATUS_OK && engine->salvage != NULL) {
+        note_salvaged(engine, &recovered);
+    }
     return status == STATUS_OK ? begin_term(engine, recovered.term, err) : status;
 }
 
-enum status engine__open(const struct engine_options *options, void (*free_env)(struct env *env),
-                         struct engine **ret_engine, struct error *err) {
+static enum status open_with(const struct engine_options *options, void (*free_env)(struct env *env),
+                             struct engine__salvage *salvage, struct engine **ret_engine, struct error *err) {
     struct alloc *alloc = options->env->alloc;
     enum status status = check_options(options, err);
     if (status != STATUS_OK) {
@@ -458,6 +478,7 @@ enum status engine__open(const struct engine_options *options, void (*free_env)(
     engine->env = options->env;
     engine->alloc = alloc;
     engine->options = *options;
+    engine->salvage = salvage;
     (void)snprintf(engine->dir, sizeof engine->dir, "%s", options->dir);
     engine->options.dir = engine->dir;
     env_mutex_init(&engine->lock, engine->env);
@@ -470,4 +491,14 @@ enum status engine__open(const struct engine_options *options, void (*free_env)(
     error_clear(err);
     *ret_engine = engine;
     return STATUS_OK;
+}
+
+enum status engine__open(const struct engine_options *options, void (*free_env)(struct env *env),
+                         struct engine **ret_engine, struct error *err) {
+    return open_with(options, free_env, NULL, ret_engine, err);
+}
+
+enum status engine__open_salvaging(const struct engine_options *options, struct engine__salvage *salvage,
+                                   struct engine **ret_engine, struct error *err) {
+    return open_with(options, NULL, salvage, ret_engine, err);
 }

@@ -2,7 +2,7 @@
  * Fetching: wants, rounds, completions. fetch.h says what it promises.
  *
  *   want: WANTED --fetch_start--> UNDER_WAY --> READY (held until it is asked for no more) or FAILED (told once)
- *                                     \--fails its checks--> a worker reads it once more --/
+ *                                     \--fails, or its checks do--> a worker reads it once more --/
  *
  * A want whose file is open and whose bytes aren't many is an env_io READ with the file pinned; all others are a
  * worker's job that does the blocking thing. Completions run on the fetch's loop, so the list needs no lock.
@@ -31,7 +31,7 @@ struct fetch_want {
     struct cache_block *block; /* READY, held */
     uint64_t round;            /* in which it was last asked for */
     bool pinned;               /* the file, by this want: it can be read without opening */
-    bool retry;                /* raw failed its checks */
+    bool retry;                /* raw failed its checks, or wasn't read: a worker reads once more */
     enum status status;
     struct error error;
     struct env_io io;
@@ -154,7 +154,8 @@ static void work_run(struct env_work *work) {
     }
     want->pinned = true;
     if (want->kind == WANT_WINDOW) {
-        want->status = sst__read(sst, want->window, want->handle.size, want->handle.offset, err);
+        want->status =
+            (want->retry ? sst__read_again : sst__read)(sst, want->window, want->handle.size, want->handle.offset, err);
     } else if (want->retry) {
         struct cache_block *raw = want->raw;
         want->raw = NULL;
@@ -188,6 +189,11 @@ static void io_done(struct env_io *io) {
     struct fetch_want *want = CONTAINER_OF(io, struct fetch_want, io);
     struct sst *sst = want->sst;
     enum status status = io->status;
+    if (status == STATUS_IO) {
+        want->retry = true;
+        submit_work(want);
+        return;
+    }
     if (status != STATUS_OK) {
         want->error = io->error;
         error_prefix(&want->error, "%s: reading at offset %llu", env_file_path(io->file),
@@ -295,6 +301,11 @@ static enum status try_without_waiting(struct fetch_want *want, void *data, size
         return STATUS_PENDING;
     }
     enum status status = env_pread_nowait(sst->file.file, data, len, want->handle.offset, err);
+    if (status == STATUS_IO) {
+        error_clear(err);
+        want->retry = true;
+        return STATUS_PENDING;
+    }
     if (status != STATUS_OK && status != STATUS_PENDING) {
         error_prefix(err, "%s: reading at offset %llu", env_file_path(sst->file.file),
                      (unsigned long long)want->handle.offset);

@@ -17,7 +17,7 @@
  *
  *   idle --a want--> wanting --fetch_start--> busy --all there, `ready` runs--> idle
  *
- * A block that fails its checks is read once more, past the page cache, before it is called damaged.
+ * What can't be read, or fails its checks, is read once more, past the page cache, before it is called damaged.
  */
 #ifndef HOLDFAST_STORAGE_FETCH_H
 #define HOLDFAST_STORAGE_FETCH_H

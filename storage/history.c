@@ -16,6 +16,7 @@ uint64_t storage_horizon(const struct storage *storage) {
     } else if (kept != 0 && applied > kept && applied - kept > horizon) {
         horizon = applied - kept;
     }
+    horizon = horizon < applied ? horizon : applied;
     if (!list_is_empty(&storage->pins)) {
         uint64_t lowest = LIST_ENTRY(storage->pins.next, struct storage_pin, link)->revision;
         horizon = lowest < horizon ? lowest : horizon;

@@ -31,12 +31,16 @@ static enum status read_identity(struct slice in, const char magic[8], struct ma
     if (in.len < IDENTITY_BYTES || memcmp(in.data, magic, 8) != 0) {
         return error_set(err, STATUS_CORRUPT, "no valid header at offset 0");
     }
+    /* Another version is believed only where the checksum holds: a flipped bit of it is damage like any other. */
+    if (get_u64(in.data + 56) != checksum64(in.data, 56, 0)) {
+        return error_set(err, STATUS_CORRUPT, "the header at offset 0 is damaged");
+    }
     if (get_u32(in.data + 8) != MANIFEST_VERSION || get_u32(in.data + 12) != 0) {
         return error_set(err, STATUS_UNSUPPORTED, "format version %" PRIu32 ", flags %" PRIx32 "; this build knows %d",
                          get_u32(in.data + 8), get_u32(in.data + 12), MANIFEST_VERSION);
     }
-    if (get_u64(in.data + 56) != checksum64(in.data, 56, 0) || get_u64(in.data + 48) != 0) {
-        return error_set(err, STATUS_CORRUPT, "the header at offset 0 is damaged");
+    if (get_u64(in.data + 48) != 0) {
+        return error_set(err, STATUS_CORRUPT, "the header at offset 0 has what no version writes");
     }
     memcpy(ret_identity->cluster_id, in.data + 24, STORAGE_CLUSTER_ID_BYTES);
     ret_identity->node_id = get_u64(in.data + 40);

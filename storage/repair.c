@@ -7,7 +7,7 @@
  *   range deletes of all + a merge of salvaging cursors -> tables of the last level, cut between keys
  *   old files linked into lost/ -> manifest and CURRENT of a new state (the commit point) -> old names removed
  *
- * Change files are not kept: changes can be read from the next entry on. The next opening removes them.
+ * Change files stay where they can still be relied on (repair_changes.c).
  */
 #include "storage/repair_internal.h"
 
@@ -26,6 +26,7 @@ static enum status look_at(void *context, const char *name) {
     switch (kind) {
     case FILE_SST: return buf_append(&repair->numbers, &number, sizeof number);
     case FILE_VALUES: return buf_append(&repair->value_numbers, &number, sizeof number);
+    case FILE_CHANGES: return buf_append(&repair->change_numbers, &number, sizeof number);
     case FILE_MANIFEST: return buf_append(&repair->manifests, &number, sizeof number);
     default: return STATUS_OK;
     }
@@ -377,6 +378,9 @@ static enum status rebuild(struct repair *repair, struct error *err) {
     }
     if (status == STATUS_OK) {
         repair__set_frontier(repair);
+        status = repair__keep_changes(repair, err);
+    }
+    if (status == STATUS_OK) {
         status = repair__keep_all_lost(repair, err);
     }
     bool is_harmless = true;
@@ -429,6 +433,7 @@ static void deinit(struct repair *repair) {
     buf_deinit(&repair->inputs);
     buf_deinit(&repair->numbers);
     buf_deinit(&repair->value_numbers);
+    buf_deinit(&repair->change_numbers);
     buf_deinit(&repair->manifests);
     manifest_state_deinit(&repair->found);
     manifest_state_deinit(&repair->outcome);
@@ -442,6 +447,7 @@ static enum status init(struct repair *repair, struct error *err) {
     buf_init(&repair->inputs, repair->alloc, 0);
     buf_init(&repair->numbers, repair->alloc, 0);
     buf_init(&repair->value_numbers, repair->alloc, 0);
+    buf_init(&repair->change_numbers, repair->alloc, 0);
     buf_init(&repair->manifests, repair->alloc, 0);
     manifest_state_init(&repair->found, repair->alloc);
     manifest_state_init(&repair->outcome, repair->alloc);

@@ -8,7 +8,8 @@
  *
  * What comes out opens, and is sound. It isn't what was there:
  *   - with a readable manifest: its frontier, its horizon, its tables but for what was lost. Where a lost piece had the
- *     newest version of a key, an older one, or none, is seen now; deleted keys can be back.
+ *     newest version of a key, an older one, or none, is seen now; deleted keys can be back. If no table and no value
+ *     lost anything, the newest change files stay, back to one that is damaged; else none does.
  *   - without: all tables that there are, those too that were replaced and not removed yet. Frontier and horizon are
  * the newest revision found, its term is 1, membership and digest are empty. So a node whose store was repaired must
  * not count as the member it was (DESIGN.md, rule 14).

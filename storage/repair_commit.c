@@ -22,16 +22,17 @@ void repair__set_frontier(struct repair *repair) {
         repair->outcome.horizon = newest;
         frontier->term = frontier->term == 0 ? 1 : frontier->term;
     }
-    repair->outcome.changes_after = frontier->index; /* what was lost can't be told from them: none is kept */
+    repair->outcome.changes_after = frontier->index; /* unless some can be kept */
     repair->report->frontier = *frontier;
 }
 
-/* Calls back for every old file's name but those of value files that stay. */
+/* Calls back for every old file's name but those of value files and change files that stay. */
 static enum status for_each_old(struct repair *repair,
                                 enum status (*each)(struct repair *repair, const char *path, struct error *err),
                                 struct error *err) {
     const uint64_t *numbers = (const uint64_t *)(const void *)repair->numbers.data;
     const uint64_t *values = (const uint64_t *)(const void *)repair->value_numbers.data;
+    const uint64_t *changes = (const uint64_t *)(const void *)repair->change_numbers.data;
     const uint64_t *manifests = (const uint64_t *)(const void *)repair->manifests.data;
     char path[LIMIT_PATH_BYTES];
     enum status status = STATUS_OK;
@@ -42,6 +43,12 @@ static enum status for_each_old(struct repair *repair,
     for (size_t i = 0; i < repair->value_numbers.len / sizeof *values && status == STATUS_OK; i++) {
         if (!repair_values__stays(&repair->values, values[i])) {
             file_path_values(path, repair->storage->dir, values[i]);
+            status = each(repair, path, err);
+        }
+    }
+    for (size_t i = 0; i < repair->change_numbers.len / sizeof *changes && status == STATUS_OK; i++) {
+        if (manifest_state_find_changes(&repair->outcome, changes[i]) == NULL) {
+            file_path_changes(path, repair->storage->dir, changes[i]);
             status = each(repair, path, err);
         }
     }

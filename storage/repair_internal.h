@@ -20,6 +20,7 @@ struct repair {
     struct buf inputs;             /* struct sst * each, loaded */
     struct buf numbers;            /* uint64_t: of all files there are that are tables */
     struct buf value_numbers;      /* uint64_t: of all value files */
+    struct buf change_numbers;     /* uint64_t: of all change files */
     struct buf manifests;          /* uint64_t: of all manifests */
     struct tombstones *tombstones; /* of all inputs */
     size_t tombstones_at;
@@ -45,6 +46,9 @@ static inline struct sst *const *repair__inputs(const struct repair *repair, siz
 static inline enum status repair__no_memory(const struct repair *repair, struct error *err) {
     return error_set(err, STATUS_NO_MEMORY, "%s: no memory to repair it", repair->storage->dir);
 }
+
+/* repair_changes.c: into the outcome, whose frontier is set. STATUS_NO_MEMORY. */
+MUST_USE enum status repair__keep_changes(struct repair *repair, struct error *err);
 
 /* ---- repair_commit.c, in this order -------------------------------------------------------------------------- */
 

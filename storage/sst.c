@@ -6,6 +6,7 @@
 #include "storage/sst_internal.h"
 #include "storage/value_file.h"
 
+#include <errno.h>
 #include <inttypes.h>
 
 void sst_path(const struct sst *sst, char *out) {
@@ -96,13 +97,43 @@ bool sst_overlaps(const struct sst *sst, struct slice lower, struct slice upper)
 
 /* ---- Reading --------------------------------------------------------------------------------------------------- */
 
+/* The bytes are lost to the owner as those of a bad checksum are, and he may have them elsewhere; who asked gets what
+ * the disk said. */
+static void unreadable(struct sst *sst, uint64_t offset, struct error *err) {
+    struct error own;
+    char path[LIMIT_PATH_BYTES];
+    struct error *said = err != NULL ? err : &own;
+    if (err == NULL) {
+        sst_path(sst, path);
+        (void)error_set(said, STATUS_IO, "%s: what stands at offset %" PRIu64 " can't be read", path, offset);
+    }
+    if (sst->context->damaged != NULL) {
+        sst->context->damaged(sst->context->damaged_context, sst, said);
+    }
+}
+
+static bool is_lost(enum status status, const struct error *error) {
+    return status == STATUS_NOT_FOUND || (status == STATUS_IO && error->sys == EIO);
+}
+
 enum status sst__pin(struct sst *sst, struct error *err) {
     char path[LIMIT_PATH_BYTES];
+    struct error error = {0};
     if (open_file_pin(&sst->file) == STATUS_OK) {
         return STATUS_OK;
     }
     sst_path(sst, path);
-    return open_file_open(&sst->file, path, err);
+    enum status status = open_file_open(&sst->file, path, &error);
+    if (is_lost(status, &error)) {
+        status = open_file_open(&sst->file, path, &error);
+        if (is_lost(status, &error)) {
+            unreadable(sst, 0, &error);
+        }
+    }
+    if (status != STATUS_OK && err != NULL) {
+        *err = error;
+    }
+    return status;
 }
 
 /* Fewer bytes than asked for: the file was cut. */
@@ -120,7 +151,7 @@ static enum status read_exactly(struct sst *sst, struct env_file *file, void *da
     return STATUS_OK;
 }
 
-enum status sst__read(struct sst *sst, void *data, size_t len, uint64_t offset, struct error *err) {
+static enum status read_once(struct sst *sst, void *data, size_t len, uint64_t offset, struct error *err) {
     enum status status = env_fault_point(sst->context->env, FAULT_SST_READ, err);
     if (status != STATUS_OK) {
         error_prefix(err, "%s: reading at offset %" PRIu64, env_file_path(sst->file.file), offset);
@@ -129,7 +160,12 @@ enum status sst__read(struct sst *sst, void *data, size_t len, uint64_t offset, 
     return read_exactly(sst, sst->file.file, data, len, offset, err);
 }
 
-enum status sst__read_again(struct sst *sst, void *data, size_t len, uint64_t offset, struct error *err) {
+enum status sst__read(struct sst *sst, void *data, size_t len, uint64_t offset, struct error *err) {
+    enum status status = read_once(sst, data, len, offset, err);
+    return status == STATUS_IO ? sst__read_again(sst, data, len, offset, err) : status;
+}
+
+static enum status read_past_cache(struct sst *sst, void *data, size_t len, uint64_t offset, struct error *err) {
     struct env *env = sst->context->env;
     uint64_t start = offset / ENV_BLOCK_BYTES * ENV_BLOCK_BYTES;
     size_t room = (size_t)((offset + len - start + ENV_BLOCK_BYTES - 1) / ENV_BLOCK_BYTES * ENV_BLOCK_BYTES);
@@ -150,6 +186,20 @@ enum status sst__read_again(struct sst *sst, void *data, size_t len, uint64_t of
     }
     env_close(file);
     mem_free(env->alloc, blocks);
+    return status;
+}
+
+enum status sst__read_again(struct sst *sst, void *data, size_t len, uint64_t offset, struct error *err) {
+    error_clear(err);
+    enum status status = env_fault_point(sst->context->env, FAULT_SST_READ, err);
+    if (status == STATUS_OK) {
+        status = read_past_cache(sst, data, len, offset, err);
+    } else {
+        error_prefix(err, "%s: reading at offset %" PRIu64, env_file_path(sst->file.file), offset);
+    }
+    if (status == STATUS_IO) {
+        unreadable(sst, offset, err);
+    }
     return status;
 }
 

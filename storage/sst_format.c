@@ -26,13 +26,14 @@ void sst_header_encode(uint8_t out[SST_HEADER_BYTES], const struct sst_header *h
 }
 
 enum status sst_header_decode(const uint8_t in[SST_HEADER_BYTES], struct sst_header *ret_header) {
-    if (memcmp(in, header_magic, sizeof header_magic) != 0) {
+    /* Another version is believed only where the checksum holds: a flipped bit of it is damage like any other. */
+    if (memcmp(in, header_magic, sizeof header_magic) != 0 || get_u64(in + 56) != checksum64(in, 56, 0)) {
         return STATUS_CORRUPT;
     }
     if (get_u32(in + 8) != SST_VERSION || get_u32(in + 12) > SST_FILE_CHANGES) {
         return STATUS_UNSUPPORTED;
     }
-    if (get_u64(in + 56) != checksum64(in, 56, 0) || get_u64(in + 48) != 0) {
+    if (get_u64(in + 48) != 0) {
         return STATUS_CORRUPT;
     }
     ret_header->kind = (enum sst_file_kind)get_u32(in + 12);

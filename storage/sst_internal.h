@@ -78,9 +78,11 @@ static inline uint64_t sst__part_start(const struct sst_top *top, uint32_t part)
 
 /* ---- Reading and checking blocks (sst.c) -------------------------------------------------------------------- */
 
-/* Exactly len bytes, or STATUS_CORRUPT. Blocks. */
+/* Exactly len bytes, or STATUS_CORRUPT. STATUS_IO: not even when asked once more, and the owner was told that this is
+ * damage. Blocks. The file must be pinned. */
 MUST_USE enum status sst__read(struct sst *sst, void *data, size_t len, uint64_t offset, struct error *err);
-/* The same bytes as they stand on the disk now. Blocks. The file must be pinned. */
+/* The second half of it, also for bytes that failed their checks: as they stand on the disk now, past the page cache.
+ * Errors likewise. */
 MUST_USE enum status sst__read_again(struct sst *sst, void *data, size_t len, uint64_t offset, struct error *err);
 /* Opens the file if need be, and pins it. Blocks. */
 MUST_USE enum status sst__pin(struct sst *sst, struct error *err);

@@ -32,8 +32,8 @@ static enum status copy_bytes(struct env_file *from, struct env_file *to, uint8_
     }
 }
 
-static enum status copy(struct env *env, const char *from, const char *to, const atomic_bool *stop, uint64_t *ret_bytes,
-                        struct error *err) {
+enum status store_copy(struct env *env, const char *from, const char *to, const atomic_bool *stop, uint64_t *ret_bytes,
+                       struct error *err) {
     struct env_file *source = NULL;
     struct env_file *target = NULL;
     struct error ignored;
@@ -68,7 +68,7 @@ enum status store_link(struct env *env, const char *from, const char *to, const 
         return STATUS_OK;
     }
     if (failed.sys == EXDEV || failed.sys == EPERM || failed.sys == EMLINK || failed.sys == EOPNOTSUPP) {
-        return copy(env, from, to, stop, ret_copied_bytes, err);
+        return store_copy(env, from, to, stop, ret_copied_bytes, err);
     }
     if (err != NULL) {
         *err = failed;

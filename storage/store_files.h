@@ -15,6 +15,9 @@
  * a failure nothing is left at `to`. */
 MUST_USE enum status store_link(struct env *env, const char *from, const char *to, const atomic_bool *stop,
                                 uint64_t *ret_copied_bytes, struct error *err);
+/* A synced copy, always. */
+MUST_USE enum status store_copy(struct env *env, const char *from, const char *to, const atomic_bool *stop,
+                                uint64_t *ret_bytes, struct error *err);
 
 /* Removes every file of a store that is in the directory, CURRENT before all others, the lock file excepted. Others
  * are left alone. STATUS_NOT_FOUND: there is no such directory. */

@@ -167,6 +167,7 @@ enum status wal_start(struct wal *wal, struct error *err) {
         return error_set(err, STATUS_FAILED, "%s", wal->failure.message);
     }
     wal->started = true;
+    wal__write_started(wal);
     wal__prepare_more(wal);
     return STATUS_OK;
 }

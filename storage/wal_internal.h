@@ -158,7 +158,7 @@ struct wal__segment_header {
     uint64_t number;
     uint64_t generation;
     uint64_t bytes;
-    uint64_t incarnation; /* of the log: the same in all its segments; 0: a log without one, see wal_find.c */
+    uint64_t incarnation; /* of the log, not 0: the same in all its segments */
     bool recycled;
     uint64_t filled_bytes; /* not on disk: how far it is written when it is made, at least; space for all is reserved */
 };
@@ -599,6 +599,8 @@ MUST_USE enum status wal__check_space(struct wal *wal, uint64_t record_bytes);
 
 /* wal_write.c */
 void wal__write_init(struct wal *wal);
+/* The log begins to be written: the start group that recovery left gets its mark. */
+void wal__write_started(struct wal *wal);
 void wal__wake_writer(struct wal *wal);
 void wal__fail(struct wal *wal, const struct error *err);
 /* Chooses what is written next and begins it, if there is anything. */

@@ -11,7 +11,8 @@
  * although the disk is full.
  *
  * A mark follows when nothing was written for mark_delay_us and the last group was one that somebody relies on; a mark
- * itself is relied on by nobody, so no mark follows a mark.
+ * itself is relied on by nobody, so no mark follows a mark. The start group that recovery wrote is relied on if a term
+ * is known: it may be the only place where term and vote stand now.
  */
 #include "storage/wal_internal.h"
 
@@ -332,6 +333,13 @@ void wal__fail(struct wal *wal, const struct error *err) {
     env_timer_cancel(&wal->mark_timer);
     env_timer_cancel(&wal->prepare_timer);
     wal__tell(wal);
+}
+
+void wal__write_started(struct wal *wal) {
+    wal->needs_mark = wal->term > 0;
+    if (wal->needs_mark && wal->options.mark_delay_us > 0) {
+        (void)!env_timer_arm(&wal->mark_timer, env_now_us(wal->loop) + wal->options.mark_delay_us);
+    }
 }
 
 void wal__write_init(struct wal *wal) {

@@ -11,30 +11,33 @@
 enum {
     IDENTITY_MAGIC = 0x44494648,
     IDENTITY_VERSION = 1,
-    IDENTITY_BYTES = 4 + 4 + CONFIG_CLUSTER_ID_BYTES + 8 + 8 + 8,
+    IDENTITY_BYTES = 4 + 4 + CONFIG_CLUSTER_ID_BYTES + 8 + 8,
+    IDENTITY_BYTES_MAX = 4096, /* of any version */
     PATH_BYTES = LIMIT_PATH_BYTES + 32
 };
 
-static void encode(const struct config *config, uint64_t incarnation, uint8_t out[IDENTITY_BYTES]) {
+static void encode(const struct config *config, uint8_t out[IDENTITY_BYTES]) {
     put_u32(out, IDENTITY_MAGIC);
     put_u32(out + 4, IDENTITY_VERSION);
     memcpy(out + 8, config->cluster_id, CONFIG_CLUSTER_ID_BYTES);
     put_u64(out + 24, config->id);
-    put_u64(out + 32, incarnation);
-    put_u64(out + 40, checksum64(out, 40, IDENTITY_MAGIC));
+    put_u64(out + 32, checksum64(out, 32, IDENTITY_MAGIC));
 }
 
+/* Nothing in it is believed, the version neither, unless the checksum holds. */
 static enum status check(const struct config *config, const uint8_t *in, size_t len, const char *path,
-                         uint64_t *ret_incarnation, struct error *err) {
-    if (len < 8 || get_u32(in) != IDENTITY_MAGIC) {
-        return error_set(err, STATUS_CORRUPT, "%s is not an identity file of Holdfast", path);
+                         struct error *err) {
+    if (len < IDENTITY_BYTES || get_u32(in) != IDENTITY_MAGIC ||
+        get_u64(in + len - 8) != checksum64(in, len - 8, IDENTITY_MAGIC)) {
+        return error_set(err, STATUS_CORRUPT, "%s is damaged, or no identity file of Holdfast", path);
     }
     if (get_u32(in + 4) != IDENTITY_VERSION) {
         return error_set(err, STATUS_UNSUPPORTED, "%s has format version %" PRIu32 "; this version reads %d", path,
                          get_u32(in + 4), IDENTITY_VERSION);
     }
-    if (len != IDENTITY_BYTES || get_u64(in + 40) != checksum64(in, 40, IDENTITY_MAGIC)) {
-        return error_set(err, STATUS_CORRUPT, "%s is damaged", path);
+    if (len != IDENTITY_BYTES) {
+        return error_set(err, STATUS_CORRUPT, "%s is damaged: it has %zu bytes instead of %d", path, len,
+                         IDENTITY_BYTES);
     }
     if (memcmp(in + 8, config->cluster_id, CONFIG_CLUSTER_ID_BYTES) != 0) {
         return error_set(err, STATUS_INVALID,
@@ -44,7 +47,6 @@ static enum status check(const struct config *config, const uint8_t *in, size_t 
         return error_set(err, STATUS_INVALID, "%s belongs to node %" PRIu64 ", and this is node %" PRIu64, path,
                          get_u64(in + 24), config->id);
     }
-    *ret_incarnation = get_u64(in + 32);
     return STATUS_OK;
 }
 
@@ -53,7 +55,7 @@ static enum status write_identity(struct env *env, const struct config *config, 
     uint8_t bytes[IDENTITY_BYTES];
     struct env_file *file = NULL;
     (void)snprintf(temporary, sizeof temporary, "%s.tmp", path);
-    encode(config, 1, bytes);
+    encode(config, bytes);
     enum status status = env_open(env, temporary, ENV_OPEN_WRITE | ENV_OPEN_CREATE | ENV_OPEN_TRUNCATE, &file, err);
     if (status != STATUS_OK) {
         return status;
@@ -69,38 +71,66 @@ static enum status write_identity(struct env *env, const struct config *config, 
     return status == STATUS_OK ? env_sync_dir(env, config->data_dir, err) : status;
 }
 
-/* A directory with a log but without IDENTITY isn't new: it lost something. */
-static enum status refuse_name(void *context, const char *name) {
-    struct error *err = context;
-    if (strcmp(name, "wal") == 0 || strcmp(name, "db") == 0) {
-        return error_set(err, STATUS_CORRUPT, "it holds '%s' but no IDENTITY", name);
-    }
+struct parts {
+    bool has_log;
+    bool has_store;
+};
+
+static enum status look_at(void *context, const char *name) {
+    struct parts *parts = context;
+    parts->has_log = parts->has_log || strcmp(name, "wal") == 0;
+    parts->has_store = parts->has_store || strcmp(name, "db") == 0;
     return STATUS_OK;
+}
+
+/* STATUS_OK: a new directory, durable from now on. STATUS_CORRUPT: one with a log isn't new, it lost its IDENTITY. */
+static enum status check_new(struct env *env, const struct config *config, struct error *err) {
+    struct parts parts = {.has_log = false};
+    enum status status = env_list_dir(env, config->data_dir, look_at, &parts, err);
+    if (status != STATUS_OK) {
+        return status;
+    }
+    if (parts.has_log) {
+        return error_set(err, STATUS_CORRUPT, "it holds 'wal' but no IDENTITY");
+    }
+    if (parts.has_store) { /* nothing there says whose it is, or that it is a node's at all */
+        return error_set(err, STATUS_INVALID, "it holds 'db' but neither IDENTITY nor 'wal': point 'data' elsewhere");
+    }
+    return env_sync_parent(env, config->data_dir, err); /* or a power loss takes all that is in it */
+}
+
+static enum status read_identity(struct env *env, const struct config *config, const char *path, struct error *err) {
+    struct env_file *file = NULL;
+    uint8_t bytes[IDENTITY_BYTES_MAX];
+    size_t len = 0;
+    enum status status = env_open(env, path, ENV_OPEN_READ, &file, err);
+    if (status != STATUS_OK) {
+        return status;
+    }
+    status = env_pread(file, bytes, sizeof bytes, 0, &len, err);
+    env_close(file);
+    return status == STATUS_OK ? check(config, bytes, len, path, err) : status;
 }
 
 static enum status open_identity(struct env *env, const struct config *config, struct data_dir *dir,
                                  struct error *err) {
     char path[PATH_BYTES];
-    struct env_file *file = NULL;
     (void)snprintf(path, sizeof path, "%s/IDENTITY", config->data_dir);
-    enum status status = env_open(env, path, ENV_OPEN_READ, &file, err);
+    enum status status = read_identity(env, config, path, err);
     if (status == STATUS_NOT_FOUND) {
-        dir->created = true;
-        dir->incarnation = 1;
-        status = env_list_dir(env, config->data_dir, refuse_name, err, err);
+        error_clear(err);
+        status = check_new(env, config, err);
         if (status == STATUS_OK) {
-            status = env_sync_parent(env, config->data_dir, err); /* or a power loss takes all that is in it */
+            dir->created = true;
+            return write_identity(env, config, path, err);
         }
-        return status == STATUS_OK ? write_identity(env, config, path, err) : status;
     }
-    if (status != STATUS_OK) {
-        return status;
+    if (status == STATUS_CORRUPT && config->heal) {
+        dir->fault = *err;
+        error_clear(err);
+        return STATUS_OK;
     }
-    uint8_t bytes[IDENTITY_BYTES + 1];
-    size_t len = 0;
-    status = env_pread(file, bytes, sizeof bytes, 0, &len, err);
-    env_close(file);
-    return status == STATUS_OK ? check(config, bytes, len, path, &dir->incarnation, err) : status;
+    return status;
 }
 
 enum status data_dir_open(struct env *env, const struct config *config, struct data_dir *ret_dir, struct error *err) {
@@ -126,6 +156,16 @@ enum status data_dir_open(struct env *env, const struct config *config, struct d
     }
     *ret_dir = dir;
     return STATUS_OK;
+}
+
+enum status data_dir_renew(struct env *env, const struct config *config, const struct data_dir *dir,
+                           struct error *err) {
+    char path[PATH_BYTES];
+    if (dir->fault.code == STATUS_OK) {
+        return STATUS_OK;
+    }
+    (void)snprintf(path, sizeof path, "%s/IDENTITY", config->data_dir);
+    return write_identity(env, config, path, err);
 }
 
 void data_dir_close(struct data_dir *dir) {

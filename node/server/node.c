@@ -270,7 +270,12 @@ static void log_recovered(struct node *node) {
 
 static void log_damage(struct node *node) {
     const struct error *store_fault = &node->recovery.store_fault;
+    const struct error *identity_fault = &node->recovery.dir.fault;
     char reason[ERROR_MESSAGE_BYTES_MAX + 16];
+    if (identity_fault->code != STATUS_OK) {
+        log_event(node->options.logger, LOG_WARN, "identity.renewed", "reason=%s",
+                  log_quote(reason, sizeof reason, identity_fault->message));
+    }
     if (store_fault->code != STATUS_OK) {
         log_event(node->options.logger, LOG_WARN, "storage.set_aside", "to=db.faulty reason=%s",
                   log_quote(reason, sizeof reason, store_fault->message));

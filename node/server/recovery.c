@@ -295,6 +295,9 @@ enum status recovery_run(struct recovery *recovery, struct error *err) {
         status = open_wal(recovery, &recovered, err);
     }
     if (status == STATUS_OK) {
+        status = data_dir_renew(recovery->env, recovery->config, &recovery->dir, err);
+    }
+    if (status == STATUS_OK) {
         recovery->torn_bytes = recovered.torn_bytes;
         status = settle_start(recovery, &recovered, err);
     }

@@ -18,11 +18,7 @@
 
 #include <stdio.h>
 
-enum {
-    ROT_BYTES_MAX = 64,
-    FILES_MAX = 1024,
-    VERSION_END = 16 /* of a manifest's magic, version and flags: one of another version is refused, and not damage */
-};
+enum { ROT_BYTES_MAX = 64, FILES_MAX = 1024 };
 
 struct live_files {
     char paths[FILES_MAX][64];
@@ -127,9 +123,8 @@ bool rot__lose_store(struct replica *replica) {
         if (file_name_parse(sim__dir_name(names, i), &number) == FILE_MANIFEST) {
             file_path_manifest(path, dir, number);
             uint64_t size = sim__inode_size(sim__disk_find(replica->sim_node->disk, path));
-            uint64_t len = size - VERSION_END < ROT_BYTES_MAX ? size - VERSION_END : ROT_BYTES_MAX;
-            bool is_hit =
-                size > VERSION_END && sim_disk_corrupt(replica->sim_node, path, VERSION_END, len) == STATUS_OK;
+            uint64_t len = size < ROT_BYTES_MAX ? size : ROT_BYTES_MAX;
+            bool is_hit = size > 0 && sim_disk_corrupt(replica->sim_node, path, 0, len) == STATUS_OK;
             lost = lost || is_hit;
         }
     }

@@ -306,44 +306,117 @@ static void test_engine_repair_keeps_the_rest_of_a_damaged_table(void **state) {
     world_deinit(&world);
 }
 
-/* The log is damaged in the middle, or gone: what is in tables is there again, and writes go on. */
-static void test_engine_repair_replaces_a_damaged_log(void **state) {
+/* Tables up to KEYS, the log further; closed. */
+static void make_log(struct world *world) {
+    world_init(world);
+    close_it(world);
+    world->options.flush_on_close = false;
+    open_it(world);
+    put_keys(world, 0, KEYS, 'a');
+    assert_int_equal(engine_flush(world->engine, &world->err), STATUS_OK);
+    for (unsigned i = 0; i < 10; i++) {
+        put_keys(world, KEYS + i * KEYS / 10, KEYS + (i + 1) * KEYS / 10, 'a');
+        assert_int_equal(engine_sync(world->engine, &world->err), STATUS_OK);
+    }
+    put_keys(world, KEYS * 2, KEYS * 2 + 1, 'a');
+    close_it(world);
+}
+
+static void check_lives(struct world *world, unsigned keys) {
+    for (unsigned life = 0; life < 2; life++) {
+        open_it(world);
+        assert_int_equal(count_keys(world, 'a'), keys + life);
+        put_keys(world, keys + life, keys + 1 + life, 'a');
+        close_it(world);
+    }
+    open_it(world);
+}
+
+/* What is in tables is there again, and writes go on. */
+static void test_engine_repair_replaces_a_log_that_is_gone(void **state) {
     (void)state;
-    for (int gone = 0; gone < 2; gone++) {
+    struct world world;
+    struct engine_repair_report report;
+    make_log(&world);
+    run_command("rm -r '%s/log'", world.dir);
+    assert_int_equal(engine_open(&world.options, &world.engine, &world.err), STATUS_CORRUPT);
+    assert_int_equal(engine_repair(&world.options, NULL, NULL, &report, &world.err), STATUS_OK);
+    assert_true(report.tables_were_sound && !report.log_was_sound && report.log_was_replaced);
+    assert_int_equal(report.revision, KEYS);
+    assert_int_equal(report.log_lost_first, 0); /* that can't be told */
+    check_lives(&world, KEYS);
+    world_deinit(&world);
+}
+
+static void on_log_lost(void *context, const struct engine_loss *loss) {
+    assert_int_equal(loss->file, 0);
+    assert_true(loss->after.len == 0 && loss->until.len == 0);
+    assert_non_null(strstr(loss->message, "writes "));
+    ++*(unsigned *)context;
+}
+
+/* Where the last group of a segment begins. */
+static long end_of_log(const char *path) {
+    char block[4096];
+    long end = 0;
+    long at = 0;
+    FILE *file = fopen(path, "rb");
+    assert_non_null(file);
+    for (; fread(block, 1, sizeof block, file) == sizeof block; at += (long)sizeof block) {
+        end = memcmp(block, "HFWALGRP", 8) == 0 ? at : end;
+    }
+    assert_int_equal(fclose(file), 0);
+    return end;
+}
+
+/* In the middle, at several places: the writes before it are kept, all of them, those behind it are told, and the
+ * log as it was is kept aside. The tail files, which have the newest ones, are gone, too. */
+static void test_engine_repair_keeps_the_log_before_the_damage(void **state) {
+    (void)state;
+    uint64_t most = 0;
+    for (unsigned place = 1; place < 4; place++) {
         struct world world;
         struct engine_repair_report report;
         char path[PATH_BYTES];
-        world_init(&world);
-        close_it(&world);
-        world.options.flush_on_close = false;
-        open_it(&world);
-        put_keys(&world, 0, KEYS, 'a');
-        assert_int_equal(engine_flush(world.engine, &world.err), STATUS_OK);
-        put_keys(&world, KEYS, KEYS * 2, 'a');
-        assert_int_equal(engine_sync(world.engine, &world.err), STATUS_OK);
-        put_keys(&world, KEYS * 2, KEYS * 2 + 1, 'a');
-        close_it(&world);
-        if (gone == 1) {
-            run_command("rm -r '%s/log'", world.dir);
-        } else {
-            find_file(&world, "log/*.log", path);
-            damage(path, 8192, 100); /* a group with others behind it */
-        }
+        unsigned lost = 0;
+        make_log(&world);
+        run_command("rm '%s'/tail-*", world.dir);
+        find_file(&world, "log/*.log", path);
+        damage(path, end_of_log(path) / 4096 * (5 + place) / 9 * 4096, 100); /* with good groups behind it */
         assert_int_equal(engine_open(&world.options, &world.engine, &world.err), STATUS_CORRUPT);
-        assert_int_equal(engine_repair(&world.options, NULL, NULL, &report, &world.err), STATUS_OK);
-        assert_true(report.tables_were_sound && !report.log_was_sound);
-        assert_int_equal(report.revision, KEYS);
-        (void)snprintf(path, sizeof path, "%s/log.lost-0", world.dir);
-        assert_true(exists(path));
-        for (int life = 0; life < 2; life++) {
-            open_it(&world);
-            assert_int_equal(count_keys(&world, 'a'), KEYS + (unsigned)life);
-            put_keys(&world, KEYS + (unsigned)life, KEYS + 1 + (unsigned)life, 'a');
-            close_it(&world);
-        }
-        open_it(&world);
+        assert_int_equal(engine_repair(&world.options, on_log_lost, &lost, &report, &world.err), STATUS_OK);
+        assert_true(report.tables_were_sound && !report.log_was_sound && !report.log_was_replaced);
+        assert_int_equal(lost, 1);
+        assert_true(report.revision > KEYS && report.revision > most);
+        most = report.revision;
+        assert_int_equal(report.log_lost_first, report.revision + 1);
+        assert_int_equal(report.log_lost_last, KEYS * 2 + 1);
+        run_command("ls '%s'/log.lost-0/*.log >/dev/null", world.dir);
+        run_command("! ls '%s'/log/*.faulty 2>/dev/null", world.dir);
+        assert_int_equal(engine_repair(&world.options, on_log_lost, &lost, &report, &world.err), STATUS_OK);
+        assert_true(report.log_was_sound && report.revision == most);
+        (void)snprintf(path, sizeof path, "%s/log.lost-1", world.dir);
+        assert_false(exists(path));
+        check_lives(&world, (unsigned)most);
         world_deinit(&world);
     }
+}
+
+/* No group says a term that the tables rely on: the log as a whole goes. */
+static void test_engine_repair_sets_aside_a_log_that_says_nothing(void **state) {
+    (void)state;
+    struct world world;
+    struct engine_repair_report report;
+    char path[PATH_BYTES];
+    make_log(&world);
+    run_command("for f in '%s'/log/*.log; do head -c 65536 /dev/urandom >\"$f\"; done", world.dir);
+    assert_int_equal(engine_open(&world.options, &world.engine, &world.err), STATUS_CORRUPT);
+    assert_int_equal(engine_repair(&world.options, NULL, NULL, &report, &world.err), STATUS_OK);
+    assert_true(report.log_was_replaced && report.revision == KEYS);
+    (void)snprintf(path, sizeof path, "%s/log.lost-0", world.dir);
+    assert_true(exists(path));
+    check_lives(&world, KEYS);
+    world_deinit(&world);
 }
 
 /* ---- Destroy ----------------------------------------------------------------------------------------------------- */
@@ -381,7 +454,9 @@ int main(void) {
         cmocka_unit_test(test_engine_scrub_tells_of_a_damaged_block),
         cmocka_unit_test(test_engine_repair_leaves_a_sound_store_alone),
         cmocka_unit_test(test_engine_repair_keeps_the_rest_of_a_damaged_table),
-        cmocka_unit_test(test_engine_repair_replaces_a_damaged_log),
+        cmocka_unit_test(test_engine_repair_replaces_a_log_that_is_gone),
+        cmocka_unit_test(test_engine_repair_keeps_the_log_before_the_damage),
+        cmocka_unit_test(test_engine_repair_sets_aside_a_log_that_says_nothing),
         cmocka_unit_test(test_engine_destroy_takes_the_store_and_nothing_else),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

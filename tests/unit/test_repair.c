@@ -4,9 +4,11 @@
  * Would break these: a bad block that takes more with it than itself; a version that nobody wrote; a loss that isn't
  * told, or not with all keys that it may concern; range deletes that are forgotten (hazard 33), so that what they
  * deleted is back; a crash in the middle that leaves less than there was; a sound store that is rewritten; a value that
- * is apart and gone with its file though it could be read, or one that is referred to and isn't there.
+ * is apart and gone with its file though it could be read, or one that is referred to and isn't there; a change file
+ * that stays in front of a gap, or beside tables that lost what it tells of, or goes for nothing.
  */
 #include "storage/repair.h"
+#include "storage/storage_internal.h"
 #include "tests/unit/upkeep_fixture.h"
 
 enum { LOSSES_MAX = 64, APART = 64 };
@@ -379,6 +381,57 @@ static void test_h32_repair_cut_short_by_a_crash_can_be_repeated(void **state) {
     }
 }
 
+/* ---- Change files ------------------------------------------------------------------------------------------------ */
+
+/* Opens the repaired store and reads its changes: all behind `after`, up to the end, none before. */
+static void check_changes(struct fixture *fixture, uint64_t after, size_t files) {
+    struct error err;
+    struct storage_verify_report report;
+    assert_int_equal(storage_verify_dir(fixture->host.env, "/data", NULL, &report, &err), STATUS_OK);
+    host_open(&fixture->host);
+    const struct version *version = fixture->host.storage->version;
+    assert_int_equal(version->changes_after, after);
+    assert_int_equal(version->change_file_count, files);
+    host_close(&fixture->host);
+}
+
+/* The newest ones stay, back to the damaged one; where tables lost something, none does. */
+static void test_repair_keeps_change_files_that_can_be_relied_on(void **state) {
+    (void)state;
+    for (unsigned loses = 0; loses < 2; loses++) {
+        struct fixture *fixture = set_up_kind(21, 0, true);
+        struct storage_repair_report report;
+        struct losses losses;
+        struct error err;
+        char path[LIMIT_PATH_BYTES];
+        apply_some(fixture, ENTRIES);
+        settle(fixture);
+        const struct version *version = fixture->host.storage->version;
+        size_t count = version->change_file_count;
+        assert_true(count >= 4);
+        struct change_meta damaged = change_file_meta(version->change_files[count / 2]);
+        host_close(&fixture->host);
+        file_path_changes(path, "/data", damaged.number);
+        flip(fixture, path, 70);
+        if (loses == 1) {
+            path_with(fixture, "/data", ".sst", path);
+            flip(fixture, path, 100);
+        }
+        assert_int_equal(repair(fixture, &losses, &report, &err), STATUS_OK);
+        assert_true(!report.was_sound && report.manifest_used);
+        assert_true((report.tables_lost + report.pieces_lost > 0) == (loses == 1));
+        if (loses == 1) {
+            check_changes(fixture, ENTRIES, 0);
+        } else {
+            check_changes(fixture, damaged.revision_last, count - count / 2 - 1);
+            file_path_changes(path, "/data/lost", damaged.number);
+            assert_true(size_of(fixture, path) == damaged.size_bytes);
+        }
+        check_repaired(fixture, &losses);
+        tear_down(fixture);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_repair_leaves_a_sound_store_alone),
@@ -389,6 +442,7 @@ int main(void) {
         cmocka_unit_test(test_repair_loses_a_damaged_value_and_no_other),
         cmocka_unit_test(test_repair_without_a_value_file_loses_its_values),
         cmocka_unit_test(test_repair_without_a_manifest_keeps_values_apart),
+        cmocka_unit_test(test_repair_keeps_change_files_that_can_be_relied_on),
         cmocka_unit_test(test_repair_without_memory_changes_nothing_and_loses_none),
         cmocka_unit_test(test_h32_repair_cut_short_by_a_crash_can_be_repeated),
     };

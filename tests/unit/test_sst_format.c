@@ -69,6 +69,7 @@ static void test_sst_unknown_version_or_compression_is_unsupported(void **state)
     struct sst_stored stored;
     sst_header_encode(header, &(struct sst_header){.number = 1});
     header[8] = SST_VERSION + 1;
+    put_u64(header + 56, checksum64(header, 56, 0));
     assert_int_equal(sst_header_decode(header, &got_header), STATUS_UNSUPPORTED);
     sst_footer_encode(footer, &(struct sst_footer){.properties = {64, 10}}, 7);
     assert_int_equal(sst_footer_decode(footer, 7, 64 + 26 + SST_FOOTER_BYTES, &got_footer), STATUS_OK);
@@ -86,6 +87,29 @@ static void test_sst_unknown_version_or_compression_is_unsupported(void **state)
     put_u64(trailer + 8, checksum64(trailer, 8, checksum64(block, 10, 7 ^ (64 * 0x9e3779b97f4a7c15u))));
     assert_int_equal(sst_block_check(slice_of(block, sizeof block), SST_BLOCK_DATA, 7, 64, &stored),
                      STATUS_UNSUPPORTED);
+}
+
+/* Also in the version: damage isn't taken for a later version, which nobody would heal. */
+static void test_sst_header_and_footer_with_any_flipped_bit_are_corrupt(void **state) {
+    (void)state;
+    uint8_t header[SST_HEADER_BYTES];
+    uint8_t footer[SST_FOOTER_BYTES];
+    struct sst_header got_header;
+    struct sst_footer got_footer;
+    for (uint32_t kind = SST_FILE_TABLE; kind <= SST_FILE_CHANGES; kind++) {
+        sst_header_encode(header, &(struct sst_header){.kind = (enum sst_file_kind)kind, .number = 1, .id = 7});
+        for (size_t bit = 0; bit < sizeof header * 8; bit++) {
+            header[bit / 8] ^= (uint8_t)(1u << bit % 8);
+            assert_int_equal(sst_header_decode(header, &got_header), STATUS_CORRUPT);
+            header[bit / 8] ^= (uint8_t)(1u << bit % 8);
+        }
+    }
+    sst_footer_encode(footer, &(struct sst_footer){.properties = {64, 10}}, 7);
+    for (size_t bit = 0; bit < sizeof footer * 8; bit++) {
+        footer[bit / 8] ^= (uint8_t)(1u << bit % 8);
+        assert_int_equal(sst_footer_decode(footer, 7, 64 + 26 + SST_FOOTER_BYTES, &got_footer), STATUS_CORRUPT);
+        footer[bit / 8] ^= (uint8_t)(1u << bit % 8);
+    }
 }
 
 static void test_sst_partition_tail_that_lies_is_corrupt(void **state) {
@@ -135,6 +159,7 @@ int main(void) {
         cmocka_unit_test(test_sst_block_of_another_place_table_or_kind_is_corrupt),
         cmocka_unit_test(test_h35_sst_block_that_claims_to_be_huge_is_corrupt),
         cmocka_unit_test(test_sst_unknown_version_or_compression_is_unsupported),
+        cmocka_unit_test(test_sst_header_and_footer_with_any_flipped_bit_are_corrupt),
         cmocka_unit_test(test_sst_partition_tail_that_lies_is_corrupt),
         cmocka_unit_test(test_sst_properties_of_later_versions_are_passed_over),
     };

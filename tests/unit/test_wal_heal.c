@@ -3,8 +3,8 @@
  *
  * Breaks if such a log is shortened without remembering where it ended (also after a crash at any point of its
  * recovery, and in later segments and lives, until the owner says that it is whole), if more is given up than what
- * stands behind the damage, if damage at or below the frontier costs anything, if term or vote go back, or if damaged
- * segments are thrown away too early, or never.
+ * stands behind the damage (term and vote at all, in a log that says nothing else), if damage at or below the frontier
+ * costs anything, if term or vote go back, or if damaged segments are thrown away too early, or never.
  */
 #include "tests/unit/support/support.h"
 #include "tests/unit/wal_harness.h"
@@ -80,6 +80,12 @@ static uint64_t faulty_files(struct harness *harness) {
         count += fake_file_at(harness->fake, path) != NULL;
     }
     return count;
+}
+
+/* Something stands where its start group does. */
+static bool is_begun(struct harness *harness, uint64_t number) {
+    const struct fake_inode *inode = harness_inode(harness, number);
+    return inode->size > WAL_SEGMENT_HEADER_BYTES && inode->seen[WAL_SEGMENT_HEADER_BYTES] != 0;
 }
 
 static void open_damaged(struct harness *harness) {
@@ -226,6 +232,41 @@ static void test_h41_lost_term_is_final(void **state) {
     harness_free(harness);
 }
 
+/* Term and vote alone: no entry was ever written, and what said them before is removed when the log is opened. Any bit
+ * of its heads may flip then. */
+static void test_h06_term_and_vote_survive_any_flip_in_a_log_without_records(void **state) {
+    (void)state;
+    for (uint64_t at = 0; at < WAL_GROUP_HEADER_BYTES; at++) {
+        for (unsigned part = 0; part < 2; part++) {
+            struct harness *harness = harness_new(1);
+            harness->options.segment_bytes = 128 * 1024;
+            harness->options.mark_delay_us = 50000;
+            harness->options.heals = true;
+            harness_up(harness);
+            wal_set_state(harness->wal, 7, VOTE);
+            mark(harness);
+            for (unsigned life = 0; life < 2; life++) {
+                harness_close(harness);
+                harness_up(harness);
+                mark(harness);
+            }
+            harness_close(harness);
+            uint64_t newest = 63;
+            char path[LIMIT_PATH_BYTES];
+            do {
+                newest--;
+                wal__segment_path(path, "/wal", newest, "");
+            } while (newest > 1 && (fake_file_at(harness->fake, path) == NULL || !is_begun(harness, newest)));
+            harness_flip(harness_inode(harness, newest), part * WAL_SEGMENT_HEADER_BYTES + at, (unsigned)at % 8);
+            open_damaged(harness);
+            assert_false(harness->recovered.fault.final);
+            assert_int_equal(harness->recovered.term, 7);
+            assert_int_equal(harness->recovered.vote, VOTE);
+            harness_free(harness);
+        }
+    }
+}
+
 /* One place, anywhere in front of the last mark; a whole file, at times. Deterministic by seed. */
 static void damage(struct harness *harness, struct random *random) {
     uint64_t segments = 0;
@@ -334,6 +375,7 @@ int main(void) {
         cmocka_unit_test(test_wal_damage_below_the_frontier_costs_nothing),
         cmocka_unit_test(test_h32_log_that_lost_the_frontier_starts_behind_it),
         cmocka_unit_test(test_h41_lost_term_is_final),
+        cmocka_unit_test(test_h06_term_and_vote_survive_any_flip_in_a_log_without_records),
         cmocka_unit_test(test_h30_any_damage_is_remembered),
         cmocka_unit_test(test_h32_healing_crashed_at_every_io_forgets_nothing),
     };
