@@ -40,7 +40,8 @@ struct connection {
     struct error end;
     struct env_task task; /* delivers after resume, and what couldn't be said at once */
     struct connection_input input;
-    struct env_peer peer; /* the stream's, kept when it is gone */
+    uint64_t written_bytes; /* of frames, to the stream */
+    struct env_peer peer;   /* the stream's, kept when it is gone */
 };
 
 /* ---- The end ------------------------------------------------------------------------------------------------- */
@@ -222,8 +223,17 @@ void connection_attach(struct connection *connection, struct env_stream *stream)
     connection->state = CONNECTION_OPENING;
 }
 
+size_t connection_queued_bytes(const struct connection *connection) {
+    return connection->stream != NULL ? env_stream_queued_bytes(connection->stream) : 0;
+}
+
 bool connection_is_full(const struct connection *connection) {
-    return connection->stream != NULL && env_stream_queued_bytes(connection->stream) >= ENV_STREAM_HIGH_BYTES;
+    return connection_queued_bytes(connection) >= ENV_STREAM_HIGH_BYTES;
+}
+
+uint64_t connection_left_bytes(const struct connection *connection) {
+    uint64_t queued_bytes = connection_queued_bytes(connection); /* encrypted ones are a few more */
+    return connection->written_bytes > queued_bytes ? connection->written_bytes - queued_bytes : 0;
 }
 
 void connection_pause(struct connection *connection) { connection->paused = true; }
@@ -313,6 +323,7 @@ enum status connection_send(struct connection *connection, uint8_t type, uint64_
         memcpy(parts + 1, raw, raw_count * sizeof *raw);
     }
     status = env_stream_write(connection->stream, parts, raw_count + 1);
+    connection->written_bytes += status == STATUS_OK ? FRAME_HEADER_BYTES + message_len + raw_len : 0;
 out:
     if (head != head_stack) {
         mem_free(connection->alloc, head);

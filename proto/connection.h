@@ -66,6 +66,10 @@ MUST_USE enum status connection_send(struct connection *connection, uint8_t type
                                      const ProtobufCMessage *message, const struct slice *raw, size_t raw_count);
 /* At or above ENV_STREAM_HIGH_BYTES of output: stop producing until drained. */
 bool connection_is_full(const struct connection *connection);
+/* Output that waits here; and, about, how much has left for the system so far. If bytes wait and others leave, the
+ * system had refused some and takes them now: the other side's has acknowledged earlier ones. */
+size_t connection_queued_bytes(const struct connection *connection);
+uint64_t connection_left_bytes(const struct connection *connection);
 
 void connection_pause(struct connection *connection);
 void connection_resume(struct connection *connection);

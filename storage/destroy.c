@@ -15,7 +15,10 @@ enum status storage_destroy(struct env *env, const char *dir, struct error *err)
         return error_set(err, STATUS_INVALID, "the directory's name is too long");
     }
     file_path(lock_path, dir, LOCK_NAME);
-    enum status status = env_lock_file(env, lock_path, &lock, err);
+    enum status status = store_check_ours(env, dir, err);
+    if (status == STATUS_OK) {
+        status = env_lock_file(env, lock_path, &lock, err);
+    }
     if (status != STATUS_OK) {
         return status;
     }

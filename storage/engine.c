@@ -150,6 +150,10 @@ static void fill_tables(struct engine_stats *stats, const struct storage_stats *
         stats->table_files += store->files[level];
         stats->table_bytes += store->bytes[level];
     }
+    stats->stall_us_memtables = store->stalls[STORAGE_STALL_MEMTABLES].total_us;
+    stats->stall_us_level0 = store->stalls[STORAGE_STALL_LEVEL0].total_us;
+    stats->stall_us_debt = store->stalls[STORAGE_STALL_DEBT].total_us;
+    stats->stall_us_space = store->stalls[STORAGE_STALL_SPACE].total_us;
     stats->debt_bytes = store->debt_bytes;
     stats->dead_bytes = store->dead_bytes;
     stats->flushes = store->flushes;
@@ -212,6 +216,7 @@ void engine_get_stats(struct engine *engine, struct engine_stats *ret_stats) {
                                  .stalls = engine->stalls,
                                  .stall_us_total = engine->stall_us_total,
                                  .stall_us_max = engine->stall_us_max,
+                                 .stall_us_log = engine->stall_us_log,
                                  .snapshots = engine->snapshot_count};
     fill_tables(&stats, &store);
     fill_log(&stats, &log);
@@ -274,6 +279,11 @@ static const struct property properties[] = {PROPERTY(revision),
                                              PROPERTY(stalls),
                                              PROPERTY(stall_us_total),
                                              PROPERTY(stall_us_max),
+                                             PROPERTY(stall_us_log),
+                                             PROPERTY(stall_us_memtables),
+                                             PROPERTY(stall_us_level0),
+                                             PROPERTY(stall_us_debt),
+                                             PROPERTY(stall_us_space),
                                              PROPERTY(written_bytes),
                                              PROPERTY(adopted_bytes),
                                              PROPERTY(value_files),

@@ -43,15 +43,20 @@
 #ifndef HOLDFAST_STORAGE_ENGINE_H
 #define HOLDFAST_STORAGE_ENGINE_H
 
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 #include "node/base/alloc.h"
 #include "node/base/buf.h"
 #include "node/base/limits.h"
 #include "node/base/slice.h"
 #include "node/base/status.h"
-
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
 
 struct engine;
 struct engine_batch;
@@ -63,6 +68,7 @@ struct env;
 
 enum engine_compression { ENGINE_COMPRESSION_NONE, ENGINE_COMPRESSION_LZ4, ENGINE_COMPRESSION_ZSTD };
 
+/* Every number has a range; engine_open names the one that is out of it. */
 struct engine_options {
     const char *dir;        /* made if it isn't there, its parent must be */
     bool create_if_missing; /* true; false: STATUS_NOT_FOUND if there is no store */
@@ -85,10 +91,14 @@ struct engine_options {
     uint64_t level_base_bytes;           /* 256 MiB: the least that a level below 0 is meant to hold */
     uint64_t value_threshold_bytes; /* 32 KiB (0: none; 32 to 16 MiB): values from this length on stay out of tables, in
                                        files of the log that the store takes over, or in files of their own */
-    uint64_t history_revisions; /* 0: so many revisions behind the newest can be read for a while without a snapshot */
+    /* What was overwritten and deleted stays readable without a snapshot (engine_read_options.revision), as far back as
+     * one of these reaches; what isn't is forgotten by flushes and compactions, and doesn't come back. */
+    uint64_t history_revisions; /* 0 (to UINT64_MAX - 1): so many revisions behind the newest */
+    uint64_t history_ms; /* 0 (to 100 years): what was the newest at any time so long ago, up to a 32nd part more.
+                            Counted while the engine is open */
 
     /* The log. */
-    uint64_t log_segment_bytes; /* 32 MiB: of a file of the log; never less than what the largest write needs */
+    uint64_t log_segment_bytes; /* 32 MiB (to 4 GiB): of a file of the log; never less than the largest write needs */
     /* 128 MiB: a memtable is also written out when its writes have taken so much of the log. It bounds the log's files,
      * and what an opening reads, where small writes are synced one by one: each takes a block of 4 KiB. Never less than
      * a segment. */
@@ -109,7 +119,8 @@ struct engine_options {
 void engine_options_init(struct engine_options *options);
 
 /* Opens or creates, replays what the log has beyond the tables. STATUS_BUSY: another process, or this one, has it open.
- * STATUS_CORRUPT: err says which file and where. STATUS_INVALID: an option is out of range. *ret_engine is owned. */
+ * STATUS_CORRUPT: err says which file and where (a store whose log or tables somebody took away, too). STATUS_INVALID:
+ * an option is out of range. *ret_engine is owned. */
 MUST_USE enum status engine_open(const struct engine_options *options, struct engine **ret_engine, struct error *err);
 /* Waits for what is under way. Everything that was taken from the engine must have been given back. NULL is accepted.
  */
@@ -121,8 +132,8 @@ struct engine_write_options {
     bool sync; /* durable on return */
 };
 
-/* options NULL: no sync. STATUS_INVALID: key, value or range beyond the limits; STATUS_NO_SPACE, STATUS_NO_MEMORY,
- * STATUS_IO, STATUS_FAILED. */
+/* options NULL: no sync. STATUS_INVALID: key, value or range beyond the limits; STATUS_TOO_LARGE: beyond the option
+ * write_bytes_max; STATUS_NO_SPACE, STATUS_NO_MEMORY, STATUS_IO, STATUS_FAILED. */
 MUST_USE enum status engine_put(struct engine *engine, const struct engine_write_options *options, struct slice key,
                                 struct slice value, struct error *err);
 /* Deleting what isn't there is no error. */
@@ -154,8 +165,8 @@ uint32_t engine_batch_count(const struct engine_batch *batch);
 struct engine_batch_walker {
     void *context;
     enum status (*put)(void *context, struct slice key, struct slice value);
-    enum status (*delete)(void *context, struct slice key);
-    enum status (*delete_range)(void *context, struct slice start, struct slice end);
+    enum status (*remove)(void *context, struct slice key);
+    enum status (*remove_range)(void *context, struct slice start, struct slice end);
 };
 MUST_USE enum status engine_batch_walk(struct engine_batch *batch, const struct engine_batch_walker *walker);
 
@@ -169,8 +180,11 @@ uint64_t engine_snapshot_revision(const struct engine_snapshot *snapshot);
 
 /* ---- Reading ---------------------------------------------------------------------------------------------------- */
 
+/* The newest state, unless one of these is given (STATUS_INVALID: both). */
 struct engine_read_options {
-    const struct engine_snapshot *snapshot; /* NULL: the newest */
+    const struct engine_snapshot *snapshot;
+    uint64_t revision; /* the store as it was right after this write. STATUS_COMPACTED: it is forgotten; no revision is
+                          from engine_stats.horizon on; STATUS_INVALID: there is no such write yet */
 };
 
 struct engine_value {
@@ -179,32 +193,39 @@ struct engine_value {
     void *held[3];     /* the engine's: what the bytes lie in */
 };
 
-/* options NULL: the defaults. STATUS_NOT_FOUND; STATUS_CORRUPT, STATUS_IO, STATUS_NO_MEMORY. On STATUS_OK the value is
- * to be released, soon: it may hold memory and files of the engine. */
+/* options NULL: the defaults. STATUS_NOT_FOUND; STATUS_INVALID: a key beyond the limits; STATUS_CORRUPT, STATUS_IO,
+ * STATUS_NO_MEMORY; see also the options. On STATUS_OK the value is to be released, soon: it may hold memory and files
+ * of the engine. */
 MUST_USE enum status engine_get(struct engine *engine, const struct engine_read_options *options, struct slice key,
                                 struct engine_value *ret_value, struct error *err);
 /* Also fine for one that is all zero. Leaves it all zero. */
 void engine_value_release(struct engine_value *value);
 /* Several lookups, all of the same state of the store. statuses[i] is what engine_get would say of keys[i]; values[i]
  * is filled in, and to be released, where that is STATUS_OK. Returns STATUS_OK, or the first failure among them
- * (STATUS_NOT_FOUND is none); with STATUS_INVALID (a key beyond the limits) and STATUS_NO_MEMORY nothing is filled in.
- */
+ * (STATUS_NOT_FOUND is none); with STATUS_INVALID (a key beyond the limits), STATUS_COMPACTED and STATUS_NO_MEMORY no
+ * value is filled in. */
 MUST_USE enum status engine_multi_get(struct engine *engine, const struct engine_read_options *options, size_t count,
                                       const struct slice *keys, struct engine_value *values, enum status *statuses,
                                       struct error *err);
 
 /* ---- Iterators -------------------------------------------------------------------------------------------------- */
 
+enum { ENGINE_READAHEAD_BYTES_MAX = 8 * 1024 * 1024 };
+
 struct engine_iterator_options {
-    const struct engine_snapshot *snapshot; /* NULL: the store as it is now, for the iterator's life */
-    struct slice lower;                     /* no key before it; len 0: no bound. Borrowed while the iterator lives */
-    struct slice upper;                     /* no key at or behind it; len 0: no bound. Borrowed likewise */
-    bool keys_only;                         /* values aren't asked for */
-    bool passing;                           /* what is read isn't kept in the cache: for large scans */
-    uint32_t readahead_bytes_max;           /* of each table that is walked through; 0: none */
+    /* As in engine_read_options; else the store as it is now, for the iterator's life. */
+    const struct engine_snapshot *snapshot;
+    uint64_t revision;
+    struct slice lower;           /* no key before it; len 0: no bound. Borrowed while the iterator lives */
+    struct slice upper;           /* no key at or behind it; len 0: no bound. Borrowed likewise */
+    bool keys_only;               /* values aren't asked for */
+    bool passing;                 /* what is read isn't kept in the cache: for large scans */
+    uint32_t readahead_bytes_max; /* of one read of a table that is walked through: grows up to this. 0: 256 KiB; less
+                                     than a block: none; at most ENGINE_READAHEAD_BYTES_MAX, more is as much */
 };
 
-/* At no place yet. options NULL: everything. It holds memory and files of the engine: don't keep it for ever. */
+/* At no place yet. options NULL: everything. It holds memory and files of the engine: don't keep it for ever.
+ * STATUS_INVALID: bounds longer than keys can be; that, and STATUS_COMPACTED: see the options; STATUS_NO_MEMORY. */
 MUST_USE enum status engine_iterator_new(struct engine *engine, const struct engine_iterator_options *options,
                                          struct engine_iterator **ret_iterator, struct error *err);
 void engine_iterator_free(struct engine_iterator *iterator);
@@ -349,7 +370,8 @@ MUST_USE enum status engine_repair(const struct engine_options *options,
                                    struct engine_repair_report *ret_report, struct error *err);
 
 /* Removes the store's files, and its directory, if nothing else is in it. A crash leaves a part of the files, and no
- * store that opens; call it again. STATUS_NOT_FOUND: there is no such directory. */
+ * store that opens; call it again. STATUS_NOT_FOUND: there is no such directory; STATUS_INVALID: it is another
+ * program's. */
 MUST_USE enum status engine_destroy(const struct engine_options *options, struct error *err);
 
 /* ---- Statistics -------------------------------------------------------------------------------------------------- */
@@ -404,11 +426,15 @@ struct engine_stats {
     uint64_t log_sync_us_p50; /* to the next power of two above, */
     uint64_t log_sync_us_p99;
     uint64_t log_sync_us_buckets[ENGINE_SYNC_BUCKETS]; /* from: bucket 0 below 1 us, bucket i below 2^i */
-    uint64_t
-        stalls; /* times that a writer waited: for a flush, for the log, or held back so that compactions keep up */
+    uint64_t stalls; /* times that a writer waited, or was held back so that compactions keep up */
     uint64_t stall_us_total;
     uint64_t stall_us_max;
-    uint64_t written_bytes; /* tables and manifests */
+    uint64_t stall_us_log;       /* why they waited, in times that are over: for the log's disk; */
+    uint64_t stall_us_memtables; /* for memtables to be written out, */
+    uint64_t stall_us_level0;    /* for compactions of level 0, */
+    uint64_t stall_us_debt;      /* of deeper levels, */
+    uint64_t stall_us_space;     /* and for room on the disk: as long as writes were held up, writers or not */
+    uint64_t written_bytes;      /* tables and manifests */
     /* Large values. */
     uint64_t adopted_bytes;    /* files of the log that the store took over */
     uint64_t value_files;      /* now, those among them */
@@ -433,4 +459,7 @@ void engine_get_stats(struct engine *engine, struct engine_stats *ret_stats);
  * each. Appended to ret_text. STATUS_NOT_FOUND: no such name; STATUS_NO_MEMORY. */
 MUST_USE enum status engine_property(struct engine *engine, const char *name, struct buf *ret_text);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

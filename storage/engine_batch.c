@@ -48,8 +48,8 @@ enum status engine_batch_walk(struct engine_batch *batch, const struct engine_ba
     while (status == STATUS_OK && (status = batch_next(&reader, &operation)) == STATUS_OK) {
         switch (operation.kind) {
         case BATCH_PUT: status = walker->put(walker->context, operation.key, operation.value); break;
-        case BATCH_DELETE: status = walker->delete (walker->context, operation.key); break;
-        case BATCH_DELETE_RANGE: status = walker->delete_range(walker->context, operation.key, operation.value); break;
+        case BATCH_DELETE: status = walker->remove(walker->context, operation.key); break;
+        case BATCH_DELETE_RANGE: status = walker->remove_range(walker->context, operation.key, operation.value); break;
         case BATCH_PUT_APART: return STATUS_CORRUPT; /* in no batch */
         }
         if (status == STATUS_NOT_FOUND) {

@@ -77,21 +77,34 @@ static enum status unless_missing(enum status status, struct error *err) {
     return STATUS_OK;
 }
 
-/* Under the lock: the log first, so that nobody takes what is left of it for a store. */
+/* Under the lock of the tables, while there are any. The log goes at once, by its name: a part of its segments would be
+ * taken for the whole. */
 static enum status remove_log(struct env *env, const char *dir, struct error *err) {
-    char path[LIMIT_PATH_BYTES];
+    char tables[LIMIT_PATH_BYTES];
+    char log[LIMIT_PATH_BYTES];
+    char gone[LIMIT_PATH_BYTES];
     struct env_file *lock = NULL;
-    path_of(path, dir, "tables");
-    enum status status = verify__lock(env, path, &lock, err);
-    path_of(path, dir, "log");
+    path_of(tables, dir, "tables");
+    path_of(log, dir, "log");
+    path_of(gone, dir, "log.gone");
+    enum status status = unless_missing(store_check_ours(env, tables, err), err);
     if (status == STATUS_OK) {
-        status = unless_missing(wal_destroy(env, path, err), err);
+        status = verify__lock(env, tables, &lock, err);
     }
-    for (unsigned i = 0; status == STATUS_OK && i < WAL_LENT_COUNT; i++) {
-        char name[16];
-        (void)snprintf(name, sizeof name, "tail-%u", i);
-        path_of(path, dir, name);
-        status = unless_missing(env_unlink(env, path, err), err);
+    if (status == STATUS_OK) {
+        status = unless_missing(wal_destroy(env, gone, err), err); /* of an earlier attempt */
+    }
+    if (status == STATUS_OK) {
+        status = unless_missing(env_rename(env, log, gone, err), err);
+    }
+    if (status == STATUS_OK) {
+        status = env_sync_dir(env, dir, err);
+    }
+    if (status == STATUS_OK) {
+        status = unless_missing(wal_destroy(env, gone, err), err);
+    }
+    if (status == STATUS_OK) {
+        status = unless_missing(env_rename(env, gone, log, err), err); /* there are others' files in it */
     }
     env_close(lock);
     return status;
@@ -109,6 +122,20 @@ static enum status remove_tables(struct env *env, const char *dir, struct error 
     return status;
 }
 
+/* The first of them last: as long as it is there, nobody takes a directory without a log for a new store. */
+static enum status remove_tails(struct env *env, const char *dir, struct error *err) {
+    enum status status = STATUS_OK;
+    for (unsigned i = WAL_LENT_COUNT; status == STATUS_OK && i-- > 0;) {
+        char path[LIMIT_PATH_BYTES];
+        char name[16];
+        (void)snprintf(name, sizeof name, "tail-%u", i);
+        path_of(path, dir, name);
+        status = unless_missing(env_unlink(env, path, err), err);
+    }
+    return status == STATUS_OK ? env_sync_dir(env, dir, err) : status;
+}
+
+/* Log, tables, tail files: without the log, but with the first tail file, nothing opens. */
 enum status engine__destroy(struct env *env, const char *dir, struct error *err) {
     struct error kept;
     enum status status = engine__check_dir(dir, err);
@@ -120,6 +147,9 @@ enum status engine__destroy(struct env *env, const char *dir, struct error *err)
     }
     if (status == STATUS_OK) {
         status = remove_tables(env, dir, err);
+    }
+    if (status == STATUS_OK) {
+        status = remove_tails(env, dir, err);
     }
     if (status != STATUS_OK) {
         return status;

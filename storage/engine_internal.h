@@ -7,6 +7,7 @@
  *   engine_log.c       who writes groups of the log, and who waits for them
  *   engine_batch.c     batches
  *   engine_snapshot.c  snapshots
+ *   engine_history.c   how far back reads may go, by time
  *   engine_read.c      lookups and iterators
  *   engine.c           flushing, compacting, statistics, what the store calls back
  *   engine_whole.c     the whole store while it is open: checkpoint, verify
@@ -76,6 +77,21 @@ struct engine__salvage {
     char where[LIMIT_NAME_BYTES * 2];
 };
 
+/* Which revision was the newest at some time. */
+struct engine__note {
+    uint64_t at_us;
+    uint64_t revision;
+};
+
+enum { ENGINE_HISTORY_NOTES = 34 };
+
+struct engine__history {
+    struct env_timer timer;
+    struct engine__note notes[ENGINE_HISTORY_NOTES]; /* a ring, the oldest first */
+    unsigned first;
+    unsigned count;
+};
+
 struct engine {
     struct env_mutex lock;
     struct env *env;
@@ -117,9 +133,11 @@ struct engine {
     bool log_again; /* something came while it was */
 
     uint64_t snapshot_count;
+    struct engine__history history;
     uint64_t stalls;
     uint64_t stall_us_total;
     uint64_t stall_us_max;
+    uint64_t stall_us_log; /* of the total: the store would have taken the write */
 };
 
 /* engine_open.c */
@@ -182,6 +200,13 @@ void engine__wake(struct list *waiters, uint64_t index, enum status status);
 /* No more writes: everybody who waits is told. */
 void engine__fail(struct engine *engine, const struct error *err);
 MUST_USE enum status engine__failure(const struct engine *engine, struct error *err);
+
+/* engine_history.c. On the loop or under the lock. */
+void engine__history_init(struct engine *engine);
+/* The store is open. */
+MUST_USE enum status engine__history_start(struct engine *engine, struct error *err);
+/* Also fine if it was not started, or not even initialised. */
+void engine__history_stop(struct engine *engine);
 
 /* engine_batch.c */
 /* What the log gets; borrowed until the batch changes. */

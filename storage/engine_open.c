@@ -23,6 +23,8 @@ enum {
     ADOPT_PART = 8              /* of a memtable: large values that are worth a segment of the log of their own */
 };
 
+static const uint64_t LOG_SEGMENT_BYTES_MAX = (uint64_t)4 << 30;
+static const uint64_t HISTORY_MS_MAX = (uint64_t)100 * 366 * 24 * 3600 * 1000;
 static const uint8_t cluster_id[WAL_CLUSTER_ID_BYTES] = "holdfast engine";
 static const uint64_t node_id = 1;
 
@@ -99,8 +101,9 @@ void engine__fill_storage(struct storage_options *options, const struct engine_o
     options->compaction_workers = from->workers;
     options->compaction_bytes_per_second_max = from->compaction_bytes_per_second_max;
     options->scrub_bytes_per_second = from->scrub_bytes_per_second;
-    /* A snapshot can always be had of the newest revision, so nothing older needs to be kept. */
-    options->history_revisions = from->history_revisions > 0 ? from->history_revisions : 1;
+    /* With history_ms the engine moves the horizon itself. */
+    options->history_revisions = from->history_ms > 0 ? 0 : from->history_revisions;
+    options->history_none = from->history_ms == 0 && from->history_revisions == 0;
     for (unsigned level = 0; level < STORAGE_LEVELS; level++) {
         options->bloom_bits[level] = from->bloom_bits;
         options->compression[level] = compression_of(from);
@@ -137,6 +140,21 @@ enum status engine__make_log(struct env *env, const char *dir, const struct stor
     return wal_create(&options, &base, term, err);
 }
 
+/* Tail files are made when there is a log: with them, but without it, something has taken it away. */
+static enum status look_for_tails(struct engine *engine, bool *ret_are_there, struct error *err) {
+    char path[LIMIT_PATH_BYTES];
+    struct env_file *file = NULL;
+    path_of(path, engine, "tail-0");
+    enum status status = env_open(engine->env, path, ENV_OPEN_READ, &file, err);
+    env_close(file);
+    *ret_are_there = status == STATUS_OK;
+    if (status == STATUS_NOT_FOUND) {
+        error_clear(err);
+        status = STATUS_OK;
+    }
+    return status;
+}
+
 static enum status open_log(struct engine *engine, struct wal_options *options, struct wal_recovered *ret_recovered,
                             struct error *err) {
     const struct storage_frontier *frontier = storage_frontier(engine->storage);
@@ -161,7 +179,10 @@ static enum status open_log(struct engine *engine, struct wal_options *options, 
     options->mark_delay_us = 50 * 1000;
     bool heals = engine->salvage != NULL && !engine->salvage->is_strict;
     options->heals = heals;
-    enum status status = wal_open(options, &from, &engine->wal, ret_recovered, err);
+    enum status status = look_for_tails(engine, &options->must_exist, err);
+    if (status == STATUS_OK) {
+        status = wal_open(options, &from, &engine->wal, ret_recovered, err);
+    }
     if (status != STATUS_OK || !ret_recovered->fault.present) {
         return status;
     }
@@ -268,6 +289,7 @@ static enum status begin_term(struct engine *engine, uint64_t last_term, struct 
         storage_set_log(engine->storage, &share);
         engine->is_open = true;
         wal_set_floor(engine->wal, storage_frontier(engine->storage)->index, UINT64_MAX);
+        status = engine__history_start(engine, err);
     }
     env_mutex_unlock(&engine->lock);
     return status;
@@ -305,6 +327,7 @@ static void dismantle(struct engine *engine) {
     if (engine->loop != NULL) {
         env_mutex_lock(&engine->lock);
         engine->closing = true;
+        engine__history_stop(engine);
         while (engine->log_busy) {
             (void)!engine__wait(engine, &engine->room_waiters, 0);
         }
@@ -391,8 +414,14 @@ static enum status check_options(const struct engine_options *options, struct er
         return error_set(err, STATUS_INVALID, "engine option write_bytes_max is %u, not %d to %d",
                          options->write_bytes_max, WRITE_BYTES_MIN, LIMIT_ENTRY_PAYLOAD_BYTES);
     }
-    if ((unsigned)options->compression > ENGINE_COMPRESSION_ZSTD || options->history_revisions == UINT64_MAX) {
-        return error_set(err, STATUS_INVALID, "engine option compression or history_revisions is out of range");
+    if (options->log_segment_bytes > LOG_SEGMENT_BYTES_MAX) {
+        return error_set(err, STATUS_INVALID, "engine option log_segment_bytes is %llu, not 0 to %llu",
+                         (unsigned long long)options->log_segment_bytes, (unsigned long long)LOG_SEGMENT_BYTES_MAX);
+    }
+    if ((unsigned)options->compression > ENGINE_COMPRESSION_ZSTD || options->history_revisions == UINT64_MAX ||
+        options->history_ms > HISTORY_MS_MAX) {
+        return error_set(err, STATUS_INVALID,
+                         "engine option compression, history_revisions or history_ms is out of range");
     }
     return STATUS_OK;
 }
@@ -409,6 +438,7 @@ static enum status open_parts(struct engine *engine, struct error *err) {
     }
     if (status == STATUS_OK) {
         engine__log_init(engine);
+        engine__history_init(engine);
         status = open_storage(engine, &storage, err);
     }
     if (status == STATUS_OK) {

@@ -1,13 +1,31 @@
 /* Lookups and iterators: over a view, without the lock. */
 #include "storage/engine_internal.h"
 
+static_assert((int)ENGINE_READAHEAD_BYTES_MAX <= (int)FETCH_READAHEAD_BYTES_MAX, "the store takes no more");
+
 /* ---- Lookups ---------------------------------------------------------------------------------------------------- */
 
 /* held: view, then the block. */
 static_assert(sizeof(struct sst_hold) == 2 * sizeof(void *), "engine_value has room for it");
 
-static uint64_t revision_of(const struct engine_snapshot *snapshot, const struct storage_view *view) {
-    return snapshot != NULL ? snapshot->pin.revision : storage_view_revision(view);
+/* Below the horizon is the store's to tell. */
+static enum status choose_revision(const struct storage_view *view, const struct engine_snapshot *snapshot,
+                                   uint64_t wanted, uint64_t *ret_revision, struct error *err) {
+    uint64_t newest = storage_view_revision(view);
+    if (wanted == 0) {
+        *ret_revision = snapshot != NULL ? snapshot->pin.revision : newest;
+        return STATUS_OK;
+    }
+    if (snapshot != NULL) {
+        return error_set(err, STATUS_INVALID, "a read was asked for at a snapshot and at revision %llu",
+                         (unsigned long long)wanted);
+    }
+    if (wanted > newest) {
+        return error_set(err, STATUS_INVALID, "revision %llu isn't there yet: the newest is %llu",
+                         (unsigned long long)wanted, (unsigned long long)newest);
+    }
+    *ret_revision = wanted;
+    return STATUS_OK;
 }
 
 static bool is_key(struct slice key) { return key.len > 0 && key.len <= LIMIT_KEY_BYTES; }
@@ -30,9 +48,15 @@ enum status engine_get(struct engine *engine, const struct engine_read_options *
         return bad_key(key, err);
     }
     struct storage_view *view = storage_view_acquire(engine->storage);
-    uint64_t revision = revision_of(options != NULL ? options->snapshot : NULL, view);
+    uint64_t revision = storage_view_revision(view);
     struct storage_value value;
-    enum status status = storage_get(view, NULL, key, revision, &value, err);
+    enum status status = STATUS_OK;
+    if (options != NULL) {
+        status = choose_revision(view, options->snapshot, options->revision, &revision, err);
+    }
+    if (status == STATUS_OK) {
+        status = storage_get(view, NULL, key, revision, &value, err);
+    }
     if (status == STATUS_OK) {
         hand_out(ret_value, view, &value);
     } else {
@@ -51,7 +75,26 @@ void engine_value_release(struct engine_value *value) {
     *value = (struct engine_value){.revision = 0};
 }
 
-/* Each value that was found needs a hold of the view. */
+/* What all of them say; the values that were found are handed out, each with a hold of the view. */
+static enum status hand_all_out(struct storage_view *view, size_t count, const struct storage_value *found,
+                                struct engine_value *values, const enum status *statuses) {
+    enum status failure = STATUS_OK;
+    for (size_t i = 0; i < count; i++) {
+        if (statuses[i] == STATUS_OK) {
+            storage_view_hold(view);
+            hand_out(&values[i], view, &found[i]);
+        } else if (statuses[i] != STATUS_NOT_FOUND && failure == STATUS_OK) {
+            failure = statuses[i];
+        }
+    }
+    for (size_t i = 0; failure == STATUS_NO_MEMORY && i < count; i++) { /* all or nothing */
+        if (statuses[i] == STATUS_OK) {
+            engine_value_release(&values[i]);
+        }
+    }
+    return failure;
+}
+
 enum status engine_multi_get(struct engine *engine, const struct engine_read_options *options, size_t count,
                              const struct slice *keys, struct engine_value *values, enum status *statuses,
                              struct error *err) {
@@ -71,20 +114,13 @@ enum status engine_multi_get(struct engine *engine, const struct engine_read_opt
         return failure;
     }
     struct storage_view *view = storage_view_acquire(engine->storage);
-    uint64_t revision = revision_of(options != NULL ? options->snapshot : NULL, view);
-    (void)!storage_multi_get(view, NULL, revision, count, keys, found, statuses, err);
-    for (size_t i = 0; i < count; i++) {
-        if (statuses[i] == STATUS_OK) {
-            storage_view_hold(view);
-            hand_out(&values[i], view, &found[i]);
-        } else if (statuses[i] != STATUS_NOT_FOUND && failure == STATUS_OK) {
-            failure = statuses[i];
-        }
+    uint64_t revision = storage_view_revision(view);
+    if (options != NULL) {
+        failure = choose_revision(view, options->snapshot, options->revision, &revision, err);
     }
-    for (size_t i = 0; failure == STATUS_NO_MEMORY && i < count; i++) { /* all or nothing */
-        if (statuses[i] == STATUS_OK) {
-            engine_value_release(&values[i]);
-        }
+    if (failure == STATUS_OK) {
+        (void)!storage_multi_get(view, NULL, revision, count, keys, found, statuses, err);
+        failure = hand_all_out(view, count, found, values, statuses);
     }
     storage_view_release(view);
     mem_free(engine->alloc, found);
@@ -110,21 +146,33 @@ enum status engine_iterator_new(struct engine *engine, const struct engine_itera
                                 struct engine_iterator **ret_iterator, struct error *err) {
     static const struct engine_iterator_options everything;
     options = options != NULL ? options : &everything;
+    if (options->lower.len > LIMIT_KEY_BYTES || options->upper.len > LIMIT_KEY_BYTES) {
+        return error_set(err, STATUS_INVALID, "bounds of %zu and %zu bytes: keys have at most %d", options->lower.len,
+                         options->upper.len, LIMIT_KEY_BYTES);
+    }
     struct engine_iterator *iterator = mem_alloc_zero(engine->alloc, sizeof *iterator);
     if (iterator == NULL) {
         return error_set(err, STATUS_NO_MEMORY, "no memory for an iterator");
     }
     iterator->alloc = engine->alloc;
     iterator->view = storage_view_acquire(engine->storage);
-    uint64_t revision = revision_of(options->snapshot, iterator->view);
+    uint64_t revision = 0;
+    enum status status = choose_revision(iterator->view, options->snapshot, options->revision, &revision, err);
+    if (status != STATUS_OK) {
+        engine_iterator_free(iterator);
+        return status;
+    }
+    uint32_t readahead_bytes_max = options->readahead_bytes_max < ENGINE_READAHEAD_BYTES_MAX
+                                       ? options->readahead_bytes_max
+                                       : ENGINE_READAHEAD_BYTES_MAX;
     const struct storage_iterator_options walk = {.revision = revision,
                                                   .at_zero = revision == 0,
                                                   .lower = options->lower,
                                                   .upper = options->upper,
                                                   .keys_only = options->keys_only,
                                                   .passing = options->passing,
-                                                  .readahead_bytes_max = options->readahead_bytes_max};
-    enum status status = storage_iterator_new(iterator->view, NULL, &walk, &iterator->walk, err);
+                                                  .readahead_bytes_max = readahead_bytes_max};
+    status = storage_iterator_new(iterator->view, NULL, &walk, &iterator->walk, err);
     if (status != STATUS_OK) {
         engine_iterator_free(iterator);
         return status;

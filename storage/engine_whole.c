@@ -89,9 +89,20 @@ static enum status publish(struct env *env, const char *dir, const char *tmp, st
     return status == STATUS_OK ? env_sync_parent(env, dir, err) : status;
 }
 
+/* Without slashes at its end: another name is made of it. */
+static void copy_dir(char out[ENGINE_DIR_BYTES], const char *dir) {
+    size_t len = strlen(dir);
+    while (len > 1 && dir[len - 1] == '/') {
+        len--;
+    }
+    memcpy(out, dir, len);
+    out[len] = '\0';
+}
+
 enum status engine_checkpoint(struct engine *engine, const char *dir, struct engine_checkpoint *ret_checkpoint,
                               struct error *err) {
     struct env *env = engine->env;
+    char place[ENGINE_DIR_BYTES];
     char tmp[ENGINE_DIR_BYTES + sizeof ".tmp"];
     char log[LIMIT_PATH_BYTES];
     struct error ignored;
@@ -99,16 +110,17 @@ enum status engine_checkpoint(struct engine *engine, const char *dir, struct eng
     if (status != STATUS_OK) {
         return status;
     }
+    copy_dir(place, dir);
     struct storage_checkpoint *tables = mem_alloc_zero(engine->alloc, sizeof *tables);
     if (tables == NULL) {
         return error_set(err, STATUS_NO_MEMORY, "no memory for a checkpoint at %s", dir);
     }
-    (void)snprintf(tmp, sizeof tmp, "%s.tmp", dir);
+    (void)snprintf(tmp, sizeof tmp, "%s.tmp", place);
     (void)snprintf(log, sizeof log, "%s/log", tmp);
     (void)snprintf(tables->dir, sizeof tables->dir, "%s/tables", tmp);
     status = engine_flush(engine, err); /* a full disk is told at once, not waited out */
     if (status == STATUS_OK) {
-        status = prepare(env, dir, tmp, err);
+        status = prepare(env, place, tmp, err);
     }
     if (status != STATUS_OK) {
         goto out;
@@ -118,7 +130,7 @@ enum status engine_checkpoint(struct engine *engine, const char *dir, struct eng
         status = engine__make_log(env, log, &tables->frontier, tables->frontier.term, err);
     }
     if (status == STATUS_OK) {
-        status = publish(env, dir, tmp, err);
+        status = publish(env, place, tmp, err);
     }
     if (status != STATUS_OK) {
         (void)!engine__destroy(env, tmp, &ignored); /* else the next attempt does it */

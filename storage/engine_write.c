@@ -24,8 +24,11 @@ static void note_pause(struct engine *engine, uint64_t waited_us) {
 /* Until a tail file or a memtable is free. */
 static enum status wait_for_room(struct engine *engine, struct error *err) {
     uint64_t since_us = env_clock_us(engine->env);
+    bool for_log = storage_can_apply(engine->storage) && !engine->ingesting;
     enum status status = engine__wait(engine, &engine->room_waiters, 0);
-    note_pause(engine, env_clock_us(engine->env) - since_us);
+    uint64_t waited_us = env_clock_us(engine->env) - since_us;
+    note_pause(engine, waited_us);
+    engine->stall_us_log += for_log ? waited_us : 0;
     return status == STATUS_OK ? STATUS_OK : engine__failure(engine, err);
 }
 

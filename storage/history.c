@@ -11,9 +11,12 @@ uint64_t storage_horizon(const struct storage *storage) {
     uint64_t applied = storage->inserted_index < shown ? storage->inserted_index : shown;
     uint64_t kept = storage->options.history_revisions;
     uint64_t horizon = storage->horizon_wanted;
-    if (kept != 0 && applied > kept && applied - kept > horizon) {
+    if (storage->options.history_none) {
+        horizon = applied;
+    } else if (kept != 0 && applied > kept && applied - kept > horizon) {
         horizon = applied - kept;
     }
+    horizon = horizon < applied ? horizon : applied;
     if (!list_is_empty(&storage->pins)) {
         uint64_t lowest = LIST_ENTRY(storage->pins.next, struct storage_pin, link)->revision;
         horizon = lowest < horizon ? lowest : horizon;

@@ -7,7 +7,8 @@
  * A piece is one partition of a table with its data blocks, some values of a value file, some blocks of a change file,
  * or what a file ends with: about 128 KiB, or one value, read past the page cache, which would hide what the disk has.
  * (An adopted segment of the log is one piece, checked as the log checks it.) After each it pauses as long as its rate
- * says, holding no worker. Between pieces it holds one file, which it lets go of as soon as no version has it.
+ * says, holding no worker. Between pieces it holds one file, which it lets go of as soon as no version has it, and the
+ * memory that its pieces are read into.
  *
  * What fails its check is read once more before it counts. The place is kept in memory only: after a restart it begins
  * anew.
@@ -27,9 +28,7 @@ enum { WINDOW_BYTES = 256 * 1024, VALUES_PIECE_BYTES = 128 * 1024, EMPTY_PAUSE_U
 struct window {
     struct scrub_job *job;
     struct env_file *file;
-    uint64_t end; /* nothing from here on will be asked for: no reason to read it */
-    uint8_t *bytes;
-    size_t capacity;
+    uint64_t end;   /* nothing from here on will be asked for: no reason to read it */
     uint64_t start; /* what it shows: [start, start + len) */
     size_t len;
 };
@@ -37,29 +36,30 @@ struct window {
 static uint64_t round_up(uint64_t bytes) { return (bytes + ENV_BLOCK_BYTES - 1) / ENV_BLOCK_BYTES * ENV_BLOCK_BYTES; }
 
 static enum status window_load(struct window *window, uint64_t offset, size_t len, struct error *err) {
-    struct alloc *alloc = window->job->storage->env->alloc;
+    struct scrub_job *job = window->job;
+    struct alloc *alloc = job->storage->env->alloc;
     uint64_t start = offset / ENV_BLOCK_BYTES * ENV_BLOCK_BYTES;
     uint64_t ahead = window->end > start ? window->end - start : 0;
     ahead = ahead < WINDOW_BYTES ? ahead : WINDOW_BYTES;
     size_t want = (size_t)round_up(offset + len - start > ahead ? offset + len - start : ahead);
     size_t got = 0;
     window->len = 0;
-    if (want > window->capacity) {
-        mem_free(alloc, window->bytes);
-        window->capacity = 0;
-        window->bytes = mem_alloc_aligned(alloc, ENV_BLOCK_BYTES, want);
-        if (window->bytes == NULL) {
+    if (want > job->window_capacity) {
+        mem_free(alloc, job->window);
+        job->window_capacity = 0;
+        job->window = mem_alloc_aligned(alloc, ENV_BLOCK_BYTES, want);
+        if (job->window == NULL) {
             return STATUS_NO_MEMORY;
         }
-        window->capacity = want;
+        job->window_capacity = want;
     }
-    enum status status = env_pread(window->file, window->bytes, want, start, &got, err);
+    enum status status = env_pread(window->file, job->window, want, start, &got, err);
     if (status != STATUS_OK) {
         return status;
     }
     window->start = start;
     window->len = got;
-    window->job->bytes += got;
+    job->bytes += got;
     return STATUS_OK;
 }
 
@@ -75,7 +75,7 @@ static enum status window_show(struct window *window, uint64_t offset, size_t le
             return STATUS_CORRUPT;
         }
     }
-    *ret_bytes = slice_of(window->bytes + (offset - window->start), len);
+    *ret_bytes = slice_of(window->job->window + (offset - window->start), len);
     return STATUS_OK;
 }
 
@@ -354,6 +354,12 @@ static enum status scrub_rest(struct window *window) {
     return status;
 }
 
+static void free_window(struct scrub_job *job) {
+    mem_free(job->storage->env->alloc, job->window);
+    job->window = NULL;
+    job->window_capacity = 0;
+}
+
 static enum status scrub_piece(struct scrub_job *job, struct error *err) {
     struct env *env = job->storage->env;
     struct window window = {.job = job};
@@ -368,7 +374,9 @@ static enum status scrub_piece(struct scrub_job *job, struct error *err) {
     }
     status = job->has_ends ? scrub_rest(&window) : scrub_first(&window);
     env_close(window.file);
-    mem_free(env->alloc, window.bytes);
+    if (job->window_capacity > WINDOW_BYTES) {
+        free_window(job); /* a large value's: too much to keep until the next piece */
+    }
     return status;
 }
 
@@ -466,6 +474,7 @@ void storage__scrub_let_go(struct storage *storage) {
     job->has_ends = false;
     job->is_done = false;
     if (job->sst != NULL) {
+        free_window(job);
         storage__unref_table(storage, job->sst);
         job->sst = NULL;
         storage__start_reaper(storage);

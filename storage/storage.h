@@ -92,6 +92,8 @@ struct storage_options {
     uint64_t history_revisions;  /* 0: only storage_set_horizon moves the horizon; else it also follows the
                                     applied index at this distance */
     uint64_t manifest_bytes_max; /* 4 MiB (4 KiB to 1 GiB): rotate the manifest beyond this */
+    /* False. True, with history_revisions 0: no history; the horizon is the applied index, unless a pin holds it. */
+    bool history_none;
 
     /* The machine. */
     uint32_t compaction_workers;              /* 2 (1 to 64) at once. The env's long workers must be more by one, or a
@@ -141,7 +143,7 @@ void storage_close(struct storage *storage, void (*closed)(void *context), void 
 
 /* Removes the files of a store that nobody has open (STATUS_BUSY), and the directory, if nothing else is in it. Blocks:
  * a worker, or a thread without a loop. A crash leaves a part of the files and no store; call it again.
- * STATUS_NOT_FOUND: there is no directory. */
+ * STATUS_NOT_FOUND: there is no directory; STATUS_INVALID: it is another program's. */
 MUST_USE enum status storage_destroy(struct env *env, const char *dir, struct error *err);
 
 /* The manifest's. After storage_open, replay starts behind its index. */

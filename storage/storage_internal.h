@@ -174,7 +174,9 @@ struct scrub_job {
     struct sst_top *top; /* a table's */
     uint32_t part;       /* the next partition, or value */
     struct buf sizes;    /* of a value file's values */
-    uint64_t value_at;   /* where the next one stands */
+    uint8_t *window;     /* what its pieces are read into, one after the other; NULL: not yet */
+    size_t window_capacity;
+    uint64_t value_at; /* where the next one stands */
     uint64_t values_end;
     /* Results of a piece: */
     enum status status;

@@ -101,6 +101,9 @@ enum status storage__check_options(const struct storage_options *options, struct
                              (unsigned long long)range->max);
         }
     }
+    if (options->history_none && options->history_revisions > 0) {
+        return error_set(err, STATUS_INVALID, "storage option history_none contradicts history_revisions");
+    }
     if (strlen(options->dir) + FILE_NAME_BYTES_MAX + 1 > LIMIT_PATH_BYTES) {
         return error_set(err, STATUS_INVALID, "the storage directory's name is too long");
     }

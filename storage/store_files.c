@@ -110,6 +110,32 @@ enum status store_remove_files(struct env *env, const char *dir, struct error *e
     return status == STATUS_OK ? env_list_dir(env, dir, remove_ours, &removal, err) : status;
 }
 
+/* ---- Whose it is ------------------------------------------------------------------------------------------------- */
+
+struct names {
+    bool current;
+    bool manifest;
+};
+
+static enum status note_name(void *context, const char *name) {
+    struct names *names = context;
+    uint64_t number;
+    enum file_kind kind = file_name_parse(name, &number);
+    names->current = names->current || kind == FILE_CURRENT;
+    names->manifest = names->manifest || kind == FILE_MANIFEST;
+    return STATUS_OK;
+}
+
+enum status store_check_ours(struct env *env, const char *dir, struct error *err) {
+    struct names names = {.current = false};
+    enum status status = env_list_dir(env, dir, note_name, &names, err);
+    if (status == STATUS_OK && names.current && !names.manifest) {
+        return error_set(err, STATUS_INVALID, "%s is no store of ours: it has a %s, but no manifest", dir,
+                         CURRENT_NAME);
+    }
+    return status;
+}
+
 /* ---- Paths ------------------------------------------------------------------------------------------------------- */
 
 bool store_dir_fits(const char *dir) { return strlen(dir) + 1 + FILE_NAME_BYTES_MAX <= LIMIT_PATH_BYTES; }

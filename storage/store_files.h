@@ -23,6 +23,10 @@ MUST_USE enum status store_copy(struct env *env, const char *from, const char *t
  * are left alone. STATUS_NOT_FOUND: there is no such directory. */
 MUST_USE enum status store_remove_files(struct env *env, const char *dir, struct error *err);
 
+/* Whether what is in the directory may be removed: STATUS_INVALID if it has a CURRENT, but no manifest named as ours
+ * are: another program's. STATUS_NOT_FOUND: there is no such directory. */
+MUST_USE enum status store_check_ours(struct env *env, const char *dir, struct error *err);
+
 /* True if paths of all our files in this directory fit LIMIT_PATH_BYTES. */
 bool store_dir_fits(const char *dir);
 

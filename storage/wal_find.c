@@ -87,13 +87,13 @@ static enum status check_owner(struct wal__recovery *recovery, const struct wal_
 static enum status check_incarnation(struct wal__recovery *recovery, const struct wal__segment_header *header,
                                      const struct wal__segment *segment) {
     struct wal *wal = recovery->wal;
-    if (wal->incarnation != 0 && header->incarnation != 0 && header->incarnation != wal->incarnation) {
+    if (wal->incarnation != 0 && header->incarnation != wal->incarnation) {
         return error_set(recovery->err, STATUS_INVALID,
                          "%s belongs to incarnation %016llx of this node's log, and others to %016llx",
                          env_file_path(segment->file), (unsigned long long)header->incarnation,
                          (unsigned long long)wal->incarnation);
     }
-    wal->incarnation = header->incarnation != 0 ? header->incarnation : wal->incarnation;
+    wal->incarnation = header->incarnation;
     return STATUS_OK;
 }
 

@@ -158,7 +158,7 @@ struct wal__segment_header {
     uint64_t number;
     uint64_t generation;
     uint64_t bytes;
-    uint64_t incarnation; /* of the log: the same in all its segments; 0: a log without one, see wal_find.c */
+    uint64_t incarnation; /* of the log, not 0: the same in all its segments */
     bool recycled;
     uint64_t filled_bytes; /* not on disk: how far it is written when it is made, at least; space for all is reserved */
 };

@@ -38,6 +38,7 @@ static const char segment_magic[8] = "HFWALSEG";
 static const uint64_t segment_seed = 0x686f6c6466736567;
 
 void wal__segment_header_seal(uint8_t *block, const struct wal__segment_header *header) {
+    CHECK(header->incarnation != 0);
     memset(block, 0, WAL_SEGMENT_HEADER_BYTES);
     memcpy(block, segment_magic, sizeof segment_magic);
     put_u32(block + AT_VERSION, WAL_FORMAT_VERSION);
@@ -70,6 +71,9 @@ enum status wal__segment_header_decode(const uint8_t *block, struct wal__segment
                                          .incarnation = get_u64(block + AT_INCARNATION),
                                          .recycled = (flags & FLAG_RECYCLED) != 0};
     memcpy(header.cluster_id, block + AT_CLUSTER, WAL_CLUSTER_ID_BYTES);
+    if (header.incarnation == 0) {
+        return STATUS_CORRUPT;
+    }
     *ret_header = header;
     return STATUS_OK;
 }

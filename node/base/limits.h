@@ -16,7 +16,7 @@ enum {
     LIMIT_BATCH_OPERATIONS = 64 * 1024,              /* operations in one write */
     LIMIT_GROUP_BYTES = 1 * MIB,                     /* one log write, unless a single entry is larger */
     LIMIT_UNCOMMITTED_BYTES = 64 * MIB,              /* the tail of the log that no quorum has yet */
-    LIMIT_APPEND_BYTES = 256 * KIB,                  /* one AppendEntries, unless a single entry is larger */
+    LIMIT_APPEND_BYTES = 256 * KIB,                  /* one AppendEntries, unless a single entry is larger (peers.h) */
     LIMIT_FRAME_MESSAGE_BYTES = 1 * MIB,             /* a frame's protobuf part */
     LIMIT_FRAME_RAW_BYTES = 16 * MIB + 256 * KIB,    /* a frame's raw part */
     LIMIT_UNPACK_BUDGET_BYTES = 8 * MIB,             /* what one message may allocate when unpacked */

@@ -38,7 +38,7 @@ static enum ctl_exit show(struct ctl *ctl) {
 
 /* Who leads now, from whoever does; waits for one that isn't `old_id`, if wait is set, for a moment. */
 static bool look(struct ctl *ctl, uint64_t old_id, bool wait, struct holdfast_members *ret_members) {
-    uint64_t end_us = ctl_clock_us() + CONFIRM_US;
+    uint64_t end_us = ctl_clock_us() + members_search_us(ctl, CONFIRM_US);
     for (;;) {
         if (holdfast_list_members(ctl->handle, NULL, ret_members, NULL) == HOLDFAST_OK &&
             (!wait || ret_members->leader_id != old_id)) {

@@ -1,6 +1,9 @@
 /* The table of commands: what `help` prints, what arguments.c accepts, what runs. Sorted as `help` shows them. */
 #include "node/ctl/ctl.h"
 
+#include <jansson.h>
+#include <stdlib.h>
+
 enum {
     SCAN_OPTIONS = CTL_OPTION_PREFIX | CTL_OPTION_LIMIT | CTL_OPTION_REVISION | CTL_OPTION_KEYS_ONLY | CTL_OPTION_COUNT
 };
@@ -58,19 +61,13 @@ const struct ctl_command CTL_COMMANDS[] = {
      "behind a sync, a full group, a new segment, term or vote, idle time.\n",
      0, 0, 0, ctl_cmd_status},
     {"wal", "explain", "Say what keeps each segment of the logs",
-     "For each segment file: number, state (active, kept, prepared, spare: to be used again, doomed: being deleted), "
-     "bytes, first and last "
-     "entry, "
-     "age, and\n"
-     "who keeps it: not flushed (up to the index that tables hold), a follower that doesn't hold its entries yet, a "
-     "reader, an\n"
-     "older segment (the oldest goes first). Only a leader knows the followers one by one. \"store, as a value file\": "
-     "the "
-     "store\n"
-     "took it over for its large values, and its bytes stay when the log lets go of it. With --node: of that node "
-     "alone. "
-     "An age\n"
-     "with + counts from the node's start: the segment is older.\n",
+     "For each segment file: number, state (active, kept, prepared, spare: to be used again, doomed: being deleted,\n"
+     "faulty: damaged, set aside until the node is whole), bytes, first and last entry, age, and who keeps it: not\n"
+     "flushed (up to the index that tables hold), a follower that doesn't hold its entries yet, a reader, an older\n"
+     "segment (the oldest goes first), a store that is to be filled again. Only a leader knows the followers one by\n"
+     "one. \"store, as a value file\": the store took it over for its large values, and its bytes stay when the log\n"
+     "lets go of it. With --node: of that node alone. An age with + counts from the node's start: the segment is\n"
+     "older.\n",
      0, 1, 1, ctl_cmd_wal},
     {"member", "list | add NAME | replace OLD NEW | promote|demote|remove|rebuild NODE | priority NODE N",
      "Show and change who is in the cluster",
@@ -150,13 +147,37 @@ enum ctl_exit ctl_cmd_version(struct ctl *ctl, int argc, char **argv) {
     return ctl_finish_output(ctl);
 }
 
+/* In JSON the same text: {"help":"..."}. */
+static enum ctl_exit give_help(struct ctl *ctl, const struct ctl_command *command) {
+    if (!ctl->options.json) {
+        ctl_print_help(ctl->io->out, command);
+        return ctl_finish_output(ctl);
+    }
+    char *bytes = NULL;
+    size_t len = 0;
+    FILE *text = open_memstream(&bytes, &len);
+    bool is_there = text != NULL;
+    if (is_there) {
+        ctl_print_help(text, command);
+        is_there = fclose(text) == 0;
+    }
+    json_t *root = is_there ? json_pack("{s:s%}", "help", bytes, len) : NULL;
+    free(bytes);
+    if (root == NULL) {
+        return ctl_fail(ctl, CTL_FAILED, "out of memory");
+    }
+    (void)json_dumpf(root, ctl->io->out, JSON_COMPACT);
+    (void)fputc('\n', ctl->io->out);
+    json_decref(root);
+    return ctl_finish_output(ctl);
+}
+
 enum ctl_exit ctl_cmd_help(struct ctl *ctl, int argc, char **argv) {
     const struct ctl_command *command = argc > 0 ? ctl_find_command(argv[0]) : NULL;
     if (argc > 0 && command == NULL) {
         return ctl_usage(ctl, "unknown command \"%s\"", argv[0]);
     }
-    ctl_print_help(ctl->io->out, command);
-    return ctl_finish_output(ctl);
+    return give_help(ctl, command);
 }
 
 enum ctl_exit ctl_run(int argc, char **argv, const struct ctl_io *io) {
@@ -167,8 +188,7 @@ enum ctl_exit ctl_run(int argc, char **argv, const struct ctl_io *io) {
         return code;
     }
     if (ctl.options.help) {
-        ctl_print_help(io->out, ctl.command);
-        return ctl_finish_output(&ctl);
+        return give_help(&ctl, ctl.command);
     }
     code = ctl.command->run(&ctl, argc - first, argv + first);
     ctl_disconnect(&ctl);

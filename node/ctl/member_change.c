@@ -11,7 +11,7 @@
 
 enum {
     LOOK_MS = 200,
-    CONFIRM_US = 10 * 1000 * 1000, /* how long an outcome that got lost is looked for */
+    CONFIRM_US = 10 * 1000 * 1000, /* how long an outcome that got lost is looked for, without --timeout */
     REPORT_US = 5 * 1000 * 1000,   /* between two lines about a learner, where there is no terminal */
     NEAR_ENTRIES = 1000,           /* a learner that lags by no more */
     NEAR_REFUSALS_MAX = 25,        /* and still isn't taken has another reason than its lag */
@@ -46,7 +46,7 @@ static bool is_complete(const struct holdfast_members *members, const struct hol
 
 /* True: the list of the leader shows it. */
 static bool confirm(struct ctl *ctl, const struct holdfast_member_change *changes, size_t count, uint64_t *ret_index) {
-    uint64_t end_us = ctl_clock_us() + CONFIRM_US;
+    uint64_t end_us = ctl_clock_us() + members_search_us(ctl, CONFIRM_US);
     do {
         struct holdfast_members members;
         if (holdfast_list_members(ctl->handle, NULL, &members, NULL) == HOLDFAST_OK &&

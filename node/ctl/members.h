@@ -20,6 +20,10 @@ enum ctl_exit members_find(struct ctl *ctl, const struct holdfast_members *membe
                            const struct holdfast_member **ret_member);
 /* Entries that are committed and that it doesn't hold, as the leader knows it. */
 uint64_t members_lag(const struct holdfast_members *members, const struct holdfast_member *member);
+/* How long an outcome that got lost is looked for: as long as --timeout says, where it is given. */
+static inline uint64_t members_search_us(const struct ctl *ctl, uint64_t otherwise_us) {
+    return ctl->options.timeout_ms > 0 ? UINT64_C(1000) * ctl->options.timeout_ms : otherwise_us;
+}
 /* As a table, with what stands above it, or as one JSON object. False: out of memory. */
 bool members_print(struct ctl *ctl, const struct holdfast_members *members);
 /* The part of a new node's configuration that names the cluster: `join = on`, and a section for each member. */

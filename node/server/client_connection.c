@@ -237,6 +237,7 @@ void client_connection__update(struct client_connection *connection) {
     bool full = connection_is_full(connection->connection);
     if (full && connection->full_since_us == 0) {
         connection->full_since_us = env_now_us(clients->options.loop);
+        connection->full_left_bytes = UINT64_MAX;
     } else if (!full) {
         connection->full_since_us = 0;
     }
@@ -260,6 +261,24 @@ static void on_drained(struct connection_handler *handler) {
     client_connection__update(connection);
 }
 
+/* A large reply over a slow link fills the output for long and moves all the same; one byte a second is no movement. */
+static bool is_stalled(struct client_connection *connection, uint64_t now_us) {
+    uint64_t left_bytes = connection_left_bytes(connection->connection);
+    if (connection->full_since_us == 0) {
+        return false;
+    }
+    if (connection->full_left_bytes == UINT64_MAX) {
+        connection->full_left_bytes = left_bytes; /* what the system takes at once is no sign of a reader */
+    }
+    if (now_us - connection->full_since_us < CLIENTS_STALL_US) {
+        return false;
+    }
+    bool moves = left_bytes > connection->full_left_bytes + CLIENTS_STALL_BYTES;
+    connection->full_since_us = moves ? now_us : connection->full_since_us;
+    connection->full_left_bytes = left_bytes;
+    return !moves;
+}
+
 void client_connection__sweep(struct client_connection *connection, uint64_t now_us) {
     const struct clients_options *options = &connection->clients->options;
     uint64_t idle_us = (uint64_t)options->config->idle_timeout_ms * 1000;
@@ -268,7 +287,7 @@ void client_connection__sweep(struct client_connection *connection, uint64_t now
     }
     client_connection__update(connection); /* an output that emptied because its stream went says nothing */
     const char *reason = NULL;
-    if (connection->full_since_us != 0 && now_us - connection->full_since_us >= CLIENTS_STALL_US) {
+    if (is_stalled(connection, now_us)) {
         reason = "it doesn't read its replies";
         connection_close(connection->connection);
     } else if (idle_us != 0 && connection->request_count == 0 && now_us - connection->active_us >= idle_us) {

@@ -37,7 +37,8 @@ enum {
     CLIENTS_REFUSED_MAX = 64,         /* connections beyond the limit that are being told so */
     CLIENTS_JOBS_KEPT = 64,           /* free ones that wait for reuse */
     CLIENTS_SWEEP_US = 500 * 1000,
-    CLIENTS_STALL_US = 30 * 1000 * 1000, /* a connection whose output doesn't move for so long is closed */
+    CLIENTS_STALL_US = 30 * 1000 * 1000, /* a full connection of whose output no more than this left in that time */
+    CLIENTS_STALL_BYTES = 256 * 1024,    /* is closed */
     CLIENTS_ARENA_CHUNK_BYTES = 16 * 1024,
     REQUEST_INLINE_BYTES = 512, /* key and value that need no memory of their own */
     REQUEST_TIMEOUT_MS_DEFAULT = 5 * 1000,
@@ -74,8 +75,9 @@ struct client_connection {
         struct list waiting_link; /* clients.reads.waiting, while only room among all is missing */
     } reads[READ_CLASS_COUNT];
     bool updating;
-    uint64_t active_us;     /* last frame, or last reply */
-    uint64_t full_since_us; /* 0: there is room */
+    uint64_t active_us;       /* last frame, or last reply */
+    uint64_t full_since_us;   /* or since enough of its output has left; 0: there is room */
+    uint64_t full_left_bytes; /* connection_left_bytes at the first look behind that; UINT64_MAX: nobody looked yet */
 };
 
 struct clients {

@@ -62,6 +62,17 @@ static void hear_pong(struct peer_link *link, const struct connection_frame *fra
     }
 }
 
+/* A PING waits behind what was sent before, which may be one APPEND of 16 MiB: a slow link would never get it across if
+ * only answers counted. So that bytes of a backlog leave counts, too. */
+static void look_for_progress(struct peer_link *link) {
+    uint64_t left_bytes = connection_left_bytes(link->connection);
+    if (link->has_backlog && left_bytes > link->left_bytes) {
+        link->heard_us = env_now_us(link->peer->peers->options.loop);
+    }
+    link->left_bytes = left_bytes;
+    link->has_backlog = connection_queued_bytes(link->connection) >= PEER_BACKLOG_BYTES;
+}
+
 static void on_timer(struct env_timer *timer) {
     struct peer_link *link = CONTAINER_OF(timer, struct peer_link, timer);
     struct env_loop *loop = link->peer->peers->options.loop;
@@ -72,6 +83,7 @@ static void on_timer(struct env_timer *timer) {
         connection_close(link->connection);
         return;
     case PEER_LINK_READY:
+        look_for_progress(link);
         if (env_now_us(loop) - link->heard_us > PEER_SILENCE_MAX_US) {
             log_problem(link, "silent for 2 s");
             connection_close(link->connection);
@@ -125,6 +137,8 @@ static void greet(struct peer_link *link, const struct connection_frame *frame) 
     link->backoff_us = PEER_BACKOFF_MIN_US;
     link->problem_logged = false;
     link->heard_us = env_now_us(peers->options.loop);
+    link->left_bytes = 0;
+    link->has_backlog = false;
     arm(link, PEER_PING_INTERVAL_US);
     log_event(peers->options.logger, LOG_INFO, "peer.connected", "peer=%s addr=%s link=%s", link->peer->entry.name,
               link->peer->entry.peer_address, link_name(link));
@@ -161,7 +175,9 @@ static void on_frame(struct connection_handler *handler, const struct connection
     }
 }
 
-static void on_drained(struct connection_handler *handler) { (void)handler; /* raft's window bounds what is queued */ }
+static void on_drained(struct connection_handler *handler) {
+    (void)handler; /* raft's window bounds what is queued, else PEER_QUEUED_BYTES_MAX does */
+}
 
 static void on_closed(struct connection_handler *handler, const struct error *err) {
     struct peer_link *link = CONTAINER_OF(handler, struct peer_link, handler);
@@ -235,7 +251,7 @@ void peer_out__stop(struct peer_link *link) {
 
 bool peer_out__send(struct peer_link *link, const struct raft_message *message, const struct slice *raw,
                     size_t raw_count) {
-    if (link->state != PEER_LINK_READY) {
+    if (link->state != PEER_LINK_READY || connection_queued_bytes(link->connection) > PEER_QUEUED_BYTES_MAX) {
         return false;
     }
     Wire__RaftMessage wire;

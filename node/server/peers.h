@@ -5,6 +5,12 @@
  * others send us comes in on theirs. So a connection carries messages one way, and a large append never delays a
  * heartbeat.
  *
+ * An APPEND has up to 256 KiB of records, or one larger one, which goes in one frame: DESIGN rule 15 would have it in
+ * fragments. They'd give nothing: heartbeats go their own way; a record counts only as a whole, so the reader needs
+ * memory for all of it, which grows as the bytes arrive (proto/connection_input.c); and the sender encrypts and sends
+ * 1 MiB a turn at most (proto/tls/tls_stream.c). What waits behind a large frame on its connection is the PING: hence
+ * bytes that get on count as a sign of life, too.
+ *
  * Members come and go (peers_set). Besides them there are guests: nodes of our configuration file that
  * are no members as far as we know, and have opened a connection to us. They may know a newer membership than we do; as
  * long as they stay connected we answer them. So a new node, which knows no membership, connects to whoever talks to
@@ -13,7 +19,8 @@
  *   idle --> connecting --> greeted --> ready --(error, no PONG for 2 s)--> waiting (back-off) --> connecting
  *
  * Messages to a peer that isn't ready are dropped: Raft repeats what matters. `unreachable` tells it.
- * Liveness is ours, not TCP's (hazard 65): a PING each 500 ms; a silent connection is closed and made anew. PING and
+ * Liveness is ours, not TCP's (hazard 65): a PING each 500 ms; a silent connection, whose backlog doesn't get on
+ * either, is closed and made anew. PING and
  * PONG also carry news of the membership to who lacks it (consensus_told.c).
  *
  * Owner: the consensus loop.

@@ -16,6 +16,8 @@ enum {
     PEER_CONNECT_TIMEOUT_US = 2 * 1000 * 1000,
     PEER_PING_INTERVAL_US = 500 * 1000,
     PEER_SILENCE_MAX_US = 2 * 1000 * 1000,
+    PEER_BACKLOG_BYTES = 64 * KIB,                     /* waiting for the system, which has no room */
+    PEER_QUEUED_BYTES_MAX = 2 * LIMIT_FRAME_RAW_BYTES, /* then messages are dropped: raft's window is far below */
     PEER_BACKOFF_MIN_US = 5 * 1000,
     PEER_BACKOFF_MAX_US = 1000 * 1000,
     PEER_DELAYED_MAX = 1024 /* messages that hooks hold back */
@@ -32,6 +34,8 @@ struct peer_link {
     struct env_timer timer;        /* WAITING: try again; CONNECTING: give up; READY: ping */
     uint64_t backoff_us;
     uint64_t heard_us;
+    uint64_t left_bytes; /* at the last look */
+    bool has_backlog;    /* likewise */
     bool problem_logged; /* once per outage */
 };
 

@@ -488,13 +488,33 @@ static void send_first(struct client_core *core, struct list *ready, struct clie
     }
 }
 
+/* Looks again at this time, or earlier, if an earlier one is waited for. */
+static enum status dispatch_at(struct client_core *core, uint64_t at_us) {
+    if (env_timer_is_armed(&core->retry) && core->retry_at_us <= at_us) {
+        return STATUS_OK;
+    }
+    core->retry_at_us = at_us;
+    return env_timer_arm(&core->retry, at_us);
+}
+
+static void fail_first(const struct list *ready) {
+    core__fail(LIST_ENTRY(ready->next, struct client_request, link), HOLDFAST_FAILED, HOLDFAST_CODE_NO_MEMORY,
+               "out of memory");
+}
+
+/* A node that is connecting, or whose output is full, will ask for us; one that backs off won't. */
 static void dispatch_targeted(struct client_core *core, struct client_endpoint *endpoint) {
     while (!list_is_empty(&endpoint->ready)) {
         struct client_link *link = link__pick(endpoint);
-        if (link == NULL) {
+        if (link != NULL) {
+            send_first(core, &endpoint->ready, link);
+            continue;
+        }
+        bool backs_off = endpoint->link_count == 0 && endpoint->retry_at_us > env_now_us(core->loop);
+        if (list_is_empty(&endpoint->ready) || !backs_off || dispatch_at(core, endpoint->retry_at_us) == STATUS_OK) {
             return;
         }
-        send_first(core, &endpoint->ready, link);
+        fail_first(&endpoint->ready);
     }
 }
 
@@ -504,9 +524,8 @@ static void dispatch_run(struct env_task *task) {
     while (!list_is_empty(&core->ready)) {
         struct client_endpoint *endpoint = endpoint__choose(core, &retry_at_us);
         if (endpoint == NULL) {
-            if (env_timer_arm(&core->retry, retry_at_us) != STATUS_OK) {
-                struct client_request *request = LIST_ENTRY(core->ready.next, struct client_request, link);
-                core__fail(request, HOLDFAST_FAILED, HOLDFAST_CODE_NO_MEMORY, "out of memory");
+            if (dispatch_at(core, retry_at_us) != STATUS_OK) {
+                fail_first(&core->ready);
                 continue;
             }
             break;

@@ -82,7 +82,8 @@ struct client_core {
     struct arena arena; /* one message's unpacking */
     struct env_task dispatch;
     struct env_task finish;
-    struct env_timer retry;
+    struct env_timer retry; /* some endpoint has backed off for long enough: */
+    uint64_t retry_at_us;   /* then, while it is armed */
     _Atomic uint32_t in_flight;
     _Atomic uint64_t in_flight_bytes;
     _Atomic uint32_t waiting_count;

@@ -8,7 +8,10 @@
 #include "storage/tools/dump.h"
 #include "storage/wal_internal.h"
 
-static void put_group(const struct dump *dump, const struct wal__group_header *header, uint64_t offset) {
+#include <inttypes.h>
+
+static void put_group(const struct dump *dump, const struct wal__group_view *view, uint64_t offset) {
+    const struct wal__group_header *header = &view->header;
     json_t *object = json_object();
     (void)json_object_set_new(object, "group", dump_number(header->sequence));
     (void)json_object_set_new(object, "offset", dump_number(offset));
@@ -23,6 +26,10 @@ static void put_group(const struct dump *dump, const struct wal__group_header *h
     (void)json_object_set_new(object, "reset", json_boolean((header->flags & WAL__GROUP_RESET) != 0));
     (void)json_object_set_new(object, "carry", json_boolean((header->flags & WAL__GROUP_CARRY) != 0));
     (void)json_object_set_new(object, "heal", json_boolean((header->flags & WAL__GROUP_HEAL) != 0));
+    if (view->heal_index > 0) { /* where the log once ended */
+        (void)json_object_set_new(object, "heal_index", dump_number(view->heal_index));
+        (void)json_object_set_new(object, "heal_term", dump_number(view->heal_term));
+    }
     dump_put(dump, object, true);
 }
 
@@ -56,7 +63,7 @@ static enum status put_groups(const struct dump *dump, struct wal__scanner *scan
         if (status != STATUS_OK || verdict == WAL__GROUP_BAD_HEADER) {
             break;
         }
-        put_group(dump, &view.header, offset);
+        put_group(dump, &view, offset);
         if (verdict == WAL__GROUP_BAD_BODY) {
             status = error_set(err, STATUS_CORRUPT, "%s: the group at offset %llu is damaged or torn", dump->path,
                                (unsigned long long)offset);
@@ -79,9 +86,9 @@ static enum status put_groups(const struct dump *dump, struct wal__scanner *scan
 }
 
 enum status dump_wal(const struct dump *dump, struct error *err) {
-
     struct wal__segment segment = {.file = NULL};
     struct wal__segment_header header;
+    char incarnation[17];
     struct wal__scanner scanner;
     struct slice block = SLICE_EMPTY;
     wal__scanner_init(&scanner, dump->env->alloc);
@@ -100,13 +107,14 @@ enum status dump_wal(const struct dump *dump, struct error *err) {
         status = error_set(err, STATUS_CORRUPT, "%s: no log segment, or its header is damaged", dump->path);
         goto out;
     }
+    (void)snprintf(incarnation, sizeof incarnation, "%016" PRIx64, header.incarnation); /* as `member list` has it */
     json_t *object = json_object();
     (void)json_object_set_new(object, "file", json_string(dump->path));
     (void)json_object_set_new(object, "number", dump_number(header.number));
     (void)json_object_set_new(object, "cluster", dump_hex(slice_of(header.cluster_id, WAL_CLUSTER_ID_BYTES)));
     (void)json_object_set_new(object, "node", dump_number(header.node_id));
     (void)json_object_set_new(object, "generation", dump_number(header.generation));
-    (void)json_object_set_new(object, "incarnation", dump_number(header.incarnation));
+    (void)json_object_set_new(object, "incarnation", json_string(incarnation));
     (void)json_object_set_new(object, "bytes", dump_number(segment.bytes));
     (void)json_object_set_new(object, "recycled", json_boolean(header.recycled));
     dump_put(dump, object, false);

@@ -124,7 +124,6 @@ class Cluster:
         self.profile = os.path.join(folder, "client.ini")
         self.nodes = [Node(self, f"n{k}") for k in range(1, count + 1)]
         self.port_base = port_base
-        self.is_local_clusters = False  # its processes may run
 
     def inside(self, node):
         """What runs a command where the node lives."""
@@ -138,10 +137,7 @@ class Cluster:
             raise Failure(f"local-cluster {words[0]}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
 
     def make(self, settings):
-        self.is_local_clusters = True
-        self.local_cluster("up", "--nodes", str(len(self.nodes)))
-        self.local_cluster("down")
-        self.is_local_clusters = False
+        self.local_cluster("make", "--nodes", str(len(self.nodes)))
         for node in self.nodes:
             path = os.path.join(node.folder, "holdfast.conf")
             with open(path, encoding="utf-8") as conf:
@@ -168,15 +164,12 @@ class Cluster:
         return leader if leader.leads_in_term() > 0 else None
 
     def make_lead(self, node):
-        """Kills whoever leads until this one does: who follows an ended process draws a new lot each time."""
-        for _ in range(20):
-            leader = self.leader()
-            if leader is node:
+        """Asks for it again, where it is refused: a node that lags doesn't get the lead."""
+        for _ in range(50):
+            if self.leader() is node:
                 return
-            leader.kill()
-            time.sleep(0.4)
-            leader.start()
-            self.await_whole(20, equal=False)
+            self.ctl("leader", "transfer", node.name)
+            time.sleep(0.1)
         raise Failure(f"{node.name} could not be made to lead")
 
     def end(self):
@@ -185,8 +178,6 @@ class Cluster:
                 node.process.kill()
                 node.process.wait()
                 node.process = None
-        if self.is_local_clusters:
-            self.local_cluster("wipe")
 
     # ---- From outside ----------------------------------------------------------------------------------------------
     def ctl(self, *words, seconds=20, out=None):

@@ -1,6 +1,10 @@
 # What the process-level tests share. Source it; it makes a private folder and a port base, and cleans up on every way out.
 #
 #   start_cluster [NODES]    three nodes under $dir/cluster, on ports of their own; hctl is holdfastctl on it
+#   make_cluster [NODES]     the same without starting them, so that configure can say more before start_cluster
+#   configure SECTION LINE.. lines for that section of each node's configuration
+#   load PREFIX SECONDS      clients that put and read keys PREFIX-...; begin_load PREFIX and end_load PREFIX do it beside other things
+#   export_all, judged PREFIX  of nodes n1 to n3: they hold the same, and all that a load was told is there
 #   ok WORDS / fail WORDS    one TAP line; fail shows what the last command said
 #   check WORDS -- COMMAND   ok if the command succeeds
 #
@@ -73,6 +77,17 @@ check() {
 
 cluster() { deploy/local-cluster "$@" --dir "$dir/cluster" --port-base "$port_base"; }
 start_cluster() { cluster up --nodes "${1:-3}" >"$dir/up.log" 2>&1 || { fail "the cluster starts"; cat "$dir/up.log"; exit 1; }; }
+make_cluster() { cluster make --nodes "${1:-3}" >"$dir/up.log" 2>&1 || { fail "the cluster is made"; cat "$dir/up.log"; exit 1; }; }
+configure() {
+    local section=$1 file; shift
+    for file in "$dir"/cluster/n*/holdfast.conf; do
+        if grep -qxF "[$section]" "$file"; then
+            printf '%s\n' "$@" >"$dir/lines" && sed -i "/^\[$section\]\$/r $dir/lines" "$file"
+        else
+            { printf '\n[%s]\n' "$section" && printf '%s\n' "$@"; } >>"$file"
+        fi
+    done
+}
 hctl() { "$bin/holdfastctl" --profile "$dir/cluster/client.ini" "$@"; }
 
 # The name of the leader; waits up to 20 s for one.
@@ -109,3 +124,36 @@ sys.exit(0 if roles == ["follower"] * (len(nodes) - 1) + ["leader"]
     return 1
 }
 pid_of() { cat "$dir/cluster/$1/pid"; }
+other_than() { # NODE: the numbers of the others of three
+    local n
+    for n in 1 2 3; do [ "n$n" != "$1" ] && echo $n; done
+}
+
+# One load at a time; its history is $dir/history-PREFIX.txt, what it says in the end $dir/load-PREFIX.txt.
+load_timeout_ms=1500
+load_pid=
+begin_load() { # PREFIX [SECONDS]
+    "$bin/holdfast-history" --profile "$dir/cluster/client.ini" --seconds "${2:-300}" --seed 7 --prefix "$1-" --timeout "$load_timeout_ms" \
+        --pause 1000 >"$dir/history-$1.txt" 2>"$dir/load-$1.txt" &
+    load_pid=$!
+    background=("$load_pid")
+}
+await_load() { # PREFIX
+    wait "$load_pid" || fail "load $1 ends well"
+    background=()
+    [ "$(grep -c '"event":"ok"' "$dir/history-$1.txt")" -gt 100 ] || fail "load $1 did hardly anything"
+}
+load() { begin_load "$1" "$2" && await_load "$1"; }
+end_load() { # PREFIX: half a second later, so that it met the end of what was done
+    sleep 0.5
+    kill -TERM "$load_pid"
+    await_load "$1"
+}
+export_all() {
+    local n
+    for n in 1 2 3; do
+        hctl --node n$n --local export - >"$dir/n$n.txt" || return 1
+    done
+    cmp "$dir/n1.txt" "$dir/n2.txt" && cmp "$dir/n2.txt" "$dir/n3.txt"
+}
+judged() { python3 tests/chaos/check_history.py "$dir/history-$1.txt" "$dir/n1.txt" "$dir/n2.txt" "$dir/n3.txt"; }

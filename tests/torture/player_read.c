@@ -24,16 +24,27 @@ void player__bounds(const struct player *player, unsigned from, unsigned to, str
     bounds->upper = player__end_key(player, to, bounds->bytes[1]);
 }
 
+/* The newest state; a snapshot's; or that of a revision, which a snapshot that is held keeps readable. */
 struct source {
-    const struct engine_snapshot *snapshot; /* NULL: the newest */
     const struct model *model;
+    const struct engine_snapshot *snapshot; /* or NULL */
+    uint64_t revision;                      /* or 0 */
+    const char *text;                       /* for messages */
 };
 
+static struct source newest(const struct player *player) { return (struct source){&player->now, NULL, 0, ""}; }
+
 static struct source source_of(const struct player *player, const struct operation *operation) {
-    if (operation->slot < TORTURE_SLOTS && player->slots[operation->slot].snapshot != NULL) {
-        return (struct source){player->slots[operation->slot].snapshot, &player->slots[operation->slot].model};
+    const struct engine_snapshot *snapshot =
+        operation->slot < TORTURE_SLOTS ? player->slots[operation->slot].snapshot : NULL;
+    if (snapshot == NULL) {
+        return newest(player);
     }
-    return (struct source){NULL, &player->now};
+    const struct model *model = &player->slots[operation->slot].model;
+    uint64_t revision = engine_snapshot_revision(snapshot); /* 0: before the first write, only a snapshot shows it */
+    return revision > 0 && (operation->salt >> 50) % 2 == 1
+               ? (struct source){model, NULL, revision, " at the revision of a snapshot"}
+               : (struct source){model, snapshot, 0, " at a snapshot"};
 }
 
 static void note_answer(struct player *player, unsigned place, uint64_t digest) {
@@ -50,14 +61,14 @@ static void compare_value(struct player *player, const struct source *source, un
     uint64_t digest = status == STATUS_OK ? player__digest_of(value) : 0;
     if (digest != player__digest(player, id)) {
         torture_fail(player->torture, player, "a get%s of key %u gives %s of %zu bytes; write %u.%u is right",
-                     source->snapshot != NULL ? " at a snapshot" : "", place, status_name(status), value.len,
-                     id / TORTURE_EFFECTS_MAX, id % TORTURE_EFFECTS_MAX);
+                     source->text, place, status_name(status), value.len, id / TORTURE_EFFECTS_MAX,
+                     id % TORTURE_EFFECTS_MAX);
     }
     note_answer(player, place, digest);
 }
 
 static void get_one(struct player *player, const struct source *source, unsigned place) {
-    const struct engine_read_options options = {.snapshot = source->snapshot};
+    const struct engine_read_options options = {.snapshot = source->snapshot, .revision = source->revision};
     struct engine_value value = {.revision = 0};
     struct error err;
     uint8_t bytes[TORTURE_KEY_BYTES_MAX];
@@ -97,6 +108,7 @@ static bool walk_begin(struct walk *walk, struct player *player, const struct op
     walk->failed = false;
     player__bounds(player, walk->from, walk->to, &walk->bounds);
     const struct engine_iterator_options options = {.snapshot = walk->source.snapshot,
+                                                    .revision = walk->source.revision,
                                                     .lower = walk->bounds.lower,
                                                     .upper = walk->bounds.upper,
                                                     .keys_only = walk->keys_only,
@@ -131,12 +143,11 @@ static void walk_compare(struct walk *walk, unsigned want, enum status status, c
     }
     if (place != want) {
         torture_fail(player->torture, player, "%s of an iterator over [%u, %u)%s from %u leads to %u; %u is right",
-                     what, walk->from, walk->to, walk->source.snapshot != NULL ? " at a snapshot" : "", walk->place,
-                     place, want);
+                     what, walk->from, walk->to, walk->source.text, walk->place, place, want);
     }
     if (want != TORTURE_KEYS && !walk->keys_only && digest != player__digest(player, walk->source.model->ids[want])) {
         torture_fail(player->torture, player, "%s of an iterator over [%u, %u)%s shows a wrong value at key %u", what,
-                     walk->from, walk->to, walk->source.snapshot != NULL ? " at a snapshot" : "", want);
+                     walk->from, walk->to, walk->source.text, want);
     }
     walk->place = want;
     note_answer(player, place, digest);
@@ -240,7 +251,7 @@ enum { KEYS_AT_ONCE_MAX = 16 };
 /* The keys have memory of their own: other players, fibers of this thread, go on while one waits for the disk. */
 static void multi_get(struct player *player, const struct operation *operation) {
     struct source source = source_of(player, operation);
-    const struct engine_read_options options = {.snapshot = source.snapshot};
+    const struct engine_read_options options = {.snapshot = source.snapshot, .revision = source.revision};
     struct random random;
     uint8_t *bytes = malloc((size_t)KEYS_AT_ONCE_MAX * TORTURE_KEY_BYTES_MAX);
     struct slice keys[KEYS_AT_ONCE_MAX];
@@ -289,7 +300,7 @@ static bool is_damage(struct player *player, enum status status, const struct er
 }
 
 static unsigned count_damaged_gets(struct player *player, const char *file) {
-    const struct source source = {NULL, &player->now};
+    const struct source source = newest(player);
     unsigned damaged = 0;
     for (unsigned place = 0; place < TORTURE_KEYS; place++) {
         uint8_t bytes[TORTURE_KEY_BYTES_MAX];
@@ -357,7 +368,7 @@ unsigned player_count_damaged(struct player *player, const char *file) {
 void player__read(struct player *player, const struct operation *operation) {
     struct source source = source_of(player, operation);
     player__resolve_doubt(player);
-    if (player->doubt && source.snapshot == NULL) {
+    if (player->doubt && source.model == &player->now) {
         return;
     }
     switch (operation->kind) {

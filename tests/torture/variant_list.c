@@ -56,6 +56,7 @@ static void levels_low(struct engine_options *options) {
 static void levels_high(struct engine_options *options) { options->level_base_bytes = (uint64_t)1 << 32; }
 static void history_some(struct engine_options *options) { options->history_revisions = 50; }
 static void history_all(struct engine_options *options) { options->history_revisions = 1000 * 1000; }
+static void history_time(struct engine_options *options) { options->history_ms = 20; }
 static void slow_compaction(struct engine_options *options) { options->compaction_bytes_per_second_max = 256 * KIB; }
 
 static void values_apart(struct engine_options *options) { options->value_threshold_bytes = 64; }
@@ -129,6 +130,7 @@ const struct variant variants[] = {
     {"levels high", false, levels_high},
     {"some history", false, history_some},
     {"all history", false, history_all},
+    {"history by time", false, history_time},
     {"slow compaction", false, slow_compaction},
     {"values apart", false, values_apart},
     {"values adopted", false, values_adopted},

@@ -344,6 +344,7 @@ static inline void assert_error(const struct fake_client *client, uint32_t at, u
     }
     assert_int_equal(client->frames[at].request_id, id);
     assert_int_equal(error->code, code);
+    assert_true(error->has_outcome); /* without one a write is unknown */
     assert_int_equal(error->outcome, WIRE__OUTCOME__OUTCOME_FAILED);
     assert_non_null(strstr(error->message, words));
     protobuf_c_message_free_unpacked(&error->base, NULL);

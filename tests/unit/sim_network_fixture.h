@@ -31,7 +31,7 @@ struct side {
     struct env_peer peer;
     struct buf input;
     size_t sent;        /* of the pattern */
-    bool wants_pattern; /* input is checked against it instead of being kept */
+    bool wants_pattern; /* input is checked against it */
     size_t received;
     size_t received_before; /* by earlier streams */
     uint8_t room[1000];

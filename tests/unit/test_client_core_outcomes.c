@@ -199,6 +199,28 @@ static void test_client_nobody_listens_is_unreachable(void **state) {
     teardown(&fixture);
 }
 
+/* The question comes while the node backs off, and nothing else is asked meanwhile that would wake it. */
+static void test_client_node_that_backs_off_is_asked_when_it_may_be(void **state) {
+    (void)state;
+    for (unsigned is_back = 0; is_back < 2; is_back++) {
+        struct fixture fixture;
+        setup(&fixture, 2);
+        fake_node_kill(node(&fixture, 0));
+        atomic_store(&fixture.cluster.leader, 1);
+        start(&fixture);
+        expect_ok(&fixture, put(&fixture, "a", "1")); /* the first one refuses, the second one does it */
+        if (is_back) {
+            fake_node_revive(node(&fixture, 0));
+        }
+        struct op *status = op_new(&fixture, CLIENT_STATUS);
+        status->request.target = 0;
+        (void)submit(&fixture, status);
+        assert_in_range(finish(&fixture, status), 5, 30); /* the first back-off */
+        assert_int_equal(status->result.code, is_back ? HOLDFAST_CODE_OK : HOLDFAST_CODE_UNREACHABLE);
+        teardown(&fixture);
+    }
+}
+
 /* ---- Hanging nodes (hazard 58) ----------------------------------------------------------------------------------- */
 
 static void test_h58_node_that_never_greets_is_left(void **state) {
@@ -345,6 +367,7 @@ int main(void) {
         cmocka_unit_test(test_client_deadline_travels_and_holds),
         cmocka_unit_test(test_client_no_leader_until_deadline_is_unavailable),
         cmocka_unit_test(test_client_nobody_listens_is_unreachable),
+        cmocka_unit_test(test_client_node_that_backs_off_is_asked_when_it_may_be),
         cmocka_unit_test(test_h58_node_that_never_greets_is_left),
         cmocka_unit_test(test_h58_leader_falls_silent_reads_go_elsewhere),
         cmocka_unit_test(test_h58_hanging_leader_that_others_name_is_not_gone_back_to),

@@ -60,6 +60,7 @@ static void test_profile_mistakes_are_named_with_file_and_line(void **state) {
         {"[client]\ntimeout_ms = soon\n", "client.ini:2:", "timeout_ms"},
         {"[client]\ngarbage\n", "client.ini:2:", "INI"},
         {"[client]\nca =\n", "client.ini:2:", "ca"},
+        {"[client]\nserver_thumbprints =\n", "client.ini:2:", "server_thumbprints"},
         {overlong, "client.ini:2:", "197"},
         {"[client]\nendpoints = nowhere\n", "client.ini", "host:port"},
     };

@@ -141,13 +141,29 @@ static void test_clients_wrong_requests_get_typed_errors(void **state) {
         fixture_run(fixture);
         assert_error(client, at++, 20 + i, WIRE_UNSUPPORTED, "no requests that this node knows");
     }
-    fake_send(client, FRAME_PING, 30, NULL, NULL, 0);
-    fixture_run(fixture);
-    assert_int_equal(client->frames[at].type, FRAME_PONG);
-    assert_int_equal(client->frames[at].request_id, 30);
     assert_seen(fixture, "");
     free(long_key);
     free(value);
+}
+
+/* Clients whose leader is silent ask others who leads, and go there. */
+static void test_clients_ping_is_answered_with_who_leads(void **state) {
+    struct fixture *fixture = *state;
+    struct fake_client *client = fake_login(fixture, READER);
+    for (uint64_t leader = 0; leader <= 2; leader++) { /* 0: nobody */
+        fixture->consensus.leader = leader;
+        fake_send(client, FRAME_PING, 30 + leader, NULL, NULL, 0);
+        fixture_run(fixture);
+        Wire__Pong *pong = fake_message(client, (uint32_t)leader, FRAME_PONG, &wire__pong__descriptor);
+        assert_int_equal(client->frames[leader].request_id, 30 + leader);
+        assert_int_equal(pong->has_leader_id, leader > 0);
+        assert_int_equal(pong->leader_id, leader);
+        assert_int_equal(pong->leader_address != NULL, leader > 0);
+        if (leader == 2) {
+            assert_string_equal(pong->leader_address, "host-2:4400");
+        }
+        protobuf_c_message_free_unpacked(&pong->base, NULL);
+    }
 }
 
 static void test_clients_malformed_frame_ends_the_connection_with_one_line(void **state) {
@@ -594,6 +610,7 @@ int main(void) {
         TEST(test_clients_expired_certificate_of_a_known_identity_is_refused),
         TEST(test_clients_more_than_the_limit_are_refused_busy),
         TEST(test_clients_wrong_requests_get_typed_errors),
+        TEST(test_clients_ping_is_answered_with_who_leads),
         TEST(test_clients_malformed_frame_ends_the_connection_with_one_line),
         TEST(test_clients_roles_limit_what_is_done),
         TEST(test_clients_explain_log_tells_segments_and_their_pins),

@@ -174,6 +174,7 @@ static void test_h51_clients_outcomes_of_changes_are_told_apart(void **state) {
     fixture->consensus.write_unknown = true;
     send_changes(client, 1, &change, 1);
     Wire__Error *error = fake_message(client, 0, FRAME_ERROR, &wire__error__descriptor);
+    assert_true(error->has_outcome);
     assert_int_equal(error->outcome, WIRE__OUTCOME__OUTCOME_UNKNOWN);
     assert_non_null(strstr(error->message, "it may still happen"));
     protobuf_c_message_free_unpacked(&error->base, NULL);

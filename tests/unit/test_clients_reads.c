@@ -482,9 +482,9 @@ static void test_clients_scan_bounds_are_checked(void **state) {
 
 /* ---- Slow readers ---------------------------------------------------------------------------------------------- */
 
-enum { SLOW_GETS = 500, SLOW_VALUE_BYTES = MIB };
+enum { SLOW_GETS = 100, SLOW_VALUE_BYTES = MIB };
 
-/* 500 MiB are asked for at once; what the front end holds for it stays near one output queue. */
+/* 100 MiB are asked for at once; what the front end holds for it stays near one output queue. */
 static void test_h55_clients_slow_reader_costs_one_output_queue(void **state) {
     struct fixture *fixture = *state;
     fixture_add_key(fixture, "key", SLOW_VALUE_BYTES, false);
@@ -538,6 +538,52 @@ static void test_h55_clients_reader_that_never_reads_is_closed(void **state) {
     fixture_run(fixture);
 }
 
+/* A client that has one small reply before it and takes no more of a large one than the pipe has room for. */
+static struct fake_client *ask_for_much(struct fixture *fixture, size_t pipe_bytes) {
+    fixture_add_key(fixture, "small", 10, false);
+    fixture_add_key(fixture, "large", 4 * SLOW_VALUE_BYTES, false);
+    struct fake_client *client = fake_login(fixture, READER);
+    fixture->world.pipe_bytes_max = pipe_bytes;
+    connection_pause(client->connection);
+    fake_get(client, 1, "small", NULL);
+    fixture_run(fixture);
+    fake_get(client, 2, "large", NULL);
+    fixture_run(fixture);
+    return client;
+}
+
+/* The pipe takes so many bytes more each second. */
+static void trickle(struct fixture *fixture, int seconds, size_t bytes) {
+    for (int second = 0; second < seconds; second++) {
+        fixture->world.pipe_bytes_max += bytes;
+        fixture_advance_ms(fixture, 1000);
+    }
+}
+
+/* However long it takes, until nothing moves any more. */
+static void test_clients_slow_reader_of_a_large_reply_stays_as_long_as_it_moves(void **state) {
+    struct fixture *fixture = *state;
+    struct fake_client *client = ask_for_much(fixture, 64 * KIB);
+    trickle(fixture, 75, 32 * KIB);
+    assert_int_equal(clients_connection_count(fixture->clients), 1);
+    trickle(fixture, 62, 0);
+    assert_int_equal(clients_connection_count(fixture->clients), 0);
+    assert_int_equal(fixture_count_log(fixture, "doesn't read its replies"), 1);
+    connection_resume(client->connection);
+    fixture_run(fixture);
+}
+
+static void test_h56_clients_reader_of_a_byte_a_second_is_closed(void **state) {
+    struct fixture *fixture = *state;
+    struct fake_client *client = ask_for_much(fixture, 64 * KIB);
+    trickle(fixture, 29, 1);
+    assert_int_equal(clients_connection_count(fixture->clients), 1);
+    trickle(fixture, 3, 1);
+    assert_int_equal(clients_connection_count(fixture->clients), 0);
+    connection_resume(client->connection);
+    fixture_run(fixture);
+}
+
 enum { SMALL_REQUESTS = 16000 };
 
 /* Small replies fill the output, too: then nothing more is read from that client, and nobody else feels it. */
@@ -581,6 +627,8 @@ int main(void) {
         TEST(test_clients_scan_bounds_are_checked),
         TEST(test_h55_clients_slow_reader_costs_one_output_queue),
         TEST(test_h55_clients_reader_that_never_reads_is_closed),
+        TEST(test_clients_slow_reader_of_a_large_reply_stays_as_long_as_it_moves),
+        TEST(test_h56_clients_reader_of_a_byte_a_second_is_closed),
         TEST(test_h55_clients_full_output_stops_reading),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -114,6 +114,7 @@ static void test_h51_clients_outcomes_are_told_apart(void **state) {
         Wire__Error *error = fake_message(client, i, FRAME_ERROR, &wire__error__descriptor);
         assert_int_equal(client->frames[i].request_id, 70 + i);
         assert_int_equal(error->code, cases[i].code);
+        assert_true(error->has_outcome);
         assert_int_equal(error->outcome,
                          cases[i].unknown ? WIRE__OUTCOME__OUTCOME_UNKNOWN : WIRE__OUTCOME__OUTCOME_FAILED);
         assert_non_null(strstr(error->message, cases[i].words));

@@ -1,6 +1,7 @@
 /*
  * Breaks when: a frame arrives otherwise than it was sent, or beyond its limits; the frames of a turn don't leave
- * together; output isn't bounded or `drained` is missed; a failed allocation leaks or crashes.
+ * together; output isn't bounded or `drained` is missed; it isn't told how much of it has left; a failed allocation
+ * leaks or crashes.
  */
 #include "proto/wire.pb-c.h"
 #include "tests/unit/support/connection_ends.h"
@@ -103,6 +104,38 @@ static void test_h55_connection_full_says_so_and_drains_once(void **state) {
     free(data);
 }
 
+/* That bytes get on, though the frame isn't through and nothing comes back. */
+static void test_connection_output_that_leaves_is_counted(void **state) {
+    struct ends_fixture *fixture = *state;
+    enum { FRAME_BYTES = FRAME_HEADER_BYTES + 300 * 1024, PIPE_BYTES = 64 * 1024 };
+    ends_connect_pair(fixture);
+    struct connection *sender = fixture->ends[1].connection;
+    uint64_t before = connection_left_bytes(sender);
+    uint8_t *data = calloc(1, FRAME_BYTES);
+    struct slice raw = slice_of(data, FRAME_BYTES - FRAME_HEADER_BYTES);
+    assert_int_equal(connection_send(fixture->ends[1].connection, FRAME_PING, 1, NULL, NULL, 0), STATUS_OK);
+    connection_pause(fixture->ends[0].connection);
+    fixture->world.pipe_bytes_max = PIPE_BYTES;
+    memory_world_run(&fixture->world);
+    assert_int_equal(connection_left_bytes(sender) - before, FRAME_HEADER_BYTES);
+    before = connection_left_bytes(sender);
+    assert_int_equal(connection_send(sender, FRAME_PUT, 2, NULL, &raw, 1), STATUS_OK);
+    assert_int_equal(connection_left_bytes(sender), before);
+    assert_int_equal(connection_queued_bytes(sender), FRAME_BYTES);
+    memory_world_run(&fixture->world);
+    assert_int_equal(connection_left_bytes(sender) - before, PIPE_BYTES);
+    memory_world_run(&fixture->world); /* nothing moves */
+    assert_int_equal(connection_left_bytes(sender) - before, PIPE_BYTES);
+    fixture->world.pipe_bytes_max += 1000;
+    memory_world_run(&fixture->world);
+    assert_int_equal(connection_left_bytes(sender) - before, PIPE_BYTES + 1000);
+    connection_resume(fixture->ends[0].connection);
+    memory_world_run(&fixture->world);
+    assert_int_equal(connection_left_bytes(sender) - before, FRAME_BYTES);
+    assert_int_equal(connection_queued_bytes(sender), 0);
+    free(data);
+}
+
 /* ---- Failing memory ------------------------------------------------------------------------------------------ */
 
 /* One exchange in which every step may fail; true if nothing did. */
@@ -168,6 +201,7 @@ int main(void) {
         TEST(test_connection_frames_of_one_turn_leave_in_one_send),
         TEST(test_connection_send_beyond_the_limits_is_refused),
         TEST(test_h55_connection_full_says_so_and_drains_once),
+        TEST(test_connection_output_that_leaves_is_counted),
         TEST(test_connection_with_each_allocation_failing_ends_cleanly),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -182,6 +182,14 @@ static void test_ctl_usage_errors_show_the_right_usage(void **state) {
         expect(fixture, words, 0, NULL);
         assert_non_null(strstr(fixture->out, CTL_COMMANDS[i].summary));
     }
+    const char *const in_json[] = {"help|put|--output|json", "put|--help|--output|json"};
+    for (size_t i = 0; i < sizeof in_json / sizeof in_json[0]; i++) {
+        expect(fixture, in_json[i], 0, NULL);
+        json_t *root = json_loads(fixture->out, 0, NULL);
+        assert_non_null(root);
+        assert_non_null(strstr(json_string_value(json_object_get(root, "help")), "usage: holdfastctl [OPTIONS] put"));
+        json_decref(root);
+    }
     expect(fixture, "version", 0, NULL);
     assert_non_null(strstr(fixture->out, holdfast_version()));
 }

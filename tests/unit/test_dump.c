@@ -291,8 +291,12 @@ static void test_dump_wal_shows_a_new_segment(void **state) {
     (void)state;
     char path[LIMIT_PATH_BYTES];
     char arguments[LIMIT_PATH_BYTES + 64];
-    struct wal__segment_header header = {
-        .node_id = 3, .number = 6, .generation = 1, .bytes = 1024 * 1024, .filled_bytes = 1024 * 1024};
+    struct wal__segment_header header = {.node_id = 3,
+                                         .number = 6,
+                                         .generation = 1,
+                                         .bytes = 1024 * 1024,
+                                         .incarnation = UINT64_C(0xf000000000000001),
+                                         .filled_bytes = 1024 * 1024};
     struct env_file *file;
     json_t *objects;
     assert_int_equal(wal__segment_create(env, dir, &header, &file, NULL), STATUS_OK);
@@ -301,6 +305,8 @@ static void test_dump_wal_shows_a_new_segment(void **state) {
     (void)snprintf(arguments, sizeof arguments, "--keys wal %s", path);
     assert_int_equal(run_dump(arguments, &objects), 0);
     assert_int_equal(number(objects, 0, "number"), 6);
+    const char *incarnation = json_string_value(json_object_get(json_array_get(objects, 0), "incarnation"));
+    assert_string_equal(incarnation, "f000000000000001"); /* as holdfastctl has it */
     assert_int_equal(number(objects, 1, "groups"), 0);
     assert_false(json_is_true(json_object_get(json_array_get(objects, 0), "recycled")));
     json_decref(objects);

@@ -1,8 +1,8 @@
 /*
  * TCP streams of the production environment. Breaks if bytes are lost, doubled or reordered under back-pressure, if an
  * orderly end loses the last bytes (a reset overtakes them), if closed comes twice, never, or inside a call, if writes
- * of a turn aren't coalesced, if an error names no address, or if running out of descriptors stops or spins the node
- * (hazard 57).
+ * of a turn aren't coalesced, if what a slow peer doesn't take hides in the system, if an error names no address, or if
+ * running out of descriptors stops or spins the node (hazard 57).
  */
 #include "tests/unit/tcp_fixture.h"
 
@@ -57,6 +57,30 @@ static void test_writes_of_a_turn_leave_in_one_send(void **state) {
     assert_int_equal(server.received_bytes, 1000);
     assert_int_equal(env_os_get_loop_stats(loop).stream_sends - before, 1);
     do_close(&client);
+    run_until(both_closed);
+}
+
+static bool is_accepted(void *context) {
+    (void)context;
+    return server.stream != NULL && server.opened_count > 0;
+}
+
+/* Else nobody can tell a slow link from a dead one, and what is written next waits behind it. */
+static void test_what_a_peer_does_not_take_waits_here_and_not_in_the_system(void **state) {
+    (void)state;
+    enum { LARGE_BYTES = 8 * 1024 * 1024, HIDDEN_BYTES_MAX = 1024 * 1024 };
+    uint8_t *data = calloc(1, LARGE_BYTES);
+    assert_non_null(data);
+    int fd = raw_connection();
+    int receive_bytes = 64 * 1024;
+    assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &receive_bytes, sizeof receive_bytes), 0);
+    raw_connect(fd);
+    run_until(is_accepted);
+    do_write(&server, data, LARGE_BYTES);
+    run_for_ms(100);
+    assert_in_range(env_stream_queued_bytes(server.stream), LARGE_BYTES - HIDDEN_BYTES_MAX, LARGE_BYTES);
+    free(data);
+    (void)close(fd); /* a reset: there is more unread */
     run_until(both_closed);
 }
 
@@ -191,6 +215,7 @@ int main(void) {
         WITH_LOOP(test_echo_with_back_pressure_returns_every_byte_in_order),
         WITH_LOOP(test_no_room_stops_reading_until_resume),
         WITH_LOOP(test_writes_of_a_turn_leave_in_one_send),
+        WITH_LOOP(test_what_a_peer_does_not_take_waits_here_and_not_in_the_system),
         WITH_LOOP(test_finish_lets_a_slow_reader_have_every_byte),
         WITH_LOOP(test_finish_with_unread_input_still_delivers_the_last_words),
         WITH_LOOP(test_finish_drops_what_still_comes_until_the_peer_ends),

@@ -20,6 +20,7 @@ static struct cluster *begin(void) {
     struct cluster *cluster = cluster_new(SEED);
     for (uint32_t i = 0; i < cluster->replica_count; i++) {
         cluster->replicas[i].config.scan_digest_interval_s = 0; /* only the clients write */
+        cluster->replicas[i].config.scrub_rate = 0;             /* nobody damages anything */
     }
     pass(cluster, SETTLE_US);
     workload__start(cluster);

@@ -211,6 +211,27 @@ static void test_ingest_that_goes_back_is_a_start_like_any_after_a_crash(void **
     }
 }
 
+/* A horizon that is wanted for what is shown must not stand above what the store has: after a crash nothing of it could
+ * be read. */
+static void test_ingest_that_goes_back_keeps_the_horizon_below_what_it_has(void **state) {
+    (void)state;
+    struct pair pair;
+    set_up_wrong(&pair, 34);
+    struct host *host = &pair.target->host;
+    go_back(&pair);
+    storage_set_horizon(host->storage, SHOWN);
+    assert_int_equal(storage_horizon(host->storage), COPIED);
+    apply_again(&pair, SHOWN - 20);
+    assert_int_equal(storage_horizon(host->storage), SHOWN - 20);
+    storage_flush(host->storage);
+    host_run_ms(host, 5000);
+    assert_int_equal(storage_frontier(host->storage)->index, SHOWN - 20);
+    host_reopen(host);
+    assert_int_equal(storage_applied_index(host->storage), SHOWN - 20);
+    model_check_all(&pair.source->model, host, SHOWN - 20);
+    tear_down_pair(&pair);
+}
+
 /* Who may go back may go forward, too, and is there at once. */
 static void test_ingest_that_may_go_back_and_needn_t_is_seen_at_once(void **state) {
     (void)state;
@@ -649,6 +670,7 @@ int main(void) {
         cmocka_unit_test(test_ingest_of_a_copy_into_an_empty_store),
         cmocka_unit_test(test_ingest_that_goes_back_shows_the_old_content_until_it_has_caught_up),
         cmocka_unit_test(test_ingest_that_goes_back_is_a_start_like_any_after_a_crash),
+        cmocka_unit_test(test_ingest_that_goes_back_keeps_the_horizon_below_what_it_has),
         cmocka_unit_test(test_ingest_that_may_go_back_and_needn_t_is_seen_at_once),
         cmocka_unit_test(test_h33_ingest_while_jobs_are_under_way_keeps_nothing_of_them),
         cmocka_unit_test(test_ingest_refuses_what_is_older_damaged_or_anothers),

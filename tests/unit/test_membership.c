@@ -128,9 +128,12 @@ static void test_directory_finds_by_id_and_by_certificate(void **state) {
     assert_int_equal(entry.id, 7);
     assert_false(directory_find_thumbprint(&directory, zero, &entry));
     assert_false(directory_find(&directory, RAFT_NO_NODE, &entry));
+    assert_true(directory_look_up(&directory, &config, 7, &entry)); /* no file names it */
+    assert_string_equal(entry.name, "late");
     assert_true(directory_look_up(&directory, &config, 2, &entry)); /* by the file alone */
     assert_string_equal(entry.name, "n2");
     assert_false(directory_look_up(&directory, &config, 3, &entry));
+    assert_string_equal(entry.name, "n2"); /* who isn't found changes nothing */
     entries.count = 0;
     directory_set(&directory, &entries);
     assert_false(directory_find(&directory, 7, &entry));

@@ -123,6 +123,12 @@ static void test_raft_load_entry_that_does_not_follow_is_corrupt(void **state) {
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         assert_int_equal(raft_load_entry(raft, &bad[i]), STATUS_CORRUPT);
     }
+    /* One that brings a configuration has it, and one that makes sense; older ones than what is known needn't. */
+    const struct raft_config senseless = {.joint = true, .member_count = 1, .members = {{.id = 1}}};
+    struct raft_entry config_entry = {.index = 12, .term = 3, .size_bytes = 1, .kind = RAFT_ENTRY_CONFIG};
+    assert_int_equal(raft_load_entry(raft, &config_entry), STATUS_CORRUPT);
+    config_entry.config = &senseless;
+    assert_int_equal(raft_load_entry(raft, &config_entry), STATUS_CORRUPT);
     assert_int_equal(raft_last_index(raft), 11);
     struct raft_update update;
     assert_int_equal(raft_start(raft, 1, &update), STATUS_OK);

@@ -36,6 +36,11 @@ static void test_replay_speed_takes_applying_until_it_has_replayed(void **state)
     replay_speed_init(&speed);
     replay_speed_replayed(&speed, 10, 1000, 30); /* a start with next to nothing to replay says nothing */
     assert_false(speed.is_measured);
+    /* Nor does a turn of applying, whatever it took. */
+    uint64_t before_us = replay_speed_estimate_us(&speed, 100000, 100 * 100000);
+    replay_speed_applied(&speed, 1, 100, REPLAY_MEASURE_US - 1);
+    assert_int_equal(replay_speed_estimate_us(&speed, 100000, 100 * 100000), before_us);
+    replay_speed_init(&speed);
     /* Applying takes 20 us an entry, in turns of 40: a replay is taken to need 40. */
     for (unsigned turn = 0; turn < 2000; turn++) {
         replay_speed_applied(&speed, 40, 40 * 100, 800);

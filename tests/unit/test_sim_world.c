@@ -521,15 +521,51 @@ static void test_event_wait_times_out_then_wakes(void **state) {
 
 /* A turn may be interrupted between any two env calls: other threads see time pass, the loop's callbacks stay one at a
  * time. */
+/* A turn of its own, which is long, and may be interrupted anywhere in it. */
+struct preempted {
+    struct env *env;
+    struct env_loop *loop;
+    struct env_timer timers[3];
+    bool inside;
+    uint64_t ticks;
+};
+
+static struct preempted preempted;
+
+static void preempted_tick(struct env_timer *timer) {
+    assert_false(preempted.inside);
+    preempted.inside = true;
+    preempted.ticks++;
+    uint64_t before_us = env_clock_us(preempted.env);
+    assert_true(env_clock_us(preempted.env) >= before_us);
+    assert_int_equal(env_timer_arm(timer, env_now_us(preempted.loop) + 100), STATUS_OK);
+    preempted.inside = false;
+}
+
+static void preempted_main(void *context, struct env *env) {
+    (void)context;
+    preempted = (struct preempted){.env = env};
+    assert_int_equal(env_loop_new(env, "preempted", 16, &preempted.loop, NULL), STATUS_OK);
+    for (unsigned i = 0; i < 3; i++) {
+        env_timer_init(&preempted.timers[i], preempted.loop, preempted_tick);
+        assert_int_equal(env_timer_arm(&preempted.timers[i], env_now_us(preempted.loop)), STATUS_OK);
+    }
+    env_loop_run(preempted.loop);
+}
+
 static void test_preempted_turns_keep_callbacks_apart(void **state) {
     (void)state;
     struct sim_options options;
+    struct sim_stats stats;
     sim_options_init(&options);
     options.preempt_ppm = 500 * 1000;
     struct sim *sim = sim_new(10, &options);
-    struct sim_node *node = node_new(sim, "n1", busy_main, NULL);
+    struct sim_node *node = node_new(sim, "n1", preempted_main, NULL);
     sim_node_start(node);
     (void)sim_run_until(sim, 200 * 1000, NULL, NULL, STEPS_MAX);
+    sim_get_stats(sim, &stats);
+    assert_true(stats.preemptions > 50);
+    assert_true(preempted.ticks > 50);
     sim_node_crash(node, SIM_CRASH_PROCESS); /* perhaps in the middle of a turn */
     sim_free(sim);
 }

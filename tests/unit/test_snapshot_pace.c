@@ -161,6 +161,21 @@ static void test_pace_does_not_take_growing_load_for_harm(void **state) {
     assert_true(world.pace.slowed < 20);
 }
 
+/* What writes took an hour ago counts for little: the load that is there now is what a transfer must not hurt. */
+static void test_pace_forgets_what_writes_took_long_ago(void **state) {
+    (void)state;
+    struct world world;
+    init(&world, RATE);
+    world.writes_per_turn = 50;
+    idle(&world, 20 * SECOND_US);
+    assert_in_range(world.pace.quiet.total, SNAPSHOT_PACE_QUIET_MAX / 2, SNAPSHOT_PACE_QUIET_MAX);
+    world.writes_per_turn = 5;
+    world.write_us = 4000; /* always, without a transfer, too: a few of these are remembered among many fast ones */
+    idle(&world, SECOND_US / 2);
+    (void)stream(&world, 4 * SECOND_US);
+    assert_int_equal(snapshot_pace_reason(&world.pace), SNAPSHOT_PACE_FULL);
+}
+
 /* Twenty writes a second tell nothing about their slowest hundredth for a while. */
 static void test_pace_does_not_judge_by_few_writes(void **state) {
     (void)state;
@@ -238,6 +253,7 @@ int main(void) {
         cmocka_unit_test(test_pace_gives_way_before_writes_take_twice_as_long),
         cmocka_unit_test(test_pace_never_falls_below_its_floor),
         cmocka_unit_test(test_pace_does_not_take_growing_load_for_harm),
+        cmocka_unit_test(test_pace_forgets_what_writes_took_long_ago),
         cmocka_unit_test(test_pace_does_not_judge_by_few_writes),
         cmocka_unit_test(test_pace_goes_faster_than_the_load_would_like_if_the_log_demands_it),
         cmocka_unit_test(test_pace_needed_is_what_the_log_leaves_time_for),

@@ -11,6 +11,9 @@
  * that no reset overtakes the last bytes: at most 2 s and 1 MiB. A peer that takes no output for 2 s, or keeps us at it
  * for 30 s, is given up.
  *
+ * What the socket may hold that isn't on its way yet is small (UNSENT_BYTES): else megabytes wait there on a slow link,
+ * where nobody sees whether they get on, and what is written next waits for seconds.
+ *
  * No handler call is ever made from inside an env_stream_* call: they come from libuv's callbacks and from tasks.
  * Owner: the loop.
  */
@@ -28,6 +31,7 @@ enum {
     DROP_BYTES_MAX = 1024 * 1024,
     KEEP_BUFFER_BYTES = 32 * 1024, /* an empty output buffer above this gives its memory back */
     ROOM_BYTES_MAX = 1 << 30,
+    UNSENT_BYTES = 256 * 1024,
     KEEPALIVE_IDLE_S = 30,
     KEEPALIVE_INTERVAL_S = 10,
     KEEPALIVE_PROBES = 3
@@ -417,6 +421,7 @@ int tcp__stream_connected(struct tcp_stream *stream, const struct sockaddr_stora
         return result;
     }
     set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+    set_option(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, UNSENT_BYTES);
     set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
     set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, KEEPALIVE_IDLE_S);
     set_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S);

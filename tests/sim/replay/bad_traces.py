@@ -7,8 +7,11 @@ A lie about what was sent may show only where it is received: those are looked f
 
 What would break it: a judge that believes what the lines claim.
 """
+import concurrent.futures
 import copy
+import itertools
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -472,22 +475,25 @@ def a_follower_that_hands_over(p):
         return True
 
 
-def tell(lines, function):
-    """The lines with the first place where the lie fits; its line's number, or None."""
-    before, seen, out = {}, {}, []
-    for number, text in enumerate(lines):
+def places(lines, functions):
+    """For each of the functions that has one: the first place where its lie fits, as (number of the line, the line with the lie)."""
+    found, before, seen = {}, {}, {function: {} for function in functions}
+    for number, text in enumerate(lines, 1):
         line = json.loads(text)
         node = line.get("node")
         if line["event"] == "start":
-            seen[("log", node)] = line.get("incarnation", 0)
-        if node is not None and line["event"] != "crash" and (node in before or line["event"] == "start"):
-            place = Place(line, before.get(node, {}), seen)
-            if node in before and function(place):
-                out.append(json.dumps(line) + "\n")
-                return out + lines[number + 1:], number + 1
-            before[node] = json.loads(text)
-        out.append(text)
-    return None, None
+            for function in functions:
+                seen[function][("log", node)] = line.get("incarnation", 0)
+        if node is None or line["event"] == "crash" or (node not in before and line["event"] != "start"):
+            continue
+        for function in functions if node in before else ():
+            if function not in found and function(Place(line, before[node], seen[function])):
+                found[function] = number, json.dumps(line) + "\n"
+                line = json.loads(text)
+        before[node] = line
+        if len(found) == len(functions):
+            break
+    return found
 
 
 def judge(replay, lines):
@@ -498,20 +504,34 @@ def judge(replay, lines):
     return run.returncode, (run.stdout + run.stderr).strip()
 
 
+def judge_lie(replay, lines, at, lie_line, shows_later):
+    """What comes behind the line matters only where a lie shows later."""
+    return judge(replay, itertools.chain(lines[:at - 1], [lie_line], lines[at:] if shows_later else []))
+
+
 def main():
     replay, traces = sys.argv[1], []
     for path in sys.argv[2:]:
         with open(path, encoding="utf-8") as file:
             traces.append(file.readlines())
-    failed = 0
-    for number, (rule, shows_later, function) in enumerate(LIES, 1):
-        lines, at = next(((lines, at) for lines, at in (tell(t, function) for t in traces) if lines), (None, None))
-        code, said = judge(replay, lines) if lines else (-1, "no trace has a place for it")
-        good = code == 1 and (shows_later or f"line {at}: " in said) and f"rule {rule}: " in said
-        failed |= not good
-        print(f"{'ok' if good else 'not ok'} {number} - {function.__name__.replace('_', ' ')}: {rule}")
-        if not good:
-            print(f"# wanted line {at}; exit code {code}: {said[-300:]}")
+    failed, number = 0, 0
+    judged = {}  # by function: the line, and what will have been said of it
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        later = {function: shows_later for _, shows_later, function in LIES}
+        for lines in traces:
+            wanted = [function for function in later if function not in judged]
+            for function, (at, lie_line) in places(lines, wanted).items():
+                judged[function] = at, pool.submit(judge_lie, replay, lines, at, lie_line, later[function])
+            if len(judged) == len(LIES):
+                break
+        for number, (rule, shows_later, function) in enumerate(LIES, 1):
+            at, future = judged.get(function, (None, None))
+            code, said = future.result() if future else (-1, "no trace has a place for it")
+            good = code == 1 and (shows_later or f"line {at}: " in said) and f"rule {rule}: " in said
+            failed |= not good
+            print(f"{'ok' if good else 'not ok'} {number} - {function.__name__.replace('_', ' ')}: {rule}")
+            if not good:
+                print(f"# wanted line {at}; exit code {code}: {said[-300:]}")
     good_lines = traces[0]
     for title, lines in (("a cut line", good_lines[:5] + [good_lines[5][:20]]), ("no trace", ["{}\n"]), ("nothing", [])):
         number += 1
