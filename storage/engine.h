@@ -94,8 +94,8 @@ struct engine_options {
     /* What was overwritten and deleted stays readable without a snapshot (engine_read_options.revision), as far back as
      * one of these reaches; what isn't is forgotten by flushes and compactions, and doesn't come back. */
     uint64_t history_revisions; /* 0 (to UINT64_MAX - 1): so many revisions behind the newest */
-    uint64_t history_ms;        /* 0 (to 100 years): what was the newest at any time so long ago, up to a 32nd part more.
-                                   Counted while the engine is open */
+    uint64_t history_ms; /* 0 (to 100 years): what was the newest at any time so long ago, up to a 32nd part more.
+                            Counted while the engine is open */
 
     /* The log. */
     uint64_t log_segment_bytes; /* 32 MiB (to 4 GiB): of a file of the log; never less than the largest write needs */
@@ -119,7 +119,8 @@ struct engine_options {
 void engine_options_init(struct engine_options *options);
 
 /* Opens or creates, replays what the log has beyond the tables. STATUS_BUSY: another process, or this one, has it open.
- * STATUS_CORRUPT: err says which file and where (a store whose log or tables somebody took away, too). STATUS_INVALID: an option is out of range. *ret_engine is owned. */
+ * STATUS_CORRUPT: err says which file and where (a store whose log or tables somebody took away, too). STATUS_INVALID:
+ * an option is out of range. *ret_engine is owned. */
 MUST_USE enum status engine_open(const struct engine_options *options, struct engine **ret_engine, struct error *err);
 /* Waits for what is under way. Everything that was taken from the engine must have been given back. NULL is accepted.
  */
@@ -193,8 +194,8 @@ struct engine_value {
 };
 
 /* options NULL: the defaults. STATUS_NOT_FOUND; STATUS_INVALID: a key beyond the limits; STATUS_CORRUPT, STATUS_IO,
- * STATUS_NO_MEMORY; see also the options. On STATUS_OK the value is to be released, soon: it may hold memory and files of
- * the engine. */
+ * STATUS_NO_MEMORY; see also the options. On STATUS_OK the value is to be released, soon: it may hold memory and files
+ * of the engine. */
 MUST_USE enum status engine_get(struct engine *engine, const struct engine_read_options *options, struct slice key,
                                 struct engine_value *ret_value, struct error *err);
 /* Also fine for one that is all zero. Leaves it all zero. */
@@ -215,10 +216,10 @@ struct engine_iterator_options {
     /* As in engine_read_options; else the store as it is now, for the iterator's life. */
     const struct engine_snapshot *snapshot;
     uint64_t revision;
-    struct slice lower;                     /* no key before it; len 0: no bound. Borrowed while the iterator lives */
-    struct slice upper;                     /* no key at or behind it; len 0: no bound. Borrowed likewise */
-    bool keys_only;                         /* values aren't asked for */
-    bool passing;                           /* what is read isn't kept in the cache: for large scans */
+    struct slice lower;           /* no key before it; len 0: no bound. Borrowed while the iterator lives */
+    struct slice upper;           /* no key at or behind it; len 0: no bound. Borrowed likewise */
+    bool keys_only;               /* values aren't asked for */
+    bool passing;                 /* what is read isn't kept in the cache: for large scans */
     uint32_t readahead_bytes_max; /* of one read of a table that is walked through: grows up to this. 0: 256 KiB; less
                                      than a block: none; at most ENGINE_READAHEAD_BYTES_MAX, more is as much */
 };
@@ -433,7 +434,7 @@ struct engine_stats {
     uint64_t stall_us_level0;    /* for compactions of level 0, */
     uint64_t stall_us_debt;      /* of deeper levels, */
     uint64_t stall_us_space;     /* and for room on the disk: as long as writes were held up, writers or not */
-    uint64_t written_bytes; /* tables and manifests */
+    uint64_t written_bytes;      /* tables and manifests */
     /* Large values. */
     uint64_t adopted_bytes;    /* files of the log that the store took over */
     uint64_t value_files;      /* now, those among them */

@@ -1,10 +1,11 @@
 /*
  * History by time: what was the newest state at any moment of the last history_ms can still be read.
  *
- * The store's horizon is a revision. So a timer notes now and then which revision was the newest, and raises the horizon
- * to the newest note that is old enough. There are so few notes that the history is up to a part in NOTES longer than
- * asked for; none of them outlives the engine, so the time in which it is closed doesn't count, and the horizon rests
- * for history_ms after each opening. With history_revisions besides, the longer of the two histories counts.
+ * The store's horizon is a revision. So a timer notes now and then which revision was the newest, and raises the
+ * horizon to the newest note that is old enough. There are so few notes that the history is up to a part in NOTES
+ * longer than asked for; none of them outlives the engine, so the time in which it is closed doesn't count, and the
+ * horizon rests for history_ms after each opening. With history_revisions besides, the longer of the two histories
+ * counts.
  *
  * Under the engine's lock, all of it: the guard of the loop.
  */
@@ -69,8 +70,7 @@ enum status engine__history_start(struct engine *engine, struct error *err) {
         return STATUS_OK;
     }
     take_note(engine);
-    return arm(engine) == STATUS_OK ? STATUS_OK
-                                    : error_set(err, STATUS_NO_MEMORY, "no memory to open %s", engine->dir);
+    return arm(engine) == STATUS_OK ? STATUS_OK : error_set(err, STATUS_NO_MEMORY, "no memory to open %s", engine->dir);
 }
 
 void engine__history_stop(struct engine *engine) { env_timer_cancel(&engine->history.timer); }

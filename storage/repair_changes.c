@@ -9,8 +9,7 @@
  */
 #include "storage/repair_internal.h"
 
-static enum status is_whole(struct repair *repair, const struct change_meta *meta, bool *ret_whole,
-                            struct error *err) {
+static enum status is_whole(struct repair *repair, const struct change_meta *meta, bool *ret_whole, struct error *err) {
     struct sst_verify_report report;
     struct sst *file = NULL;
     struct error found;

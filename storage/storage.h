@@ -91,8 +91,9 @@ struct storage_options {
     uint32_t history_percent;    /* 50 (1 to 101): of a table's entries below the horizon: rewritten likewise */
     uint64_t history_revisions;  /* 0: only storage_set_horizon moves the horizon; else it also follows the
                                     applied index at this distance */
-    bool history_none; /* false; true (history_revisions 0): the horizon is the applied index, unless a pin holds it */
     uint64_t manifest_bytes_max; /* 4 MiB (4 KiB to 1 GiB): rotate the manifest beyond this */
+    /* False. True, with history_revisions 0: no history; the horizon is the applied index, unless a pin holds it. */
+    bool history_none;
 
     /* The machine. */
     uint32_t compaction_workers;              /* 2 (1 to 64) at once. The env's long workers must be more by one, or a

@@ -176,7 +176,7 @@ struct scrub_job {
     struct buf sizes;    /* of a value file's values */
     uint8_t *window;     /* what its pieces are read into, one after the other; NULL: not yet */
     size_t window_capacity;
-    uint64_t value_at;   /* where the next one stands */
+    uint64_t value_at; /* where the next one stands */
     uint64_t values_end;
     /* Results of a piece: */
     enum status status;

@@ -173,7 +173,14 @@ enum status wal__segment_create(struct env *env, const char *dir, const struct w
     status = fill(env, file, header, err);
     env_close(file);
     if (status != STATUS_OK) {
-        (void)!env_unlink(env, temporary, &ignored); /* gives the space back */
+        bool is_gone = env_unlink(env, temporary, &ignored) == STATUS_OK;
+        /* Gives the space back, at the latest when the directory is durable: a smaller one may fit then. */
+        if (status == STATUS_NO_SPACE && is_gone && env_sync_dir(env, dir, &ignored) != STATUS_OK) {
+            status = ignored.code;
+            if (err != NULL) {
+                *err = ignored;
+            }
+        }
         return status;
     }
     return publish(env, dir, temporary, path, ret_file, err);

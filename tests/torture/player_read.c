@@ -61,8 +61,8 @@ static void compare_value(struct player *player, const struct source *source, un
     uint64_t digest = status == STATUS_OK ? player__digest_of(value) : 0;
     if (digest != player__digest(player, id)) {
         torture_fail(player->torture, player, "a get%s of key %u gives %s of %zu bytes; write %u.%u is right",
-                     source->text, place, status_name(status), value.len,
-                     id / TORTURE_EFFECTS_MAX, id % TORTURE_EFFECTS_MAX);
+                     source->text, place, status_name(status), value.len, id / TORTURE_EFFECTS_MAX,
+                     id % TORTURE_EFFECTS_MAX);
     }
     note_answer(player, place, digest);
 }
@@ -143,8 +143,7 @@ static void walk_compare(struct walk *walk, unsigned want, enum status status, c
     }
     if (place != want) {
         torture_fail(player->torture, player, "%s of an iterator over [%u, %u)%s from %u leads to %u; %u is right",
-                     what, walk->from, walk->to, walk->source.text, walk->place,
-                     place, want);
+                     what, walk->from, walk->to, walk->source.text, walk->place, place, want);
     }
     if (want != TORTURE_KEYS && !walk->keys_only && digest != player__digest(player, walk->source.model->ids[want])) {
         torture_fail(player->torture, player, "%s of an iterator over [%u, %u)%s shows a wrong value at key %u", what,

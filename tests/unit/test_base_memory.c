@@ -107,6 +107,10 @@ static void test_arena_reset_keeps_one_chunk_and_gives_the_budget_back(void **st
         assert_int_equal(used, 4096);
         arena_reset(&arena);
         assert_int_equal(memory.live_blocks, 1);
+        uint64_t attempts = memory.attempts;
+        assert_non_null(arena_alloc(&arena, 64)); /* in the chunk that was kept */
+        assert_int_equal(memory.attempts, attempts);
+        arena_reset(&arena);
     }
     arena_deinit(&arena);
 }

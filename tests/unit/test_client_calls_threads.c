@@ -177,6 +177,95 @@ static void test_client_callbacks_may_call_but_not_block(void **state) {
     fake_thread_free(&fake);
 }
 
+/* What the last callback said; `done` is set last. */
+struct seen {
+    struct holdfast_result result;
+    char value[32];
+    size_t pair_count;
+    char node_name[64];
+    _Atomic bool done;
+};
+
+static void see(struct seen *seen, const struct holdfast_result *result) {
+    seen->result = *result;
+    atomic_store(&seen->done, true);
+}
+
+static void on_written(void *context, const struct holdfast_result *result) { see(context, result); }
+
+static void on_got(void *context, const struct holdfast_result *result, const struct holdfast_value *value) {
+    struct seen *seen = context;
+    if (value != NULL && value->len < sizeof seen->value) {
+        memcpy(seen->value, value->data, value->len);
+    }
+    see(seen, result);
+}
+
+static void on_scanned(void *context, const struct holdfast_result *result, const struct holdfast_page *page) {
+    ((struct seen *)context)->pair_count = page != NULL ? page->pair_count : 0;
+    see(context, result);
+}
+
+static void on_status(void *context, const struct holdfast_result *result, const struct holdfast_node_status *status) {
+    struct seen *seen = context;
+    (void)snprintf(seen->node_name, sizeof seen->node_name, "%s", status != NULL ? status->node_name : "");
+    see(seen, result);
+}
+
+/* The call was taken; its end is waited for. */
+static void await(enum holdfast_code code, struct seen *seen) {
+    assert_int_equal(code, HOLDFAST_CODE_OK);
+    for (unsigned i = 0; !atomic_load(&seen->done); i++) {
+        assert_true(i < 20000);
+        usleep(1000);
+    }
+    atomic_store(&seen->done, false);
+}
+
+static void test_client_async_calls_of_every_kind_are_answered(void **state) {
+    (void)state;
+    static struct fake_thread fake;
+    static struct seen seen;
+    fake_thread_start(&fake, 3);
+    struct holdfast *handle = open_handle(&fake, 16);
+    const struct holdfast_operation operations[] = {{HOLDFAST_PUT, "b", 1, "2", 1}, {HOLDFAST_PUT, "c", 1, "3", 1}};
+    const struct holdfast_range range = {"c", 1, "d", 1};
+    const struct holdfast_scan all = {0};
+    const struct holdfast_scan first = {.upper = "b", .upper_len = 1};
+    await(holdfast_put_async(handle, "a", 1, "1", 1, NULL, on_written, &seen), &seen);
+    assert_int_equal(seen.result.outcome, HOLDFAST_OK);
+    await(holdfast_batch_async(handle, operations, 2, NULL, on_written, &seen), &seen);
+    assert_int_equal(seen.result.revision, 2);
+    await(holdfast_get_async(handle, "b", 1, NULL, on_got, &seen), &seen);
+    assert_string_equal(seen.value, "2");
+    await(holdfast_scan_page_async(handle, &all, NULL, on_scanned, &seen), &seen);
+    assert_int_equal(seen.pair_count, 3);
+    await(holdfast_scan_page_async(handle, &first, NULL, on_scanned, &seen), &seen);
+    assert_int_equal(seen.pair_count, 1);
+    await(holdfast_delete_range_async(handle, &range, NULL, on_written, &seen), &seen);
+    assert_int_equal(seen.result.outcome, HOLDFAST_OK);
+    await(holdfast_delete_async(handle, "a", 1, NULL, on_written, &seen), &seen);
+    assert_int_equal(seen.result.revision, 4);
+    await(holdfast_get_async(handle, "a", 1, NULL, on_got, &seen), &seen);
+    assert_int_equal(seen.result.code, HOLDFAST_CODE_NOT_FOUND);
+    await(holdfast_scan_page_async(handle, &all, NULL, on_scanned, &seen), &seen);
+    assert_int_equal(seen.pair_count, 1); /* b */
+    await(holdfast_status_async(handle, 2, 0, on_status, &seen), &seen);
+    assert_string_equal(seen.node_name, "n3");
+    /* What is wrong is refused, and nobody is called. */
+    const struct holdfast_range backwards = {"d", 1, "c", 1};
+    assert_int_equal(holdfast_put_async(handle, "", 0, "1", 1, NULL, on_written, &seen), HOLDFAST_CODE_INVALID);
+    assert_int_equal(holdfast_get_async(handle, "", 0, NULL, on_got, &seen), HOLDFAST_CODE_INVALID);
+    assert_int_equal(holdfast_delete_async(handle, NULL, 0, NULL, on_written, &seen), HOLDFAST_CODE_INVALID);
+    assert_int_equal(holdfast_delete_range_async(handle, &backwards, NULL, on_written, &seen), HOLDFAST_CODE_INVALID);
+    assert_int_equal(holdfast_batch_async(handle, operations, 0, NULL, on_written, &seen), HOLDFAST_CODE_INVALID);
+    assert_int_equal(holdfast_status_async(handle, 3, 0, on_status, &seen), HOLDFAST_CODE_INVALID);
+    holdfast_close(handle);
+    assert_false(atomic_load(&seen.done));
+    fake_thread_stop(&fake);
+    fake_thread_free(&fake);
+}
+
 static void test_client_close_runs_callbacks_of_calls_under_way(void **state) {
     (void)state;
     static struct fake_thread fake;
@@ -245,6 +334,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_client_blocking_calls_of_many_threads_get_their_own_answers),
         cmocka_unit_test(test_client_async_bytes_are_copied_and_bounded),
+        cmocka_unit_test(test_client_async_calls_of_every_kind_are_answered),
         cmocka_unit_test(test_client_callbacks_may_call_but_not_block),
         cmocka_unit_test(test_client_close_runs_callbacks_of_calls_under_way),
         cmocka_unit_test(test_client_large_value_batch_and_scan_pages),

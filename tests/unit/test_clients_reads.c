@@ -482,9 +482,9 @@ static void test_clients_scan_bounds_are_checked(void **state) {
 
 /* ---- Slow readers ---------------------------------------------------------------------------------------------- */
 
-enum { SLOW_GETS = 500, SLOW_VALUE_BYTES = MIB };
+enum { SLOW_GETS = 100, SLOW_VALUE_BYTES = MIB };
 
-/* 500 MiB are asked for at once; what the front end holds for it stays near one output queue. */
+/* 100 MiB are asked for at once; what the front end holds for it stays near one output queue. */
 static void test_h55_clients_slow_reader_costs_one_output_queue(void **state) {
     struct fixture *fixture = *state;
     fixture_add_key(fixture, "key", SLOW_VALUE_BYTES, false);

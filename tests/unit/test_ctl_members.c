@@ -140,7 +140,7 @@ static void test_ctl_member_lost_outcomes_are_looked_for(void **state) {
     atomic_store(&fixture->fake.cluster.leader, 0);
     fake_node_set_error(leader, WIRE_UNAVAILABLE, WIRE__OUTCOME__OUTCOME_UNKNOWN, 1);
     uint64_t begun_us = ctl_clock_us();
-    expect(fixture, "--timeout|500|member|add|n4|" NEW_N4, 6, ""); /* nothing shows that it happened */
+    expect(fixture, "--timeout|500|member|add|n4|" NEW_N4, 6, "");           /* nothing shows that it happened */
     assert_in_range(ctl_clock_us() - begun_us, 500 * 1000, 5 * 1000 * 1000); /* looked for as long as it was told */
     assert_non_null(strstr(fixture->err, "`holdfastctl member list` shows what became of it"));
 }

@@ -4,8 +4,8 @@
  * Would break these: a read at a revision that shows another one's state, through gets, several gets or iterators, from
  * memtables or tables; a horizon that a read gets behind, or that moves before its time, or never; a history by time
  * that forgets too early after an opening, or doesn't give space back while nobody writes; the shorter of two histories
- * counting; a read ahead of what is there that is taken for the newest; a store without history that keeps what the last
- * write of all has deleted.
+ * counting; a read ahead of what is there that is taken for the newest; a store without history that keeps what the
+ * last write of all has deleted.
  */
 #include "storage/engine.h"
 #include "tests/sim/sim.h"

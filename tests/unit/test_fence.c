@@ -4,6 +4,8 @@
  * 23); a node that can't write campaigns; a fence isn't lifted when its cause is over; time in which nobody could look
  * counts as a stall; nobody is told.
  */
+#include "tests/sim/disk.h"
+#include "tests/sim/sim_internal.h"
 #include "tests/unit/node_probe.h"
 
 enum {
@@ -266,6 +268,38 @@ static void test_h31_fence_all_full_leader_stays(void **state) {
     cluster_free(cluster);
 }
 
+/* All restart on full disks: nobody may campaign. Once two have room again, one of them leads within seconds, by
+ * itself. */
+static void test_h31_fence_all_full_without_a_leader_one_comes_with_room(void **state) {
+    (void)state;
+    struct cluster *cluster = begin();
+    for (uint32_t i = 0; i < cluster->replica_count; i++) {
+        fill(&cluster->replicas[i], true);
+    }
+    pass(cluster, 5000 * MS);
+    for (uint32_t i = 0; i < cluster->replica_count; i++) {
+        struct sim_node *node = cluster->replicas[i].sim_node;
+        replica__crash(&cluster->replicas[i], SIM_CRASH_PROCESS);
+        sim_disk_options(node)->capacity_bytes = sim__disk_used_bytes(node->disk); /* what a node gives up it may use */
+        replica__schedule_restart(&cluster->replicas[i], 100 * MS);
+    }
+    pass(cluster, 5000 * MS);
+    for (uint32_t i = 0; i < cluster->replica_count; i++) {
+        assert_true(cluster->replicas[i].serving);
+        assert_int_equal(fence_of(&cluster->replicas[i])->reason, RAFT_FENCE_CANT_WRITE);
+        assert_int_equal(replica__consensus(&cluster->replicas[i])->elections_started, 0);
+    }
+    assert_null(leader_of(cluster));
+    fill(&cluster->replicas[0], false);
+    fill(&cluster->replicas[1], false);
+    assert_true(await_other_leader(cluster, NULL) < 4000 * MS);
+    assert_writes_go_on(cluster);
+    assert_int_equal(fence_of(&cluster->replicas[2])->reason, RAFT_FENCE_CANT_WRITE);
+    fill(&cluster->replicas[2], false);
+    await_fence(cluster, &cluster->replicas[2], RAFT_FENCE_NONE);
+    cluster_free(cluster);
+}
+
 /* ---- Ended processes --------------------------------------------------------------------------------------------- */
 
 /* Its machine refuses connections: nobody waits for an election timeout. */
@@ -290,6 +324,7 @@ int main(void) {
         cmocka_unit_test(test_h31_fence_full_follower_does_not_campaign),
         cmocka_unit_test(test_h31_fence_full_leader_hands_over),
         cmocka_unit_test(test_h31_fence_all_full_leader_stays),
+        cmocka_unit_test(test_h31_fence_all_full_without_a_leader_one_comes_with_room),
         cmocka_unit_test(test_fence_killed_leader_is_replaced_at_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -17,7 +17,7 @@
 #include "tests/sim/disk.h"
 #include "tests/sim/sim_internal.h"
 
-enum { SEED = 4, TURN_US = 100 * 1000, LOOK_US = 20 * 1000, KEYS = 30, STEP = 1, FILE_STEP = 1 };
+enum { SEED = 4, TURN_US = 100 * 1000, LOOK_US = 20 * 1000, KEYS = 30, STEP = 5, FILE_STEP = 29 };
 
 enum file_of { OF_IDENTITY, OF_CURRENT, OF_MANIFEST, OF_SEGMENT, OF_TABLE, OF_VALUES, OF_CHANGES };
 

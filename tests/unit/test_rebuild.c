@@ -1,9 +1,9 @@
 /*
- * Whole nodes in the simulator fill their stores again while they run. Would break these: a damaged table that ends a
- * node, or stays; a leader that goes on leading with one although others could; a node that asks and campaigns, or,
- * when nobody else is there, never leads again; a mismatch that is healed without the option, or not with it; a log
- * that loses what the snapshot needs behind it; a node that does so over and over; an order that isn't carried out, is
- * carried out twice, or costs the quorum of whole stores.
+ * Whole nodes in the simulator fill their stores again while they run. Would break these: a damaged table, or one that
+ * can't be read, that ends a node, or stays; a leader that goes on leading with one although others could; a node that
+ * asks and campaigns, or, when nobody else is there, never leads again; a mismatch that is healed without the option,
+ * or not with it; a log that loses what the snapshot needs behind it; a node that does so over and over; an order that
+ * isn't carried out, is carried out twice, or costs the quorum of whole stores.
  */
 #include "tests/unit/content.h"
 #include "tests/unit/nodes_fixture.h"
@@ -115,6 +115,28 @@ static void test_rebuild_of_a_leader_comes_after_it_handed_the_lead_over(void **
     assert_int_not_equal(leader(), odd);
     assert_int_equal(cluster->replicas[odd].lives, 1);
     assert_false(storage_has_file(consensus_of(odd)->storage, damage.file));
+    assert_all_alike();
+}
+
+/* The disk says no, and says it again: that is no better than a bad checksum. */
+static void test_rebuild_of_a_table_that_can_t_be_read_begins_by_itself(void **state) {
+    (void)state;
+    nodes_start(configure_quiet);
+    with_checker = true;
+    write_some();
+    uint32_t odd = a_follower();
+    struct fault_set *faults = sim_node_faults(cluster->replicas[odd].sim_node);
+    struct storage_view *view = storage_view_acquire(consensus_of(odd)->storage);
+    struct storage_value value;
+    struct error error = {0};
+    assert_int_equal(fault_arm(faults, "sst.read=error(EIO)", &error), STATUS_OK);
+    enum status status = storage_get(view, NULL, slice_of_string("key25"), storage_view_revision(view), &value, &error);
+    fault_disarm(faults, FAULT_SST_READ);
+    storage_view_release(view);
+    assert_int_equal(status, STATUS_IO);
+    assert_non_null(strstr(error.message, ".sst"));
+    await_completed(odd, 1);
+    assert_int_equal(cluster->replicas[odd].lives, 1);
     assert_all_alike();
 }
 
@@ -355,6 +377,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(test_rebuild_of_a_rotten_follower_needs_no_restart, tear_down),
         cmocka_unit_test_teardown(test_rebuild_of_a_leader_comes_after_it_handed_the_lead_over, tear_down),
+        cmocka_unit_test_teardown(test_rebuild_of_a_table_that_can_t_be_read_begins_by_itself, tear_down),
         cmocka_unit_test_teardown(test_rebuild_for_a_file_that_went_is_none, tear_down),
         cmocka_unit_test_teardown(test_rebuild_isn_t_done_again_within_a_minute, tear_down),
         cmocka_unit_test_teardown(test_rebuild_that_nobody_answers_lets_the_node_lead_again, tear_down),

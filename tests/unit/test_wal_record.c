@@ -84,7 +84,7 @@ static void test_wal_record_every_cut_is_found(void **state) {
     uint8_t bytes[64] = {0};
     size_t len = make_record(bytes);
     for (size_t left = 0; left < len; left++) {
-        uint8_t *copy = malloc(left + 1); /* ASan sees a read past it */
+        uint8_t *copy = malloc(left > 0 ? left : 1); /* ASan sees a read past it */
         assert_non_null(copy);
         memcpy(copy, bytes, left);
         struct slice cursor = slice_of(copy, left);
@@ -148,6 +148,32 @@ static size_t make_group(uint8_t *out, struct wal__group_header *header) {
                                          .previous_checksum = 0xabcdef};
     wal__group_seal(out, header, offsets);
     return len;
+}
+
+/* Sound bytes that say what no writer says. */
+static void test_wal_record_implausible_headers_are_refused(void **state) {
+    (void)state;
+    static const struct {
+        size_t at;
+        uint8_t value;
+    } cases[] = {{4, 0}, {5, 0}, {5, 2}, {6, 1}, {7, 0x80}};
+    uint8_t bytes[64] = {0};
+    struct wal_record record;
+    for (size_t i = 0; i <= sizeof cases / sizeof cases[0]; i++) {
+        size_t len = make_record(bytes);
+        if (i < sizeof cases / sizeof cases[0]) {
+            bytes[cases[i].at] = cases[i].value;
+        } else {
+            put_u64(bytes + 8, 0); /* no entry has this index */
+        }
+        uint64_t seed = checksum64(bytes, 24, 0x686f6c6466726563);
+        put_u64(bytes + 24, checksum64(bytes + WAL_RECORD_HEADER_BYTES, 5, seed));
+        struct slice cursor = slice_of(bytes, len);
+        struct error error;
+        assert_int_equal(wal_record_decode(&cursor, &record, &error), STATUS_CORRUPT);
+        assert_non_null(strstr(error.message, "with kind")); /* not its checksum */
+        assert_int_equal(cursor.len, len);
+    }
 }
 
 static void test_wal_group_golden_bytes(void **state) {
@@ -351,6 +377,7 @@ int main(void) {
         cmocka_unit_test(test_wal_record_every_flipped_bit_is_found),
         cmocka_unit_test(test_wal_record_every_cut_is_found),
         cmocka_unit_test(test_h35_record_length_is_not_trusted),
+        cmocka_unit_test(test_wal_record_implausible_headers_are_refused),
         cmocka_unit_test(test_wal_group_golden_bytes),
         cmocka_unit_test(test_wal_group_round_trip),
         cmocka_unit_test(test_wal_group_every_flipped_bit_is_found),

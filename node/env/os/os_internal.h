@@ -11,6 +11,7 @@
 #include "node/env/os/env_os.h"
 
 #include <pthread.h>
+#include <semaphore.h>
 #include <sys/socket.h>
 #include <uv.h>
 
@@ -27,11 +28,11 @@ enum {
 struct os_workers_class {
     struct os_workers *workers;
     struct list queue; /* env_work.link */
-    pthread_cond_t ready;
+    sem_t wake;        /* one for each idle thread that was taken off idle_count */
     pthread_t *threads;
     unsigned thread_count;
     unsigned thread_count_max;
-    unsigned idle_count;
+    unsigned idle_count; /* asleep, and nobody has woken them */
 };
 
 struct os_workers {

@@ -5,11 +5,16 @@
  * The first short worker starts with the pool, so that there always is one: a class whose first thread can't be started
  * lends its job to that queue.
  *
+ * An idle thread sleeps on its class's semaphore, outside the lock, and who submits takes it off the idle ones before
+ * it wakes it: one system call here and one there for each job. (A condition variable made it four or five: its waiter
+ * comes back with the lock, which is still held then, and gives that back as one that others wait for.)
+ *
  * A worker posts the job's end to the loop and only then takes it off os_loop.work_count: env_loop_free waits for zero,
  * or the wake-up of a worker could meet a loop that is gone.
  */
 #include "node/env/os/os_internal.h"
 
+#include <errno.h>
 #include <sched.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -74,6 +79,13 @@ static void run_job(struct os_workers *workers, struct env_work *work) {
     unlock(workers);
 }
 
+/* Not under the lock. Whoever wakes this thread has taken it off the idle ones. */
+static void sleep_until_woken(struct os_workers_class *class) {
+    while (sem_wait(&class->wake) != 0) {
+        CHECK(errno == EINTR);
+    }
+}
+
 static void *worker_main(void *argument) {
     struct os_workers_class *class = argument;
     struct os_workers *workers = class->workers;
@@ -96,8 +108,9 @@ static void *worker_main(void *argument) {
             break;
         } else {
             class->idle_count++;
-            CHECK(pthread_cond_wait(&class->ready, &workers->lock) == 0);
-            class->idle_count--;
+            unlock(workers);
+            sleep_until_woken(class);
+            lock(workers);
         }
     }
     unlock(workers);
@@ -114,32 +127,25 @@ static int start_thread(struct os_workers_class *class) {
     return result;
 }
 
-/* Under the lock: idle threads that no queued job has been counted on yet. */
-static bool has_spare_thread(const struct os_workers_class *class) {
-    unsigned queued = 0;
-    LIST_FOREACH (node, &class->queue) {
-        if (++queued >= class->idle_count) {
-            return false;
-        }
-    }
-    return class->idle_count > 0;
-}
-
 void os_workers__submit(struct os_workers *workers, unsigned work_class, struct env_work *work) {
     CHECK(work_class < WORKERS_CLASS_COUNT);
     struct os_workers_class *class = &workers->classes[work_class];
     lock(workers);
     CHECK(!workers->stopping);
     os_loop_of(work->loop)->work_count++;
-    if (!has_spare_thread(class) && class->thread_count < class->thread_count_max) {
+    if (class->idle_count == 0 && class->thread_count < class->thread_count_max) {
         (void)start_thread(class); /* else an existing one gets to it */
     }
     if (class->thread_count == 0) {
         class = &workers->classes[ENV_WORK_SHORT];
     }
     list_push_back(&class->queue, &work->link);
-    CHECK(pthread_cond_signal(&class->ready) == 0);
+    bool must_wake = class->idle_count > 0;
+    class->idle_count -= must_wake;
     unlock(workers);
+    if (must_wake) {
+        CHECK(sem_post(&class->wake) == 0);
+    }
 }
 
 enum status os_workers__init(struct os_workers *workers, struct alloc *alloc, unsigned short_count, unsigned long_count,
@@ -158,7 +164,7 @@ enum status os_workers__init(struct os_workers *workers, struct alloc *alloc, un
         class->workers = workers;
         class->thread_count_max = counts[i];
         list_init(&class->queue);
-        CHECK(pthread_cond_init(&class->ready, NULL) == 0);
+        CHECK(sem_init(&class->wake, 0, 0) == 0);
     }
     enum status status = STATUS_OK;
     for (unsigned i = 0; i < WORKERS_CLASS_COUNT && status == STATUS_OK; i++) {
@@ -183,8 +189,11 @@ void os_workers__deinit(struct os_workers *workers) {
     lock(workers);
     workers->stopping = true;
     for (unsigned i = 0; i < WORKERS_CLASS_COUNT; i++) {
-        CHECK(list_is_empty(&workers->classes[i].queue));
-        CHECK(pthread_cond_broadcast(&workers->classes[i].ready) == 0);
+        struct os_workers_class *class = &workers->classes[i];
+        CHECK(list_is_empty(&class->queue));
+        for (; class->idle_count > 0; class->idle_count--) {
+            CHECK(sem_post(&class->wake) == 0);
+        }
     }
     unlock(workers);
     for (unsigned i = 0; i < WORKERS_CLASS_COUNT; i++) {
@@ -193,7 +202,7 @@ void os_workers__deinit(struct os_workers *workers) {
             CHECK(pthread_join(class->threads[k], NULL) == 0);
         }
         mem_free(workers->alloc, class->threads);
-        CHECK(pthread_cond_destroy(&class->ready) == 0);
+        CHECK(sem_destroy(&class->wake) == 0);
     }
     CHECK(pthread_cond_destroy(&workers->settled) == 0);
     CHECK(pthread_mutex_destroy(&workers->lock) == 0);
