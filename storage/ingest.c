@@ -219,7 +219,9 @@ static enum status prepare(struct storage *storage, struct storage_ingest *inges
     return status == STATUS_OK ? status : error_set(err, status, "%s: no memory for its list of tables", ingest->dir);
 }
 
-static void be_quiet(struct storage *storage, bool quiet) {
+/* The one that is first, and no other. */
+static void be_quiet(struct storage *storage, struct storage_ingest *ingest, bool quiet) {
+    ingest->holds_jobs = quiet;
     storage->quiet = quiet;
     atomic_store_explicit(&storage->stop, quiet || storage->broken || storage->closing, memory_order_relaxed);
     storage->pick_wanted = storage->pick_wanted || !quiet;
@@ -380,7 +382,7 @@ static enum upkeep_next step(struct storage *storage, struct storage_upkeep *upk
         upkeep->status = check(storage, ingest, &upkeep->error);
         if (upkeep->status == STATUS_OK) {
             hold_apply(storage, ingest);
-            be_quiet(storage, true);
+            be_quiet(storage, ingest, true);
             if (!is_still(storage)) {
                 return UPKEEP_WAIT;
             }
@@ -431,8 +433,8 @@ static void drop(struct storage *storage, struct storage_upkeep *upkeep) {
     ingest->generation = NULL;
     ingest->read_set = NULL;
     ingest->view = NULL;
-    if (!is_outcome_unknown(upkeep)) {
-        be_quiet(storage, false);
+    if (ingest->holds_jobs && !is_outcome_unknown(upkeep)) {
+        be_quiet(storage, ingest, false);
     }
     storage__start_reaper(storage);
 }
@@ -466,6 +468,7 @@ void storage_ingest(struct storage *storage, struct storage_ingest *ingest) {
     buf_init(&ingest->snapshot, storage->env->alloc, 0);
     ingest->dir[sizeof ingest->dir - 1] = '\0';
     ingest->holds_apply = false;
+    ingest->holds_jobs = false;
     if (!ingest->may_go_back) {
         hold_apply(storage, ingest);
     }

@@ -174,6 +174,7 @@ struct storage_ingest {
     struct storage_frontier frontier;                /* result; valid in ready and switched, too */
     /* The store's: */
     bool holds_apply;  /* it is in ingest_count */
+    bool holds_jobs;   /* the store stands still for it */
     uint64_t paced_us; /* what was verified may have taken until then */
     bool was_asked;
     bool is_in_ready; /* the answer is looked at when it returns */

@@ -663,6 +663,43 @@ static void test_ingest_waits_for_its_owners_answer(void **state) {
     tear_down_pair(&pair);
 }
 
+/* One that waits behind it, or is refused at once, must not wake what stands still for the switch. */
+static void test_ingest_that_comes_to_nothing_disturbs_no_other(void **state) {
+    (void)state;
+    struct pair pair;
+    set_up_pair(&pair, 35, 200, 130);
+    struct fixture *target = pair.target;
+    struct storage *storage = target->host.storage;
+    owner = (struct owner){.target = target};
+    ask_with_owner(&pair);
+    for (unsigned i = 0; i < 3000 && owner.ready_count == 0; i++) {
+        (void)sim_step(target->host.sim);
+    }
+    assert_int_equal(owner.ready_count, 1);
+    uint64_t flushed_index = storage_frontier(storage)->index;
+    assert_true(flushed_index < 130);
+    struct storage_ingest others[] = {{.upkeep = {.done = on_done, .context = target}, .dir = ""},
+                                      {.upkeep = {.done = on_done, .context = target}, .dir = "/copy"}};
+    storage_ingest(storage, &others[0]);
+    storage_ingest(storage, &others[1]);
+    storage_upkeep_cancel(&others[1].upkeep);
+    storage_flush(storage);
+    host_run_ms(&target->host, 1000);
+    assert_int_equal(others[0].upkeep.status, STATUS_INVALID);
+    assert_int_equal(others[1].upkeep.status, STATUS_CANCELLED);
+    assert_int_equal(target->done_count, 2);
+    assert_int_equal(storage_frontier(storage)->index, flushed_index);
+    storage_ingest_answer(&pair.ingest, true);
+    target->done_count = 0;
+    assert_true(host_wait(&target->host, is_done));
+    assert_int_equal(pair.ingest.upkeep.status, STATUS_OK);
+    join_histories(&pair);
+    apply_some(target, 50);
+    settle(target);
+    model_check_all(&target->model, &target->host, 250);
+    tear_down_pair(&pair);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_ingest_replaces_everything_and_the_store_goes_on),
@@ -684,6 +721,7 @@ int main(void) {
         cmocka_unit_test(test_h21_crash_at_every_step_of_an_ingest_leaves_old_or_new),
         cmocka_unit_test(test_ingest_whose_owner_says_no_changes_nothing),
         cmocka_unit_test(test_ingest_waits_for_its_owners_answer),
+        cmocka_unit_test(test_ingest_that_comes_to_nothing_disturbs_no_other),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
