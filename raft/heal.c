@@ -20,6 +20,22 @@
  * every answer of the life in which it began with less. Lives are numbered; the first answer of such a life takes back
  * what earlier ones acknowledged, and what is still on its way from those counts for nothing. What was committed with
  * their help stays committed: the node won't vote for a leader that lacks it.
+ *
+ * A log that went back. A node whose data directory was replaced by an older copy of itself (the snapshot of a machine,
+ * say) doesn't know what it lost, and says nothing. Its leader may notice:
+ *   - by the life, if it is lower than one that was heard in this term. Nothing of it counts.
+ *   - by a refusal in a later life of what an earlier one had acknowledged, which was durable before that life began,
+ *     and which no leader of this term can have cut. Then the match is taken back, the rest is sent again, and the
+ *     caller is told.
+ * What can't be noticed: whom it votes for before that, or once another leads. Until its log is whole again, an entry
+ * that was committed with its help may be on too few disks. Hence what operators are told: never to put a copy of a
+ * member's data in the place of these data, but to empty the directory.
+ *
+ * Good entries behind a hole of our own log. They are fetched again. To use them would need more than their checksums:
+ * an entry behind the hole may have been superseded by one that stood in it, so each would have to be compared, index
+ * and term, with what the leader sends, and kept apart from the log until the hole is closed up to it. That spares a
+ * transfer that is bounded by the log's budget, once in a disk's life, at the price of a second kind of log: not worth
+ * it.
  */
 #include "raft/raft_internal.h"
 
@@ -66,6 +82,18 @@ bool raft__heal_heard(struct raft *raft, struct raft__peer *peer, const struct r
         if (message->lost_log) {
             peer->match_index = 0; /* where the logs meet now, refusals will tell */
         }
+        peer->held_index = peer->match_index;
     }
     return true;
+}
+
+void raft__heal_refused(struct raft *raft, struct raft__peer *peer, const struct raft_message *message) {
+    CHECK(raft->role == RAFT_LEADER && message->reject && message->life == peer->life);
+    if (message->index == 0 || message->index > peer->held_index) {
+        return;
+    }
+    raft->went_back_id = peer->id;
+    raft->went_back_count++;
+    peer->match_index = 0;
+    peer->held_index = 0;
 }

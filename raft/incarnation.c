@@ -33,8 +33,8 @@
  * What that leaves open: until all members of a new cluster have been heard once, one that is wiped and one that never
  * held an entry can't tell that they aren't a new cluster by themselves. (Who voted for the wiped one and still runs
  * doesn't do so again in that term: so two first entries have different terms, and aren't taken for one another.) And a
- * copy of a data directory has the incarnation of the original: an older copy in its place is told by lives, within a
- * term (heal.c), and not after it.
+ * copy of a data directory has the incarnation of the original: an older copy in its place is noticed within a term
+ * only, if at all (heal.c).
  *
  * Nodes without an incarnation (0: tests of other things) are those that the first configuration means.
  */

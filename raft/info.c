@@ -69,6 +69,8 @@ void raft_get_info(const struct raft *raft, struct raft_info *ret_info) {
                            .leader_heard_us = raft->leader_heard_us,
                            .heal_index = raft->heal_index,
                            .heal_term = raft->heal_term,
+                           .went_back_count = raft->went_back_count,
+                           .went_back_id = raft->went_back_id,
                            .needs_snapshot = raft->needs_snapshot,
                            .prefer_after_us = raft__prefer_after_us(raft)};
 }

@@ -215,6 +215,7 @@ enum status raft__handle_append_reply(struct raft *raft, const struct raft_messa
     struct raft__peer *peer = hear_from(raft, message->from);
     raft__snapshot_heard(raft, peer, message->needs_snapshot);
     if (message->reject) {
+        raft__heal_refused(raft, peer, message);
         raft__peer_refused(raft, peer, message);
     } else {
         raft__peer_acked(raft, peer, message->index);

@@ -32,6 +32,7 @@ void raft__peer_reset(struct raft *raft, struct raft__peer *peer) {
     peer->round = 0;
     peer->read_own_round = 0;
     peer->life = 0;
+    peer->held_index = 0;
     peer->elder_us = 0;
     peer->needs_snapshot = 0;
     peer->snapshot_ask_us = 0;

@@ -469,6 +469,9 @@ struct raft_info {
     uint64_t uncommitted_bytes;
     uint64_t heal_index; /* so far the log must reach again before this node leads, or votes for less; 0: all is well */
     uint64_t heal_term;
+    /* As a leader: how often a member turned out to have an older copy of its data, and which one did last. */
+    uint64_t went_back_count;
+    uint64_t went_back_id;
     uint64_t needs_snapshot;  /* as the event said; 0: it doesn't */
     uint64_t prefer_after_us; /* how long a preferred node must keep up before it is handed the lead */
 };

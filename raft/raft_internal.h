@@ -68,8 +68,9 @@ struct raft__peer {
     uint64_t read_own_round;  /* our round that answers its READ_INDEX, 0: it didn't ask */
     uint64_t read_round;      /* its number of that, and of its run */
     uint64_t read_run;
-    uint64_t life;     /* newest that was heard */
-    uint64_t elder_us; /* since when only earlier ones are; 0: they aren't */
+    uint64_t life;       /* newest that was heard */
+    uint64_t held_index; /* match when it began: durable there before */
+    uint64_t elder_us;   /* since when only earlier ones are; 0: they aren't */
     /* incarnation.c, on any node: what it was last heard to be, if that doesn't count, else 0; and since when. */
     uint64_t stranger;
     uint64_t stranger_us;
@@ -138,8 +139,10 @@ struct raft {
     uint64_t life;
     uint64_t heal_index; /* the end that our log once had; 0: it is as it was */
     uint64_t heal_term;
-    bool lost_log;           /* this life began like that */
-    uint64_t needs_snapshot; /* our store is damaged: a snapshot up to here or further takes its place; 0: it isn't */
+    bool lost_log;            /* this life began like that */
+    uint64_t went_back_id;    /* whose log went back last, */
+    uint64_t went_back_count; /* and how often some did */
+    uint64_t needs_snapshot;  /* our store is damaged: a snapshot up to here or further takes its place; 0: it isn't */
     struct {
         uint64_t target; /* RAFT_NO_NODE: no transfer is on */
         uint64_t deadline_us;
@@ -251,6 +254,8 @@ bool raft__may_lead(const struct raft *raft);
 void raft__promised_end(const struct raft *raft, uint64_t *ret_term, uint64_t *ret_index);
 /* synced_index moved. */
 void raft__heal_advance(struct raft *raft);
+/* A refusal in the newest life: is it of what an earlier one held? */
+void raft__heal_refused(struct raft *raft, struct raft__peer *peer, const struct raft_message *message);
 /* An answer of a peer. False: it is of an earlier life, and to be ignored. */
 bool raft__heal_heard(struct raft *raft, struct raft__peer *peer, const struct raft_message *message);
 

@@ -9,7 +9,8 @@
  * A table is made from what the manifest says of it; its file is opened and its header, footer, properties, top index
  * and range deletes are read and checked when they are first needed. Damage hurts only the reads that need what is
  * damaged: they get STATUS_CORRUPT with the file's name and the offset, never a wrong value, and the owner is told
- * through sst_context.damaged.
+ * through sst_context.damaged. So they do, with STATUS_IO, of what the disk doesn't give at a second try, or a file
+ * that is gone.
  *
  *   sst_new -> (sst_load) -> sst_get, cursors, sst_tombstones, sst_verify on any threads -> sst_free, by the last
  *
@@ -36,8 +37,8 @@ struct sst_context {
     struct open_files *files;
     const char *dir;
     uint8_t cluster_id[SST_CLUSTER_ID_BYTES];
-    /* Something failed its checks twice (the read that needed it fails, too). Any thread; must not block. May be NULL.
-     */
+    /* Something couldn't be read, or failed its checks, twice (the read that needed it fails, too). Any thread; must
+     * not block. May be NULL. */
     void (*damaged)(void *context, const struct sst *sst, const struct error *err);
     void *damaged_context;
 };

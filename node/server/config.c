@@ -135,7 +135,7 @@ void config_init(struct config *config, struct alloc *alloc) {
         .cache_bytes = MIB_BYTES(64),
         .open_files_max = DEFAULT_OPEN_FILES,
         .value_threshold_bytes = (uint64_t)32 * 1024,
-        .follower_log_bytes = MIB_BYTES(16 * 1024),
+        .follower_log_bytes = MIB_BYTES(16384),
         .scrub_rate = MIB_BYTES(1),
         .scan_digest_rate = MIB_BYTES(32),
         .history_revisions = DEFAULT_HISTORY,

@@ -165,7 +165,8 @@ static void judge(struct consensus *consensus) {
         }
     }
     uint64_t now_us = consensus__now_us(consensus);
-    if (state->must_hand_over && (state->handed_us == 0 || now_us - state->handed_us >= HAND_OVER_US)) {
+    bool is_time = state->handed_us == 0 || now_us - state->handed_us >= HAND_OVER_US;
+    if (majority != NULL && state->must_hand_over && is_time) {
         state->handed_us = now_us;
         struct digest_votes votes = state->votes; /* the step may end the round */
         struct digest of_quorum = *majority;

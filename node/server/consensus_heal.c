@@ -12,7 +12,7 @@
  * A node whose data directory was wiped has another log (raft/incarnation.c): the leader takes it back by itself as
  * soon as it may, and here the operator is told until then, on both. A peer that answers only as an earlier life of
  * itself had its directory replaced by an older copy: nothing of what it says counts (raft/heal.c), until an operator
- * acts.
+ * acts. One whose copy passes for a later life is sent what it lacks as soon as that shows, and the log says so.
  *
  * Owner: the consensus loop.
  */
@@ -42,7 +42,26 @@ static void update_log(struct consensus *consensus) {
     wal_healed(consensus->wal);
 }
 
-void heal__update(struct consensus *consensus) { update_log(consensus); }
+/* An older copy of a member's data, which it doesn't know of itself: it is filled up again, and that's all that can be
+ * done now. */
+static void update_copies(struct consensus *consensus) {
+    struct raft_info info;
+    raft_get_info(consensus->raft, &info);
+    if (info.went_back_count == consensus->heal.went_back_count) {
+        return;
+    }
+    consensus->heal.went_back_count = info.went_back_count;
+    log_event(consensus->options.logger, LOG_WARN, "member.went_back",
+              "peer=%s count=%" PRIu64
+              " reason=\"it restarted with an older copy of its data, and is sent the rest; what "
+              "it voted until then may have cost acknowledged writes: empty a member's data directory instead\"",
+              member__name(consensus, info.went_back_id), info.went_back_count);
+}
+
+void heal__update(struct consensus *consensus) {
+    update_log(consensus);
+    update_copies(consensus);
+}
 
 /* ---- Status ----------------------------------------------------------------------------------------------------- */
 

@@ -120,7 +120,8 @@ struct consensus_upkeep {
 
 /* What this node lost (consensus_heal.c). */
 struct consensus_heal {
-    bool is_open; /* the log may lack something, as of the last look */
+    bool is_open;             /* the log may lack something, as of the last look */
+    uint64_t went_back_count; /* of other members' logs; as was logged */
 };
 
 /* What this node knows of its own stalls (consensus_fence.c). */

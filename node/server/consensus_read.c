@@ -47,13 +47,13 @@ static void wait_for_apply(struct consensus *consensus, struct consensus_read *r
 static void take(struct consensus *consensus, struct consensus_read *read) {
     list_push_back(&consensus->reads_new, &read->link);
     consensus->read_count++;
-    if (consensus__is_dead(consensus) || consensus->refusing) {
-        finish(consensus, read, STATUS_UNAVAILABLE);
-    } else if (consensus->read_count > CONSENSUS_READS_MAX) {
+    bool has_ended = consensus__is_dead(consensus) || consensus->refusing;
+    bool is_led = consensus->role == RAFT_LEADER || consensus->leader != RAFT_NO_NODE;
+    if (consensus->read_count > CONSENSUS_READS_MAX) {
         finish(consensus, read, STATUS_BUSY);
-    } else if (read->local) {
+    } else if (read->local && !has_ended) {
         wait_for_apply(consensus, read, 0);
-    } else if ((consensus->role != RAFT_LEADER && consensus->leader == RAFT_NO_NODE) || member__is_out(consensus)) {
+    } else if (has_ended || !is_led || member__is_out(consensus)) {
         finish(consensus, read, STATUS_UNAVAILABLE);
     } else {
         consensus__schedule(consensus);

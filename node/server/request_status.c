@@ -33,8 +33,8 @@ void request_status__fill_member(Wire__MemberStatus *out, const struct consensus
     SET(out, returns, member->returns);
     if (memcmp(member->thumbprint, unknown, sizeof unknown) != 0) {
         out->has_thumbprint = 1;
-        out->thumbprint =
-            (ProtobufCBinaryData){.len = sizeof member->thumbprint, .data = (uint8_t *)(uintptr_t)member->thumbprint};
+        out->thumbprint.len = sizeof member->thumbprint;
+        out->thumbprint.data = (uint8_t *)member->thumbprint;
     }
 }
 

@@ -20,7 +20,8 @@ static uint32_t bucket_of(uint64_t us) {
         return (uint32_t)us;
     }
     uint32_t exponent = 63 - (uint32_t)__builtin_clzll(us);
-    uint32_t bucket = (exponent - OCTAVE_BITS + 1) * PER_OCTAVE + ((us >> (exponent - OCTAVE_BITS)) & (PER_OCTAVE - 1));
+    uint32_t within = (uint32_t)(us >> (exponent - OCTAVE_BITS)) % PER_OCTAVE;
+    uint32_t bucket = (exponent - OCTAVE_BITS + 1) * PER_OCTAVE + within;
     return bucket < SNAPSHOT_PACE_BUCKETS ? bucket : SNAPSHOT_PACE_BUCKETS - 1;
 }
 

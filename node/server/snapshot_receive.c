@@ -201,6 +201,13 @@ static bool is_sane(const Wire__SnapshotOffer *offer) {
            offer->file_count > 0 && offer->file_count <= SNAPSHOT_FILES_MAX;
 }
 
+/* A leader that was; its successor will ask. Or nobody's word: this term has another leader. */
+static bool is_of_no_leader(const struct consensus *consensus, uint64_t node_id, uint64_t term) {
+    uint64_t leader = raft_leader(consensus->raft);
+    return term < raft_term(consensus->raft) ||
+           (term == raft_term(consensus->raft) && leader != RAFT_NO_NODE && leader != node_id);
+}
+
 static void begin(struct snapshot_receive *receive, uint64_t node_id, const Wire__SnapshotOffer *offer) {
     struct snapshots *snapshots = receive->snapshots;
     CHECK(receive->queue_count == 0 && !receive->is_working);
@@ -245,8 +252,8 @@ static void repeat(struct snapshot_receive *receive) {
 void snapshot_receive__offer(struct snapshots *snapshots, uint64_t node_id, const Wire__SnapshotOffer *offer) {
     struct snapshot_receive *receive = &snapshots->receive;
     const struct consensus *consensus = snapshots->consensus;
-    if (!is_sane(offer) || offer->term < raft_term(consensus->raft)) {
-        return; /* a leader that was: its successor will ask */
+    if (!is_sane(offer) || is_of_no_leader(consensus, node_id, offer->term)) {
+        return;
     }
     bool is_under_way = receive->state != SNAPSHOT_RECEIVE_IDLE && receive->state != SNAPSHOT_RECEIVE_ENDING;
     if (is_under_way && offer->id == receive->id && node_id == receive->from) {

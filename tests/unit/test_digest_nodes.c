@@ -107,6 +107,16 @@ static void test_digest_follower_that_differs_is_suspected_and_named(void **stat
     (void)snprintf(words, sizeof words, "suspected=%s ", cluster->replicas[odd].config.name);
     assert_true(log_has(first, "event=digest.mismatch"));
     assert_true(log_has(first, words));
+    /* With what each of them has, so that one can tell from the log alone. */
+    struct digest right;
+    uint8_t bytes[DIGEST_BYTES];
+    assert_true(storage_digest(consensus_of(first)->storage, consensus_of(first)->digest.round_index, &right));
+    digest_encode(&right, bytes);
+    int len = snprintf(words, sizeof words, "%s=", cluster->replicas[first].config.name);
+    for (size_t i = 0; i < DIGEST_BYTES; i++) {
+        len += snprintf(words + len, sizeof words - (size_t)len, "%02x", bytes[i]);
+    }
+    assert_true(log_has(first, words));
     assert_true(log_has(odd, "event=digest.differs"));
     assert_non_null(strstr(status_of(odd).problem, "differs from the leader's"));
     assert_string_equal(status_of(other).problem, "");

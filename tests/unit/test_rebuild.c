@@ -209,6 +209,28 @@ static void test_rebuild_that_nobody_answers_lets_the_node_lead_again(void **sta
     assert_all_alike();
 }
 
+/* It isn't begun over and over, and not given up either. */
+static void test_rebuild_that_failed_is_tried_again_after_a_minute(void **state) {
+    (void)state;
+    nodes_start(configure_slow);
+    write_some();
+    uint32_t odd = a_follower();
+    struct storage_damage damage = damage_of(odd);
+    rebuild__damaged(consensus_of(odd), &damage);
+    await_state(odd, REBUILD_ASKING);
+    uint64_t begun_us = sim_now_us(cluster->sim);
+    rebuild__failed(consensus_of(odd), "there is no room for it");
+    assert_int_equal(rebuild_of(odd)->state, REBUILD_WANTED);
+    assert_int_equal(rebuild_of(odd)->failed, 1);
+    assert_true(log_has(odd, "there is no room for it"));
+    pass(MINUTE_US - SETTLE_US);
+    assert_int_equal(rebuild_of(odd)->state, REBUILD_WANTED);
+    assert_int_equal(rebuild_of(odd)->completed, 0);
+    await_completed(odd, 1);
+    assert_true(sim_now_us(cluster->sim) - begun_us >= MINUTE_US);
+    assert_all_alike();
+}
+
 /* What stands behind the snapshot is kept while it is on its way, and not longer. */
 static void test_rebuild_keeps_the_log_that_it_needs(void **state) {
     (void)state;
@@ -381,6 +403,7 @@ int main(void) {
         cmocka_unit_test_teardown(test_rebuild_for_a_file_that_went_is_none, tear_down),
         cmocka_unit_test_teardown(test_rebuild_isn_t_done_again_within_a_minute, tear_down),
         cmocka_unit_test_teardown(test_rebuild_that_nobody_answers_lets_the_node_lead_again, tear_down),
+        cmocka_unit_test_teardown(test_rebuild_that_failed_is_tried_again_after_a_minute, tear_down),
         cmocka_unit_test_teardown(test_rebuild_keeps_the_log_that_it_needs, tear_down),
         cmocka_unit_test_teardown(test_rebuild_of_a_node_that_differs_is_done_where_it_is_allowed, tear_down),
         cmocka_unit_test_teardown(test_rebuild_that_is_ordered_is_done_once, tear_down),

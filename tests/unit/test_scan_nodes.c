@@ -145,6 +145,9 @@ static void test_scan_rounds_come_by_themselves_and_agree(void **state) {
     put_some(10);
     pass((INTERVAL_S + 2) * SECOND_US);
     struct consensus_status status = status_of(leader());
+    uint8_t digest[DIGEST_BYTES];
+    digest_encode(&consensus_of(leader())->scan.digest, digest);
+    assert_memory_equal(status.scan_digest, digest, sizeof digest);
     assert_true(status.scan_index > first);
     assert_int_equal(status.scan_mismatches, 0);
     assert_string_equal(status.problem, "");

@@ -296,8 +296,9 @@ static void test_h20_snapshot_that_is_not_wanted_is_declined(void **state) {
     offer.log_term = offer.term;
     offer.file_count = 3;
     offer.total_bytes = 1000;
-    for (int kind = 0; kind < 4; kind++) {
+    for (int kind = 0; kind < 5; kind++) {
         Wire__SnapshotOffer spoilt = offer;
+        uint64_t from_id = leader_id;
         switch (kind) {
         case 0: spoilt.index = commit_index; break; /* it has that */
         case 1: spoilt.index = 1; break;
@@ -306,12 +307,16 @@ static void test_h20_snapshot_that_is_not_wanted_is_declined(void **state) {
             spoilt.term--;
             spoilt.log_term--;
             break;
+        case 3: /* of nobody who leads this term */
+            spoilt.index = commit_index + 100;
+            from_id = 6 - leader_id - (follower->number + 1);
+            break;
         default: /* nonsense */
             spoilt.index = commit_index + 100;
             spoilt.log_term = spoilt.term + 1;
             break;
         }
-        forge(follower, leader_id, FRAME_SNAPSHOT_OFFER, &spoilt.base, SLICE_EMPTY);
+        forge(follower, from_id, FRAME_SNAPSHOT_OFFER, &spoilt.base, SLICE_EMPTY);
         assert_int_equal(receive_of(follower)->state, SNAPSHOT_RECEIVE_IDLE);
     }
     fill(probe, 5);
