@@ -6,6 +6,9 @@
  *   judge   damage at the end of the newest segment: a torn tail if no good header stands behind it, else corruption
  *   settle  the end is made durable and a new segment begins (wal_settle.c)
  *
+ * A start reads what is kept of the log twice: here, and where the owner replays it (wal_replay). Which records are in
+ * the log and which of them are committed is known only at its end, and in memory it may not fit.
+ *
  * Corruption stops it after judging: no segment is changed, the log refuses to be written, and the caller is told
  * where. Unless he can fetch what is lost from elsewhere: then wal_heal.c goes on with what is good.
  */
