@@ -183,6 +183,7 @@ static enum status open_log(struct engine *engine, struct wal_options *options, 
     if (status == STATUS_OK) {
         status = wal_open(options, &from, &engine->wal, ret_recovered, err);
     }
+    options->dir = NULL; /* the log has a copy; ours ends here */
     if (status != STATUS_OK || !ret_recovered->fault.present) {
         return status;
     }

@@ -50,8 +50,8 @@ static enum status read_identity(struct slice in, const char magic[8], struct ma
 
 static enum status decode_identity(struct slice in, const char magic[8], const struct manifest_identity *identity,
                                    uint64_t *ret_number, struct error *err) {
-    struct manifest_identity found;
-    uint64_t number;
+    struct manifest_identity found = {.node_id = 0};
+    uint64_t number = 0;
     enum status status = read_identity(in, magic, &found, &number, err);
     if (status != STATUS_OK) {
         return status;
