@@ -6,7 +6,8 @@
  *   asked for --flushed--> level 0 --nothing of it left there--> level 1 ... level 6 --> done
  *
  * Tables of the range that compactions leave alone for damage are tried once more; if that meets it again, and no step
- * is under way, the whole ends with what it met.
+ * is under way, the whole ends with what it met. So it does when the disk, which isn't full, takes nothing that is
+ * written, three times in a row.
  */
 #include "node/base/check.h"
 #include "storage/storage_internal.h"
@@ -61,6 +62,14 @@ void storage_compact_range(struct storage *storage, struct storage_compact *comp
 void storage__compact_range_fail(struct storage *storage) {
     for (struct storage_compact *compact; (compact = first(storage)) != NULL;) {
         end(storage, compact, STATUS_FAILED);
+    }
+}
+
+void storage__compact_range_unwritable(struct storage *storage) {
+    struct storage_compact *compact = first(storage);
+    if (compact != NULL && compact->state >= STATE_LEVEL_0) {
+        end(storage, compact, STATUS_IO);
+        storage__compact_range_advance(storage);
     }
 }
 

@@ -171,6 +171,9 @@ static void failed(struct storage *storage, struct compaction_job *job) {
     if (wait) {
         storage->compact_retry_us = env_now_us(storage->loop) + STORAGE_RETRY_US;
         storage__wake_at(storage, storage->compact_retry_us);
+        if (job->status == STATUS_IO && ++storage->unwritable_count >= STORAGE_UNWRITABLE_MAX) {
+            storage__compact_range_unwritable(storage);
+        }
     } else if (job->status != STATUS_CANCELLED) {
         blame(storage, &job->plan, job->status);
     }
@@ -194,6 +197,7 @@ static void mark_stuck(struct storage *storage, const struct compaction_job *job
 static void written(struct storage *storage, struct compaction_job *job) {
     job->state = COMPACTION_WRITTEN;
     list_push_back(&storage->written, &job->link);
+    storage->unwritable_count = 0;
     storage->compaction_read_bytes += job->plan.input_bytes + job->read_bytes;
     storage->compaction_written_bytes += job->written_bytes + job->values.bytes;
     storage->moved_value_bytes += job->values.bytes;

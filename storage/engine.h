@@ -253,7 +253,8 @@ uint64_t engine_iterator_revision(const struct engine_iterator *iterator);
 MUST_USE enum status engine_flush(struct engine *engine, struct error *err);
 /* Rewrites all that is in [lower, upper) (upper.len 0: no end) down to the last level that holds any of it, without
  * what nobody can see any more. Waits for it. STATUS_CORRUPT, STATUS_IO: a table of the range can't be read; the others
- * were compacted as far as that goes without it. STATUS_FAILED: the log has failed meanwhile. */
+ * were compacted as far as that goes without it. STATUS_IO also: the disk takes no new table. STATUS_FAILED: the log
+ * has failed meanwhile. */
 MUST_USE enum status engine_compact_range(struct engine *engine, struct slice lower, struct slice upper,
                                           struct error *err);
 /* About the bytes of files that keys in [lower, upper) (upper.len 0: no end) take. Memtables don't count. */

@@ -225,8 +225,8 @@ struct storage_compact {
     struct slice lower; /* borrowed until done, or until the store is closed */
     struct slice upper; /* len 0: no end */
     /* Runs once, on the loop, unless the store is closed before. STATUS_OK; STATUS_FAILED: the store has failed;
-     * STATUS_CORRUPT, STATUS_IO: a table of the range can't be read, what could be done without it was. Space and
-     * memory are waited for. */
+     * STATUS_CORRUPT, STATUS_IO: a table of the range can't be read, what could be done without it was; STATUS_IO also:
+     * nothing can be written, tried three times. Space and memory are waited for. */
     void (*done)(struct storage_compact *compact, enum status status);
     void *context; /* the caller's */
     /* Progress, the store's: */

@@ -46,6 +46,7 @@
 
 enum {
     STORAGE_RETRY_US = 1000 * 1000,            /* after a full disk, a lack of memory, a failed flush */
+    STORAGE_UNWRITABLE_MAX = 3,                /* failed outputs in a row end what was asked for by hand */
     STORAGE_BACKOFF_MIN_US = 10 * 1000 * 1000, /* after a compaction met a bad block; doubles for the same table */
     STORAGE_BACKOFF_MAX_US = 3600 * 1000 * 1000u,
     STORAGE_PICK_INTERVAL_US = 1000 * 1000, /* how often a moving horizon alone makes us look for compactions */
@@ -337,6 +338,7 @@ struct storage {
     uint64_t change_bytes;
     uint64_t compactions[STORAGE_COMPACTION_REASONS];
     uint64_t compaction_failures;
+    uint32_t unwritable_count; /* of them, in a row: the disk failed to take an output */
     uint64_t compaction_read_bytes;
     uint64_t compaction_written_bytes;
     uint64_t moved_value_bytes;
@@ -472,6 +474,8 @@ MUST_USE enum status storage__compact_range_pick(struct storage *storage, const 
 void storage__compact_range_init(struct storage *storage);
 void storage__compact_range_advance(struct storage *storage);
 void storage__compact_range_fail(struct storage *storage);
+/* Owner: the disk took no output, again and again: the compaction asked for by hand ends. */
+void storage__compact_range_unwritable(struct storage *storage);
 
 /* ---- quiet.c -------------------------------------------------------------------------------------------------- */
 /* Nearly nothing is written, nothing is under way, and level 0 is worth merging; else it is seen to that somebody asks

@@ -349,6 +349,33 @@ static void test_h50_compaction_by_hand_ends_at_a_bad_block(void **state) {
     host_close(&host);
 }
 
+/* It waits out a full disk, but not a disk that refuses: whoever asked would wait for ever. */
+static void test_h50_compacting_a_range_ends_when_nothing_can_be_written(void **state) {
+    (void)state;
+    make_tables();
+    host_reopen(&host);
+    arm("flush.write=error(EIO)");
+    for (unsigned rounds = 0; rounds < 2; rounds++) {
+        by_hand_ends = 0;
+        by_hand = (struct storage_compact){.done = on_compacted};
+        storage_compact_range(host.storage, &by_hand);
+        host_run_ms(&host, 1500);
+        assert_int_equal(by_hand_ends, rounds); /* the first time it may be a passing trouble */
+        assert_true(host_wait(&host, by_hand_ended));
+        assert_int_equal(by_hand_status, STATUS_IO);
+        assert_non_null(strstr(by_hand.error.message, ".sst"));
+    }
+    disarm(FAULT_FLUSH_WRITE);
+    by_hand_ends = 0;
+    by_hand = (struct storage_compact){.done = on_compacted};
+    storage_compact_range(host.storage, &by_hand);
+    assert_true(host_wait(&host, by_hand_ended));
+    assert_int_equal(by_hand_status, STATUS_OK);
+    assert_int_equal(host.failed_count, 0);
+    host_assert(&host, "a07", "a value of some length, so that there are several blocks");
+    host_close(&host);
+}
+
 static void test_h50_merge_goes_on_when_reads_work_again(void **state) {
     (void)state;
     make_tables();
@@ -638,6 +665,7 @@ int main(void) {
         TEST(test_h50_bad_block_hurts_only_its_reads),
         TEST(test_h50_compaction_that_meets_a_bad_block_stops_no_other),
         TEST(test_h50_compaction_by_hand_ends_at_a_bad_block),
+        TEST(test_h50_compacting_a_range_ends_when_nothing_can_be_written),
         TEST(test_h50_merge_goes_on_when_reads_work_again),
         TEST(test_storage_merge_retry_is_not_lost_to_an_earlier_one),
         TEST(test_h31_full_disk_during_merge_drops_outputs_and_is_waited_out),
