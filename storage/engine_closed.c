@@ -12,11 +12,6 @@
 #include <errno.h>
 #include <stdio.h>
 
-static void path_of(char path[LIMIT_PATH_BYTES], const char *dir, const char *name) {
-    int len = snprintf(path, LIMIT_PATH_BYTES, "%s/%s", dir, name);
-    CHECK(len > 0 && len < LIMIT_PATH_BYTES); /* engine__check_dir */
-}
-
 /* ---- Verify ------------------------------------------------------------------------------------------------------ */
 
 void engine__fill_report(struct engine_verify_report *report, const struct storage_verify_report *from) {
@@ -53,7 +48,7 @@ enum status engine__verify_closed(const struct engine_options *options,
         ours = *verify_options;
     }
     const struct storage_verify_options theirs = {.context = &ours, .found = ours.found != NULL ? on_found : NULL};
-    path_of(path, options->dir, "tables");
+    engine__path_of(path, options->dir, "tables");
     status = storage_verify_dir(options->env, path, &theirs, &report, err);
     if (ret_report != NULL && (status == STATUS_OK || status == STATUS_CORRUPT)) {
         engine__fill_report(ret_report, &report);
@@ -84,9 +79,9 @@ static enum status remove_log(struct env *env, const char *dir, struct error *er
     char log[LIMIT_PATH_BYTES];
     char gone[LIMIT_PATH_BYTES];
     struct env_file *lock = NULL;
-    path_of(tables, dir, "tables");
-    path_of(log, dir, "log");
-    path_of(gone, dir, "log.gone");
+    engine__path_of(tables, dir, "tables");
+    engine__path_of(log, dir, "log");
+    engine__path_of(gone, dir, "log.gone");
     enum status status = unless_missing(store_check_ours(env, tables, err), err);
     if (status == STATUS_OK) {
         status = verify__lock(env, tables, &lock, err);
@@ -116,7 +111,7 @@ static enum status remove_tables(struct env *env, const char *dir, struct error 
     enum status status = STATUS_OK;
     for (size_t i = 0; status == STATUS_OK && i < sizeof names / sizeof names[0]; i++) {
         char path[LIMIT_PATH_BYTES];
-        path_of(path, dir, names[i]);
+        engine__path_of(path, dir, names[i]);
         status = unless_missing(storage_destroy(env, path, err), err);
     }
     return status;
@@ -129,7 +124,7 @@ static enum status remove_tails(struct env *env, const char *dir, struct error *
         char path[LIMIT_PATH_BYTES];
         char name[16];
         (void)snprintf(name, sizeof name, "tail-%u", i);
-        path_of(path, dir, name);
+        engine__path_of(path, dir, name);
         status = unless_missing(env_unlink(env, path, err), err);
     }
     return status == STATUS_OK ? env_sync_dir(env, dir, err) : status;

@@ -152,6 +152,8 @@ MUST_USE enum status engine__open_salvaging(const struct engine_options *options
 
 /* A directory that names of ours fit behind. */
 MUST_USE enum status engine__check_dir(const char *dir, struct error *err);
+/* A name of ours in such a directory, or in a part of it. */
+void engine__path_of(char path[LIMIT_PATH_BYTES], const char *dir, const char *name);
 /* What the engine's options say about the store; callbacks, loop and dir are left alone. */
 void engine__fill_storage(struct storage_options *options, const struct engine_options *from);
 /* A log without records behind this frontier, in a directory of its own. */

@@ -51,15 +51,16 @@ void engine_options_init(struct engine_options *options) {
 
 /* ---- The directory ---------------------------------------------------------------------------------------------- */
 
-static void path_of(char *path, const struct engine *engine, const char *name) {
-    (void)snprintf(path, LIMIT_PATH_BYTES, "%s/%s", engine->dir, name);
+void engine__path_of(char path[LIMIT_PATH_BYTES], const char *dir, const char *name) {
+    int len = snprintf(path, LIMIT_PATH_BYTES, "%s/%s", dir, name);
+    CHECK(len > 0 && len < LIMIT_PATH_BYTES); /* engine__check_dir */
 }
 
 /* There is a store if there is a manifest. */
 static enum status check_existence(struct engine *engine, struct error *err) {
     char path[LIMIT_PATH_BYTES];
     struct env_file *file = NULL;
-    path_of(path, engine, "tables/CURRENT");
+    engine__path_of(path, engine->dir, "tables/CURRENT");
     enum status status = env_open(engine->env, path, ENV_OPEN_READ, &file, err);
     env_close(file);
     if (status == STATUS_OK) {
@@ -115,7 +116,7 @@ void engine__fill_storage(struct storage_options *options, const struct engine_o
 
 static enum status open_storage(struct engine *engine, struct storage_options *options, struct error *err) {
     char path[LIMIT_PATH_BYTES];
-    path_of(path, engine, "tables");
+    engine__path_of(path, engine->dir, "tables");
     engine__fill_storage(options, &engine->options);
     options->loop = engine->loop;
     options->dir = path;
@@ -144,7 +145,7 @@ enum status engine__make_log(struct env *env, const char *dir, const struct stor
 static enum status look_for_tails(struct engine *engine, bool *ret_are_there, struct error *err) {
     char path[LIMIT_PATH_BYTES];
     struct env_file *file = NULL;
-    path_of(path, engine, "tail-0");
+    engine__path_of(path, engine->dir, "tail-0");
     enum status status = env_open(engine->env, path, ENV_OPEN_READ, &file, err);
     env_close(file);
     *ret_are_there = status == STATUS_OK;
@@ -160,7 +161,7 @@ static enum status open_log(struct engine *engine, struct wal_options *options, 
     const struct storage_frontier *frontier = storage_frontier(engine->storage);
     const struct wal_frontier from = {.index = frontier->index, .term = frontier->term};
     char path[LIMIT_PATH_BYTES];
-    path_of(path, engine, "log");
+    engine__path_of(path, engine->dir, "log");
     options->env = engine->env;
     options->loop = engine->loop;
     options->dir = path;

@@ -26,11 +26,6 @@ enum { LOGS_LOST_MAX = 1000 };
 
 static const char *const faulty_suffix = ".log.faulty"; /* FORMAT-wal.md */
 
-static void path_of(char path[LIMIT_PATH_BYTES], const char *dir, const char *name) {
-    int len = snprintf(path, LIMIT_PATH_BYTES, "%s/%s", dir, name);
-    CHECK(len > 0 && len < LIMIT_PATH_BYTES); /* engine__check_dir */
-}
-
 /* ---- Losses ------------------------------------------------------------------------------------------------------ */
 
 struct losses {
@@ -66,7 +61,7 @@ static enum status repair_tables(const struct engine_options *options, struct lo
                                  struct storage_repair_report *ret_report, struct error *err) {
     struct storage_options storage;
     char path[LIMIT_PATH_BYTES];
-    path_of(path, options->dir, "tables");
+    engine__path_of(path, options->dir, "tables");
     storage_options_init(&storage);
     engine__fill_storage(&storage, options);
     storage.dir = path;
@@ -90,7 +85,7 @@ static enum status free_name(const struct engine_options *options, char path[LIM
     for (unsigned i = 0; i < LOGS_LOST_MAX; i++) {
         char name[32];
         (void)snprintf(name, sizeof name, "log.lost-%u", i);
-        path_of(path, options->dir, name);
+        engine__path_of(path, options->dir, name);
         status = env_list_dir(options->env, path, seen_enough, NULL, err);
         if (status != STATUS_OK && status != STATUS_CANCELLED) {
             break;
@@ -112,14 +107,24 @@ struct copying {
     struct error *err;
 };
 
+/* Of a file that may be anybody's. */
+static enum status path_of_found(char path[LIMIT_PATH_BYTES], const char *dir, const char *name, struct error *err) {
+    int len = snprintf(path, LIMIT_PATH_BYTES, "%s/%s", dir, name);
+    return len > 0 && len < LIMIT_PATH_BYTES
+               ? STATUS_OK
+               : error_set(err, STATUS_INVALID, "move %.40s... away: its path is too long, in %s", name, dir);
+}
+
 static enum status copy_one(void *context, const char *name) {
     const struct copying *copying = context;
     char from[LIMIT_PATH_BYTES];
     char to[LIMIT_PATH_BYTES];
     uint64_t copied_bytes;
-    path_of(from, copying->from, name);
-    path_of(to, copying->to, name);
-    return store_copy(copying->env, from, to, NULL, &copied_bytes, copying->err);
+    enum status status = path_of_found(from, copying->from, name, copying->err);
+    if (status == STATUS_OK) {
+        status = path_of_found(to, copying->to, name, copying->err);
+    }
+    return status == STATUS_OK ? store_copy(copying->env, from, to, NULL, &copied_bytes, copying->err) : status;
 }
 
 /* Fine if there is none. */
@@ -127,7 +132,7 @@ static enum status keep_log(const struct engine_options *options, struct error *
     char from[LIMIT_PATH_BYTES];
     char to[LIMIT_PATH_BYTES];
     struct copying copying = {.env = options->env, .from = from, .to = to, .err = err};
-    path_of(from, options->dir, "log");
+    engine__path_of(from, options->dir, "log");
     enum status status = env_list_dir(options->env, from, seen_enough, NULL, err);
     if (status == STATUS_NOT_FOUND || status == STATUS_OK) {
         error_clear(err);
@@ -157,8 +162,8 @@ static enum status remove_faulty(void *context, const char *name) {
     if (len <= suffix || strcmp(name + len - suffix, faulty_suffix) != 0) {
         return STATUS_OK;
     }
-    path_of(path, copying->from, name);
-    return env_unlink(copying->env, path, copying->err);
+    enum status status = path_of_found(path, copying->from, name, copying->err);
+    return status == STATUS_OK ? env_unlink(copying->env, path, copying->err) : status;
 }
 
 /* ---- The log ----------------------------------------------------------------------------------------------------- */
@@ -177,7 +182,7 @@ static enum status open_and_close(const struct engine_options *options, bool sal
 static enum status replace_log(const struct engine_options *options, const struct storage_frontier *frontier,
                                struct error *err) {
     char path[LIMIT_PATH_BYTES];
-    path_of(path, options->dir, "log");
+    engine__path_of(path, options->dir, "log");
     enum status status = wal_destroy(options->env, path, err);
     if (status == STATUS_NOT_FOUND) {
         error_clear(err);
@@ -214,7 +219,7 @@ static enum status repair_log(const struct engine_options *options, const struct
         error_clear(err);
         status = salvage_log(options, frontier, ret_salvage, err);
     }
-    path_of(path, options->dir, "log");
+    engine__path_of(path, options->dir, "log");
     return status == STATUS_OK ? env_list_dir(options->env, path, remove_faulty, &copying, err) : status;
 }
 

@@ -7,8 +7,7 @@
  * counting; a read ahead of what is there that is taken for the newest; a store without history that keeps what the
  * last write of all has deleted.
  */
-#include "storage/engine.h"
-#include "tests/sim/sim.h"
+#include "tests/unit/engine_machine.h"
 
 #include "node/base/check.h"
 
@@ -37,26 +36,15 @@ struct run {
 };
 
 static void run_new(struct run *run, uint64_t seed) {
-    struct sim_options sim_options;
-    struct sim_node_options node_options;
     memset(run, 0, sizeof *run);
-    sim_options_init(&sim_options);
-    run->sim = sim_new(seed, &sim_options);
-    sim_node_options_init(&node_options, "n1");
-    node_options.workers_long = 3;
-    run->node = sim_node_new(run->sim, &node_options);
-    sim_node_start(run->node);
+    run->sim = machine_new(seed, 3, &run->node);
     engine_options_init(&run->options);
     run->options.dir = "/store";
     run->options.env = sim_node_env(run->node);
 }
 
-static bool is_done(void *context) { return ((struct run *)context)->done; }
-
 static void play(struct run *run, void (*program)(void *run)) {
-    run->done = false;
-    sim_node_thread(run->node, program, run);
-    assert_int_equal(sim_run_until(run->sim, UINT64_MAX, is_done, run, STEPS_MAX), SIM_END_PREDICATE);
+    machine_play(run->sim, run->node, program, run, &run->done, STEPS_MAX);
 }
 
 static void open_it(struct run *run) { CHECK(engine_open(&run->options, &run->engine, NULL) == STATUS_OK); }

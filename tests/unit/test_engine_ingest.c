@@ -6,8 +6,7 @@
  * records for new ones (hazard 21); a term in the tables that the log has never heard of; an acknowledged write that a
  * tail file alone has when the log's term changes; writers that wait for ever; revisions that go back.
  */
-#include "storage/engine.h"
-#include "tests/sim/sim.h"
+#include "tests/unit/engine_machine.h"
 
 #include "node/base/check.h"
 
@@ -75,28 +74,15 @@ static bool has(struct engine *engine, char kind, unsigned number) {
 }
 
 static void run_new(struct run *run, uint64_t seed) {
-    struct sim_options sim_options;
-    struct sim_node_options node_options;
     memset(run, 0, sizeof *run);
-    sim_options_init(&sim_options);
-    run->sim = sim_new(seed, &sim_options);
-    sim_node_options_init(&node_options, "n1");
-    node_options.workers_long = 4;
-    run->node = sim_node_new(run->sim, &node_options);
-    sim_node_start(run->node);
+    run->sim = machine_new(seed, 4, &run->node);
     engine_options_init(&run->options);
-    run->options.write_bytes_max = 16 * 1024;
-    run->options.log_group_bytes = 16 * 1024;
-    run->options.log_segment_bytes = 1;
+    machine_set_small_log(&run->options);
     run->options.memtable_bytes = 64 * 1024;
 }
 
-static bool is_done(void *context) { return ((struct run *)context)->done; }
-
 static void play(struct run *run, void (*program)(void *run)) {
-    run->done = false;
-    sim_node_thread(run->node, program, run);
-    assert_int_equal(sim_run_until(run->sim, UINT64_MAX, is_done, run, STEPS_MAX), SIM_END_PREDICATE);
+    machine_play(run->sim, run->node, program, run, &run->done, STEPS_MAX);
 }
 
 /* A store that was opened several times, so that its terms are high, and a checkpoint of it. */

@@ -219,6 +219,41 @@ static void test_engine_stalls_have_a_reason(void **state) {
     world_deinit(&world);
 }
 
+/* ---- Another program's files ------------------------------------------------------------------------------------- */
+
+static void run_command(const char *format, const char *path) {
+    char command[4096];
+    (void)snprintf(command, sizeof command, format, path);
+    assert_int_equal(system(command), 0);
+}
+
+/* It can't be kept with the damaged log, and it isn't ours to remove. */
+static void test_engine_repair_of_a_log_with_a_path_that_is_too_long_says_so(void **state) {
+    (void)state;
+    struct world world;
+    char part[201];
+    char dir[900];
+    char path[1200];
+    world_init(&world);
+    memset(part, 'd', sizeof part - 1);
+    part[sizeof part - 1] = '\0';
+    (void)snprintf(dir, sizeof dir, "%s/%s/%s/%s/%s", world.dir, part, part, part, part);
+    run_command("mkdir -p '%s'", dir);
+    world.options.dir = dir;
+    open_it(&world);
+    assert_int_equal(put(&world, "key", 10), STATUS_OK);
+    engine_close(world.engine);
+    world.engine = NULL;
+    run_command("for f in '%s'/log/*; do printf damage | dd of=\"$f\" conv=notrunc status=none; done", dir);
+    (void)snprintf(path, sizeof path, "%s/log/%s", dir, part);
+    run_command("touch '%s'", path);
+    assert_int_equal(engine_repair(&world.options, NULL, NULL, NULL, &world.err), STATUS_INVALID);
+    assert_non_null(strstr(world.err.message, "too long"));
+    run_command("rm '%s'", path);
+    assert_int_equal(engine_repair(&world.options, NULL, NULL, NULL, &world.err), STATUS_OK);
+    world_deinit(&world);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_engine_option_out_of_range_is_named),
@@ -226,6 +261,7 @@ int main(void) {
         cmocka_unit_test(test_engine_write_beyond_its_limit_changes_nothing),
         cmocka_unit_test(test_engine_is_the_same_by_any_name),
         cmocka_unit_test(test_engine_stalls_have_a_reason),
+        cmocka_unit_test(test_engine_repair_of_a_log_with_a_path_that_is_too_long_says_so),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -302,6 +302,22 @@ static void test_h13_fetch_hung_read_holds_up_nobody_else(void **state) {
     world_free(world);
 }
 
+/* Gets from the first table, opened anew, while its reads meet this fault after so many that work. */
+static void get_under(struct operation *operation, struct random *random, const char *fault, int after) {
+    struct world *world = operation->world;
+    char rule[64];
+    (void)snprintf(rule, sizeof rule, "sst.read=%s,after=%d", fault, after);
+    fetch_reset(&operation->fetch);
+    sst_free(world->tables[0]);
+    world->table_count = 0;
+    add_tables(world, 1);
+    ask_for(operation, 20, random);
+    assert_int_equal(fault_arm(sim_node_faults(world->node), rule, NULL), STATUS_OK);
+    start(operation);
+    finish(operation);
+    fault_disarm(sim_node_faults(world->node), FAULT_SST_READ);
+}
+
 static void test_fetch_error_is_told_once_to_who_asked(void **state) {
     (void)state;
     struct world *world = world_new(1, 0, 4);
@@ -312,17 +328,7 @@ static void test_fetch_error_is_told_once_to_who_asked(void **state) {
     struct env_loop *loop = loop_new(world);
     struct operation *operation = operation_new(world, loop, &walk_options[0], read_gets);
     for (int after = 0; after < 12; after++) {
-        char rule[64];
-        (void)snprintf(rule, sizeof rule, "sst.read=error(EIO),after=%d", after);
-        fetch_reset(&operation->fetch);
-        sst_free(world->tables[0]);
-        world->table_count = 0;
-        add_tables(world, 1);
-        ask_for(operation, 20, &random);
-        assert_int_equal(fault_arm(sim_node_faults(world->node), rule, NULL), STATUS_OK);
-        start(operation);
-        finish(operation);
-        fault_disarm(sim_node_faults(world->node), FAULT_SST_READ);
+        get_under(operation, &random, "error(EIO)", after);
         int failed = 0;
         for (size_t i = 0; i < operation->key_count; i++) {
             if (operation->statuses[i] != STATUS_OK) {
@@ -356,17 +362,7 @@ static void test_fetch_read_error_that_passes_is_nobodys_news(void **state) {
     struct env_loop *loop = loop_new(world);
     struct operation *operation = operation_new(world, loop, &walk_options[0], read_gets);
     for (int after = 0; after < 12; after++) {
-        char rule[64];
-        (void)snprintf(rule, sizeof rule, "sst.read=error(EIO),count=1,after=%d", after);
-        fetch_reset(&operation->fetch);
-        sst_free(world->tables[0]);
-        world->table_count = 0;
-        add_tables(world, 1);
-        ask_for(operation, 20, &random);
-        assert_int_equal(fault_arm(sim_node_faults(world->node), rule, NULL), STATUS_OK);
-        start(operation);
-        finish(operation);
-        fault_disarm(sim_node_faults(world->node), FAULT_SST_READ);
+        get_under(operation, &random, "error(EIO),count=1", after);
         assert_gets(operation);
         assert_int_equal(world->damaged, 0);
     }

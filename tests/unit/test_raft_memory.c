@@ -25,6 +25,28 @@ static void test_raft_new_without_memory_leaks_nothing(void **state) {
     }
 }
 
+/* The step with every allocation of it failing once, and then with none. How many failed, each without a trace. */
+static uint32_t step_without_memory(struct test_alloc *alloc, struct raft *raft, const struct raft_event *event,
+                                    struct raft_update *update) {
+    const uint64_t last_index = raft_last_index(raft);
+    const uint64_t term = raft_term(raft);
+    for (uint32_t fail = 1;; fail++) {
+        test_alloc_fail(alloc, fail, false);
+        enum status status = raft_step(raft, event, update);
+        test_alloc_fail(alloc, 0, false);
+        if (status == STATUS_OK) {
+            return fail - 1;
+        }
+        assert_int_equal(status, STATUS_NO_MEMORY);
+        assert_int_equal(raft_last_index(raft), last_index);
+        assert_int_equal(raft_term(raft), term);
+        assert_int_equal(update->append.count, 0);
+        assert_int_equal(update->message_count, 0);
+        assert_false(update->save_state);
+        assert_false(update->membership_changed);
+    }
+}
+
 static void test_raft_step_without_memory_changes_nothing(void **state) {
     (void)state;
     struct test_alloc alloc;
@@ -39,20 +61,7 @@ static void test_raft_step_without_memory_changes_nothing(void **state) {
     uint32_t failures = 0;
     for (uint64_t round = 0; round < 6; round++) {
         uint64_t last = raft_last_index(raft);
-        for (uint64_t fail = 1;; fail++) {
-            test_alloc_fail(&alloc, fail, false);
-            enum status status = raft_step(raft, &event, &update);
-            test_alloc_fail(&alloc, 0, false);
-            if (status == STATUS_OK) {
-                break;
-            }
-            failures++;
-            assert_int_equal(status, STATUS_NO_MEMORY);
-            assert_int_equal(raft_last_index(raft), last);
-            assert_int_equal(update.append.count, 0);
-            assert_int_equal(update.message_count, 0);
-            assert_false(update.save_state);
-        }
+        failures += step_without_memory(&alloc, raft, &event, &update);
         assert_int_equal(update.append.count, 5000);
         assert_int_equal(raft_last_index(raft), last + 5000);
     }
@@ -94,20 +103,7 @@ static void test_raft_change_without_memory_changes_nothing(void **state) {
     const struct raft_message message = {
         .type = RAFT_APPEND, .from = 2, .to = 1, .term = 1, .entry_count = 100, .entries = entries};
     const struct raft_event append = {.type = RAFT_EVENT_MESSAGE, .now_us = 5, .u.message = &message};
-    uint32_t failures = 0;
-    for (uint64_t fail = 1;; fail++) {
-        test_alloc_fail(&alloc, fail, false);
-        enum status status = raft_step(follower, &append, &update);
-        test_alloc_fail(&alloc, 0, false);
-        if (status == STATUS_OK) {
-            break;
-        }
-        failures++;
-        assert_int_equal(status, STATUS_NO_MEMORY);
-        assert_int_equal(raft_last_index(follower), 0);
-        assert_false(update.membership_changed);
-    }
-    assert_true(failures >= 2);
+    assert_true(step_without_memory(&alloc, follower, &append, &update) >= 2);
     assert_int_equal(raft_last_index(follower), 100);
     raft_free(follower);
     raft_free(raft);
@@ -132,21 +128,7 @@ static void test_raft_append_without_memory_changes_nothing(void **state) {
     const struct raft_message message = {
         .type = RAFT_APPEND, .from = 2, .to = 1, .term = 700, .entry_count = 6000, .entries = entries};
     const struct raft_event event = {.type = RAFT_EVENT_MESSAGE, .now_us = 5, .u.message = &message};
-    uint32_t failures = 0;
-    for (uint64_t fail = 1;; fail++) {
-        test_alloc_fail(&alloc, fail, false);
-        enum status status = raft_step(raft, &event, &update);
-        test_alloc_fail(&alloc, 0, false);
-        if (status == STATUS_OK) {
-            break;
-        }
-        failures++;
-        assert_int_equal(status, STATUS_NO_MEMORY);
-        assert_int_equal(raft_last_index(raft), 0);
-        assert_int_equal(raft_term(raft), 0);
-        assert_int_equal(update.append.count, 0);
-    }
-    assert_true(failures >= 3);
+    assert_true(step_without_memory(&alloc, raft, &event, &update) >= 3);
     assert_int_equal(raft_last_index(raft), 6000);
     assert_int_equal(raft_term_at(raft, 6000), 600);
     raft_free(raft);

@@ -166,6 +166,16 @@ static void test_h46_snapshot_of_a_peer_that_never_gets_on_is_given_up(void **st
     end(probe);
 }
 
+/* The answer of one who asks for a place of the transfer once more, without the place. */
+static Wire__SnapshotWant want_again(const struct snapshot_send *send) {
+    Wire__SnapshotWant want = WIRE__SNAPSHOT_WANT__INIT;
+    want.has_id = want.has_state = want.has_file = want.has_offset = want.has_again = want.has_window = 1;
+    want.id = send->id;
+    want.state = SNAPSHOT_WANT_BYTES;
+    want.again = 1;
+    return want;
+}
+
 /* An offer that was only slow to be answered makes the sender go back, while what it sent behind it is on its way. */
 static void test_snapshot_goes_on_when_what_it_went_back_for_arrives_after_all(void **state) {
     (void)state;
@@ -181,14 +191,10 @@ static void test_snapshot_goes_on_when_what_it_went_back_for_arrives_after_all(v
         while (send->flight_count == 0 && goes_on(cluster, begin_us)) {
         }
         assert_true(send->flight_count > 0);
-        Wire__SnapshotWant want = WIRE__SNAPSHOT_WANT__INIT;
-        want.has_id = want.has_state = want.has_file = want.has_offset = want.has_again = want.has_window = 1;
-        want.id = send->id;
-        want.state = SNAPSHOT_WANT_BYTES;
+        Wire__SnapshotWant want = want_again(send);
         want.file = send->flight[send->flight_head].file;
         want.offset = send->flight[send->flight_head].offset;
         want.window = SNAPSHOT_WINDOW_CHUNKS;
-        want.again = 1;
         forge(leader, away->number + 1, FRAME_SNAPSHOT_WANT, &want.base, SLICE_EMPTY);
         assert_int_equal(send->flight_count, 0);
     }
@@ -210,14 +216,11 @@ static void test_h35_snapshot_answers_of_a_lying_peer_end_the_transfer_only(void
         uint64_t begin_us = sim_now_us(cluster->sim);
         while (send->state != SNAPSHOT_SEND_STREAMING && goes_on(cluster, begin_us)) {
         }
-        Wire__SnapshotWant want = WIRE__SNAPSHOT_WANT__INIT;
-        want.has_id = want.has_state = want.has_file = want.has_offset = want.has_again = want.has_window = 1;
-        want.id = send->id;
+        Wire__SnapshotWant want = want_again(send);
         want.state = kind == 3 ? 77 : SNAPSHOT_WANT_BYTES;
         want.window = UINT32_MAX;
         want.file = kind == 0 ? UINT32_MAX : kind == 1 ? send->file_count : 0;
         want.offset = kind == 2 ? UINT64_MAX : kind == 1 ? 1 : 0;
-        want.again = 1;
         uint64_t failed = replica__consensus(leader)->snapshots->failed;
         forge(leader, away->number + 1, FRAME_SNAPSHOT_WANT, &want.base, SLICE_EMPTY);
         assert_int_equal(replica__consensus(leader)->snapshots->failed, failed + 1);

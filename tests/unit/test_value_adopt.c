@@ -11,6 +11,7 @@
 #include "storage/repair.h"
 #include "storage/storage.h"
 #include "tests/sim/sim.h"
+#include "tests/unit/engine_machine.h"
 #include "tests/unit/storage_host.h"
 
 #include "node/base/check.h"
@@ -57,23 +58,14 @@ struct run {
 };
 
 static void run_new(struct run *run, uint64_t seed) {
-    struct sim_options sim_options;
-    struct sim_node_options node_options;
     memset(run, 0, sizeof *run);
     random_seed(&run->random, seed);
-    sim_options_init(&sim_options);
-    run->sim = sim_new(seed, &sim_options);
-    sim_node_options_init(&node_options, "n1");
-    node_options.workers_long = 3;
-    run->node = sim_node_new(run->sim, &node_options);
-    sim_node_start(run->node);
+    run->sim = machine_new(seed, 3, &run->node);
     engine_options_init(&run->options);
     run->options.dir = "/store";
     run->options.memtable_bytes = MEMTABLE_BYTES;
     run->options.value_threshold_bytes = 1000;
-    run->options.write_bytes_max = 16 * 1024;
-    run->options.log_group_bytes = 16 * 1024;
-    run->options.log_segment_bytes = 1;
+    machine_set_small_log(&run->options);
 }
 
 static void open_engine(struct run *run) {
@@ -97,12 +89,8 @@ static struct slice value_of(uint64_t revision, uint8_t out[VALUE_MAX]) {
 
 /* ---- On a thread of the node: CHECK, as no assertion can leave it ------------------------------------------------ */
 
-static bool is_done(void *context) { return ((struct run *)context)->done; }
-
 static void play(struct run *run, void (*program)(void *run)) {
-    run->done = false;
-    sim_node_thread(run->node, program, run);
-    assert_int_equal(sim_run_until(run->sim, UINT64_MAX, is_done, run, STEPS_MAX), SIM_END_PREDICATE);
+    machine_play(run->sim, run->node, program, run, &run->done, STEPS_MAX);
 }
 
 static void write_one(struct run *run) {
